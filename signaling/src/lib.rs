@@ -1,0 +1,36 @@
+//! Wire types of Saccade: what clients and server say to each other, and nothing else. No I/O happens here.
+//!
+//! - [`ClientMessage`] and [`ServerMessage`] travel over the `saccade.v1` WebSocket and, in part, over the `control`
+//!   data channel.
+//! - [`SessionResult`] is the message of the `results` data channel and of the Server-Sent Events stream.
+//! - [`OfferRequest`], [`OfferResponse`], [`SessionView`], [`ModelView`] and [`Problem`] are bodies of the HTTP API.
+//!
+//! Field names are snake_case, except in the browser's own objects ([`IceCandidate`], [`IceServer`]), which pass
+//! through verbatim. Unknown fields are mistakes in what a client sends and are tolerated in what the server sends, so
+//! that a newer server can talk to an older client.
+
+mod api;
+mod messages;
+mod options;
+mod result;
+
+pub use api::{ModelView, OfferRequest, OfferResponse, Problem, SessionCounters, SessionView, StageTiming};
+pub use messages::{
+    ClientMessage, ErrorCode, IceCandidate, IceServer, Limits, ServerMessage, UnknownErrorCode, close_code,
+};
+pub use options::{
+    Line, MAX_LINES, MAX_POLYGON_POINTS, MAX_ZONES, Options, Overlay, OverlayPatch, OptionsPatch, Point,
+    ResultFormat, ReturnMode, Zone,
+};
+pub use result::{Detection, Dropped, Event, SessionResult, Timing};
+
+/// Subprotocol name of the WebSocket signaling endpoint.
+pub const SUBPROTOCOL: &str = "saccade.v1";
+/// Version announced in [`ServerMessage::Welcome`].
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Largest signaling message, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// Largest SDP, in bytes.
+pub const MAX_SDP_BYTES: usize = 64 * 1024;
+/// ICE candidates kept for an offer that has not come yet.
+pub const MAX_PENDING_CANDIDATES: usize = 32;

@@ -1,0 +1,169 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Zones that a session may have.
+pub const MAX_ZONES: usize = 16;
+/// Lines that a session may have.
+pub const MAX_LINES: usize = 16;
+/// Corners that a zone may have.
+pub const MAX_POLYGON_POINTS: usize = 32;
+
+/// Which video comes back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReturnMode {
+    /// A returned frame waits for its own result.
+    #[default]
+    Exact,
+    /// Video returns at once; the last result's boxes are carried to its time.
+    Predicted,
+    /// No video returns.
+    Results,
+}
+
+/// Shape of the detections in each result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultFormat {
+    /// Our own: corners, class, score and object id.
+    #[default]
+    Saccade,
+    /// COCO result objects: `bbox` is x, y, width, height.
+    Coco,
+    /// Roboflow's inference response: centre and size.
+    Roboflow,
+    /// Columns that `supervision.Detections` takes.
+    Supervision,
+}
+
+/// What is drawn on returned video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Overlay {
+    /// Outlines of detections.
+    pub boxes: bool,
+    /// Class, score and object id beside each box.
+    pub labels: bool,
+    /// A strip with the times of the stages.
+    pub timing: bool,
+    /// Zones and lines of the session.
+    pub zones: bool,
+}
+
+impl Default for Overlay {
+    fn default() -> Self {
+        Self { boxes: true, labels: true, timing: false, zones: false }
+    }
+}
+
+/// Changes to [`Overlay`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OverlayPatch {
+    /// See [`Overlay::boxes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boxes: Option<bool>,
+    /// See [`Overlay::labels`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<bool>,
+    /// See [`Overlay::timing`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<bool>,
+    /// See [`Overlay::zones`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones: Option<bool>,
+}
+
+/// A point in fractions of the upright frame: `[x, y]`, each 0..1.
+pub type Point = [f32; 2];
+
+/// A named polygon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// Name, unique in the session.
+    pub name: String,
+    /// Corners in order, 3 to [`MAX_POLYGON_POINTS`].
+    pub polygon: Vec<Point>,
+}
+
+/// A named line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// Name, unique in the session.
+    pub name: String,
+    /// The two ends.
+    pub points: [Point; 2],
+}
+
+/// All options of a session, as now in force.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Options {
+    /// Model or route name.
+    pub model: String,
+    /// Which video comes back.
+    #[serde(rename = "return")]
+    pub return_mode: ReturnMode,
+    /// Latency budget in milliseconds, last packet in to first packet out.
+    pub budget_ms: u32,
+    /// Lowest score that is reported, 0..1.
+    pub score_threshold: f32,
+    /// Overlap above which the weaker of two boxes of one class goes, 0..1.
+    pub iou_threshold: f32,
+    /// Detections reported for a frame at most.
+    pub max_detections: u32,
+    /// Class names that are reported; absent: all.
+    pub classes: Option<Vec<String>>,
+    /// Whether objects are followed from frame to frame.
+    pub track: bool,
+    /// What is drawn.
+    pub overlay: Overlay,
+    /// Shape of the results.
+    pub format: ResultFormat,
+    /// Named polygons.
+    pub zones: Vec<Zone>,
+    /// Named lines.
+    pub lines: Vec<Line>,
+}
+
+/// Options as a client gives them: each key may be absent, an unknown one is a mistake.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OptionsPatch {
+    /// See [`Options::model`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// See [`Options::return_mode`].
+    #[serde(default, rename = "return", skip_serializing_if = "Option::is_none")]
+    pub return_mode: Option<ReturnMode>,
+    /// See [`Options::budget_ms`]; 10 to 5000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_ms: Option<u32>,
+    /// See [`Options::score_threshold`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score_threshold: Option<f32>,
+    /// See [`Options::iou_threshold`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iou_threshold: Option<f32>,
+    /// See [`Options::max_detections`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_detections: Option<u32>,
+    /// See [`Options::classes`]; an empty list reports all again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<String>>,
+    /// See [`Options::track`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<bool>,
+    /// See [`Options::overlay`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<OverlayPatch>,
+    /// See [`Options::format`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<ResultFormat>,
+    /// See [`Options::zones`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zones: Option<Vec<Zone>>,
+    /// See [`Options::lines`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Vec<Line>>,
+}

@@ -1,0 +1,1 @@
+//! Saccade: a real-time WebRTC vision server.
