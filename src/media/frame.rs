@@ -1,0 +1,206 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{ColorInfo, MediaTime};
+
+/// Clockwise rotation that makes a received picture stand upright.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Rotation {
+    /// Upright already.
+    #[default]
+    None,
+    /// A quarter turn clockwise.
+    Clockwise90,
+    /// Upside down.
+    Half,
+    /// A quarter turn counter-clockwise.
+    Clockwise270,
+}
+
+impl Rotation {
+    /// From the low two bits of the video orientation header extension (3GPP TS 26.114, section 7.4.5), which count
+    /// the quarter turns clockwise that the receiver has to apply.
+    #[must_use]
+    pub const fn from_cvo(byte: u8) -> Self {
+        match byte & 3 {
+            0 => Self::None,
+            1 => Self::Clockwise90,
+            2 => Self::Half,
+            _ => Self::Clockwise270,
+        }
+    }
+
+    /// Width and height after the turn.
+    #[must_use]
+    pub const fn apply(self, width: u32, height: u32) -> (u32, u32) {
+        match self {
+            Self::None | Self::Half => (width, height),
+            Self::Clockwise90 | Self::Clockwise270 => (height, width),
+        }
+    }
+}
+
+/// A planar YCbCr 4:2:0 picture with 8 bits a sample, in one buffer: Y, then Cb, then Cr, without row padding.
+///
+/// Chroma planes have `width.div_ceil(2) × height.div_ceil(2)` samples.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct I420 {
+    width: u32,
+    height: u32,
+    data: Vec<u8>,
+}
+
+impl I420 {
+    /// A picture of the given size, all samples zero. Both sides must be at least 1.
+    #[must_use]
+    pub fn new(width: u32, height: u32) -> Self {
+        let mut picture = Self { width: 0, height: 0, data: Vec::new() };
+        picture.resize(width, height);
+        picture
+    }
+
+    /// Bytes that a picture of this size takes.
+    #[must_use]
+    pub const fn byte_len(width: u32, height: u32) -> usize {
+        let (w, h) = (width as usize, height as usize);
+        w * h + 2 * w.div_ceil(2) * h.div_ceil(2)
+    }
+
+    /// Width in luma samples.
+    #[must_use]
+    pub const fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in luma samples.
+    #[must_use]
+    pub const fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// Width and height of the chroma planes.
+    #[must_use]
+    pub const fn chroma_size(&self) -> (usize, usize) {
+        ((self.width as usize).div_ceil(2), (self.height as usize).div_ceil(2))
+    }
+
+    /// The planes Y, Cb, Cr; rows follow each other without padding.
+    #[must_use]
+    pub fn planes(&self) -> [&[u8]; 3] {
+        let (chroma_width, chroma_height) = self.chroma_size();
+        let (luma, chroma) = self.data.split_at(self.width as usize * self.height as usize);
+        let (cb, cr) = chroma.split_at(chroma_width * chroma_height);
+        [luma, cb, cr]
+    }
+
+    /// The planes Y, Cb, Cr, to write to.
+    pub fn planes_mut(&mut self) -> [&mut [u8]; 3] {
+        let (chroma_width, chroma_height) = self.chroma_size();
+        let (luma, chroma) = self.data.split_at_mut(self.width as usize * self.height as usize);
+        let (cb, cr) = chroma.split_at_mut(chroma_width * chroma_height);
+        [luma, cb, cr]
+    }
+
+    /// Bytes a row in each plane.
+    #[must_use]
+    pub const fn strides(&self) -> [usize; 3] {
+        let (chroma_width, _) = self.chroma_size();
+        [self.width as usize, chroma_width, chroma_width]
+    }
+
+    fn resize(&mut self, width: u32, height: u32) {
+        debug_assert!(width > 0 && height > 0, "a picture has at least one sample");
+        (self.width, self.height) = (width, height);
+        self.data.resize(Self::byte_len(width, height), 0);
+    }
+}
+
+/// One raw picture on its way through a session's stages.
+///
+/// Clones share the picture; a stage that draws takes it out with [`Arc::make_mut`], which copies only while another
+/// stage still holds it.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Number of the frame among those decoded in its session, from 0.
+    pub id: u64,
+    /// Upright picture.
+    pub picture: Arc<I420>,
+    /// Meaning of the picture's codes.
+    pub color: ColorInfo,
+    /// RTP timestamp.
+    pub time: MediaTime,
+    /// When its last packet came in.
+    pub arrival: Instant,
+    /// When its result and its returned picture are due: `arrival` and the session's latency budget.
+    pub deadline: Instant,
+    /// How long it waited for missing packets.
+    pub reorder_wait: Duration,
+    /// Time from the end of the reorder wait until it was decoded, queue included.
+    pub decode_time: Duration,
+    /// When it was decoded, and so when the wait for the model began.
+    pub decoded_at: Instant,
+}
+
+/// Keeps pictures for reuse, so that a steady stream allocates nothing.
+///
+/// It holds `capacity` spare pictures at most and hands out any number: it bounds memory kept, not memory used, which
+/// the bounded queues between the stages do.
+#[derive(Debug)]
+pub struct FramePool {
+    spare: Mutex<Vec<I420>>,
+    capacity: usize,
+}
+
+impl FramePool {
+    /// A pool that keeps `capacity` spare pictures.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { spare: Mutex::new(Vec::with_capacity(capacity)), capacity }
+    }
+
+    /// A picture of this size with unspecified samples.
+    #[must_use]
+    pub fn take(&self, width: u32, height: u32) -> I420 {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut picture = spare.unwrap_or_else(|| I420 { width, height, data: Vec::new() });
+        picture.resize(width, height);
+        picture
+    }
+
+    /// Gives a picture back, if nobody else holds it.
+    pub fn give(&self, picture: Arc<I420>) {
+        if let Some(picture) = Arc::into_inner(picture) {
+            let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.len() < self.capacity {
+                spare.push(picture);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn odd_sizes_round_chroma_up() {
+        let mut picture = I420::new(5, 3);
+        assert_eq!(picture.chroma_size(), (3, 2));
+        assert_eq!(picture.planes().map(<[u8]>::len), [15, 6, 6]);
+        picture.planes_mut()[2].fill(7);
+        assert_eq!(picture.planes()[2], [7; 6]);
+        assert_eq!(picture.planes()[1], [0; 6]);
+    }
+
+    #[test]
+    fn a_pool_reuses_what_nobody_holds() {
+        let pool = FramePool::new(1);
+        let first = Arc::new(pool.take(64, 48));
+        let address = first.planes()[0].as_ptr();
+        let held = Arc::clone(&first);
+        pool.give(first);
+        assert_ne!(pool.take(64, 48).planes()[0].as_ptr(), address);
+        pool.give(held);
+        assert_eq!(pool.take(32, 32).planes()[0].as_ptr(), address);
+    }
+}

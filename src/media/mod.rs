@@ -1,0 +1,15 @@
+//! Value types that stages share: packets, access units, frames, detections and the times they carry.
+//!
+//! A leaf: it imports no other module of this crate, runs on no thread of its own and does no I/O.
+
+mod color;
+mod detection;
+mod frame;
+mod packet;
+mod time;
+
+pub use color::{ColorInfo, ColorMatrix, ColorRange};
+pub use detection::{Class, Detection};
+pub use frame::{Frame, FramePool, I420, Rotation};
+pub use packet::{Codec, EncodedFrame, RtpPacket};
+pub use time::MediaTime;
