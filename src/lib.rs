@@ -6,3 +6,4 @@
 pub mod clock;
 pub mod media;
 pub mod queue;
+pub mod session;
