@@ -7,3 +7,4 @@ pub mod clock;
 pub mod media;
 pub mod queue;
 pub mod rtc;
+pub mod session;

@@ -14,6 +14,7 @@ mod offer;
 mod webrtc;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -97,7 +98,7 @@ pub trait Peer: Send + Sync {
 /// A peer as it comes out of [`Transport::accept`].
 pub struct Accepted {
     /// The peer.
-    pub peer: Box<dyn Peer>,
+    pub peer: Arc<dyn Peer>,
     /// What to send back.
     pub answer: Answer,
     /// Changes of state, messages, feedback.
@@ -115,6 +116,8 @@ pub struct Answer {
     pub codec: Codec,
     /// Whether the peer takes video back.
     pub returns_video: bool,
+    /// Whether data channels can be opened.
+    pub data_channels: bool,
 }
 
 /// How a peer is set up.

@@ -74,8 +74,8 @@ impl Transport for WebRtc {
             bandwidth,
             shared,
         };
-        match peer.answer(offer, inspected.codec).await {
-            Ok(answer) => Ok(Accepted { peer: Box::new(peer), answer, events, packets }),
+        match peer.answer(offer, &inspected).await {
+            Ok(answer) => Ok(Accepted { peer: Arc::new(peer), answer, events, packets }),
             Err(error) => {
                 peer.close().await;
                 Err(error)
@@ -95,7 +95,7 @@ struct WebRtcPeer {
 }
 
 impl WebRtcPeer {
-    async fn answer(&self, offer: &str, codec: Codec) -> Result<Answer, Error> {
+    async fn answer(&self, offer: &str, inspected: &offer::Inspected) -> Result<Answer, Error> {
         let mut sender = self.sender.lock().await;
         if sender.is_none() && self.returns_video {
             let track: Arc<dyn TrackLocal> = self.track.clone();
@@ -116,7 +116,7 @@ impl WebRtcPeer {
             .store(u32::from(extension_id(&sdp, ORIENTATION_URI).unwrap_or(0)), Ordering::Relaxed);
         if let Some(sender) = sender.as_ref() {
             let parameters = sender.get_parameters().await.map_err(stack)?;
-            let mime = mime_type(codec);
+            let mime = mime_type(inspected.codec);
             let negotiated =
                 parameters.rtp_parameters.codecs.iter().find(|c| c.rtp_codec.mime_type.eq_ignore_ascii_case(mime));
             if let Some(negotiated) = negotiated {
@@ -125,8 +125,9 @@ impl WebRtcPeer {
         }
         Ok(Answer {
             sdp: advertise::description(&sdp, &self.shared.advertise),
-            codec,
+            codec: inspected.codec,
             returns_video: self.returns_video,
+            data_channels: inspected.data_channels,
         })
     }
 
@@ -151,7 +152,7 @@ impl Peer for WebRtcPeer {
         if inspected.codec != self.shared.codec {
             return Err(offer::Rejected::NoCommonCodec.into());
         }
-        self.answer(offer, inspected.codec).await
+        self.answer(offer, &inspected).await
     }
 
     async fn complete_answer(&self) -> Result<String, Error> {
