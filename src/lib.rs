@@ -3,8 +3,12 @@
 //! Live video comes in over WebRTC, is decoded, run through a model within the session's latency budget, and goes back
 //! annotated, together with results that name the exact frame they belong to.
 
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod media;
 pub mod queue;
 pub mod rtc;
 pub mod session;
+pub mod telemetry;
+pub mod token;
