@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use ::webrtc::data_channel::{DataChannel, DataChannelEvent};
 use ::webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -17,6 +18,7 @@ use ::webrtc::rtp_transceiver::RtpSender;
 use ::webrtc::runtime::TokioRuntime;
 use async_trait::async_trait;
 use rtc::data_channel::RTCDataChannelInit;
+use rtc::interceptor::{NackGeneratorBuilder, PacerBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{CongestionFeedback, configure_congestion_control};
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_VP8, MIME_TYPE_VP9};
@@ -41,6 +43,12 @@ use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
 const ORIENTATION_URI: &str = "urn:3gpp:video-orientation";
 /// Bits a second that the estimate never falls below.
 const MIN_BANDWIDTH: u32 = 100_000;
+
+/// How often missing packets are asked for again. The reorder buffer waits 120 ms, so that a packet gets several tries.
+const NACK_INTERVAL: Duration = Duration::from_millis(20);
+/// Bits that leave at once: a keyframe of ordinary size. The pacer sends at the estimate itself, so that a smaller
+/// burst would stretch each frame over a frame interval.
+const PACER_BURST_BITS: f64 = 800_000.0;
 
 /// Opens peers on the `webrtc` crate.
 #[derive(Debug, Default)]
@@ -415,6 +423,8 @@ async fn build(
         .map_err(stack)?;
     let registry = register_default_interceptors(registry, &mut media)
         .map_err(stack)?
+        .with(Slot::NackGenerator, NackGeneratorBuilder::new().with_interval(NACK_INTERVAL).build())
+        .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
         .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());
     let settings = SettingEngineBuilder::new().with_include_loopback_candidate(true).with_lite(config.ice_lite).build();
     let connection = PeerConnectionBuilder::new()
