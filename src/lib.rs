@@ -3,9 +3,11 @@
 //! Live video comes in over WebRTC, is decoded, run through a model within the session's latency budget, and goes back
 //! annotated, together with results that name the exact frame they belong to.
 
+pub mod annotate;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod draw;
 pub mod ingest;
 pub mod media;
 pub mod queue;
