@@ -7,6 +7,7 @@ pub mod annotate;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod draw;
 pub mod ingest;
 pub mod media;
