@@ -26,7 +26,7 @@ use self::owner::{Inputs, Link, Metrics, Owner, Shown};
 use self::stages::{Applied, Stages};
 use self::stats::Stats;
 use crate::egress::packetize::Packetizer;
-use crate::encode::RateControl;
+use crate::encode::{RateControl, rate};
 use crate::infer;
 use crate::ingest::{self, Ingest};
 use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Transport};
@@ -53,6 +53,8 @@ pub struct Settings {
     pub budget_ms: u32,
     /// Largest frame taken.
     pub limits: decode::Limits,
+    /// Frames a second that are processed at most.
+    pub max_fps: f64,
     /// Addresses that media listens on.
     pub listen: Vec<IpAddr>,
     /// Addresses that candidates name instead.
@@ -141,12 +143,14 @@ async fn serve(
     let options = applied.options.clone();
     let (output_tx, outputs) = mpsc::channel(OUTPUT_QUEUE);
     let listeners = broadcast::Sender::new(RESULTS_CAPACITY);
-    let rate = RateControl::new(deps.settings.max_bitrate);
+    let bounds = rate::Config { max_bps: deps.settings.max_bitrate, ..rate::Config::default() };
+    let rate = RateControl::new(bounds, 640, 480, owner::NOMINAL_FPS);
     let config = stages::Config {
         session_id: id.as_str().to_owned(),
         codec: accepted.answer.codec,
         returns_video: accepted.answer.returns_video,
         limits: deps.settings.limits,
+        max_fps: deps.settings.max_fps,
         bitrate: rate.bitrate(),
         outputs: output_tx,
         listeners: listeners.clone(),
@@ -266,6 +270,21 @@ impl Models<'_> {
 }
 
 impl options::Models for Models<'_> {
+    fn facts(&self, name: &str) -> Option<ModelFacts> {
+        let model = self.0.get(name)?;
+        let defaults = model.defaults();
+        Some(ModelFacts {
+            name: name.to_owned(),
+            classes: model.classes().iter().map(|class| class.name.to_string()).collect(),
+            score_threshold: defaults.score_threshold,
+            iou_threshold: defaults.iou_threshold,
+            max_detections: defaults.max_detections,
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.names()
+    }
 }
 
 /// What the client is told when the transport refuses.
