@@ -6,4 +6,5 @@
 pub mod clock;
 pub mod media;
 pub mod queue;
+pub mod http;
 pub mod session;
