@@ -53,6 +53,8 @@ pub(super) struct Applied {
     pub(super) params: Arc<infer::Params>,
     /// The model.
     pub(super) model: Arc<infer::Model>,
+    /// Its name and version.
+    pub(super) model_id: String,
 }
 
 /// What the stages of one session share with each other.
@@ -199,7 +201,7 @@ impl Stages {
     fn attach(&self) {
         let (shared, finish) = (Arc::clone(&self.shared), Arc::clone(&self.finish));
         let mut failures = 0;
-        let slot = self.applied().model.attach(Box::new(move |outcome| {
+        let slot = self.applied().model.attach(move |outcome| {
             match outcome {
                 infer::Outcome::Done(inferred) => {
                     failures = 0;
@@ -227,7 +229,7 @@ impl Stages {
                     }
                 }
             }
-        }));
+        });
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(slot);
     }
 }
@@ -457,7 +459,7 @@ impl Shared {
                 rtp_timestamp_out: returned,
                 width: frame.picture.width(),
                 height: frame.picture.height(),
-                model: applied.model.label(),
+                model: &applied.model_id,
                 detections: &inferred.detections,
                 timing,
                 budget_ms: applied.options.budget_ms,
