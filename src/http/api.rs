@@ -2,7 +2,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -30,7 +31,7 @@ pub(super) async fn list_sessions(
 /// `GET /v1/sessions/{id}`.
 pub(super) async fn session(
     State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<SessionView>), Problem> {
     may_view(&context, &headers)?;
@@ -41,7 +42,7 @@ pub(super) async fn session(
 /// `DELETE /v1/sessions/{id}`: answers when the session is over, so that the next request does not find it.
 pub(super) async fn delete_session(
     State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let claims = context.claims(&headers)?;
@@ -56,7 +57,7 @@ pub(super) async fn delete_session(
 /// keep up loses the oldest results; the stream ends with the session.
 pub(super) async fn results(
     State(context): State<Arc<Context>>,
-    Path(id): Path<String>,
+    Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     may_view(&context, &headers)?;
@@ -83,6 +84,20 @@ pub(super) async fn models(
 ) -> Result<Json<Vec<ModelView>>, Problem> {
     context.claims(&headers)?;
     Ok(Json((context.models)()))
+}
+
+/// Session id of the path. What cannot be one names no session.
+pub(super) struct Id(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(_) => Err(Problem::no_such_session()),
+        }
+    }
 }
 
 fn may_view(context: &Context, headers: &HeaderMap) -> Result<(), Problem> {

@@ -69,7 +69,8 @@ pub struct Settings {
     pub messages_per_second: u32,
     /// Messages that a socket may send at once; default 100: an offer and its candidates come in a burst.
     pub message_burst: u32,
-    /// Signaling sockets at a time; default 4096. Each holds a file descriptor and up to 256 KiB.
+    /// Signaling sockets at a time; default 4096. Each holds a file descriptor, and up to 1 MiB while
+    /// its client breaks the limits.
     pub max_sockets: usize,
 }
 
@@ -185,3 +186,7 @@ fn cors(context: &Arc<Context>) -> CorsLayer {
 fn security_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
     SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests;

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
+use futures_util::StreamExt;
 use saccade_signaling::{ErrorCode, OfferRequest, OfferResponse, OptionsPatch};
 use serde_json::Value;
 
@@ -13,6 +14,8 @@ use crate::session::{OpenRequest, options};
 
 /// Bytes of a body beyond twice its SDP (whose line ends JSON escapes): the options.
 const OPTIONS_BYTES: usize = 64 * 1024;
+/// Bytes of a body that are read before it is given up.
+const DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
 /// `POST /v1/offer`: one request opens a session; its answer holds all candidates.
 pub(super) async fn offer(
@@ -26,14 +29,7 @@ pub(super) async fn offer(
         return Err(Problem::new(ErrorCode::UnsupportedType, "Send `Content-Type: application/json`."));
     }
     let sdp_bytes = context.settings.limits.sdp_bytes;
-    let body = axum::body::to_bytes(body, 2 * sdp_bytes + OPTIONS_BYTES).await.map_err(|error| {
-        // The limit's error is the source of axum's.
-        if std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("limit")) {
-            too_large(sdp_bytes)
-        } else {
-            Problem::new(ErrorCode::BadRequest, "The body broke off; send it again.")
-        }
-    })?;
+    let body = read(body, 2 * sdp_bytes + OPTIONS_BYTES).await?.ok_or_else(|| too_large(sdp_bytes))?;
     let (sdp, options) = parse(&body)?;
     if sdp.len() > sdp_bytes {
         return Err(too_large(sdp_bytes));
@@ -42,6 +38,23 @@ pub(super) async fn offer(
     let request = OpenRequest { sdp, options, trickle: false, signals: None, publisher };
     let (handle, answer) = open(&context.opener, request).await?;
     Ok(Json(OfferResponse { sdp: answer.sdp, kind: "answer".into(), session_id: handle.id().to_string() }))
+}
+
+/// The body, or `None` if it has more than `most` bytes. The rest is read too, to a point: a connection that closes with
+/// unread bytes resets, and the client never reads why.
+async fn read(body: Body, most: usize) -> Result<Option<Vec<u8>>, Problem> {
+    let (mut chunks, mut bytes, mut total) = (body.into_data_stream(), Vec::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::new(ErrorCode::BadRequest, "The body broke off; send it again."))?;
+        total += chunk.len();
+        if total > DISCARDED_BYTES {
+            break;
+        }
+        if total <= most {
+            bytes.extend_from_slice(&chunk);
+        }
+    }
+    Ok((total <= most).then_some(bytes))
 }
 
 fn parse(body: &[u8]) -> Result<(String, OptionsPatch), Problem> {

@@ -21,6 +21,8 @@ use super::{Context, Problem, open};
 use crate::clock;
 use crate::session::{Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
 
+/// Largest message that is read to its end.
+const READ_BYTES: usize = 1024 * 1024;
 /// How long a session may take to say `closed` after `bye`.
 const BYE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a client may take to answer a close frame.
@@ -70,7 +72,7 @@ fn prepare(
     })?;
     // A message over the limit is read, to a point, so that its sender can be told: a socket that closes with unread
     // bytes resets, and the close code is lost.
-    let most = 4 * context.settings.limits.message_bytes;
+    let most = context.settings.limits.message_bytes.max(READ_BYTES);
     Ok((upgrade.max_message_size(most).max_frame_size(most), claims, place))
 }
 
@@ -78,8 +80,12 @@ async fn serve(context: Arc<Context>, socket: WebSocket, claims: Option<Claims>,
     let mut pings = interval(context.settings.ping_interval);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let now = clock::now();
+    let mut drain = context.registry.draining();
+    if drain.borrow().is_some() {
+        drain.mark_changed();
+    }
     let mut client = Client {
-        drain: context.registry.draining(),
+        drain,
         allowance: Allowance::new(now, context.settings.messages_per_second, context.settings.message_burst),
         heard: now,
         offer_due: now,
@@ -291,7 +297,7 @@ impl Client {
         let (signals, receiver) = mpsc::channel(SIGNAL_CAPACITY);
         if let Some(id) = session_id {
             // Another publisher's session is not theirs to know of.
-            let found = self.context.registry.get(&id).filter(|handle| claims.may_steer(handle.publisher()));
+            let found = self.context.registry.get(&id).filter(|handle| claims.sub.as_deref() == handle.publisher());
             let attached = match found {
                 Some(handle) => handle.attach(signals).await.ok().map(|()| handle),
                 None => None,
