@@ -8,3 +8,4 @@ pub mod clock;
 pub mod draw;
 pub mod media;
 pub mod queue;
+pub mod scene;
