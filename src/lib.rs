@@ -4,5 +4,6 @@
 //! annotated, together with results that name the exact frame they belong to.
 
 pub mod clock;
+pub mod infer;
 pub mod media;
 pub mod queue;
