@@ -10,6 +10,7 @@ pub mod config;
 pub mod doctor;
 pub mod draw;
 pub mod http;
+pub mod infer;
 pub mod ingest;
 pub mod media;
 pub mod queue;

@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The `saccade` program: arguments, configuration, runtime, exit code.
 
 use saccade::cli::{Args, Exit};
@@ -8,3 +9,6 @@ fn main() -> Exit {
         Err(exit) => exit,
     }
 }
+=======
+fn main() {}
+>>>>>>> infer
