@@ -26,7 +26,7 @@ use self::owner::{Inputs, Link, Metrics, Owner, Shown};
 use self::stages::{Applied, Stages};
 use self::stats::Stats;
 use crate::egress::packetize::Packetizer;
-use crate::encode::RateControl;
+use crate::encode::{RateControl, rate};
 use crate::infer;
 use crate::ingest::{self, Ingest};
 use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Transport};
@@ -49,10 +49,14 @@ const GATHERING_LIMIT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Deadlines of each phase.
     pub timeouts: Timeouts,
+    /// Model of sessions that name none.
+    pub default_model: String,
     /// Latency budget of sessions that state none, in milliseconds.
     pub budget_ms: u32,
     /// Largest frame taken.
     pub limits: decode::Limits,
+    /// Frames a second that are processed at most.
+    pub max_fps: f64,
     /// Addresses that media listens on.
     pub listen: Vec<IpAddr>,
     /// Addresses that candidates name instead.
@@ -109,7 +113,7 @@ type Reply = oneshot::Sender<Result<(Handle, Answer), Refusal>>;
 /// Opens a session, runs it to its end and clears up after it, however it ends.
 async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply) {
     let prepared = async {
-        let models = Models(&deps.engine);
+        let models = Models(deps);
         let applied = models.apply(options::open(&models, deps.settings.budget_ms, &request.options)?)?;
         let accepted = deps.transport.accept(&request.sdp, deps.peer_config()).await.map_err(refusal)?;
         Ok((applied, accepted))
@@ -141,12 +145,14 @@ async fn serve(
     let options = applied.options.clone();
     let (output_tx, outputs) = mpsc::channel(OUTPUT_QUEUE);
     let listeners = broadcast::Sender::new(RESULTS_CAPACITY);
-    let rate = RateControl::new(deps.settings.max_bitrate);
+    let bounds = rate::Config { max_bps: deps.settings.max_bitrate, ..rate::Config::default() };
+    let rate = RateControl::new(bounds, 640, 480, owner::NOMINAL_FPS);
     let config = stages::Config {
         session_id: id.as_str().to_owned(),
         codec: accepted.answer.codec,
         returns_video: accepted.answer.returns_video,
         limits: deps.settings.limits,
+        max_fps: deps.settings.max_fps,
         bitrate: rate.bitrate(),
         outputs: output_tx,
         listeners: listeners.clone(),
@@ -247,25 +253,50 @@ impl Deps {
 }
 
 /// What session options need to know of the models.
-struct Models<'a>(&'a infer::Engine);
+struct Models<'a>(&'a Deps);
 
 impl Models<'_> {
     /// Options as the stages use them.
     fn apply(&self, options: Options) -> Result<Applied, Refusal> {
-        let model = self.0.get(&options.model).ok_or_else(|| {
+        let model = self.0.engine.get(&options.model).ok_or_else(|| {
             Refusal::new(ErrorCode::UnknownModel, format!("There is no model {}; see GET /v1/models.", options.model))
         })?;
+        let wanted = |names: &Vec<String>| names.iter().filter_map(|name| model.class(name)).map(|class| class.id).collect();
         let params = Arc::new(infer::Params {
             score_threshold: options.score_threshold,
             iou_threshold: options.iou_threshold,
             max_detections: options.max_detections as usize,
-            classes: options.classes.as_ref().map(|names| model.class_ids(names)),
+            classes: options.classes.as_ref().map(wanted),
         });
-        Ok(Applied { options, params, model })
+        let model_id = model.id();
+        Ok(Applied { options, params, model, model_id })
     }
 }
 
 impl options::Models for Models<'_> {
+    fn facts(&self, name: &str) -> Option<ModelFacts> {
+        let model = self.0.engine.get(name)?;
+        let defaults = model.default_params();
+        Some(ModelFacts {
+            name: name.to_owned(),
+            classes: model.classes().iter().map(|class| class.name.to_string()).collect(),
+            score_threshold: defaults.score_threshold,
+            iou_threshold: defaults.iou_threshold,
+            max_detections: u32::try_from(defaults.max_detections).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        let default = self.0.settings.default_model.clone();
+        let others = self.0.engine.models().into_iter().map(|model| model.manifest().name.clone());
+        let mut names = vec![default];
+        for name in others {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
 }
 
 /// What the client is told when the transport refuses.

@@ -24,6 +24,8 @@ use crate::session::{Answer, Command, Drain, EndReason, Refusal, SessionId};
 pub(super) const PACKET_PAYLOAD: usize = 1188;
 /// Packets taken from the transport in one go.
 const PACKET_BURST: usize = 64;
+/// Frames a second that the bitrate of returned video is planned for.
+pub(super) const NOMINAL_FPS: f64 = 30.0;
 /// How often bandwidth is looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// How long the client has to open the results channel before the server does.
@@ -203,7 +205,7 @@ impl Owner {
     }
 
     fn configure(&mut self, patch: &OptionsPatch) -> Result<Options, Refusal> {
-        let models = Models(&self.deps.engine);
+        let models = Models(&self.deps);
         let options = crate::session::options::apply(&models, &self.shown.options.load(), patch)?;
         self.stages.apply(models.apply(options.clone())?);
         self.shown.options.store(Arc::new(options.clone()));
@@ -314,8 +316,9 @@ impl Owner {
             Output::Decoded { resized } => {
                 self.machine.handle_transport(now, TransportEvent::FrameDecoded);
                 if let Some([width, height]) = resized {
-                    self.rate.set_resolution(width, height);
-                    self.stages.set_bitrate(self.rate.update(now, self.peer.bandwidth()));
+                    if let Some(bitrate) = self.rate.handle_format(width, height, NOMINAL_FPS) {
+                        self.stages.set_bitrate(bitrate);
+                    }
                     self.send_event(&wire::Event::ResolutionChanged { width, height }).await;
                 }
             }
@@ -385,7 +388,9 @@ impl Owner {
             return;
         }
         self.link.next_tick = now + TICK;
-        self.stages.set_bitrate(self.rate.update(now, self.peer.bandwidth()));
+        if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
+            self.stages.set_bitrate(bitrate);
+        }
         let waited = self.link.connected_at.is_some_and(|at| now >= at + RESULTS_CHANNEL_WAIT);
         if waited && self.data_channels && !self.link.results_open {
             self.data_channels = false;

@@ -53,6 +53,8 @@ pub(super) struct Applied {
     pub(super) params: Arc<infer::Params>,
     /// The model.
     pub(super) model: Arc<infer::Model>,
+    /// Its name and version.
+    pub(super) model_id: String,
 }
 
 /// What the stages of one session share with each other.
@@ -61,7 +63,9 @@ struct Shared {
     stats: Arc<Stats>,
     applied: ArcSwap<Applied>,
     returns_video: bool,
-    pool: FramePool,
+    /// Frames a second that are processed at most.
+    max_fps: f64,
+    pool: Arc<FramePool>,
     units: Fifo<EncodedFrame>,
     inferred: Mailbox<infer::Inferred>,
     outputs: mpsc::Sender<Output>,
@@ -94,6 +98,8 @@ pub(super) struct Config {
     pub(super) returns_video: bool,
     /// Largest frame taken.
     pub(super) limits: decode::Limits,
+    /// Frames a second that are processed at most.
+    pub(super) max_fps: f64,
     /// Bits a second of the returned video, to begin with.
     pub(super) bitrate: u32,
     /// Where the stages report to.
@@ -110,13 +116,14 @@ impl Stages {
     /// # Errors
     /// [`decode::Error`] when there is no decoder for the codec.
     pub(super) fn start(workers: &Workers, config: Config, applied: Applied) -> Result<Self, decode::Error> {
-        let pool = FramePool::new(SPARE_PICTURES);
-        let decoder = decode::open(config.codec, config.limits)?;
+        let pool = Arc::new(FramePool::new(SPARE_PICTURES));
+        let decoder = Box::new(decode::software::Software::new(config.codec, config.limits, Arc::clone(&pool))?);
         let shared = Arc::new(Shared {
             session_id: config.session_id,
             stats: config.stats,
             applied: ArcSwap::from_pointee(applied),
             returns_video: config.returns_video,
+            max_fps: config.max_fps,
             pool,
             units: Fifo::new(DECODE_QUEUE),
             inferred: Mailbox::default(),
@@ -136,7 +143,7 @@ impl Stages {
         let decode = {
             let failed = Arc::clone(&shared);
             let mut stage =
-                DecodeStage { shared: Arc::clone(&shared), slot: Arc::clone(&slot), decoder, next_id: 0 };
+                DecodeStage { shared: Arc::clone(&shared), slot: Arc::clone(&slot), decoder, next_id: 0, last_time: None };
             workers.lane(move || stage.step(), move || failed.fail(EndReason::Internal))
         };
         let stages = Self { shared, decode, finish, slot };
@@ -194,7 +201,7 @@ impl Stages {
     fn attach(&self) {
         let (shared, finish) = (Arc::clone(&self.shared), Arc::clone(&self.finish));
         let mut failures = 0;
-        let slot = self.applied().model.attach(Box::new(move |outcome| {
+        let slot = self.applied().model.attach(move |outcome| {
             match outcome {
                 infer::Outcome::Done(inferred) => {
                     failures = 0;
@@ -222,7 +229,7 @@ impl Stages {
                     }
                 }
             }
-        }));
+        });
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(slot);
     }
 }
@@ -232,13 +239,15 @@ struct DecodeStage {
     slot: Arc<Mutex<Option<infer::Slot>>>,
     decoder: Box<dyn Decoder>,
     next_id: u64,
+    /// RTP timestamp of the last frame that was let through.
+    last_time: Option<MediaTime>,
 }
 
 impl DecodeStage {
     fn step(&mut self) -> Step {
         let Some(unit) = self.shared.units.pop() else { return Step::Idle };
         let started = clock::now();
-        match self.decoder.decode(&unit, &self.shared.pool) {
+        match self.decoder.decode(&unit) {
             Ok(Some(decoded)) => self.submit(&unit, decoded, started),
             Ok(None) => {}
             Err(decode::Error::TooLarge { width, height }) => {
@@ -281,6 +290,12 @@ impl DecodeStage {
             decoded_at: now,
         };
         self.next_id += 1;
+        if self.too_soon(frame.time) {
+            shared.metrics.over_rate.increment(1);
+            shared.pool.give(frame.picture);
+            return;
+        }
+        self.last_time = Some(frame.time);
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slot.as_ref()
             && let Some(replaced) = slot.submit(frame, Arc::clone(&applied.params))
@@ -289,6 +304,15 @@ impl DecodeStage {
             shared.metrics.superseded.increment(1);
             shared.pool.give(replaced.picture);
         }
+    }
+}
+
+impl DecodeStage {
+    /// Whether a frame comes sooner after the last than `limits.fps` allows, jitter of a quarter apart.
+    fn too_soon(&self, time: MediaTime) -> bool {
+        self.last_time.is_some_and(|last| {
+            time.is_newer_than(last) && time.since(last).as_secs_f64() * self.shared.max_fps < 0.75
+        })
     }
 }
 
@@ -357,8 +381,8 @@ impl Finisher {
         let bitrate = shared.bitrate.load(Ordering::Relaxed);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
-            None => match encode::open(self.codec, bitrate) {
-                Ok(encoder) => self.encoder.insert(encoder),
+            None => match encode::software::Software::new(self.codec, encode::software::Config { bitrate_bps: bitrate, fps: shared.max_fps }) {
+                Ok(encoder) => self.encoder.insert(Box::new(encoder)),
                 Err(error) => {
                     tracing::error!(session_id = shared.session_id, %error, "no encoder");
                     return shared.fail(EndReason::Internal);
@@ -435,7 +459,7 @@ impl Shared {
                 rtp_timestamp_out: returned,
                 width: frame.picture.width(),
                 height: frame.picture.height(),
-                model: applied.model.label(),
+                model: &applied.model_id,
                 detections: &inferred.detections,
                 timing,
                 budget_ms: applied.options.budget_ms,
@@ -473,6 +497,7 @@ struct Metrics {
     superseded: Counter,
     late: Counter,
     undecodable: Counter,
+    over_rate: Counter,
     model_failed: Counter,
     dropped_before_encode: Counter,
     unencodable: Counter,
@@ -497,6 +522,7 @@ impl Metrics {
             superseded: dropped("infer", "superseded"),
             late: dropped("infer", "late"),
             undecodable: dropped("decode", "error"),
+            over_rate: dropped("decode", "fps_limit"),
             model_failed: dropped("infer", "error"),
             dropped_before_encode: dropped("encode", "superseded"),
             unencodable: dropped("encode", "error"),
