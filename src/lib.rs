@@ -14,6 +14,7 @@ pub mod ingest;
 pub mod media;
 pub mod queue;
 pub mod rtc;
+pub mod scene;
 pub mod session;
 pub mod telemetry;
 pub mod token;

@@ -17,7 +17,7 @@ pub fn run(args: Args) -> Exit {
             if doctor.json {
                 println!("{:#}", report.to_json());
             } else {
-                print!("{report}");
+                println!("{report}");
             }
             report.exit()
         }
