@@ -3,6 +3,7 @@
 mod serve;
 
 use crate::cli::{Args, Command, Exit};
+use crate::clock;
 use crate::config::Config;
 use crate::doctor;
 
@@ -21,8 +22,16 @@ pub fn run(args: Args) -> Exit {
             }
             report.exit()
         }
-        Command::Token(token) => token.run(),
-        Command::Eval(unbuilt) | Command::Bench(unbuilt) => unbuilt.run(),
+        Command::Token(token) => match token.make(&token.sources(std::env::vars_os()), clock::wall()) {
+            Ok(token) => {
+                println!("{token}");
+                Exit::Clean
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                Exit::Configuration
+            }
+        },
         _ => Exit::Internal,
     }
 }
