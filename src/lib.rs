@@ -4,6 +4,9 @@
 //! annotated, together with results that name the exact frame they belong to.
 
 pub mod clock;
+pub mod decode;
+pub mod egress;
+pub mod encode;
 pub mod ingest;
 pub mod media;
 pub mod queue;
