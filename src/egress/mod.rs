@@ -1,8 +1,6 @@
-//! From access units to packets.
+//! What leaves for the client: returned video as packets.
 //!
-//! What enters: encoded pictures. What leaves: RTP payloads for the transport to number and send. Pure code: it runs
-//! where its owner calls it, does no I/O and keeps no picture.
+//! What enters: encoded frames. What leaves: RTP payloads. Plain functions and values, called by the pipeline on
+//! whatever thread it is; nothing here sends, waits or counts.
 
-mod packetize;
-
-pub use packetize::{Packetizer, Payload};
+pub mod packetize;

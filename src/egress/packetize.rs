@@ -1,8 +1,10 @@
+//! From access units to RTP payloads.
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::media::Codec;
 
-/// Slices and parameter sets go out as they are; access unit delimiters and filler only cost bits (RFC 6184, 1.3).
+// NAL unit types (H.264, table 7-1; RFC 6184, table 1).
 const SUPPLEMENTAL: u8 = 6;
 const PARAMETER_SETS: std::ops::RangeInclusive<u8> = 7..=8;
 const DELIMITER: u8 = 9;
