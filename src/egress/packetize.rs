@@ -77,7 +77,7 @@ impl Packetizer {
         let [high, low] = self.next_picture_id();
         fragment(unit, self.max_payload, |part, is_first, is_last| {
             let predicted = if keyframe { 0 } else { PREDICTED };
-            let ends = u8::from(is_first) * STARTS | u8::from(is_last) * ENDS;
+            let ends = if is_first { STARTS } else { 0 } | if is_last { ENDS } else { 0 };
             part.put_slice(&[PICTURE_ID | FLEXIBLE | predicted | ends, high, low]);
             if !keyframe {
                 part.put_u8(PREVIOUS_PICTURE);
