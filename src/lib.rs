@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod doctor;
 pub mod draw;
+pub mod egress;
 pub mod http;
 pub mod ingest;
 pub mod media;
