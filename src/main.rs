@@ -1,8 +1,14 @@
+<<<<<<< HEAD
 //! The `saccade` program: arguments, configuration, runtime, exit code.
 
-use clap::Parser;
 use saccade::cli::{Args, Exit};
 
 fn main() -> Exit {
-    saccade::commands::run(Args::parse())
+    match Args::parse_from_process() {
+        Ok(args) => saccade::commands::run(args),
+        Err(exit) => exit,
+    }
 }
+=======
+fn main() {}
+>>>>>>> infer

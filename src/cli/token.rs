@@ -29,9 +29,6 @@ pub struct Token {
     /// Allow loading and unloading models
     #[arg(long)]
     pub can_manage_models: bool,
-    /// The one session that it is for [default: any]
-    #[arg(long, value_name = "ID")]
-    pub session: Option<String>,
     /// For whom it is made [default: auth.audience]
     #[arg(long, value_name = "NAME")]
     pub audience: Option<String>,
@@ -69,15 +66,14 @@ impl Token {
     fn claims(&self, auth: &Auth, now: SystemTime) -> Claims {
         let mut claims = Claims {
             sub: self.sub.clone(),
-            session: self.session.clone(),
             can_publish: self.can_publish,
             can_view: self.can_view,
             can_configure: self.can_configure,
             can_manage_models: self.can_manage_models,
             ..Claims::new(auth, now, self.ttl)
         };
-        if let Some(audience) = &self.audience {
-            claims.aud = vec![audience.clone()];
+        if self.audience.is_some() {
+            claims.aud.clone_from(&self.audience);
         }
         claims
     }
@@ -111,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Args, Command};
+    use crate::http::auth;
 
     const SECRET: &str = "SACCADE_AUTH__SECRET";
 
@@ -124,18 +121,26 @@ mod tests {
     }
 
     #[test]
-    fn a_token_carries_what_was_asked_for_and_always_ends() {
+    fn what_is_made_is_taken_by_the_server_and_says_what_was_asked_for() {
         let now = crate::clock::wall();
         let secret = "0123456789012345678901234567890123456789";
-        let made = make("saccade token --sub cam --ttl 15m --can-publish --session s1 --audience here", secret, now);
-        let mut sources = Sources::default();
-        sources.flag("auth.secret", "--set", secret);
-        sources.flag("auth.audience", "--set", "here");
-        let auth = Config::load(&sources).unwrap().auth.unwrap();
-        let claims = Claims::check(&made.unwrap(), &auth, now).unwrap();
-        assert_eq!(claims.exp - claims.iat.unwrap(), 900);
-        assert_eq!((claims.sub.as_deref(), claims.session.as_deref()), (Some("cam"), Some("s1")));
+        let words = "saccade token --sub cam --ttl 15m --can-publish --audience here --set auth.issuer=me";
+        let made = make(words, secret, now).unwrap();
+        let verifier = |audience: &str| {
+            auth::Verifier::new(&auth::Settings {
+                secret: secret.as_bytes().to_vec(),
+                issuer: Some("me".to_owned()),
+                audience: Some(audience.to_owned()),
+            })
+            .unwrap()
+        };
+        let claims = verifier("here").verify(&made).unwrap();
+        assert_eq!(claims.sub.as_deref(), Some("cam"));
         assert!(claims.can_publish && !claims.can_view && !claims.can_configure && !claims.can_manage_models);
+        assert_eq!(verifier("there").verify(&made), None);
+
+        let old = make(words, secret, now - Duration::from_secs(16 * 60)).unwrap();
+        assert_eq!(verifier("here").verify(&old), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod serve;
 
 use crate::cli::{Args, Command, Exit};
+use crate::clock;
 use crate::config::Config;
 use crate::doctor;
 
@@ -17,12 +18,20 @@ pub fn run(args: Args) -> Exit {
             if doctor.json {
                 println!("{:#}", report.to_json());
             } else {
-                print!("{report}");
+                println!("{report}");
             }
             report.exit()
         }
-        Command::Token(token) => token.run(),
-        Command::Eval(unbuilt) | Command::Bench(unbuilt) => unbuilt.run(),
+        Command::Token(token) => match token.make(&token.sources(std::env::vars_os()), clock::wall()) {
+            Ok(token) => {
+                println!("{token}");
+                Exit::Clean
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                Exit::Configuration
+            }
+        },
         _ => Exit::Internal,
     }
 }

@@ -144,9 +144,11 @@ pub struct Limits {
 /// `[rate]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Signaling messages a second on one socket, default 50; a client that sends more is closed with 4429. More
-    /// lets one client spend more CPU.
+    /// Signaling messages a second on one socket in the long run, default 20; a client that sends more is closed with
+    /// 4429. More lets one client spend more CPU.
     pub messages_per_s: u32,
+    /// Signaling messages that may come at once, default 100: an offer and its candidates do. More costs the same.
+    pub message_burst: u32,
 }
 
 /// `[session]`: what each session begins with.
@@ -219,7 +221,10 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         },
         admission: Admission::read(from),
         limits: Limits::read(from),
-        rate: Rate { messages_per_s: from.number("rate.messages_per_s", 50, 1..=10_000, "") },
+        rate: Rate {
+            messages_per_s: from.number("rate.messages_per_s", 20, 1..=10_000, ""),
+            message_burst: from.number("rate.message_burst", 100, 1..=10_000, ""),
+        },
         session: Session::read(from),
         shutdown: Shutdown { grace: from.millis("shutdown.grace_ms", 30_000, 0..=3_600_000) },
         telemetry: Telemetry::read(from),

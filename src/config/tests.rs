@@ -142,6 +142,7 @@ fn both_ends_of_each_range_are_legal_and_one_beyond_is_not() {
         ("limits.fps", 1, 240),
         ("limits.channel_buffer_bytes", 16_384, 64 << 20),
         ("rate.messages_per_s", 1, 10_000),
+        ("rate.message_burst", 1, 10_000),
         ("session.budget_ms", 10, 5000),
         ("session.resume_ms", 0, 600_000),
         ("session.ice_timeout_ms", 1000, 120_000),

@@ -1,6 +1,7 @@
-//! What leaves a session: results as JSON for the data channel and its other readers.
+//! What leaves for the client: returned video as packets, and one result a frame.
 //!
-//! What enters: processed frames. What leaves: texts. Pure functions that run on the session's own threads; nothing
-//! here sends, waits or keeps anything.
+//! What enters: encoded frames and what the model found. What leaves: RTP payloads and JSON. Plain functions and
+//! values, called by the pipeline on whatever thread it is; nothing here sends, waits or counts.
 
+pub mod packetize;
 pub mod results;

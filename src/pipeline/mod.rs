@@ -113,7 +113,7 @@ type Reply = oneshot::Sender<Result<(Handle, Answer), Refusal>>;
 /// Opens a session, runs it to its end and clears up after it, however it ends.
 async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply) {
     let prepared = async {
-        let models = Models(deps);
+        let models = Models(&deps);
         let applied = models.apply(options::open(&models, deps.settings.budget_ms, &request.options)?)?;
         let accepted = deps.transport.accept(&request.sdp, deps.peer_config()).await.map_err(refusal)?;
         Ok((applied, accepted))

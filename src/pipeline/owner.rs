@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -6,13 +6,13 @@ use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
 use saccade_signaling as wire;
 use saccade_signaling::{ClientMessage, ErrorCode, Options, OptionsPatch, ServerMessage, SessionView};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::stages::{Output, Stages};
 use super::stats::Stats;
 use super::{Deps, Models, refusal};
 use crate::clock;
-use crate::egress::packetize::Packetizer;
+use crate::egress::packetize::{Packetizer, Payload};
 use crate::encode::RateControl;
 use crate::ingest::{self, Ingest};
 use crate::media::{EncodedFrame, RtpPacket};
@@ -353,10 +353,10 @@ impl Owner {
     }
 
     async fn send_frame(&mut self, unit: EncodedFrame) {
-        let packets = self.packetizer.packetize(&unit.data);
+        let packets = self.packetizer.packetize(&unit.data, unit.keyframe);
         let sending = async {
-            for (index, (payload, marker)) in packets.into_iter().enumerate() {
-                let packet = OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, payload };
+            for (index, Payload { data, marker }) in packets.into_iter().enumerate() {
+                let packet = OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, payload: data };
                 self.link.sequence = self.link.sequence.wrapping_add(1);
                 self.peer.send_packet(packet).await?;
                 if index == 0 {

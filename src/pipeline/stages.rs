@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
-use saccade_signaling::{Options, ReturnMode, Timing};
+use saccade_signaling::{Options, ReturnMode};
 use tokio::sync::{broadcast, mpsc};
 
 use super::stats::Stats;
@@ -352,15 +352,19 @@ impl Finisher {
     fn draw(&mut self, inferred: &mut infer::Inferred, options: &Options) {
         let overlay = options.overlay;
         let timing = overlay.timing.then(|| {
-            format!(
-                "{} ms  decode {:.1}  queue {:.1}  model {:.1}",
-                clock::now().saturating_duration_since(inferred.frame.arrival).as_millis(),
-                milliseconds(inferred.frame.decode_time),
-                milliseconds(inferred.timing.queue),
-                milliseconds(inferred.timing.inference),
-            )
+            let elapsed = clock::now().saturating_duration_since(inferred.frame.arrival);
+            [
+                format!("latency {:.0} ms of {} ms", milliseconds(elapsed), options.budget_ms),
+                format!(
+                    "decode {:.1}  queue {:.1}  model {:.1}",
+                    milliseconds(inferred.frame.decode_time),
+                    milliseconds(inferred.timing.queue),
+                    milliseconds(inferred.timing.inference),
+                ),
+            ]
         });
-        if timing.is_none() && (inferred.detections.is_empty() || !(overlay.boxes || overlay.labels)) {
+        let timing: Vec<&str> = timing.iter().flatten().map(String::as_str).collect();
+        if timing.is_empty() && (inferred.detections.is_empty() || !(overlay.boxes || overlay.labels)) {
             return;
         }
         self.annotator.draw(
@@ -370,7 +374,7 @@ impl Finisher {
                 detections: &inferred.detections,
                 boxes: overlay.boxes,
                 labels: overlay.labels,
-                timing: timing.as_deref(),
+                timing: &timing,
                 ..annotate::Overlay::default()
             },
         );
@@ -429,45 +433,45 @@ impl Shared {
         let frame = &inferred.frame;
         let elapsed = clock::now().saturating_duration_since(frame.arrival);
         let encode = match returned {
-            Some(_) => f64::from(self.last_encode_us.load(Ordering::Relaxed)) / 1000.0,
-            None => 0.0,
+            Some(_) => Duration::from_micros(self.last_encode_us.load(Ordering::Relaxed).into()),
+            None => Duration::ZERO,
         };
-        let timing = Timing {
-            reorder: milliseconds(frame.reorder_wait),
-            decode: milliseconds(frame.decode_time),
-            queue: milliseconds(inferred.timing.queue),
-            preprocess: milliseconds(inferred.timing.preprocess),
-            inference: milliseconds(inferred.timing.inference),
-            postprocess: milliseconds(inferred.timing.postprocess),
-            annotate: milliseconds(annotate),
+        let timings = results::Timings {
+            reorder: frame.reorder_wait,
+            decode: frame.decode_time,
+            queue: inferred.timing.queue,
+            preprocess: inferred.timing.preprocess,
+            inference: inferred.timing.inference,
+            postprocess: inferred.timing.postprocess,
+            annotate,
             encode,
-            total: milliseconds(elapsed),
+            total: elapsed,
         };
-        let met = timing.total + encode <= f64::from(applied.options.budget_ms);
+        let met = elapsed + encode <= Duration::from_millis(applied.options.budget_ms.into());
         if !met {
             self.metrics.budget_missed.increment(1);
         }
         self.metrics.result_latency.record(elapsed);
-        self.stats.record(&timing);
+        self.stats.record(&timings.into());
         Stats::count(&self.stats.results);
-        let json = results::to_json(
-            applied.options.format,
-            &results::Processed {
-                session_id: &self.session_id,
-                frame_id: frame.id,
-                rtp_timestamp_in: frame.time,
-                rtp_timestamp_out: returned,
-                width: frame.picture.width(),
-                height: frame.picture.height(),
-                model: &applied.model_id,
-                detections: &inferred.detections,
-                timing,
-                budget_ms: applied.options.budget_ms,
-                met,
-                batch_size: inferred.batch_size,
-                dropped: self.stats.dropped(),
-            },
-        );
+        let processed = results::Processed {
+            session_id: &self.session_id,
+            frame_id: frame.id,
+            time_in: frame.time,
+            time_out: returned,
+            capture_time_ms: None,
+            width: frame.picture.width(),
+            height: frame.picture.height(),
+            model: &applied.model_id,
+            detections: &inferred.detections,
+            timings,
+            budget_ms: applied.options.budget_ms,
+            met,
+            batch_size: u32::try_from(inferred.batch_size).unwrap_or(u32::MAX),
+            dropped: self.stats.dropped(),
+            degraded: &[],
+        };
+        let json = processed.to_json(applied.options.format);
         let json: Arc<str> = json.into();
         // Nobody may be listening.
         let _ = self.listeners.send(Arc::clone(&json));

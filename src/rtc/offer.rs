@@ -33,7 +33,7 @@ pub enum Rejected {
 }
 
 /// Reads an offer and chooses the codec: H.264 with packetization mode 1 first, in the profile that our encoder
-/// emits where it is offered, then H.264 with mode 0, then VP8, then VP9 profile 0.
+/// emits where it is offered, then VP8, then VP9 profile 0, then H.264 with mode 0.
 ///
 /// # Errors
 /// [`Rejected`] says what is wrong.
@@ -106,7 +106,8 @@ fn rank(codec: Codec, fmtp: &str) -> Option<u8> {
                 Some("4200") => 1,
                 _ => 2,
             };
-            Some(if mode_one { baseline } else { 3 + baseline })
+            // Mode 0 forbids fragments, which every keyframe that we return needs.
+            Some(if mode_one { baseline } else { 8 + baseline })
         }
         Codec::Vp8 => Some(6),
         Codec::Vp9 => parameter("profile-id").is_none_or(|(_, value)| value == "0").then_some(7),

@@ -520,7 +520,7 @@ mod tests {
     #[test]
     fn a_wildcard_binds_loopback_too() {
         let bound = bind_addresses(&["0.0.0.0".parse().unwrap()]);
-        assert_eq!(bound, ["0.0.0.0:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()]);
+        assert_eq!(bound, ["0.0.0.0:0".parse::<SocketAddr>().unwrap(), "127.0.0.1:0".parse().unwrap()]);
     }
 
     #[test]
