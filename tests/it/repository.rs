@@ -9,7 +9,7 @@ use saccade::telemetry::metrics;
 /// Modules that anyone may import.
 const LEAVES: [&str; 5] = ["clock", "draw", "media", "queue", "telemetry"];
 /// Modules that wire others together and may import anything.
-const WIRING: [&str; 4] = ["app", "detect", "main", "pipeline"];
+const WIRING: [&str; 5] = ["app", "commands", "detect", "main", "pipeline"];
 /// What a module imports beyond leaves. A stage is not listed: it imports leaves only.
 const IMPORTS: [(&str, &[&str]); 4] =
     [("cli", &["config", "token"]), ("doctor", &["cli", "config"]), ("http", &["session"]), ("token", &["config"])];
