@@ -404,7 +404,7 @@ function showStats(stats: SessionStats): void {
   put("results", figure(stats.resultsPerSecond), `a second, ${stats.dropped.superseded + stats.dropped.late} dropped`);
   put("shown", previewing ? "off" : figure(stats.fpsShown), previewing ? "drawn here" : `a second, ${kbps(stats.kbpsReceived)}`);
   const size = stats.sentSize ? `${stats.sentSize.width}×${stats.sentSize.height}` : "";
-  put("sent", figure(stats.fpsSent), [stats.codec ?? "", size, kbps(stats.kbpsSent)].filter(Boolean).join(" · "));
+  put("sent", figure(stats.fpsSent), [stats.codec ?? "", size].filter(Boolean).join(" · "));
   put(
     "met",
     stats.met === null ? "–" : `${Math.round(stats.met * 100)} %`,
