@@ -19,8 +19,8 @@ pub use messages::{
     ClientMessage, ErrorCode, IceCandidate, IceServer, Limits, ServerMessage, UnknownErrorCode, close_code,
 };
 pub use options::{
-    Line, MAX_LINES, MAX_POLYGON_POINTS, MAX_ZONES, Options, Overlay, OverlayPatch, OptionsPatch, Point,
-    ResultFormat, ReturnMode, Zone,
+    Line, MAX_LINES, MAX_POLYGON_POINTS, MAX_ZONES, Options, OptionsPatch, Overlay, OverlayPatch, Point, ResultFormat,
+    ReturnMode, Zone,
 };
 pub use result::{Detection, Dropped, Event, SessionResult, Timing};
 

@@ -1,0 +1,166 @@
+use bytes::Bytes;
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider};
+use ort::logging::LogLevel;
+use ort::session::Session;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::value::{Outlet as OrtOutlet, Shape, Tensor, TensorElementType, ValueType};
+
+use super::select::Provider;
+use super::{Backend, Library};
+use crate::infer::decoder::{Decoder, Outlet, View, shape_text};
+use crate::infer::error::Error;
+use crate::infer::manifest::{Manifest, Precision};
+
+/// A model's graph as far as it can be told without running it: its checked input and its outputs.
+#[derive(Debug, Clone)]
+pub(in crate::infer) struct Graph {
+    input: String,
+    outputs: Vec<Outlet>,
+    /// Names of sides that the graph leaves open, with the length that the manifest implies.
+    free_sides: Vec<(String, i64)>,
+}
+
+/// A session with its input tensor.
+pub(super) struct OnnxBackend {
+    session: Session,
+    input: String,
+    tensor: Tensor<f32>,
+    outputs: Vec<String>,
+}
+
+/// How a session is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) provider: Provider,
+    pub(super) precision: Precision,
+    pub(super) threads: usize,
+}
+
+impl Graph {
+    /// Reads a graph and compares its input with the manifest's.
+    ///
+    /// # Errors
+    /// [`Error::UnreadableModel`], [`Error::WrongInput`].
+    pub(in crate::infer) fn read(
+        library: &Library,
+        manifest: &Manifest,
+        file: &str,
+        bytes: &Bytes,
+    ) -> Result<Self, Error> {
+        let unreadable = |error: String| Error::UnreadableModel { file: file.to_owned(), reason: error };
+        let builder = builder(library, 1).map_err(|error| unreadable(error.to_string()))?;
+        let builder = builder.with_optimization_level(GraphOptimizationLevel::Disable);
+        let mut builder = builder.map_err(|error| unreadable(error.to_string()))?;
+        let session = builder.commit_from_memory(bytes).map_err(|error| unreadable(error.to_string()))?;
+        let (input, free_sides) = check_input(manifest, session.inputs())?;
+        let outlet = |outlet: &OrtOutlet| {
+            let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
+            (outlet.dtype().tensor_type() == Some(TensorElementType::Float32))
+                .then(|| Outlet { name: outlet.name().to_owned(), shape })
+        };
+        Ok(Self { input, outputs: session.outputs().iter().filter_map(outlet).collect(), free_sides })
+    }
+
+    /// Outputs of 32-bit floats.
+    pub(in crate::infer) fn outputs(&self) -> &[Outlet] {
+        &self.outputs
+    }
+}
+
+fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<(String, Vec<(String, i64)>), Error> {
+    let wanted = manifest.input.shape(1).map(|side| i64::try_from(side).unwrap_or(i64::MAX));
+    let expected = format!("32-bit floats {}", shape_text(&wanted));
+    let wrong = |tensor: &str, found: String| Error::WrongInput {
+        tensor: tensor.to_owned(),
+        expected: expected.clone(),
+        found,
+    };
+    let names = || inputs.iter().map(|input| format!("`{}`", input.name())).collect::<Vec<_>>().join(", ");
+    let input = match &manifest.input.tensor {
+        Some(name) => inputs.iter().find(|input| input.name() == name).ok_or_else(|| wrong(name, names()))?,
+        None => match inputs {
+            [input] => input,
+            _ => return Err(wrong("(the only one)", names())),
+        },
+    };
+    let ValueType::Tensor { ty, shape, dimension_symbols } = input.dtype() else {
+        return Err(wrong(input.name(), "no tensor".to_owned()));
+    };
+    let fits =
+        shape.len() == wanted.len() && shape.iter().zip(wanted).all(|(found, wanted)| *found < 0 || *found == wanted);
+    if *ty != TensorElementType::Float32 || !fits {
+        return Err(wrong(input.name(), format!("{ty} {}", shape_text(shape))));
+    }
+    let symbols = dimension_symbols.iter().zip(shape.iter()).zip(wanted);
+    let free = symbols.filter(|((symbol, side), _)| **side < 0 && !symbol.is_empty());
+    Ok((input.name().to_owned(), free.map(|((symbol, _), wanted)| (symbol.to_string(), wanted)).collect()))
+}
+
+impl OnnxBackend {
+    /// Makes a session of a graph for one picture a run.
+    pub(super) fn open(
+        library: &Library,
+        manifest: &Manifest,
+        graph: &Graph,
+        decoder: &Decoder,
+        bytes: &Bytes,
+        settings: Settings,
+    ) -> Result<Self, Error> {
+        let unavailable = |error: String| Error::Unavailable {
+            what: format!("{} in {}", settings.provider.name(), settings.precision),
+            reason: error,
+        };
+        let session = commit(library, graph, bytes, settings).map_err(|error| unavailable(error.to_string()))?;
+        let len = manifest.input.item_len();
+        let tensor = Tensor::from_array((manifest.input.shape(1), vec![0.0f32; len]));
+        let tensor = tensor.map_err(|error| unavailable(error.to_string()))?;
+        Ok(Self {
+            session,
+            input: graph.input.clone(),
+            tensor,
+            outputs: decoder.outputs().map(str::to_owned).collect(),
+        })
+    }
+}
+
+fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
+    let builder = Session::builder(library.environment())?.with_log_level(LogLevel::Error)?;
+    Ok(builder.with_intra_threads(threads)?.with_inter_threads(1)?)
+}
+
+fn commit(library: &Library, graph: &Graph, bytes: &Bytes, settings: Settings) -> ort::Result<Session> {
+    let mut builder = builder(library, settings.threads)?;
+    for (symbol, length) in &graph.free_sides {
+        builder = builder.with_dimension_override(symbol, *length)?;
+    }
+    builder = builder.with_optimization_level(GraphOptimizationLevel::All)?;
+    if settings.provider == Provider::OpenVino {
+        let hint = if settings.precision == Precision::Bf16 { "bf16" } else { "f32" };
+        let load_config = serde_json::json!({
+            "CPU": { "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": settings.threads.to_string() }
+        });
+        let openvino = ep::OpenVINO::default()
+            .with_device_type("CPU")
+            .with_arbitrary_config("load_config", load_config.to_string());
+        builder = builder.with_execution_providers([openvino.build().error_on_failure()])?;
+    }
+    builder.commit_from_memory(bytes)
+}
+
+impl Backend for OnnxBackend {
+    fn input(&mut self) -> &mut [f32] {
+        self.tensor.extract_tensor_mut().1
+    }
+
+    fn run(&mut self, read: &mut dyn FnMut(&[View<'_>]) -> Result<(), Error>) -> Result<(), Error> {
+        let failed = |error: ort::Error| Error::Run { reason: error.to_string() };
+        let outputs = self.session.run(ort::inputs![self.input.as_str() => &self.tensor]).map_err(failed)?;
+        let mut views = Vec::with_capacity(self.outputs.len());
+        for name in &self.outputs {
+            let value = outputs.get(name).ok_or_else(|| Error::Run { reason: format!("no output `{name}`") })?;
+            let (shape, data): (&Shape, &[f32]) = value.try_extract_tensor::<f32>().map_err(failed)?;
+            views.push(View { shape, data });
+        }
+        read(&views)
+    }
+}

@@ -1,0 +1,306 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::onnx::{OnnxBackend, Settings};
+use super::{CpuFeatures, Graph, Library};
+use crate::infer::decoder::Decoder;
+use crate::infer::error::Error;
+use crate::infer::manifest::{Accuracy, BackendChoice, MAX_ACCURACY_LOSS, Manifest, Precision};
+use crate::infer::repository::Graphs;
+use crate::infer::runner::Runner;
+
+/// Timed runs of each candidate, after the warm-up.
+const TIMED_RUNS: u32 = 5;
+/// A candidate has to beat the ones before it by this share to be taken: the simpler comes first.
+const WORTHWHILE: f64 = 0.95;
+
+/// What computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    /// ONNX Runtime's own CPU provider.
+    Cpu,
+    /// OpenVINO on the CPU.
+    OpenVino,
+}
+
+impl Provider {
+    /// Name in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::OpenVino => "openvino",
+        }
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a model is run here, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// What computes.
+    pub provider: Provider,
+    /// In which precision: never [`Precision::Auto`].
+    pub precision: Precision,
+    /// Shortest time for one picture, preprocessing to detections, when it was loaded.
+    pub measured: Duration,
+    /// What else was considered, with its time or with the reason against it.
+    pub others: Vec<String>,
+}
+
+/// What the operator lets a model have.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::infer) struct Request {
+    pub(in crate::infer) precision: Precision,
+    pub(in crate::infer) backend: BackendChoice,
+}
+
+/// Opens instances of one model, all in the way that was selected first.
+pub(in crate::infer) struct Opener {
+    library: Library,
+    manifest: Arc<Manifest>,
+    graphs: Graphs,
+    graph: Graph,
+    decoder: Decoder,
+    threads: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Candidate {
+    provider: Provider,
+    precision: Precision,
+}
+
+impl Opener {
+    /// Checks the graphs against the manifest.
+    ///
+    /// # Errors
+    /// [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`].
+    pub(in crate::infer) fn new(
+        library: Library,
+        manifest: Arc<Manifest>,
+        graphs: Graphs,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        let graph = Graph::read(&library, &manifest, &manifest.file.path, &graphs.fp32)?;
+        let decoder = Decoder::bind(&manifest, graph.outputs())?;
+        if let (Some(file), Some(bytes)) = (&manifest.int8, &graphs.int8) {
+            let int8 = Graph::read(&library, &manifest, &file.path, bytes)?;
+            Decoder::bind(&manifest, int8.outputs())?;
+        }
+        Ok(Self { library, manifest, graphs, graph, decoder, threads })
+    }
+
+    /// Tries what the request and the manifest allow, and keeps the fastest.
+    ///
+    /// # Errors
+    /// The first candidate's error if none works; [`Error::Unavailable`] if nothing is allowed.
+    pub(in crate::infer) fn select(&self, request: Request) -> Result<(Runner, Selection), Error> {
+        let (candidates, mut others) = candidates(
+            request,
+            &self.manifest.accuracy,
+            self.graphs.int8.is_some(),
+            CpuFeatures::detect(),
+            self.library.openvino(),
+        );
+        let mut best: Option<(Runner, Candidate, Duration)> = None;
+        let mut failure = None;
+        for candidate in &candidates {
+            match self.measure(*candidate, candidates.len() > 1) {
+                Err(error) => {
+                    others.push(error.to_string());
+                    failure.get_or_insert(error);
+                }
+                Ok((runner, measured)) => {
+                    let worth = best.as_ref().is_none_or(|(_, _, best)| measured < best.mul_f64(WORTHWHILE));
+                    let (slower, time) = if worth {
+                        let old = best.replace((runner, *candidate, measured));
+                        let Some((_, old, time)) = old else { continue };
+                        (old, time)
+                    } else {
+                        (*candidate, measured)
+                    };
+                    others.push(format!("{} in {}: {time:.1?}", slower.provider, slower.precision));
+                }
+            }
+        }
+        let Some((runner, candidate, measured)) = best else {
+            return Err(failure.unwrap_or_else(|| Error::Unavailable {
+                what: request.precision.to_string(),
+                reason: others.join("; "),
+            }));
+        };
+        let Candidate { provider, precision } = candidate;
+        Ok((runner, Selection { provider, precision, measured, others }))
+    }
+
+    fn measure(&self, candidate: Candidate, compare: bool) -> Result<(Runner, Duration), Error> {
+        let mut runner = self.open_candidate(candidate)?;
+        let warm = runner.warm_up(self.manifest.warmup)?;
+        let measured = if compare { runner.warm_up(TIMED_RUNS)?.min(warm) } else { warm };
+        Ok((runner, measured))
+    }
+
+    /// Another instance, warmed up.
+    pub(in crate::infer) fn open(&self, selection: &Selection) -> Result<Runner, Error> {
+        let Selection { provider, precision, .. } = *selection;
+        let mut runner = self.open_candidate(Candidate { provider, precision })?;
+        runner.warm_up(self.manifest.warmup)?;
+        Ok(runner)
+    }
+
+    fn open_candidate(&self, Candidate { provider, precision }: Candidate) -> Result<Runner, Error> {
+        let bytes = match (precision, &self.graphs.int8) {
+            (Precision::Int8, Some(int8)) => int8,
+            _ => &self.graphs.fp32,
+        };
+        let settings = Settings { provider, precision, threads: self.threads };
+        let backend = OnnxBackend::open(&self.library, &self.manifest, &self.graph, &self.decoder, bytes, settings)?;
+        Ok(Runner::new(Arc::clone(&self.manifest), Box::new(backend), self.decoder.clone()))
+    }
+}
+
+/// The ways to run that are allowed here, the simplest first, and the reasons against the rest.
+fn candidates(
+    request: Request,
+    accuracy: &Accuracy,
+    has_int8: bool,
+    cpu: CpuFeatures,
+    openvino: Result<(), Error>,
+) -> (Vec<Candidate>, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut providers = Vec::new();
+    if request.backend != BackendChoice::OpenVino {
+        providers.push(Provider::Cpu);
+    }
+    if request.backend != BackendChoice::Cpu {
+        match openvino {
+            Ok(()) => providers.push(Provider::OpenVino),
+            Err(reason) => notes.push(reason.to_string()),
+        }
+    }
+    if providers.is_empty() {
+        providers.push(Provider::Cpu);
+    }
+    let mut allow = |precision: Precision| match allowed(precision, request.precision, accuracy, has_int8, cpu) {
+        Ok(allowed) => allowed,
+        Err(reason) => {
+            notes.push(format!("{precision}: {reason}"));
+            false
+        }
+    };
+    let (bf16, int8, fp16) = (allow(Precision::Bf16), allow(Precision::Int8), allow(Precision::Fp16));
+    debug_assert!(!fp16, "no CPU backend computes in fp16");
+    let wants_fp32 = matches!(request.precision, Precision::Fp32 | Precision::Auto);
+    let mut candidates = Vec::new();
+    for provider in &providers {
+        let runs = |precision| match precision {
+            Precision::Fp32 => wants_fp32,
+            Precision::Bf16 => bf16 && *provider == Provider::OpenVino,
+            Precision::Int8 => int8,
+            Precision::Fp16 | Precision::Auto => false,
+        };
+        let precisions = [Precision::Fp32, Precision::Int8, Precision::Bf16].into_iter().filter(|p| runs(*p));
+        candidates.extend(precisions.map(|precision| Candidate { provider: *provider, precision }));
+    }
+    if candidates.is_empty() {
+        // What was asked for is not to be had here: fp32 is what every model and CPU can do.
+        notes.push(format!("{} is not to be had here: fp32 instead", request.precision));
+        candidates.push(Candidate { provider: providers[0], precision: Precision::Fp32 });
+    }
+    (candidates, notes)
+}
+
+/// Whether a precision below fp32 may be used; an error says why one that was wanted may not.
+fn allowed(
+    precision: Precision,
+    wanted: Precision,
+    accuracy: &Accuracy,
+    has_int8: bool,
+    cpu: CpuFeatures,
+) -> Result<bool, String> {
+    if wanted != precision && wanted != Precision::Auto {
+        return Ok(false);
+    }
+    let loss = match precision {
+        Precision::Bf16 => accuracy.bf16,
+        Precision::Int8 => accuracy.int8,
+        Precision::Fp16 => {
+            return if wanted == precision { Err("no CPU backend has it".to_owned()) } else { Ok(false) };
+        }
+        Precision::Fp32 | Precision::Auto => return Ok(true),
+    };
+    if precision == Precision::Bf16 && !cpu.bf16 {
+        return Err("this CPU does not multiply bfloat16".to_owned());
+    }
+    if precision == Precision::Int8 && !has_int8 {
+        return if wanted == precision { Err("the model has no int8 variant".to_owned()) } else { Ok(false) };
+    }
+    match loss {
+        _ if wanted == precision => Ok(true),
+        None => Err("its loss is not measured".to_owned()),
+        Some(loss) if loss > MAX_ACCURACY_LOSS => Err(format!("it loses {loss} AP, more than {MAX_ACCURACY_LOSS}")),
+        Some(_) => Ok(true),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const BF16: CpuFeatures = CpuFeatures { avx2: true, avx512: true, vnni: true, bf16: true };
+
+    fn names(
+        precision: Precision,
+        backend: BackendChoice,
+        accuracy: Accuracy,
+        has_int8: bool,
+        cpu: CpuFeatures,
+        openvino: bool,
+    ) -> Vec<String> {
+        let missing = Error::Unavailable { what: "OpenVINO".to_owned(), reason: "not there".to_owned() };
+        let openvino = if openvino { Ok(()) } else { Err(missing) };
+        let request = Request { precision, backend };
+        let (candidates, _) = candidates(request, &accuracy, has_int8, cpu, openvino);
+        candidates.iter().map(|c| format!("{} {}", c.provider, c.precision)).collect()
+    }
+
+    #[test]
+    fn auto_takes_only_what_was_measured_to_lose_little() {
+        let good = Accuracy { bf16: Some(0.002), fp16: None, int8: Some(0.008) };
+        let all = names(Precision::Auto, BackendChoice::Auto, good, true, BF16, true);
+        assert_eq!(all, ["cpu fp32", "cpu int8", "openvino fp32", "openvino int8", "openvino bf16"]);
+        let bad = Accuracy { bf16: Some(0.2), int8: Some(0.011), fp16: None };
+        let fp32 = ["cpu fp32", "openvino fp32"];
+        assert_eq!(names(Precision::Auto, BackendChoice::Auto, bad, true, BF16, true), fp32);
+        assert_eq!(names(Precision::Auto, BackendChoice::Auto, Accuracy::default(), true, BF16, true), fp32);
+        assert_eq!(names(Precision::Auto, BackendChoice::Auto, good, false, CpuFeatures::default(), true), fp32);
+        assert_eq!(names(Precision::Auto, BackendChoice::Auto, good, true, BF16, false), ["cpu fp32", "cpu int8"]);
+    }
+
+    #[test]
+    fn fp32_stays_fp32_whatever_is_faster() {
+        let good = Accuracy { bf16: Some(0.0), fp16: Some(0.0), int8: Some(0.0) };
+        let fp32 = names(Precision::Fp32, BackendChoice::Auto, good, true, BF16, true);
+        assert_eq!(fp32, ["cpu fp32", "openvino fp32"]);
+        assert_eq!(names(Precision::Fp32, BackendChoice::Cpu, good, true, BF16, true), ["cpu fp32"]);
+        assert_eq!(names(Precision::Fp32, BackendChoice::OpenVino, good, true, BF16, true), ["openvino fp32"]);
+    }
+
+    #[test]
+    fn a_precision_that_is_not_to_be_had_falls_back_to_fp32() {
+        let accuracy = Accuracy::default();
+        let cpu = CpuFeatures::default();
+        assert_eq!(names(Precision::Bf16, BackendChoice::Auto, accuracy, false, cpu, true), ["cpu fp32"]);
+        assert_eq!(names(Precision::Fp16, BackendChoice::Auto, accuracy, false, BF16, true), ["cpu fp32"]);
+        assert_eq!(names(Precision::Int8, BackendChoice::OpenVino, accuracy, true, cpu, false), ["cpu int8"]);
+        assert_eq!(names(Precision::Bf16, BackendChoice::Auto, accuracy, false, BF16, true), ["openvino bf16"]);
+    }
+}

@@ -1,0 +1,97 @@
+//! Inference: frames in, detections out.
+//!
+//! **Enters**: raw [`Frame`](crate::media::Frame)s of many sessions, each through its own [`Slot`], a mailbox of one
+//! in which the newest frame wins. **Leaves**: one [`Outcome`] a frame taken from a slot, through the callback given
+//! to [`Model::attach`]. **Runs on**: one owner thread for each instance of a model; the callback is called there, so
+//! it has to be quick. **Must not**: know sessions, transport or encoders, or let a session's frames wait in a queue.
+//!
+//! A model is a folder with an ONNX graph and a [`manifest`]; the [`Repository`] finds them, the [`Engine`] loads them
+//! and chooses the [`backend`], and a [`Model`] is the handle that sessions share. Of the waiting frames the one with
+//! the earliest deadline goes first ([`batcher`]); one that can't be done in time is given back before it costs
+//! anything.
+
+pub mod backend;
+pub mod batcher;
+pub mod manifest;
+pub mod preprocess;
+
+mod decoder;
+mod engine;
+mod error;
+mod instance;
+mod letterbox;
+mod model;
+mod repository;
+mod runner;
+
+use std::time::Duration;
+
+pub use engine::{Engine, Options};
+pub use error::{Error, Mistake};
+pub use letterbox::Letterbox;
+pub use manifest::Manifest;
+pub use model::{Model, Slot};
+pub use repository::{ModelSpec, Refused, Repository};
+
+use crate::media::{Detection, Frame};
+
+/// What a session wants of a model's detections.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Params {
+    /// Lowest score that is reported, 0..1.
+    pub score_threshold: f32,
+    /// Overlap above which the weaker of two boxes of one class goes, 0..1.
+    pub iou_threshold: f32,
+    /// Detections reported at most.
+    pub max_detections: usize,
+    /// Class ids that are reported; none: all.
+    pub classes: Option<Vec<u32>>,
+}
+
+/// Where the time of one inference went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timing {
+    /// From decoding until the model took the frame.
+    pub queue: Duration,
+    /// From planes to tensor.
+    pub preprocess: Duration,
+    /// The run itself.
+    pub inference: Duration,
+    /// From tensors to detections.
+    pub postprocess: Duration,
+}
+
+/// A frame and what the model found in it.
+#[derive(Debug, Clone)]
+pub struct Inferred {
+    /// The frame, as submitted.
+    pub frame: Frame,
+    /// Best score first; boxes in pixels of the frame, inside it.
+    pub detections: Vec<Detection>,
+    /// Where the time went.
+    pub timing: Timing,
+    /// Frames in the same run.
+    pub batch_size: usize,
+    /// Whether it was done by the frame's deadline.
+    pub met: bool,
+}
+
+/// What became of a frame that a model took from a slot.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It went through the model.
+    Done(Inferred),
+    /// It could not have been done by its deadline, so nothing was spent on it.
+    Late(Frame),
+    /// The model failed on it.
+    Failed(Frame, Error),
+}
+
+/// What [`Model::detect`] found in a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detected {
+    /// Best score first; boxes in pixels of the picture, inside it.
+    pub detections: Vec<Detection>,
+    /// Where the time went.
+    pub timing: Timing,
+}

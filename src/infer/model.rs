@@ -1,0 +1,164 @@
+use std::fmt;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::backend::Selection;
+use super::error::Error;
+use super::instance::{self, Call, Inbox, Job, Open, Shared};
+use super::manifest::Manifest;
+use super::runner::Runner;
+use super::{Detected, Outcome, Params};
+use crate::media::{Class, ColorInfo, Frame, I420};
+
+/// A loaded model, shared by all sessions that use it. Dropping the last handle ends its threads.
+pub struct Model {
+    manifest: Arc<Manifest>,
+    selection: Selection,
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// One session's place at a model: a mailbox of one. Dropping it detaches the session; a callback that is under way
+/// then still ends, and none comes after it.
+pub struct Slot {
+    key: usize,
+    inbox: Arc<Inbox>,
+    shared: Arc<Shared>,
+}
+
+impl Model {
+    /// Starts an owner thread for each runner. `open` replaces one after a fault.
+    pub(super) fn start(
+        manifest: Arc<Manifest>,
+        selection: Selection,
+        open: Arc<Open>,
+        runners: Vec<Runner>,
+    ) -> Result<Self, Error> {
+        let id = manifest.id();
+        let shared = Arc::new(Shared::new(id.clone(), selection.measured));
+        let model = Self { manifest, selection, shared, threads: Mutex::default() };
+        for (n, runner) in runners.into_iter().enumerate() {
+            let (shared, open) = (Arc::clone(&model.shared), Arc::clone(&open));
+            let thread = thread::Builder::new().name(format!("infer-{n}-{id}"));
+            let thread = thread.spawn(move || instance::own(&shared, &*open, runner));
+            let thread = thread.map_err(|error| Error::Thread { reason: error.to_string() })?;
+            model.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(model)
+    }
+
+    /// `name@version`.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.manifest.id()
+    }
+
+    /// Its manifest: name, version, input, licence and so on.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Its classes by id.
+    #[must_use]
+    pub fn classes(&self) -> &[Class] {
+        &self.manifest.classes
+    }
+
+    /// The class of this name.
+    #[must_use]
+    pub fn class(&self, name: &str) -> Option<&Class> {
+        self.manifest.classes.iter().find(|class| &*class.name == name)
+    }
+
+    /// What a session gets that states nothing else.
+    #[must_use]
+    pub fn default_params(&self) -> Params {
+        self.manifest.defaults.into()
+    }
+
+    /// On what and in which precision it runs, and what else was considered.
+    #[must_use]
+    pub const fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// Whether it takes work: not after repeated failures, nor after it was shut down.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.is_ready()
+    }
+
+    /// The running estimate of how long one frame takes, from preprocessing to detections.
+    #[must_use]
+    pub fn estimate(&self) -> Duration {
+        self.shared.estimate()
+    }
+
+    /// Gives a session a slot. `deliver` is called on the model's thread with what became of each frame that the
+    /// model took: it must not block.
+    pub fn attach(&self, deliver: impl FnMut(Outcome) + Send + 'static) -> Slot {
+        let (key, inbox) = self.shared.attach(Box::new(deliver));
+        Slot { key, inbox, shared: Arc::clone(&self.shared) }
+    }
+
+    /// Runs the model on one picture and waits for it; for pictures and files, not for live frames. It has no
+    /// deadline; among live frames it is due after one second.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if too many wait already, [`Error::Closed`], [`Error::NotReady`], [`Error::Run`],
+    /// [`Error::Panicked`].
+    pub fn detect(&self, picture: &Arc<I420>, color: ColorInfo, params: &Arc<Params>) -> Result<Detected, Error> {
+        let (reply, answer) = sync_channel(1);
+        self.shared.call(Call::new(Arc::clone(picture), color, Arc::clone(params), reply))?;
+        answer.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Ends the model's threads: the frame in work is finished, those that wait come back as
+    /// [`Outcome::Failed`] with [`Error::Closed`].
+    pub fn shutdown(&self) {
+        self.shared.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A callback may drop the last handle, on the very thread that is to end.
+            if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+                tracing::error!(model = self.id(), "a model's thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("id", &self.id()).field("selection", &self.selection).finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    /// Hands a frame to the model. What comes back will not be inferred, so the caller counts it: the frame that
+    /// this one superseded, or this one itself once the model is shut down.
+    #[must_use = "the returned frame is dropped and has to be counted"]
+    pub fn submit(&self, frame: Frame, params: Arc<Params>) -> Option<Frame> {
+        self.shared.submit(&self.inbox, Job { frame, params })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.shared.detach(self.key);
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("key", &self.key).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,272 @@
+//! From a frame's planes to the model's tensor in one pass: bilinear sampling of luma and chroma, colour conversion,
+//! mean and scale, layout; no RGB picture in between.
+//!
+//! Sampling is that of OpenCV's `INTER_LINEAR`: pixel centres at half coordinates, edges repeated, no smoothing when
+//! the picture shrinks. Chroma is taken to lie in the middle of its four luma samples, as in JPEG and MPEG-1 and as
+//! browsers' capture makes it; for streams with left-sited chroma (MPEG-2 and later) that is a quarter of a chroma
+//! sample off.
+
+mod kernel;
+mod simd;
+
+use self::kernel::{Kernel, Scalar};
+use super::letterbox::Letterbox;
+use super::manifest::{Channels, Input, Layout};
+use crate::media::{ColorInfo, ColorRange, I420};
+
+/// Source sizes whose tables are kept: as many sessions of different size may share a model without a rebuild.
+const MAX_PLANS: usize = 8;
+
+/// Writes pictures into one model's input tensor.
+#[derive(Debug)]
+pub struct Preprocessor {
+    input: Input,
+    simd: Option<simd::Avx2>,
+    /// Most recently used first.
+    plans: Vec<Plan>,
+}
+
+/// Tables and row buffers for one source size.
+#[derive(Debug)]
+struct Plan {
+    size: (u32, u32),
+    letterbox: Letterbox,
+    luma: [Axis; 2],
+    chroma: [Axis; 2],
+    rows: Rows,
+}
+
+#[derive(Debug)]
+struct Rows {
+    /// A source row blended from two; one sample longer than the source, the last one repeated.
+    luma: Vec<f32>,
+    chroma: Vec<f32>,
+    /// The same, sampled at the target's columns: Y, Cb, Cr.
+    sampled: [Vec<f32>; 3],
+    /// One channel of a target row, for interleaved layouts.
+    channel: Vec<f32>,
+}
+
+/// Where each target position samples one axis of a plane: between `index` and its successor.
+#[derive(Debug)]
+struct Axis {
+    index: Vec<u32>,
+    weight: Vec<f32>,
+    /// Samples of the source; every index is below it.
+    source: usize,
+}
+
+/// One output channel as a function of the codes: `clamp(y·y_factor + cb·cb_factor + cr·cr_factor + base, 0, 255)`,
+/// then `· scale + offset`.
+#[derive(Debug, Clone, Copy)]
+struct Mix {
+    y: f32,
+    cb: f32,
+    cr: f32,
+    base: f32,
+    scale: f32,
+    offset: f32,
+}
+
+impl Preprocessor {
+    /// For a model's input; it uses AVX2 where the CPU has it.
+    #[must_use]
+    pub fn new(input: Input) -> Self {
+        Self { input, simd: simd::Avx2::detect(), plans: Vec::new() }
+    }
+
+    /// For a model's input, without SIMD instructions beyond the build's own.
+    #[must_use]
+    pub fn scalar(input: Input) -> Self {
+        Self { input, simd: None, plans: Vec::new() }
+    }
+
+    /// Name of the instruction set in use, for people.
+    #[must_use]
+    pub const fn instructions(&self) -> &'static str {
+        if self.simd.is_some() { "avx2" } else { "scalar" }
+    }
+
+    /// Writes `picture` into `tensor`, one item of the model's input in the manifest's layout, and says where it lies
+    /// in it.
+    ///
+    /// # Panics
+    /// If `tensor` is not [`Input::item_len`] long.
+    pub fn fill(&mut self, picture: &I420, color: ColorInfo, tensor: &mut [f32]) -> Letterbox {
+        assert_eq!(tensor.len(), self.input.item_len(), "one item of the input tensor");
+        let size = (picture.width(), picture.height());
+        if let Some(found) = self.plans.iter().position(|plan| plan.size == size) {
+            self.plans[..=found].rotate_right(1);
+        } else {
+            self.plans.truncate(MAX_PLANS - 1);
+            self.plans.insert(0, Plan::new(&self.input, picture));
+        }
+        let plan = &mut self.plans[0];
+        fill_padding(&self.input, &plan.letterbox, tensor);
+        let mixes = mixes(&self.input, color);
+        match self.simd {
+            Some(avx2) => fill_content(avx2, &self.input, plan, &mixes, picture, tensor),
+            None => fill_content(Scalar, &self.input, plan, &mixes, picture, tensor),
+        }
+        plan.letterbox
+    }
+}
+
+impl Plan {
+    fn new(input: &Input, picture: &I420) -> Self {
+        let (width, height) = (picture.width(), picture.height());
+        let letterbox = Letterbox::new(input, width, height);
+        let [_, _, content_width, content_height] = letterbox.content();
+        let (chroma_width, chroma_height) = picture.chroma_size();
+        let (luma_width, luma_height) = (width as usize, height as usize);
+        let columns = content_width as usize;
+        Self {
+            size: (width, height),
+            letterbox,
+            luma: [
+                Axis::new(luma_width, 1.0, content_width, width),
+                Axis::new(luma_height, 1.0, content_height, height),
+            ],
+            chroma: [
+                Axis::new(chroma_width, 0.5, content_width, width),
+                Axis::new(chroma_height, 0.5, content_height, height),
+            ],
+            rows: Rows {
+                luma: vec![0.0; luma_width + 1],
+                chroma: vec![0.0; chroma_width + 1],
+                sampled: std::array::from_fn(|_| vec![0.0; columns]),
+                channel: vec![0.0; columns],
+            },
+        }
+    }
+}
+
+impl Axis {
+    /// `target` positions over `luma` luma samples; the plane has `density` samples for each of those.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "sides of pictures"
+    )]
+    fn new(source: usize, density: f64, target: u32, luma: u32) -> Self {
+        let step = f64::from(luma) / f64::from(target) * density;
+        let last = (source - 1) as f64;
+        let positions = (0..target).map(|n| ((f64::from(n) + 0.5) * step - 0.5).clamp(0.0, last));
+        let (index, weight) = positions.map(|at| (at as u32, (at - at.floor()) as f32)).unzip();
+        Self { index, weight, source }
+    }
+
+    /// The two source rows of a target row and the share of the second.
+    fn rows<'a>(&self, at: usize, plane: &'a [u8], stride: usize) -> (&'a [u8], &'a [u8], f32) {
+        let first = self.index[at] as usize;
+        let second = (first + 1).min(self.source - 1);
+        let row = |n: usize| &plane[n * stride..(n + 1) * stride];
+        (row(first), row(second), self.weight[at])
+    }
+}
+
+fn fill_content<K: Kernel>(
+    kernel: K,
+    input: &Input,
+    plan: &mut Plan,
+    mixes: &[Mix],
+    picture: &I420,
+    tensor: &mut [f32],
+) {
+    let [left, top, columns, rows] = plan.letterbox.content().map(|side| side as usize);
+    let [width, height] = input.size.map(|side| side as usize);
+    let (planes, strides) = (picture.planes(), picture.strides());
+    let Rows { luma, chroma, sampled, channel } = &mut plan.rows;
+    let gray = input.color == Channels::Gray;
+    for row in 0..rows {
+        let [y, cb, cr] = &mut *sampled;
+        let (first, second, weight) = plan.luma[1].rows(row, planes[0], strides[0]);
+        kernel.blend(first, second, weight, luma);
+        kernel.sample(luma, &plan.luma[0], y);
+        if !gray {
+            for (plane, target) in [(1, cb), (2, cr)] {
+                let (first, second, weight) = plan.chroma[1].rows(row, planes[plane], strides[plane]);
+                kernel.blend(first, second, weight, chroma);
+                kernel.sample(chroma, &plan.chroma[0], target);
+            }
+        }
+        let [y, cb, cr] = &*sampled;
+        for (n, mix) in mixes.iter().enumerate() {
+            match input.layout {
+                Layout::Nchw => {
+                    let start = (n * height + top + row) * width + left;
+                    kernel.mix(mix, y, cb, cr, &mut tensor[start..start + columns]);
+                }
+                Layout::Nhwc => {
+                    kernel.mix(mix, y, cb, cr, channel);
+                    let start = ((top + row) * width + left) * mixes.len();
+                    let pixels = tensor[start..start + columns * mixes.len()].chunks_exact_mut(mixes.len());
+                    pixels.zip(&*channel).for_each(|(pixel, value)| pixel[n] = *value);
+                }
+            }
+        }
+    }
+}
+
+fn fill_padding(input: &Input, letterbox: &Letterbox, tensor: &mut [f32]) {
+    let [left, top, columns, rows] = letterbox.content().map(|side| side as usize);
+    let [width, height] = input.size.map(|side| side as usize);
+    if (columns, rows) == (width, height) {
+        return;
+    }
+    let channels = input.color.count();
+    let pad: [f32; 3] = std::array::from_fn(|channel| (input.pad - input.mean[channel]) * input.scale[channel]);
+    let mut fill = |row: usize, from: usize, to: usize| match input.layout {
+        Layout::Nchw => {
+            for (channel, value) in pad.iter().enumerate().take(channels) {
+                let start = (channel * height + row) * width;
+                tensor[start + from..start + to].fill(*value);
+            }
+        }
+        Layout::Nhwc => {
+            let start = row * width;
+            let pixels = tensor[(start + from) * channels..(start + to) * channels].chunks_exact_mut(channels);
+            pixels.for_each(|pixel| pixel.copy_from_slice(&pad[..channels]));
+        }
+    };
+    for row in (0..top).chain(top + rows..height) {
+        fill(row, 0, width);
+    }
+    for row in top..top + rows {
+        fill(row, 0, left);
+        fill(row, left + columns, width);
+    }
+}
+
+/// The input's channels from the codes (ITU-T H.273, section 8.3).
+fn mixes(input: &Input, color: ColorInfo) -> Vec<Mix> {
+    let (kr, kb) = color.matrix.luma_weights();
+    let kg = 1.0 - kr - kb;
+    let (black, luma, chroma) = match color.range {
+        ColorRange::Limited => (16.0, 255.0 / 219.0, 255.0 / 224.0),
+        ColorRange::Full => (0.0, 1.0, 1.0),
+    };
+    let (red, blue) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
+    let colors = [(0.0, red), (-blue * kb / kg, -red * kr / kg), (blue, 0.0)];
+    let order: &[usize] = match input.color {
+        Channels::Rgb => &[0, 1, 2],
+        Channels::Bgr => &[2, 1, 0],
+        Channels::Gray => &[],
+    };
+    let mix = |channel: usize, (cb, cr): (f32, f32)| Mix {
+        y: luma,
+        cb: cb * chroma,
+        cr: cr * chroma,
+        base: -black * luma - 128.0 * chroma * (cb + cr),
+        scale: input.scale[channel],
+        offset: -input.mean[channel] * input.scale[channel],
+    };
+    if order.is_empty() {
+        return vec![mix(0, (0.0, 0.0))];
+    }
+    order.iter().enumerate().map(|(channel, color)| mix(channel, colors[*color])).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+use std::cmp::Ordering;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::error::{Error, Mistake};
+use super::manifest::{FileRef, Manifest};
+
+const EMBEDDED_MANIFEST: &str = include_str!("../../models/ppe-nano/1/manifest.toml");
+const EMBEDDED_MODEL: &[u8] = include_bytes!("../../models/ppe-nano/1/model.onnx");
+const EMBEDDED_INT8: &[u8] = include_bytes!("../../models/ppe-nano/1/model.int8.onnx");
+
+/// The models that can be loaded: those of a folder laid out as `NAME/VERSION/{manifest.toml, model.onnx}`, and the
+/// embedded default model. A model in the folder hides an embedded one of the same name and version.
+#[derive(Debug, Default)]
+pub struct Repository {
+    models: Vec<ModelSpec>,
+    refused: Vec<Refused>,
+}
+
+/// A model that is there but can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// `name@version` by its folders.
+    pub id: String,
+    /// Why not.
+    pub error: Error,
+}
+
+/// A model's manifest and where its files are.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    /// Its manifest.
+    pub manifest: Manifest,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Embedded,
+    Folder(PathBuf),
+}
+
+/// The bytes of a model's graphs.
+#[derive(Debug, Clone)]
+pub(super) struct Graphs {
+    pub(super) fp32: Bytes,
+    pub(super) int8: Option<Bytes>,
+}
+
+impl Repository {
+    /// Looks through `folder` (none: only the embedded model). A bad model is noted in [`Self::refused`] with its
+    /// reason, and the others are taken.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the folder itself can't be listed.
+    pub fn scan(folder: Option<&Path>) -> Result<Self, Error> {
+        let mut repository = Self::default();
+        for name in folder.map(folders).transpose()?.unwrap_or_default() {
+            match folders(&name) {
+                Ok(versions) => versions.into_iter().for_each(|version| repository.add(&version)),
+                Err(error) => repository.refused.push(Refused { id: file_name(&name), error }),
+            }
+        }
+        match ModelSpec::embedded() {
+            Ok(spec) if !repository.models.iter().any(|model| model.manifest.id() == spec.manifest.id()) => {
+                repository.models.push(spec);
+            }
+            Ok(_) => {}
+            Err(error) => repository.refused.push(Refused { id: "embedded".to_owned(), error }),
+        }
+        repository.models.sort_by(|a, b| {
+            let by_name = a.manifest.name.cmp(&b.manifest.name);
+            by_name.then_with(|| compare_versions(&a.manifest.version, &b.manifest.version))
+        });
+        Ok(repository)
+    }
+
+    fn add(&mut self, folder: &Path) {
+        match ModelSpec::open(folder) {
+            Ok(spec) => self.models.push(spec),
+            Err(error) => {
+                let name = folder.parent().map(file_name).unwrap_or_default();
+                self.refused.push(Refused { id: format!("{name}@{}", file_name(folder)), error });
+            }
+        }
+    }
+
+    /// The usable models by name, then version.
+    #[must_use]
+    pub fn models(&self) -> &[ModelSpec] {
+        &self.models
+    }
+
+    /// The models that can't be used.
+    #[must_use]
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
+    /// The model `name@version`, or the newest version of `name`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`]; or, if that model was refused, the reason.
+    pub fn find(&self, name: &str) -> Result<&ModelSpec, Error> {
+        let found = self.models.iter().rfind(|model| matches_name(&model.manifest, name));
+        found.ok_or_else(|| {
+            let refused = self.refused.iter().find(|refused| {
+                refused.id == name
+                    || refused.id.split_once('@').is_some_and(|(without_version, _)| without_version == name)
+            });
+            refused.map_or_else(|| Error::UnknownModel { name: name.to_owned() }, |refused| refused.error.clone())
+        })
+    }
+}
+
+impl ModelSpec {
+    /// The default model that is part of the program: `ppe-nano`, heads with and without a helmet.
+    ///
+    /// # Errors
+    /// None in a good build.
+    pub fn embedded() -> Result<Self, Error> {
+        let manifest = Manifest::parse(EMBEDDED_MANIFEST, |file| {
+            Err(Error::Read { path: file.into(), reason: "not embedded".to_owned() })
+        })?;
+        Ok(Self { manifest, source: Source::Embedded })
+    }
+
+    /// A model's folder `…/NAME/VERSION`. Its files are read and their checksums compared.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Manifest`] (also when its name and version are not the folders'),
+    /// [`Error::Checksum`].
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        let text = read_text(&folder.join("manifest.toml"))?;
+        let manifest = Manifest::parse(&text, |file| read_text(&folder.join(file)))?;
+        let (name, version) = (folder.parent().map(file_name).unwrap_or_default(), file_name(folder));
+        let mut mistakes = Vec::new();
+        for (key, value, expected) in [("name", &manifest.name, name), ("version", &manifest.version, version)] {
+            if *value != expected {
+                let problem = format!("is \"{value}\", but its folder is called \"{expected}\"");
+                mistakes.push(Mistake { key: key.to_owned(), problem });
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(Error::Manifest { mistakes });
+        }
+        let spec = Self { manifest, source: Source::Folder(folder.to_owned()) };
+        spec.read()?;
+        Ok(spec)
+    }
+
+    /// Whether it is part of the program.
+    #[must_use]
+    pub const fn is_embedded(&self) -> bool {
+        matches!(self.source, Source::Embedded)
+    }
+
+    /// Reads the graphs and compares their checksums.
+    pub(super) fn read(&self) -> Result<Graphs, Error> {
+        let (file, int8) = (&self.manifest.file, self.manifest.int8.as_ref());
+        match &self.source {
+            Source::Embedded => Ok(Graphs {
+                fp32: checked(Bytes::from_static(EMBEDDED_MODEL), file)?,
+                int8: int8.map(|int8| checked(Bytes::from_static(EMBEDDED_INT8), int8)).transpose()?,
+            }),
+            Source::Folder(folder) => Ok(Graphs {
+                fp32: checked(read_bytes(&folder.join(&file.path))?, file)?,
+                int8: int8.map(|int8| checked(read_bytes(&folder.join(&int8.path))?, int8)).transpose()?,
+            }),
+        }
+    }
+}
+
+/// Whether `name` is the manifest's name, or its `name@version`.
+pub(super) fn matches_name(manifest: &Manifest, name: &str) -> bool {
+    match name.split_once('@') {
+        Some((name, version)) => manifest.name == name && manifest.version == version,
+        None => manifest.name == name,
+    }
+}
+
+/// Orders versions by their numbers where they are numbers: `2` before `10`, `1.9` before `1.10`.
+pub(super) fn compare_versions(a: &str, b: &str) -> Ordering {
+    let (mut left, mut right) = (a.split(['.', '-', '_']), b.split(['.', '-', '_']));
+    loop {
+        let order = match (left.next(), right.next()) {
+            (None, None) => return a.cmp(b),
+            (None, Some(_)) => Ordering::Less,
+            (Some(_), None) => Ordering::Greater,
+            (Some(x), Some(y)) => match (x.parse::<u64>(), y.parse::<u64>()) {
+                (Ok(x), Ok(y)) => x.cmp(&y),
+                (Ok(_), Err(_)) => Ordering::Greater,
+                (Err(_), Ok(_)) => Ordering::Less,
+                (Err(_), Err(_)) => x.cmp(y),
+            },
+        };
+        if order.is_ne() {
+            return order;
+        }
+    }
+}
+
+fn checked(bytes: Bytes, file: &FileRef) -> Result<Bytes, Error> {
+    if let Some(expected) = &file.sha256 {
+        let actual = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        if actual != *expected {
+            return Err(Error::Checksum { file: file.path.clone(), expected: expected.clone(), actual });
+        }
+    }
+    Ok(bytes)
+}
+
+fn read_bytes(path: &Path) -> Result<Bytes, Error> {
+    fs::read(path).map(Bytes::from).map_err(|error| Error::Read { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn read_text(path: &Path) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|error| Error::Read { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn folders(parent: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |error: std::io::Error| Error::Read { path: parent.to_owned(), reason: error.to_string() };
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(parent).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() && !file_name(&path).starts_with('.') {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,9 @@
+//! Integration tests: one binary, one scenario a function.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
+
+mod client;
+mod live;
+mod publisher;
+mod repository;
+mod server;
