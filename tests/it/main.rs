@@ -4,6 +4,7 @@
 
 mod client;
 mod codecs;
+mod detect;
 mod live;
 mod publisher;
 mod repository;
