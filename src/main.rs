@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The `saccade` program: arguments, configuration, runtime, exit code.
 
 use saccade::cli::{Args, Exit};
@@ -9,6 +8,3 @@ fn main() -> Exit {
         Err(exit) => exit,
     }
 }
-=======
-fn main() {}
->>>>>>> infer
