@@ -36,6 +36,8 @@ pub struct Reader {
     pictures: u64,
     broken_packets: u32,
     broken_in_a_row: u32,
+    /// The picture of a still, which is decoded when it is opened.
+    first: Option<Picture>,
     state: State,
 }
 
@@ -96,7 +98,7 @@ enum State {
 }
 
 impl Reader {
-    /// Opens a file and reads its headers.
+    /// Opens a file and reads its headers; a still picture is decoded at once.
     ///
     /// # Errors
     /// [`Error::Open`], [`Error::NoVideo`] and [`Error::Codec`] when it is not a file that can be decoded,
@@ -108,13 +110,17 @@ impl Reader {
         let mut context = codec::Context::from_parameters(stream.parameters()).map_err(Error::Codec)?;
         context.set_threading(threading::Config::kind(threading::Type::Frame));
         // SAFETY: the context is ours alone and not open yet.
-        unsafe { (*context.as_mut_ptr()).max_pixels = limits.max_pixels() };
+        let (width, height) = unsafe {
+            let context = &mut *context.as_mut_ptr();
+            context.max_pixels = limits.max_pixels();
+            (context.width.unsigned_abs(), context.height.unsigned_abs())
+        };
+        limits.check(width, height)?;
         let decoder = context.decoder().video().map_err(Error::Codec)?;
-        limits.check(decoder.width(), decoder.height())?;
 
         let matrix = stream.side_data().find(|data| data.kind() == packet::side_data::Type::DisplayMatrix);
         let rotation = matrix.map_or(Rotation::None, |matrix| from_display_matrix(matrix.data()));
-        let (width, height) = rotation.apply(decoder.width(), decoder.height());
+        let (width, height) = rotation.apply(width, height);
         let still = input.format().name().ends_with("_pipe") || input.format().name() == "image2";
         let fps = (!still).then(|| positive(stream.avg_frame_rate())).flatten();
         let frames = match (u64::try_from(stream.frames()), fps) {
@@ -126,7 +132,7 @@ impl Reader {
         let codec = decoder.id().name();
         let info = Info { width, height, codec, fps, frames };
         let time_base = positive(stream.time_base()).unwrap_or(0.0);
-        Ok(Self {
+        let mut reader = Self {
             stream: stream.index(),
             input,
             time_base,
@@ -141,8 +147,16 @@ impl Reader {
             pictures: 0,
             broken_packets: 0,
             broken_in_a_row: 0,
+            first: None,
             state: State::Reading,
-        })
+        };
+        if still {
+            // Its own data says which way it is up.
+            let first = reader.advance()?.ok_or(Error::Broken)?;
+            (reader.info.width, reader.info.height) = (first.picture.width(), first.picture.height());
+            reader.first = Some(first);
+        }
+        Ok(reader)
     }
 
     /// What the file says of itself.
@@ -223,6 +237,9 @@ impl Iterator for Reader {
     fn next(&mut self) -> Option<Self::Item> {
         if self.state == State::Ended {
             return None;
+        }
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
         }
         let picture = self.advance().transpose();
         if !matches!(picture, Some(Ok(_))) {

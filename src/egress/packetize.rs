@@ -1,8 +1,10 @@
+//! From access units to RTP payloads.
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::media::Codec;
 
-/// Slices and parameter sets go out as they are; access unit delimiters and filler only cost bits (RFC 6184, 1.3).
+// NAL unit types (H.264, table 7-1; RFC 6184, table 1).
 const SUPPLEMENTAL: u8 = 6;
 const PARAMETER_SETS: std::ops::RangeInclusive<u8> = 7..=8;
 const DELIMITER: u8 = 9;
@@ -75,7 +77,7 @@ impl Packetizer {
         let [high, low] = self.next_picture_id();
         fragment(unit, self.max_payload, |part, is_first, is_last| {
             let predicted = if keyframe { 0 } else { PREDICTED };
-            let ends = u8::from(is_first) * STARTS | u8::from(is_last) * ENDS;
+            let ends = if is_first { STARTS } else { 0 } | if is_last { ENDS } else { 0 };
             part.put_slice(&[PICTURE_ID | FLEXIBLE | predicted | ends, high, low]);
             if !keyframe {
                 part.put_u8(PREVIOUS_PICTURE);

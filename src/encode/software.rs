@@ -430,7 +430,7 @@ mod tests {
         for codec in [Codec::H264, Codec::Vp8] {
             let mut encoder = encoder(codec, 600_000);
             for (round, (bitrate, step)) in
-                [(600_000, 3_000), (600_000, 9_000), (300_000, 3_000), (1_200_000, 3_000)].into_iter().enumerate()
+                [(600_000, 3_000), (600_000, 9_000), (400_000, 3_000), (1_200_000, 3_000)].into_iter().enumerate()
             {
                 encoder.set_bitrate(bitrate);
                 let bps = measured(&mut encoder, u32::try_from(round).unwrap() * 1_000_000, step);

@@ -40,7 +40,7 @@ pub(super) async fn upgrade(
         Ok((upgrade, claims, place)) => {
             upgrade.on_upgrade(async move |socket| serve(context, socket, claims, place).await)
         }
-        Err(problem) => problem,
+        Err(problem) => *problem,
     }
 }
 
@@ -50,7 +50,7 @@ fn prepare(
     context: &Context,
     headers: &HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Prepared, Response> {
+) -> Result<Prepared, Box<Response>> {
     let upgrade = upgrade.map_err(|rejection| {
         let problem =
             Problem::new(ErrorCode::BadRequest, format!("This is a WebSocket endpoint: {}.", rejection.body_text()))

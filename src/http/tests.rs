@@ -260,7 +260,7 @@ async fn body(response: Response) -> Value {
 
 /// Checks that a response is a problem with this status and code, and gives its detail.
 #[track_caller]
-fn is_problem(status: u16, code: ErrorCode, head: (StatusCode, HeaderMap), body: &Value) -> String {
+fn is_problem(status: u16, code: ErrorCode, head: &(StatusCode, HeaderMap), body: &Value) -> String {
     assert_eq!(head.0.as_u16(), status, "{body}");
     assert_eq!(head.1["content-type"], "application/problem+json");
     assert_eq!((&body["code"], &body["status"]), (&json!(code), &json!(status)));
@@ -270,7 +270,7 @@ fn is_problem(status: u16, code: ErrorCode, head: (StatusCode, HeaderMap), body:
 
 async fn problem(response: Response, status: u16, code: ErrorCode) -> String {
     let head = (response.status(), response.headers().clone());
-    is_problem(status, code, head, &body(response).await)
+    is_problem(status, code, &head, &body(response).await)
 }
 
 /// A signaling client.

@@ -40,7 +40,7 @@ struct Shape {
 pub(crate) struct VisibleHead {
     pub(crate) person: usize,
     pub(crate) bbox: [f32; 4],
-    /// 0..1.
+    /// Area of `bbox` over that of the whole head's box, 0..1.
     pub(crate) share: f32,
 }
 
@@ -131,7 +131,7 @@ impl Sketch {
         let shown = heads.into_iter().filter_map(|(person, exact, full)| {
             let around = [exact[0] + left, exact[1], exact[2] + left, exact[3]];
             let shows = Extent::of(&owners, plane, person, around, margin..margin + width);
-            let share = shows.pixels as f32 / full.pixels.max(1) as f32;
+            let share = shows.area() / full.area().max(1.0);
             let side = |side: usize| {
                 if shows.bounds[side] == full.bounds[side] {
                     return exact[side];
@@ -153,6 +153,12 @@ struct Extent {
 }
 
 impl Extent {
+    /// Of the box, not of the pixels in it.
+    fn area(self) -> f32 {
+        let [x0, y0, x1, y1] = self.bounds;
+        x1.saturating_sub(x0) as f32 * y1.saturating_sub(y0) as f32
+    }
+
     /// Of the pixels that a person's head owns within `around` and the given columns.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clipped to the plane first")]
     fn of(

@@ -3,6 +3,7 @@
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
 
 mod client;
+mod codecs;
 mod live;
 mod publisher;
 mod repository;

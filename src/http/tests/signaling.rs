@@ -43,14 +43,14 @@ async fn the_door_takes_sockets_of_this_protocol_only() {
     let http = reqwest::get(format!("http://{address}/v1/signal")).await.unwrap();
     assert_eq!(http.headers()["upgrade"], "websocket");
     let head = (http.status(), http.headers().clone());
-    is_problem(426, ErrorCode::BadRequest, head, &http.json().await.unwrap());
+    is_problem(426, ErrorCode::BadRequest, &head, &http.json().await.unwrap());
     for protocol in [None, Some("saccade.v2")] {
         let headers: Vec<_> = protocol.map(|name| ("sec-websocket-protocol", name)).into_iter().collect();
         let Err(tungstenite::Error::Http(refusal)) = Socket::try_connect(address, &headers).await else {
             panic!("the socket opened");
         };
         let text: Value = serde_json::from_slice(refusal.body().as_deref().unwrap()).unwrap();
-        let detail = is_problem(400, ErrorCode::BadRequest, (refusal.status(), refusal.headers().clone()), &text);
+        let detail = is_problem(400, ErrorCode::BadRequest, &(refusal.status(), refusal.headers().clone()), &text);
         assert!(detail.contains("saccade.v1"));
     }
 }
