@@ -201,8 +201,12 @@ fn every_metric_in_the_code_is_in_the_table() {
 #[test]
 fn every_metric_in_the_table_is_recorded() {
     let table = Path::new("src/telemetry/metrics.rs");
-    let code: String =
-        sources("src").iter().filter(|source| source.path != table).flat_map(Source::code).collect::<Vec<_>>().join("\n");
+    let code: String = sources("src")
+        .iter()
+        .filter(|source| source.path != table)
+        .flat_map(Source::code)
+        .collect::<Vec<_>>()
+        .join("\n");
     let names = metrics::ALL.iter().map(|metric| metric.name).filter(|name| *name != metrics::BUILD_INFO);
     let broken: Vec<_> = names.filter(|name| !code.contains(&format!("\"{name}\""))).map(str::to_owned).collect();
     assert_none(&broken, "nothing records these");
