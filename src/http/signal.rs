@@ -7,7 +7,7 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use saccade_signaling::{
     ClientMessage, ErrorCode, IceCandidate, MAX_PENDING_CANDIDATES, OptionsPatch, PROTOCOL_VERSION, SUBPROTOCOL,
@@ -40,7 +40,7 @@ pub(super) async fn upgrade(
         Ok((upgrade, claims, place)) => {
             upgrade.on_upgrade(async move |socket| serve(context, socket, claims, place).await)
         }
-        Err(problem) => *problem,
+        Err(problem) => problem.into_response(),
     }
 }
 
@@ -50,25 +50,23 @@ fn prepare(
     context: &Context,
     headers: &HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Prepared, Box<Response>> {
+) -> Result<Prepared, Problem> {
     let upgrade = upgrade.map_err(|rejection| {
-        let problem =
-            Problem::new(ErrorCode::BadRequest, format!("This is a WebSocket endpoint: {}.", rejection.body_text()))
-                .with_status(StatusCode::UPGRADE_REQUIRED);
-        ([(header::UPGRADE, HeaderValue::from_static("websocket"))], problem).into_response()
+        let detail = format!("This is a WebSocket endpoint: {}.", rejection.body_text());
+        Problem::new(ErrorCode::BadRequest, detail).with_status(StatusCode::UPGRADE_REQUIRED)
     })?;
     let upgrade = upgrade.protocols([SUBPROTOCOL]);
     if upgrade.selected_protocol().is_none() {
         let detail = "Open the socket with the subprotocol `saccade.v1`.";
-        return Err(Problem::new(ErrorCode::BadRequest, detail).into_response());
+        return Err(Problem::new(ErrorCode::BadRequest, detail));
     }
     if context.registry.is_draining() {
-        return Err(Problem::from(context.registry.refuse_draining()).into_response());
+        return Err(context.registry.refuse_draining().into());
     }
-    let claims = context.header_claims(headers).map_err(IntoResponse::into_response)?;
+    let claims = context.header_claims(headers)?;
     let place = Arc::clone(&context.sockets).try_acquire_owned().map_err(|_| {
         let refusal = Refusal::new(ErrorCode::Capacity, "Too many sockets are open; try again later.");
-        Problem::from(refusal.retry_after(Duration::from_secs(5))).into_response()
+        Problem::from(refusal.retry_after(Duration::from_secs(5)))
     })?;
     // A message over the limit is read, to a point, so that its sender can be told: a socket that closes with unread
     // bytes resets, and the close code is lost.
@@ -212,6 +210,8 @@ impl Client {
             }
         };
         let woken = tokio::select! {
+            // What the client has sent counts before its silence does.
+            biased;
             message = self.socket.recv() => Woken::Message(message),
             signal = signal => Woken::Signal(signal),
             _ = self.pings.tick() => Woken::Ping,

@@ -53,7 +53,8 @@ impl Publisher {
         let picture = self.scene.frame(number);
         let keyframe = number.is_multiple_of(u64::from(FPS));
         let encoded = self.encoder.encode(&picture, self.scene.color(), time, keyframe).unwrap().expect("a unit");
-        (time, self.packetizer.packetize(&encoded.data).into_iter().collect())
+        let payloads = self.packetizer.packetize(&encoded.data, encoded.keyframe);
+        (time, payloads.into_iter().map(|payload| (payload.data, payload.marker)).collect())
     }
 }
 

@@ -38,10 +38,10 @@ try {
   });
   await look("refused-setting", "/?source=camera&autostart=1", { width: 1024, height: 800 }, "dark", async (page) => {
     await live(page);
-    await page.getByRole('radio', { name: 'Predicted' }).check();
+    await page.getByRole('radio', { name: 'Predicted' }).click();
     await page.waitForSelector(".alert");
     console.log("return after refusal:", await page.evaluate(() => document.querySelector('input[name="return"]:checked').value));
-    await page.getByRole('radio', { name: 'Results' }).check();
+    await page.getByRole('radio', { name: 'Results' }).click();
     await page.waitForFunction(() => saccadePage.previewShown > 10);
   });
   await peer.close();

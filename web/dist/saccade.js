@@ -834,12 +834,13 @@ var Signaling = class {
 };
 
 // sdk/source-clock.ts
-var TICKS = 90, WRAP = 2 ** 32, KEPT2 = 120, SAME_FRAME_TICKS = 2.5 * TICKS, CLOCK_SLACK_MS = 2, ENOUGH = 8, SourceClock = class {
+var TICKS = 90, WRAP = 2 ** 32, KEPT2 = 120, SAME_FRAME_TICKS = 2 * TICKS, SEARCHED_MS = 200, AGREED = 0.3, NEARLY = 0.85, EVERY = 15, CLOCK_SLACK_MS = 2, ENOUGH = 8, SourceClock = class {
   #frames = new BoundedMap(KEPT2);
   #sightings = new BoundedMap(KEPT2);
   #base = null;
   #tightest = 1 / 0;
   #offset = null;
+  #sinceJudged = 0;
   /** Whether RTP timestamps can be mapped yet. */
   get ready() {
     return this.#offset !== null;
@@ -850,7 +851,7 @@ var TICKS = 90, WRAP = 2 ** 32, KEPT2 = 120, SAME_FRAME_TICKS = 2.5 * TICKS, CLO
   }
   /** Takes an encoded frame: its RTP timestamp and when it was seen, on the clock of `performance.now()`. */
   sighting(rtpTimestamp, seenAt) {
-    this.#base ??= rtpTimestamp, this.#sightings.set(rtpTimestamp, seenAt), this.#tightest = Math.min(this.#tightest, seenAt - this.#sinceBase(rtpTimestamp) / TICKS), this.#sightings.size >= ENOUGH && this.#judge();
+    this.#base ??= rtpTimestamp, this.#sightings.set(rtpTimestamp, seenAt), this.#tightest = Math.min(this.#tightest, seenAt - this.#sinceBase(rtpTimestamp) / TICKS), this.#sinceJudged += 1, this.#sightings.size >= ENOUGH && (this.#offset === null || this.#sinceJudged >= EVERY) && this.#judge();
   }
   /** The local frame that has this RTP timestamp, or `null` when it is unknown or no longer kept. */
   frameOf(rtpTimestamp) {
@@ -872,13 +873,15 @@ var TICKS = 90, WRAP = 2 ** 32, KEPT2 = 120, SAME_FRAME_TICKS = 2.5 * TICKS, CLO
     this.#sightings.clear(), this.#base = null, this.#tightest = 1 / 0, this.#offset = null;
   }
   #judge() {
+    this.#sinceJudged = 0;
     let frames = [...this.#frames.values()], differences = [];
     for (let [rtpTimestamp] of this.#sightings.entries()) {
-      let latest = this.#sinceBase(rtpTimestamp) / TICKS + this.#tightest + CLOCK_SLACK_MS, frame = newestUntil(frames, latest);
-      frame && differences.push(this.#sinceBase(rtpTimestamp) - ticks(frame));
+      let since = this.#sinceBase(rtpTimestamp), latest = since / TICKS + this.#tightest + CLOCK_SLACK_MS;
+      for (let frame of frames)
+        frame.capturedAt <= latest && frame.capturedAt > latest - SEARCHED_MS && differences.push(since - ticks(frame));
     }
-    let common = mode(differences);
-    common !== null && (this.#offset = common);
+    let agreed = smallestAgreed(differences, Math.max(ENOUGH / 2, this.#sightings.size * AGREED));
+    agreed !== null && (this.#offset = agreed);
   }
   /** Ticks from the first sighting, signed, so that the wrap at 2^32 does not matter. */
   #sinceBase(rtpTimestamp) {
@@ -889,22 +892,16 @@ var TICKS = 90, WRAP = 2 ** 32, KEPT2 = 120, SAME_FRAME_TICKS = 2.5 * TICKS, CLO
 function ticks(frame) {
   return frame.mediaTime * 1e3 * TICKS;
 }
-function newestUntil(frames, latest) {
-  let oldest = frames[0];
-  if (!oldest || oldest.capturedAt > latest) return null;
-  let best = null;
-  for (let frame of frames)
-    frame.capturedAt <= latest && (!best || frame.capturedAt > best.capturedAt) && (best = frame);
-  return best;
-}
-function mode(values) {
-  let sorted = [...values].sort((a, b) => a - b), best = null;
+function smallestAgreed(values, least) {
+  let sorted = [...values].sort((a, b) => a - b), groups = [];
   for (let first = 0, last = 0; first < sorted.length; first += 1) {
     for (; last + 1 < sorted.length && (sorted[last + 1] ?? 0) - (sorted[first] ?? 0) <= SAME_FRAME_TICKS; ) last += 1;
-    let count = last - first + 1;
-    (!best || count > best.count) && (best = { count, middle: ((sorted[first] ?? 0) + (sorted[last] ?? 0)) / 2 });
+    groups.push({ first, count: last - first + 1 });
   }
-  return best && best.count * 2 >= values.length && best.count >= ENOUGH / 2 ? best.middle : null;
+  let most = groups.reduce((max, { count }) => Math.max(max, count), 0);
+  if (most < least) return null;
+  let chosen = groups.find(({ count }) => count >= most * NEARLY);
+  return chosen ? sorted[chosen.first + Math.floor(chosen.count / 2)] ?? null : null;
 }
 
 // sdk/source-watch.ts

@@ -51,6 +51,6 @@ export function describe(detections: readonly Detection[]): string {
   if (counts.size === 0) return "nothing found";
   return [...counts]
     .sort(([a, many], [b, more]) => more - many || a.localeCompare(b))
-    .map(([name, count]) => `${count} × ${name}`)
+    .map(([name, count]) => `${count}\u00a0×\u00a0${name}`)
     .join(", ");
 }

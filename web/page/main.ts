@@ -21,7 +21,7 @@ import { clearErrors, showError } from "./alerts.js";
 import { element, figure } from "./dom.js";
 import { ResultsLog } from "./log.js";
 import { Plot } from "./plots.js";
-import { fetchTruth, SCENE_VIDEOS, sceneFrameAt, type SceneTruth, type TruthOfFrame } from "./scene.js";
+import { fetchTruth, SCENE_VIDEO, sceneFrameAt, type SceneTruth, trueBoxes, type TruthOfFrame } from "./scene.js";
 import { Settings } from "./settings.js";
 import { Stage } from "./stage.js";
 
@@ -126,6 +126,7 @@ let calling: AbortController | null = null;
 let recent: SessionResult[] = [];
 let lastDropped = { superseded: 0, late: 0 };
 let ticks = 0;
+let lastReported: SaccadeError | null = null;
 
 const page: PageState = {
   state: "idle",
@@ -202,12 +203,12 @@ async function start(): Promise<void> {
     stage.source(source.stream);
     stage.show("source");
     void fillCameras();
-    page.session = null;
+    const asked = settings.wanted;
     const session = await connect({
       stream: source.stream,
       url: location.href,
       token: settings.token,
-      options: settings.wanted,
+      options: asked,
       codec: settings.codec,
       video: stage.returnedVideo,
       preview: stage.preview,
@@ -241,12 +242,13 @@ async function start(): Promise<void> {
     if (signal.aborted) return session.close();
     page.session = session;
     applyDrawing();
+    if (settings.wanted !== asked) void applyPatch(settings.wanted);
     controls.footSession.textContent = `session ${session.sessionId ?? ""}`;
   } catch (error) {
     if (signal.aborted) return;
     const failure = error instanceof SaccadeError ? error : new SaccadeError("internal", { detail: String(error) });
-    // The session has reported its own end already.
-    if (!page.errors.some((known) => known.code === failure.code && known.fatal) || opened === null) report(failure);
+    // A session reports its own end.
+    if (failure !== lastReported) report(failure);
     finish("failed");
   }
 }
@@ -310,7 +312,7 @@ async function openSource(kind: SourceKind): Promise<OpenSource | null> {
     }
     return openVideo(file);
   }
-  const [playing, truth] = await Promise.all([openVideo(SCENE_VIDEOS), fetchTruth()]);
+  const [playing, truth] = await Promise.all([openVideo(SCENE_VIDEO), fetchTruth()]);
   scene = { playing, truth };
   return playing;
 }
@@ -330,6 +332,7 @@ function setState(state: string, suffix = ""): void {
 }
 
 function report(error: SaccadeError): void {
+  lastReported = error;
   const { code, title, detail, fatal } = error;
   page.errors.push({ code, title, detail, fatal });
   if (page.errors.length > 100) page.errors.shift();
@@ -365,8 +368,9 @@ function onResult(result: SessionResult): void {
   const capturedAt = page.session.capturedAt(result);
   const seconds = capturedAt === null ? null : scene.playing.timeDrawnAt(capturedAt);
   if (seconds === null) return;
-  const index = sceneFrameAt(scene.truth, seconds);
-  page.lastTruth = { frame_id: result.frame_id, scene_frame: index, truth: scene.truth.frames[index] };
+  const { frame_id, rtp_timestamp_in } = result;
+  const scene_frame = sceneFrameAt(scene.truth, seconds);
+  page.lastTruth = { frame_id, rtp_timestamp_in, scene_frame, boxes: trueBoxes(scene.truth, scene_frame) };
 }
 
 /** One point on every plot. */
@@ -404,7 +408,7 @@ function showStats(stats: SessionStats): void {
   put("results", figure(stats.resultsPerSecond), `a second, ${stats.dropped.superseded + stats.dropped.late} dropped`);
   put("shown", previewing ? "off" : figure(stats.fpsShown), previewing ? "drawn here" : `a second, ${kbps(stats.kbpsReceived)}`);
   const size = stats.sentSize ? `${stats.sentSize.width}×${stats.sentSize.height}` : "";
-  put("sent", figure(stats.fpsSent), [stats.codec ?? "", size, kbps(stats.kbpsSent)].filter(Boolean).join(" · "));
+  put("sent", figure(stats.fpsSent), [stats.codec ?? "", size].filter(Boolean).join(" · "));
   put(
     "met",
     stats.met === null ? "–" : `${Math.round(stats.met * 100)} %`,

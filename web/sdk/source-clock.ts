@@ -14,7 +14,15 @@ const WRAP = 2 ** 32;
 /** Frames and sightings kept: some four seconds at 30 frames a second. */
 const KEPT = 120;
 /** Browsers round the capture time to whole milliseconds before they make the RTP timestamp of it. */
-const SAME_FRAME_TICKS = 2.5 * TICKS;
+const SAME_FRAME_TICKS = 2 * TICKS;
+/** How much earlier than the newest possible frame the right one may be: slow encoders take several frames' time. */
+const SEARCHED_MS = 200;
+/** Of the sightings, this share must agree. */
+const AGREED = 0.3;
+/** With evenly spaced frames, neighbours fit nearly as well; among those the newest is right. */
+const NEARLY = 0.85;
+/** Once the constant is known, it is looked at anew after so many sightings. */
+const EVERY = 15;
 /** How much later than its encoding a frame may claim to have been captured, for clocks read in different threads. */
 const CLOCK_SLACK_MS = 2;
 /** Sightings before the first judgement. */
@@ -25,9 +33,10 @@ const ENOUGH = 8;
  *
  * The browser stamps both the local `<video>`'s `mediaTime` and the RTP timestamp from one capture clock, so they differ
  * by a constant; only that constant is unknown. It is found from sightings of encoded frames (RTP timestamp and when it
- * was seen, from a sender-side transform): no frame is encoded before it is captured, and some frame is encoded within
- * a frame interval, so the tightest sighting picks the right local frame, and the difference that most frames agree on is
- * the constant. Without a transform, sightings deduced from results bring it within a frame or two.
+ * was seen, from a sender-side transform): no frame is encoded before it is captured, which bounds the difference, and
+ * the right difference lays nearly every sighting on a local frame, while a wrong one does so only where frames are
+ * evenly spaced; then the smallest that causality allows is taken. Without a transform, sightings deduced from results
+ * bring it within a frame or two.
  *
  * Pure: it is told of frames and sightings, and asked.
  */
@@ -37,6 +46,7 @@ export class SourceClock {
   #base: number | null = null;
   #tightest = Infinity;
   #offset: number | null = null;
+  #sinceJudged = 0;
 
   /** Whether RTP timestamps can be mapped yet. */
   get ready(): boolean {
@@ -53,7 +63,8 @@ export class SourceClock {
     this.#base ??= rtpTimestamp;
     this.#sightings.set(rtpTimestamp, seenAt);
     this.#tightest = Math.min(this.#tightest, seenAt - this.#sinceBase(rtpTimestamp) / TICKS);
-    if (this.#sightings.size >= ENOUGH) this.#judge();
+    this.#sinceJudged += 1;
+    if (this.#sightings.size >= ENOUGH && (this.#offset === null || this.#sinceJudged >= EVERY)) this.#judge();
   }
 
   /** The local frame that has this RTP timestamp, or `null` when it is unknown or no longer kept. */
@@ -84,15 +95,18 @@ export class SourceClock {
   }
 
   #judge(): void {
+    this.#sinceJudged = 0;
     const frames = [...this.#frames.values()];
     const differences: number[] = [];
     for (const [rtpTimestamp] of this.#sightings.entries()) {
-      const latest = this.#sinceBase(rtpTimestamp) / TICKS + this.#tightest + CLOCK_SLACK_MS;
-      const frame = newestUntil(frames, latest);
-      if (frame) differences.push(this.#sinceBase(rtpTimestamp) - ticks(frame));
+      const since = this.#sinceBase(rtpTimestamp);
+      const latest = since / TICKS + this.#tightest + CLOCK_SLACK_MS;
+      for (const frame of frames) {
+        if (frame.capturedAt <= latest && frame.capturedAt > latest - SEARCHED_MS) differences.push(since - ticks(frame));
+      }
     }
-    const common = mode(differences);
-    if (common !== null) this.#offset = common;
+    const agreed = smallestAgreed(differences, Math.max(ENOUGH / 2, this.#sightings.size * AGREED));
+    if (agreed !== null) this.#offset = agreed;
   }
 
   /** Ticks from the first sighting, signed, so that the wrap at 2^32 does not matter. */
@@ -106,26 +120,16 @@ function ticks(frame: SourceFrame): number {
   return frame.mediaTime * 1_000 * TICKS;
 }
 
-function newestUntil(frames: readonly SourceFrame[], latest: number): SourceFrame | null {
-  const oldest = frames[0];
-  if (!oldest || oldest.capturedAt > latest) return null;
-  let best: SourceFrame | null = null;
-  for (const frame of frames) {
-    if (frame.capturedAt <= latest && (!best || frame.capturedAt > best.capturedAt)) best = frame;
-  }
-  return best;
-}
-
-/** The middle of the largest group of values within a frame's rounding of each other. */
-function mode(values: readonly number[]): number | null {
+/** The middle of the first group of nearly as many values within a frame's rounding of each other as of any group. */
+function smallestAgreed(values: readonly number[], least: number): number | null {
   const sorted = [...values].sort((a, b) => a - b);
-  let best: { count: number; middle: number } | null = null;
+  const groups: { first: number; count: number }[] = [];
   for (let first = 0, last = 0; first < sorted.length; first += 1) {
     while (last + 1 < sorted.length && (sorted[last + 1] ?? 0) - (sorted[first] ?? 0) <= SAME_FRAME_TICKS) last += 1;
-    const count = last - first + 1;
-    if (!best || count > best.count) {
-      best = { count, middle: ((sorted[first] ?? 0) + (sorted[last] ?? 0)) / 2 };
-    }
+    groups.push({ first, count: last - first + 1 });
   }
-  return best && best.count * 2 >= values.length && best.count >= ENOUGH / 2 ? best.middle : null;
+  const most = groups.reduce((max, { count }) => Math.max(max, count), 0);
+  if (most < least) return null;
+  const chosen = groups.find(({ count }) => count >= most * NEARLY);
+  return chosen ? (sorted[chosen.first + Math.floor(chosen.count / 2)] ?? null) : null;
 }

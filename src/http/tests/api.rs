@@ -172,6 +172,28 @@ async fn what_is_not_there_is_a_problem_too() {
 }
 
 #[tokio::test]
+async fn the_page_is_served_from_the_binary() {
+    let site = plain();
+    let page = site.get("/").await;
+    assert_eq!(
+        (page.status(), page.headers()["content-type"].to_str().unwrap()),
+        (StatusCode::OK, "text/html; charset=utf-8")
+    );
+    let etag = page.headers()["etag"].clone();
+    let again = Request::get("/index.html").header("if-none-match", etag).body(Body::empty()).unwrap();
+    assert_eq!(site.request(again).await.status(), StatusCode::NOT_MODIFIED);
+
+    let script = Request::get("/saccade.js").header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    let script = site.request(script).await;
+    assert_eq!(script.headers()["content-type"], "text/javascript; charset=utf-8");
+    assert_eq!(script.headers()["content-encoding"], "gzip");
+
+    let head = site.request(Request::head("/saccade.js").body(Body::empty()).unwrap()).await;
+    assert!(head.headers()["content-length"].to_str().unwrap().parse::<usize>().unwrap() > 1_000);
+    assert!(axum::body::to_bytes(head.into_body(), 10).await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn every_answer_carries_the_security_headers() {
     let site = plain();
     for path in ["/", "/v1/models", "/nothing"] {

@@ -191,7 +191,7 @@ async fn a_lost_socket_is_replaced_by_the_next() {
 
 #[tokio::test]
 async fn a_silent_client_is_lost() {
-    let mut site = site(Settings { ping_interval: Duration::from_millis(20), ..Settings::default() }, None);
+    let mut site = site(Settings { ping_interval: Duration::from_millis(50), ..Settings::default() }, None);
     let mut socket = Socket::welcomed(site.listen().await).await;
     socket.offer("v=0").await;
     site.saw("open v=0 trickle").await;
