@@ -15,8 +15,6 @@ use serde::Serialize;
 use crate::cli::Exit;
 use crate::config::{Config, Mistakes};
 
-pub use software::{RUNTIME_HINT, find_runtime};
-
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,7 +54,7 @@ impl Report {
     pub fn new(config: &Result<Config, Mistakes>) -> Self {
         let mut checks = vec![machine::processor(), machine::memory()];
         checks.extend(software::video());
-        checks.push(software::runtime());
+        checks.extend(software::runtime());
         checks.push(configuration(config));
         if let Ok(config) = config {
             checks.extend(ports(config));

@@ -1,13 +1,10 @@
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
 use ffmpeg_next as ffmpeg;
 
 use super::Check;
+use crate::infer::backend::Library;
 
-/// What to do when no ONNX Runtime library is found.
-pub const RUNTIME_HINT: &str =
-    "run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
+/// What to do when ONNX Runtime cannot be loaded.
+const RUNTIME_ADVICE: &str = "or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
 
 /// FFmpeg's version, and the codecs that sessions may need.
 pub(super) fn video() -> Vec<Check> {
@@ -42,78 +39,25 @@ fn codecs(kind: &str, wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Check
     }
 }
 
-pub(super) fn runtime() -> Check {
-    match find_runtime(|name| std::env::var_os(name)) {
-        Some(path) if path.is_file() => Check::ok("onnxruntime", path.display().to_string()),
-        Some(path) => Check::fail("onnxruntime", format!("{} is not there", path.display()), RUNTIME_HINT),
-        None => Check::fail("onnxruntime", "no library found", RUNTIME_HINT),
-    }
-}
-
-/// The ONNX Runtime library to load: `ORT_DYLIB_PATH` if set, else the newest that `make setup` fetched into
-/// `${XDG_CACHE_HOME:-~/.cache}/saccade/`. `var` looks up environment variables.
-pub fn find_runtime(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let filled = |name: &str| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(path) = filled("ORT_DYLIB_PATH") {
-        return Some(path);
-    }
-    let cache = filled("XDG_CACHE_HOME").or_else(|| Some(filled("HOME")?.join(".cache")))?.join("saccade");
-    let folders = entries(&cache).filter(|path| starts_with(path, "onnxruntime"));
-    let libraries = folders.filter_map(|folder| {
-        let files = entries(&folder).filter(|path| starts_with(path, "libonnxruntime.so"));
-        files.max_by_key(|path| version_of(path))
-    });
-    libraries.max_by_key(|path| path.parent().map(version_of))
-}
-
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path())
-}
-
-fn starts_with(path: &Path, start: &str) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start))
-}
-
-/// The numbers in a file's name, for ordering: `onnxruntime-1.24.1` → 1, 24, 1.
-fn version_of(path: &Path) -> Vec<u64> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.split(|one: char| !one.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
+/// Loads ONNX Runtime, as the server does, and looks for its OpenVINO provider.
+pub(super) fn runtime() -> Vec<Check> {
+    let library = match Library::load() {
+        Ok(library) => library,
+        Err(error) => return vec![Check::fail("onnxruntime", error.to_string(), RUNTIME_ADVICE)],
+    };
+    let version = library.build_info().split(',').next().unwrap_or_default();
+    let found = format!("{} ({})", library.path().display(), version.trim());
+    let openvino = match library.openvino() {
+        Ok(()) => Check::ok("openvino", "there"),
+        Err(error) => Check::warn("openvino", error.to_string(), "`make setup` fetches an ONNX Runtime that has it"),
+    };
+    vec![Check::ok("onnxruntime", found), openvino]
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::doctor::Status;
-
-    #[test]
-    fn the_newest_library_in_the_cache_is_found_unless_one_is_named() {
-        let cache = tempfile::tempdir().unwrap();
-        let var = |named: Option<&str>| {
-            let (cache, named) = (cache.path().as_os_str().to_owned(), named.map(OsString::from));
-            move |name: &str| match name {
-                "XDG_CACHE_HOME" => Some(cache.clone()),
-                "ORT_DYLIB_PATH" => named.clone(),
-                _ => None,
-            }
-        };
-        assert_eq!(find_runtime(var(None)), None);
-        for folder in
-            ["onnxruntime-openvino-1.9.0", "onnxruntime-openvino-1.24.1", "onnxruntime-2.0.0.empty", "other-9"]
-        {
-            let folder = cache.path().join("saccade").join(folder);
-            fs::create_dir_all(&folder).unwrap();
-            if !folder.ends_with("onnxruntime-2.0.0.empty") {
-                fs::write(folder.join("libonnxruntime.so.1"), "").unwrap();
-            }
-        }
-        let newest = cache.path().join("saccade/onnxruntime-openvino-1.24.1/libonnxruntime.so.1");
-        assert_eq!(find_runtime(var(None)), Some(newest.clone()));
-        assert_eq!(find_runtime(var(Some(""))), Some(newest));
-        assert_eq!(find_runtime(var(Some("/opt/ort.so"))), Some(PathBuf::from("/opt/ort.so")));
-    }
 
     #[test]
     fn one_missing_codec_warns_and_none_at_all_fails() {
