@@ -3,7 +3,25 @@
 //! Live video comes in over WebRTC, is decoded, run through a model within the session's latency budget, and goes back
 //! annotated, together with results that name the exact frame they belong to.
 
+pub mod annotate;
+pub mod app;
+pub mod cli;
 pub mod clock;
+pub mod commands;
+pub mod config;
+pub mod decode;
+pub mod doctor;
+pub mod draw;
+pub mod egress;
+pub mod encode;
+pub mod http;
 pub mod infer;
+pub mod ingest;
 pub mod media;
+pub mod pipeline;
 pub mod queue;
+pub mod rtc;
+pub mod scene;
+pub mod session;
+pub mod telemetry;
+pub mod token;

@@ -25,11 +25,11 @@ impl MediaTime {
         Duration::from_nanos(ticks * 1_000_000_000 / u64::from(Self::CLOCK_RATE))
     }
 
-    /// This point and `duration` more.
+    /// This point and `duration` more, to the nearest tick.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the RTP clock wraps")]
     pub fn after(self, duration: Duration) -> Self {
-        let ticks = duration.as_nanos() * u128::from(Self::CLOCK_RATE) / 1_000_000_000;
+        let ticks = (duration.as_nanos() * u128::from(Self::CLOCK_RATE) + 500_000_000) / 1_000_000_000;
         Self(self.0.wrapping_add(ticks as u32))
     }
 }

@@ -1,6 +1,13 @@
 //! Integration tests: one binary, one scenario a function.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
 
 mod accuracy;
 mod assets;
+mod client;
+mod codecs;
+mod live;
 mod models;
+mod publisher;
+mod repository;
+mod server;

@@ -1,0 +1,44 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# Arguments for the server of `make run`, such as ARGS="--listen 127.0.0.1:9000".
+ARGS ?=
+
+.PHONY: help run test setup setup-test build demo bench lint docs
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Install what is missing, build, and start the server (ARGS="…" for its flags)
+	@exec "$(TARGET_DIR)/release/saccade" serve $(ARGS)
+
+test: setup-test ## Install what is missing and run every check: format, lints, web, Rust, browser
+	@scripts/test.sh
+
+setup: ## Install system packages and ONNX Runtime, to build and to run
+	@scripts/setup.sh run
+
+setup-test: ## The same, and what the tests need: browser, Node.js, Python packages
+	@scripts/setup.sh test
+
+build: setup ## Build the release binary (honours CARGO_TARGET_DIR)
+	@$(CARGO) build --release --locked
+
+demo: ## Not built in this version
+	@echo "make demo is not built in this version" >&2; exit 64
+
+bench: ## Not built in this version
+	@echo "make bench is not built in this version" >&2; exit 64
+
+lint: setup ## Check format, lints and, where cargo-deny is there, licences
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
+	else echo "cargo-deny is not installed: licences were not checked" >&2; fi
+
+docs: setup ## Build the reference of the code and say where it is
+	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	@echo "$(TARGET_DIR)/doc/saccade/index.html"

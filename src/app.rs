@@ -1,0 +1,343 @@
+//! Builds everything from a validated configuration, and takes it down again in order.
+//!
+//! Start: the two listeners are bound first, so that a taken address ends the start before anything costs time; then
+//! the operators' listener answers; then models load and warm up; then clients are let in. Shutdown: `/readyz` fails
+//! and nothing new is admitted; sessions may end by themselves within the grace; then listeners, models and codec
+//! threads stop, in this order.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use saccade_signaling::{IceServer, Limits, ModelView};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::cli::Exit;
+use crate::clock;
+use crate::config::{AdmissionMode, Config, Hardware};
+use crate::decode;
+use crate::http;
+use crate::infer;
+use crate::pipeline::{self, Sessions, Workers};
+use crate::rtc::WebRtc;
+use crate::session::machine::Timeouts;
+use crate::session::{Drain, Registry};
+use crate::telemetry;
+
+/// When clients of a server that shuts down should connect again, to whatever answers then.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+/// What stopping may take beyond the grace: closing peers, sending the last messages, joining threads.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Bits a second of returned video at most, in each session.
+const MAX_BITRATE: u32 = 6_000_000;
+
+/// A running server.
+pub struct App {
+    http_address: SocketAddr,
+    ops_address: SocketAddr,
+    registry: Arc<Registry>,
+    workers: Arc<Workers>,
+    engine: Arc<infer::Engine>,
+    servers: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    grace: Duration,
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be bound.
+    #[error("{key}: cannot listen on {address}: {source}; choose another address or stop what uses it")]
+    Listen {
+        /// Key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Models cannot run here.
+    #[error(transparent)]
+    Inference(#[from] infer::Error),
+    /// The default model is not among those loaded.
+    #[error("models.default: no model {name} could be loaded; `saccade models check` says why")]
+    DefaultModel {
+        /// Its name.
+        name: String,
+    },
+    /// The authentication settings cannot be used.
+    #[error(transparent)]
+    Auth(#[from] http::auth::Error),
+    /// The system gave no threads.
+    #[error("codec threads did not start: {0}")]
+    Threads(std::io::Error),
+    /// A fault of the program.
+    #[error("loading models panicked: {0}")]
+    Panicked(String),
+}
+
+impl StartError {
+    /// The exit code that tells this to whoever started the process.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Listen { .. } | Self::Inference(_) | Self::Threads(_) => Exit::Unavailable,
+            Self::DefaultModel { .. } | Self::Auth(_) => Exit::Configuration,
+            Self::Panicked(_) => Exit::Internal,
+        }
+    }
+}
+
+impl App {
+    /// Starts the server. Returns when it admits sessions.
+    ///
+    /// # Errors
+    /// [`StartError`], with everything that was started stopped again.
+    pub async fn start(config: &Config, metrics: telemetry::metrics::Handle) -> Result<Self, StartError> {
+        let http_listener = bind("http.listen", config.http.listen).await?;
+        let ops_listener = bind("ops.listen", config.ops.listen).await?;
+        let (http_address, ops_address) = (local(&http_listener, config.http.listen), local(&ops_listener, config.ops.listen));
+        let registry = Arc::new(Registry::new(max_sessions(config)));
+        let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
+        let (stop, stopped) = watch::channel(false);
+        let mut servers = JoinSet::new();
+        let ops = ops(&registry, &engine_cell, metrics.clone());
+        servers.spawn(serve(ops_listener, http::ops_router(ops), stopped.clone()));
+        servers.spawn(upkeep(metrics, stopped.clone()));
+
+        let engine = load(config).await?;
+        let _ = engine_cell.set(Arc::clone(&engine));
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = Arc::new(Workers::start(threads).map_err(StartError::Threads)?);
+        let sessions = Sessions::new(
+            Arc::new(WebRtc),
+            Arc::clone(&workers),
+            Arc::clone(&engine),
+            Arc::clone(&registry),
+            session_settings(config),
+        );
+        let (models, default) = (Arc::clone(&engine), config.models.default.clone());
+        let router = http::router(
+            http_settings(config, http_address),
+            Arc::clone(&registry),
+            Arc::new(sessions),
+            Arc::new(move || model_views(&models, &default)),
+        )?;
+        servers.spawn(serve(http_listener, router, stopped));
+        Ok(Self { http_address, ops_address, registry, workers, engine, servers, stop, grace: config.shutdown.grace })
+    }
+
+    /// Address of the page, signaling and the API.
+    #[must_use]
+    pub const fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Address of health and metrics.
+    #[must_use]
+    pub const fn ops_address(&self) -> SocketAddr {
+        self.ops_address
+    }
+
+    /// The sessions that run now.
+    #[must_use]
+    pub const fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Places taken on codec threads: two a session.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.workers.lanes()
+    }
+
+    /// Lets sessions end by themselves within the grace, ends the rest, and stops everything.
+    pub async fn shut_down(mut self) {
+        let deadline = clock::now() + self.grace;
+        self.registry.drain(Drain { deadline, reconnect_after: RECONNECT_AFTER });
+        if !self.registry.wait_empty(deadline + STOP_LIMIT).await {
+            tracing::warn!(sessions = self.registry.len(), "sessions did not end in time");
+        }
+        self.stop.send_replace(true);
+        let limit: Instant = clock::now() + STOP_LIMIT;
+        let ended = async { while self.servers.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
+            self.servers.shutdown().await;
+        }
+        let (engine, workers) = (self.engine, self.workers);
+        let joined = tokio::task::spawn_blocking(move || {
+            engine.shutdown();
+            workers.stop();
+        });
+        if tokio::time::timeout_at((clock::now() + STOP_LIMIT).into(), joined).await.is_err() {
+            tracing::warn!("threads did not end in time");
+        }
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
+}
+
+fn local(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(configured)
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let stop = async move {
+        // The sender goes only with the app itself.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop).await {
+        tracing::error!(%error, "a listener ended");
+    }
+}
+
+async fn upkeep(metrics: telemetry::metrics::Handle, mut stopped: watch::Receiver<bool>) {
+    let mut timer = tokio::time::interval(telemetry::metrics::UPKEEP);
+    loop {
+        tokio::select! {
+            _ = timer.tick() => metrics.upkeep(),
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+    }
+}
+
+fn ops(
+    registry: &Arc<Registry>,
+    engine: &Arc<OnceLock<Arc<infer::Engine>>>,
+    metrics: telemetry::metrics::Handle,
+) -> http::Ops {
+    let (registry, engine) = (Arc::clone(registry), Arc::clone(engine));
+    let models: http::Check = Arc::new(move || match engine.get() {
+        None => Err("models are being loaded".to_owned()),
+        Some(engine) => match engine.models().iter().find(|model| !model.is_ready()) {
+            Some(model) => Err(format!("model {} failed repeatedly", model.id())),
+            None => Ok(()),
+        },
+    });
+    let draining: http::Check =
+        Arc::new(move || if registry.is_draining() { Err("the server is shutting down".to_owned()) } else { Ok(()) });
+    http::Ops { checks: vec![("models", models), ("draining", draining)], metrics: Arc::new(move || metrics.render()) }
+}
+
+const fn max_sessions(config: &Config) -> Option<usize> {
+    match config.admission.mode {
+        AdmissionMode::Off => None,
+        _ => Some(config.admission.max_sessions as usize),
+    }
+}
+
+fn session_settings(config: &Config) -> pipeline::Settings {
+    pipeline::Settings {
+        timeouts: Timeouts {
+            ice: config.session.ice_timeout,
+            idle: config.session.idle_timeout,
+            resume: config.session.resume,
+            max_duration: config.session.max_duration,
+            ..Timeouts::default()
+        },
+        default_model: config.models.default.clone(),
+        budget_ms: u32::try_from(config.session.budget.as_millis()).unwrap_or(u32::MAX),
+        limits: decode::Limits { max_width: config.limits.width, max_height: config.limits.height },
+        max_fps: f64::from(config.limits.fps),
+        listen: vec![config.media.listen],
+        advertise: config.media.advertise.clone(),
+        ice_lite: config.media.ice_lite,
+        channel_buffer: config.limits.channel_buffer_bytes,
+        max_bitrate: MAX_BITRATE,
+    }
+}
+
+fn http_settings(config: &Config, address: SocketAddr) -> http::Settings {
+    http::Settings {
+        public_url: config.http.public_url.clone(),
+        allowed_origins: config.http.allowed_origins.clone(),
+        loopback_only: address.ip().is_loopback() && config.auth.is_none(),
+        ice_servers: config
+            .ice_servers
+            .iter()
+            .map(|server| IceServer {
+                urls: server.urls.clone(),
+                username: server.username.clone(),
+                credential: server.credential.as_ref().map(|secret| secret.expose().to_owned()),
+            })
+            .collect(),
+        limits: Limits {
+            width: config.limits.width,
+            height: config.limits.height,
+            fps: config.limits.fps,
+            message_bytes: config.limits.message_bytes,
+            sdp_bytes: config.limits.sdp_bytes,
+        },
+        auth: config.auth.as_ref().map(|auth| http::auth::Settings {
+            secret: auth.secret.expose().as_bytes().to_vec(),
+            issuer: auth.issuer.clone(),
+            audience: auth.audience.clone(),
+        }),
+        messages_per_second: config.rate.messages_per_s,
+        ..http::Settings::default()
+    }
+}
+
+/// The address to show to people: a wildcard is no address to open.
+#[must_use]
+pub fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(std::net::Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Loads every model of the folder, and the embedded one. One that cannot be used is left out with its reason; the
+/// default has to be there.
+async fn load(config: &Config) -> Result<Arc<infer::Engine>, StartError> {
+    let models = config.models.clone();
+    let backend = (config.hw.infer == Hardware::Off).then_some(infer::manifest::BackendChoice::Cpu);
+    let loading = tokio::task::spawn_blocking(move || {
+        let engine = infer::Engine::new(infer::Options { backend, ..infer::Options::default() })?;
+        let repository = infer::Repository::scan(Some(&models.dir))?;
+        for refused in repository.refused() {
+            tracing::error!(model = refused.id, error = %refused.error, "a model was refused");
+        }
+        for spec in repository.models() {
+            if let Err(error) = engine.load(spec) {
+                tracing::error!(model = spec.manifest.id(), %error, "a model was refused");
+            }
+        }
+        if engine.get(&models.default).is_none() {
+            engine.shutdown();
+            return Err(StartError::DefaultModel { name: models.default });
+        }
+        Ok(Arc::new(engine))
+    });
+    loading.await.unwrap_or_else(|panic| Err(StartError::Panicked(panic.to_string())))
+}
+
+fn model_views(engine: &infer::Engine, default: &str) -> Vec<ModelView> {
+    let default = engine.get(default).map(|model| model.id());
+    engine
+        .models()
+        .iter()
+        .map(|model| {
+            let (manifest, selection) = (model.manifest(), model.selection());
+            ModelView {
+                name: manifest.name.clone(),
+                version: manifest.version.clone(),
+                task: manifest.task.name().to_owned(),
+                licence: manifest.licence.clone(),
+                input: manifest.input.size,
+                classes: model.classes().iter().map(|class| class.name.to_string()).collect(),
+                score_threshold: manifest.defaults.score_threshold,
+                backend: selection.provider.to_string(),
+                precision: selection.precision.to_string(),
+                default: default.as_ref() == Some(&model.id()),
+            }
+        })
+        .collect()
+}

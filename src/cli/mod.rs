@@ -1,0 +1,322 @@
+//! The command line: what may be typed, and the exit codes. It runs nothing itself but `saccade token`.
+
+mod exit;
+mod settings;
+mod token;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+pub use exit::Exit;
+pub use settings::{HardwareChoice, ModelFlags, NetworkFlags, Settings};
+pub use token::Token;
+
+/// Everything that was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "saccade",
+    version,
+    about = "Real-time WebRTC vision server: live video in, annotated video and frame-exact results back"
+)]
+#[command(
+    after_help = "Exit codes: 0 clean, 64 bad configuration or arguments, 69 a needed device or library is missing, 70 internal."
+)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// A command of `saccade`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(Serve),
+    /// Say what works on this machine and what to do about the rest
+    Doctor(Doctor),
+    /// Run a model on pictures and video files
+    Detect(Detect),
+    /// List and check models
+    #[command(subcommand)]
+    Models(Models),
+    /// Make a token (JWT) for clients, signed with auth.secret
+    Token(Token),
+    /// Not built in this version
+    #[command(hide = true)]
+    Eval(Unbuilt),
+    /// Not built in this version
+    #[command(hide = true)]
+    Bench(Unbuilt),
+}
+
+/// `saccade serve`.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// Configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Listeners.
+    #[command(flatten)]
+    pub network: NetworkFlags,
+    /// Models.
+    #[command(flatten)]
+    pub models: ModelFlags,
+    /// Check the configuration, list every mistake, and exit with 0 or 64
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `saccade doctor`.
+#[derive(Debug, clap::Args)]
+pub struct Doctor {
+    /// Configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Listeners.
+    #[command(flatten)]
+    pub network: NetworkFlags,
+    /// Models.
+    #[command(flatten)]
+    pub models: ModelFlags,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `saccade detect`.
+#[derive(Debug, clap::Args)]
+pub struct Detect {
+    /// Pictures and video files
+    #[arg(required = true, value_name = "IMAGE|VIDEO")]
+    pub inputs: Vec<PathBuf>,
+    /// Configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Models.
+    #[command(flatten)]
+    pub models: ModelFlags,
+    /// Write the one input again with boxes drawn, as picture or video by the name's ending
+    #[arg(long, value_name = "FILE")]
+    pub annotate: Option<PathBuf>,
+    /// Write results as JSON lines, one a picture or frame; `-` is stdout, the default without --annotate
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
+    /// Shape of the results
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Lowest score that is reported, 0..1 [default: the model's]
+    #[arg(long, value_name = "SCORE", value_parser = fraction)]
+    pub score_threshold: Option<f32>,
+    /// Overlap above which the weaker of two boxes goes, 0..1 [default: the model's]
+    #[arg(long, value_name = "IOU", value_parser = fraction)]
+    pub iou_threshold: Option<f32>,
+    /// Detections reported for a picture at most [default: the model's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_detections: Option<u32>,
+    /// Only these classes, with commas between them [default: all]
+    #[arg(long, value_name = "CLASS,…", value_delimiter = ',')]
+    pub classes: Option<Vec<String>>,
+    /// Show no progress bar
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Shape of the results, as the session option `format`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Saccade's own: corners, class, score
+    #[default]
+    Saccade,
+    /// COCO result objects
+    Coco,
+    /// Roboflow's inference response
+    Roboflow,
+    /// Columns that supervision.Detections takes
+    Supervision,
+}
+
+/// `saccade models`.
+#[derive(Debug, Subcommand)]
+pub enum Models {
+    /// List the models of the folder and the embedded one
+    List(ModelsList),
+    /// Load models, run them once, and say what is wrong with them
+    Check(ModelsCheck),
+    /// Not built in this version
+    #[command(hide = true)]
+    Pull(Unbuilt),
+}
+
+/// `saccade models list`.
+#[derive(Debug, clap::Args)]
+pub struct ModelsList {
+    /// Configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Folder of models
+    #[arg(long, value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `saccade models check`.
+#[derive(Debug, clap::Args)]
+pub struct ModelsCheck {
+    /// Models as NAME or NAME@VERSION [default: all]
+    #[arg(value_name = "MODEL")]
+    pub names: Vec<String>,
+    /// Configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Folder of models
+    #[arg(long, value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A command that later versions have: it takes any arguments and does nothing.
+#[derive(Debug, clap::Args)]
+pub struct Unbuilt {
+    /// Whatever was typed.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub arguments: Vec<OsString>,
+}
+
+impl Args {
+    /// Parses the command line. Help, the version and mistakes are printed here, and so is the refusal of commands
+    /// that later versions have.
+    ///
+    /// # Errors
+    /// The code to exit with when there is nothing to run.
+    pub fn parse_from_process() -> Result<Self, Exit> {
+        let args = Self::parse_or_exit(std::env::args_os()).map_err(|(exit, message)| {
+            match exit {
+                Exit::Clean => print!("{message}"),
+                _ => eprint!("{message}"),
+            }
+            exit
+        })?;
+        Ok(args)
+    }
+
+    fn parse_or_exit(words: impl IntoIterator<Item = OsString>) -> Result<Self, (Exit, String)> {
+        let args = Self::try_parse_from(words).map_err(|error| {
+            let exit = if error.use_stderr() { Exit::Configuration } else { Exit::Clean };
+            (exit, error.render().to_string())
+        })?;
+        match args.command.unbuilt() {
+            Some(name) => {
+                Err((Exit::Configuration, format!("saccade {name} is not built in this version; see saccade --help\n")))
+            }
+            None => Ok(args),
+        }
+    }
+}
+
+impl Command {
+    fn unbuilt(&self) -> Option<&'static str> {
+        match self {
+            Self::Eval(_) => Some("eval"),
+            Self::Bench(_) => Some("bench"),
+            Self::Models(Models::Pull(_)) => Some("models pull"),
+            _ => None,
+        }
+    }
+}
+
+fn fraction(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|value| (0.0..=1.0).contains(value)).ok_or_else(|| "must be from 0 to 1".to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::config::{Config, File};
+
+    fn parse(line: &str) -> Result<Args, (Exit, String)> {
+        Args::parse_or_exit(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_serve_set_their_keys() {
+        let line = "saccade serve --config none.toml --listen 127.0.0.1:1 --ops-listen 127.0.0.1:2 --media-port 3 \
+                    --advertise 192.0.2.1,192.0.2.2 --models-dir /tmp --model yolo@2 --hw off --log debug \
+                    --log-format json --set session.budget_ms=77 --set limits.fps=30";
+        let Command::Serve(serve) = parse(line).unwrap().command else { panic!("not serve") };
+        let mut sources = serve.sources(std::iter::empty());
+        assert_eq!(sources.file, File::Named("none.toml".into()));
+        sources.file = File::None;
+        let config = Config::load(&sources).unwrap();
+        assert_eq!((config.http.listen.port(), config.ops.listen.port(), config.media.port), (1, 2, 3));
+        assert_eq!(config.media.advertise.len(), 2);
+        assert_eq!((config.models.dir.to_str(), config.models.default.as_str()), (Some("/tmp"), "yolo@2"));
+        use crate::config::Hardware::Off;
+        assert_eq!((config.hw.decode, config.hw.encode, config.hw.infer), (Off, Off, Off));
+        assert_eq!((config.telemetry.log.as_str(), config.limits.fps), ("debug", 30));
+        assert_eq!(config.session.budget.as_millis(), 77);
+    }
+
+    #[test]
+    fn wrong_values_of_flags_are_mistakes_of_the_configuration_that_name_the_flag() {
+        let line = "saccade serve --listen 0.0.0.0:80 --media-port 65536 --hw on --set no.such=1";
+        let Command::Serve(serve) = parse(line).unwrap().command else { panic!("not serve") };
+        let mut sources = serve.sources(std::iter::empty());
+        sources.file = File::None;
+        let shown = Config::load(&sources).unwrap_err().to_string();
+        for part in ["(from --listen)", "(from --media-port)", "(from --hw)", "(from --set no.such)"] {
+            assert!(shown.contains(part), "{part} is not in {shown}");
+        }
+        assert!(!sources.insecure);
+    }
+
+    #[test]
+    fn insecure_serves_anyone() {
+        let Command::Serve(serve) = parse("saccade serve --insecure --listen 0.0.0.0:80").unwrap().command else {
+            panic!("not serve")
+        };
+        let mut sources = serve.sources(std::iter::empty());
+        sources.file = File::None;
+        assert!(Config::load(&sources).is_ok());
+    }
+
+    #[test]
+    fn mistakes_exit_with_64_help_with_0_and_unbuilt_commands_say_so() {
+        for (line, exit, part) in [
+            ("saccade", Exit::Configuration, "Usage:"),
+            ("saccade fly", Exit::Configuration, "unrecognized subcommand"),
+            ("saccade serve --set width", Exit::Configuration, "KEY=VALUE"),
+            ("saccade detect", Exit::Configuration, "IMAGE|VIDEO"),
+            ("saccade detect a.jpg --score-threshold 1.5", Exit::Configuration, "from 0 to 1"),
+            ("saccade --help", Exit::Clean, "doctor"),
+            ("saccade --version", Exit::Clean, env!("CARGO_PKG_VERSION")),
+            ("saccade bench --url ws://h --sessions 4", Exit::Configuration, "bench is not built in this version"),
+            ("saccade eval", Exit::Configuration, "eval is not built in this version"),
+            ("saccade models pull yolox", Exit::Configuration, "models pull is not built in this version"),
+        ] {
+            let (code, message) = parse(line).expect_err(line);
+            assert_eq!(code, exit, "{line}");
+            assert!(message.contains(part), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn detect_takes_thresholds_classes_and_formats() {
+        let line = "saccade detect a.jpg b.mp4 --score-threshold 0.5 --classes head,helmet --format coco --json -";
+        let Command::Detect(detect) = parse(line).unwrap().command else { panic!("not detect") };
+        assert_eq!((detect.inputs.len(), detect.format, detect.score_threshold), (2, Format::Coco, Some(0.5)));
+        assert_eq!(detect.classes.unwrap(), ["head", "helmet"]);
+        assert_eq!(detect.json.unwrap().to_str(), Some("-"));
+    }
+}

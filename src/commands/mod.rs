@@ -1,0 +1,37 @@
+//! What each command of the program does. Nothing here is known to the stages.
+
+mod serve;
+
+use crate::cli::{Args, Command, Exit};
+use crate::clock;
+use crate::config::Config;
+use crate::doctor;
+
+/// Does what was asked for and says how it went. What goes wrong is written to standard error.
+#[must_use]
+pub fn run(args: Args) -> Exit {
+    match args.command {
+        Command::Serve(serve) => serve::run(&serve),
+        Command::Doctor(doctor) => {
+            let config = Config::load(&doctor.sources(std::env::vars_os()));
+            let report = doctor::Report::new(&config);
+            if doctor.json {
+                println!("{:#}", report.to_json());
+            } else {
+                println!("{report}");
+            }
+            report.exit()
+        }
+        Command::Token(token) => match token.make(&token.sources(std::env::vars_os()), clock::wall()) {
+            Ok(token) => {
+                println!("{token}");
+                Exit::Clean
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                Exit::Configuration
+            }
+        },
+        _ => Exit::Internal,
+    }
+}

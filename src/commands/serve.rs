@@ -1,0 +1,90 @@
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::{self, App};
+use crate::cli::{Exit, Serve};
+use crate::config::Config;
+use crate::telemetry;
+
+/// Runs the server until a signal ends it: the first drains, a second ends at once.
+pub(super) fn run(args: &Serve) -> Exit {
+    let config = match Config::load(&args.sources(std::env::vars_os())) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            return Exit::Configuration;
+        }
+    };
+    if args.check {
+        println!("The configuration is good.");
+        return Exit::Clean;
+    }
+    if let Err(error) = telemetry::init_logs(&config.telemetry.log, config.telemetry.log_format) {
+        eprintln!("{error}");
+        return Exit::Internal;
+    }
+    let metrics = match telemetry::metrics::install() {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            eprintln!("metrics cannot be collected: {error}");
+            return Exit::Internal;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime does not start: {error}");
+            return Exit::Internal;
+        }
+    };
+    let exit = runtime.block_on(serve(&config, metrics));
+    // Whatever still blocks a thread must not hold up the exit.
+    runtime.shutdown_background();
+    exit
+}
+
+async fn serve(config: &Config, metrics: telemetry::metrics::Handle) -> Exit {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("signals cannot be received: {error}");
+            return Exit::Internal;
+        }
+    };
+    let app = tokio::select! {
+        started = App::start(config, metrics) => match started {
+            Ok(app) => app,
+            Err(error) => {
+                eprintln!("{error}");
+                return error.exit();
+            }
+        },
+        () = signals.next() => return Exit::Clean,
+    };
+    println!("Saccade {} is ready: http://{}/", env!("CARGO_PKG_VERSION"), app::reachable(app.http_address()));
+    signals.next().await;
+    tracing::info!("shutting down; a second signal ends at once");
+    tokio::select! {
+        () = app.shut_down() => tracing::info!("shut down"),
+        () = signals.next() => tracing::warn!("ended by a second signal"),
+    }
+    Exit::Clean
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! Configuration: defaults < `saccade.toml` < environment (`SACCADE_<SECTION>__<KEY>`) < flags.
+//!
+//! [`Sources`] go in, a valid [`Config`] or all [`Mistakes`] at once come out. Runs once at start-up on the main
+//! thread, before a port is bound or a device is touched. It opens no file but the configuration and the secret's.
+
+mod auth;
+mod ice;
+mod layers;
+mod mistakes;
+mod reader;
+mod types;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use auth::Auth;
+pub use ice::IceServer;
+pub use layers::{DEFAULT_FILE, File, Flag, Sources};
+pub use mistakes::{Mistake, Mistakes};
+pub use types::{AdmissionMode, Hardware, Secret};
+
+use crate::telemetry;
+use reader::{Raw, Reader};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The public HTTP listener: page, signaling, API.
+    pub http: Http,
+    /// The operators' HTTP listener.
+    pub ops: Ops,
+    /// The media port.
+    pub media: Media,
+    /// STUN and TURN servers that clients are told of, none by default. Each costs clients time to gather candidates.
+    pub ice_servers: Vec<IceServer>,
+    /// Where models are.
+    pub models: Models,
+    /// Use of special hardware.
+    pub hw: Hw,
+    /// How many sessions there may be.
+    pub admission: Admission,
+    /// What a peer may not exceed.
+    pub limits: Limits,
+    /// How often a peer may ask.
+    pub rate: Rate,
+    /// What each session begins with.
+    pub session: Session,
+    /// How the process ends.
+    pub shutdown: Shutdown,
+    /// What the process says about itself.
+    pub telemetry: Telemetry,
+    /// How clients prove who they are; absent by default: nobody is asked, and only loopback is served.
+    pub auth: Option<Auth>,
+}
+
+/// `[http]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Address and port; default `127.0.0.1:8080`, port 0 takes any free one. Beyond loopback, others reach the
+    /// server, so that `[auth]` or `--insecure` is asked for.
+    pub listen: SocketAddr,
+    /// URL under which clients reach the server, without a slash at the end; default: made from the request.
+    pub public_url: Option<String>,
+    /// Origins whose pages may call the API, or `*`; default: only the server's own. Each one more can spend the
+    /// server's time from its visitors' browsers.
+    pub allowed_origins: Vec<String>,
+}
+
+/// `[ops]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ops {
+    /// Address and port of health and metrics; default `127.0.0.1:9180`. It asks nobody for a token: keep it off
+    /// public networks.
+    pub listen: SocketAddr,
+}
+
+/// `[media]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Media {
+    /// Local address for media; default `0.0.0.0`: all of them.
+    pub listen: IpAddr,
+    /// Port for media; default 8189, 0 takes any free one.
+    pub port: u16,
+    /// Addresses to offer to clients instead of the local ones, such as the public address of a NAT; none by default.
+    pub advertise: Vec<IpAddr>,
+    /// Whether the server only answers connectivity checks (RFC 8445 section 2.5); default false. True saves a few
+    /// packets a session and needs a server that clients can reach directly.
+    pub ice_lite: bool,
+}
+
+/// `[models]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Models {
+    /// Folder of models, `NAME/VERSION/`; default `models`, where a folder that does not exist means only the
+    /// embedded model. Every model in it is loaded at start and keeps its memory.
+    pub dir: PathBuf,
+    /// Model of sessions that name none, `NAME` or `NAME@VERSION`; default `ppe-nano`, the embedded one.
+    pub default: String,
+}
+
+/// `[hw]`: hardware for each stage, by default used where it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hw {
+    /// Decoders.
+    pub decode: Hardware,
+    /// Encoders.
+    pub encode: Hardware,
+    /// Devices for models; off leaves the plain CPU.
+    pub infer: Hardware,
+}
+
+/// `[admission]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// How it is decided; default `measured`.
+    pub mode: AdmissionMode,
+    /// Sessions at once at most, unless the mode is `off`; default 32. Each costs up to 40 MiB and its share of the
+    /// CPU: with too many, every session answers fewer frames.
+    pub max_sessions: u32,
+}
+
+/// `[limits]`: what a peer may not exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest SDP, in bytes; default 64 KiB. More costs parsing time before anyone is known.
+    pub sdp_bytes: usize,
+    /// Largest signaling message, in bytes; default 64 KiB. More costs memory for each socket.
+    pub message_bytes: usize,
+    /// Widest frame, in pixels; default 1920. Memory and time grow with width × height.
+    pub width: u32,
+    /// Highest frame, in pixels; default 1920, so that phones may stand upright.
+    pub height: u32,
+    /// Frames a second that are processed; default 60. More costs CPU in every stage.
+    pub fps: u32,
+    /// Bytes that may wait in a data channel, default 1 MiB; beyond, the oldest results are dropped. More costs
+    /// memory for each slow client, and gives it older results.
+    pub channel_buffer_bytes: usize,
+}
+
+/// `[rate]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Signaling messages a second on one socket in the long run, default 20; a client that sends more is closed with
+    /// 4429. More lets one client spend more CPU.
+    pub messages_per_s: u32,
+    /// Signaling messages that may come at once, default 100: an offer and its candidates do. More costs the same.
+    pub message_burst: u32,
+}
+
+/// `[session]`: what each session begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// Latency budget, last packet in to first packet out, of sessions that name none; default 200 ms. More lets
+    /// frames wait longer for the model before they are dropped.
+    pub budget: Duration,
+    /// How long a session lives on without its socket, waiting to be resumed; default 10 s. More holds its memory
+    /// and its place longer.
+    pub resume: Duration,
+    /// How long ICE may take; default 10 s. More holds a place for peers that cannot connect.
+    pub ice_timeout: Duration,
+    /// How long no media may come; default 30 s. More holds a place for peers that are gone.
+    pub idle_timeout: Duration,
+    /// How long a session may last; unlimited by default.
+    pub max_duration: Option<Duration>,
+}
+
+/// `[shutdown]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long sessions may take to end after SIGTERM; default 30 s. More delays the exit.
+    pub grace: Duration,
+}
+
+/// `[telemetry]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as `info,saccade::rtc=debug`; default
+    /// `info`. Debug and trace cost CPU and may show addresses.
+    pub log: String,
+    /// `text` for people, `json` for machines; default `text`.
+    pub log_format: telemetry::LogFormat,
+}
+
+impl Config {
+    /// Merges the sources and checks everything.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn load(sources: &Sources) -> Result<Self, Mistakes> {
+        let (config, _, mistakes) = read(sources);
+        if mistakes.is_empty() { Ok(config) } else { Err(mistakes) }
+    }
+}
+
+impl Default for Config {
+    /// What no source at all gives.
+    fn default() -> Self {
+        read(&Sources::default()).0
+    }
+}
+
+/// Reads every key; what is wrong keeps its default beside its mistake. Also gives the names of all keys.
+fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
+    let mut reader = Reader::new(sources);
+    let from = &mut reader;
+    let auth = Auth::read(from);
+    let config = Config {
+        http: Http::read(from, auth.is_some() || sources.insecure),
+        ops: Ops { listen: socket(from, "ops.listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))) },
+        media: Media::read(from),
+        ice_servers: IceServer::read_all(from),
+        models: Models::read(from),
+        hw: Hw {
+            decode: hardware(from, "hw.decode"),
+            encode: hardware(from, "hw.encode"),
+            infer: hardware(from, "hw.infer"),
+        },
+        admission: Admission::read(from),
+        limits: Limits::read(from),
+        rate: Rate {
+            messages_per_s: from.number("rate.messages_per_s", 20, 1..=10_000, ""),
+            message_burst: from.number("rate.message_burst", 100, 1..=10_000, ""),
+        },
+        session: Session::read(from),
+        shutdown: Shutdown { grace: from.millis("shutdown.grace_ms", 30_000, 0..=3_600_000) },
+        telemetry: Telemetry::read(from),
+        auth,
+    };
+    unbuilt(from);
+    let (keys, mistakes) = reader.finish();
+    (config, keys, mistakes)
+}
+
+/// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
+fn unbuilt(from: &mut Reader) {
+    for key in [
+        "http.trusted_proxies",
+        "http.tls_cert",
+        "http.tls_key",
+        "cache.redis_url",
+        "store.url",
+        "grpc.listen",
+        "telemetry.otlp_endpoint",
+        "cameras",
+    ] {
+        from.unbuilt(key, Raw::is_nothing);
+    }
+    from.unbuilt("cache.enabled", |raw| raw.boolean() == Some(true));
+    for (key, default) in [
+        ("cache.max_bytes", 64 * MIB),
+        ("cache.ttl_s", 300),
+        ("limits.image_bytes", 16 * MIB),
+        ("limits.image_pixels", 16_000_000),
+        ("rate.requests_per_s", 0),
+    ] {
+        from.unbuilt(key, |raw| raw.number() == Some(default));
+    }
+}
+
+impl Http {
+    fn read(from: &mut Reader, anyone: bool) -> Self {
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+        let listen = from.traced("http.listen", SOCKET, false, parse_socket).map_or(default, |(listen, given)| {
+            if !listen.ip().is_loopback() && !anyone {
+                from.mistake(
+                    &given,
+                    "must be a loopback address while there is no authentication: set auth.secret or auth.secret_file, \
+                     or give --insecure to serve anyone",
+                );
+            }
+            listen
+        });
+        Self {
+            listen,
+            public_url: from.optional(
+                "http.public_url",
+                "a URL such as \"https://vision.example\", without a slash at the end",
+                |raw| raw.string().filter(|url| is_http(url) && !url.ends_with('/')),
+            ),
+            allowed_origins: from.read(
+                "http.allowed_origins",
+                Vec::new(),
+                "a list of origins such as \"https://app.example\", or [\"*\"]",
+                |raw| raw.list(|origin| (origin == "*" || is_origin(origin)).then(|| origin.to_owned())),
+            ),
+        }
+    }
+}
+
+impl Media {
+    fn read(from: &mut Reader) -> Self {
+        Self {
+            listen: from.read(
+                "media.listen",
+                IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                "an IP address, such as \"0.0.0.0\"",
+                |raw| raw.string()?.parse().ok(),
+            ),
+            port: from.number("media.port", 8189, 0..=u16::MAX, ""),
+            advertise: from.read("media.advertise", Vec::new(), "a list of IP addresses", |raw| {
+                raw.list(|address| address.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified()))
+            }),
+            ice_lite: from.flag("media.ice_lite", false),
+        }
+    }
+}
+
+impl Models {
+    fn read(from: &mut Reader) -> Self {
+        let dir = from.traced("models.dir", "a folder", false, |raw| raw.filled().map(PathBuf::from));
+        let dir = dir.map_or_else(
+            || PathBuf::from("models"),
+            |(dir, given)| {
+                // The default's own name may be written out without the folder being there.
+                if !dir.is_dir() && dir.as_os_str() != "models" {
+                    from.mistake(&given, "must be a folder that exists");
+                }
+                dir
+            },
+        );
+        Self {
+            dir,
+            default: from.read(
+                "models.default",
+                "ppe-nano".to_owned(),
+                "a model as NAME or NAME@VERSION: letters, digits, '.', '_' and '-'",
+                |raw| raw.string().filter(|name| is_model(name)),
+            ),
+        }
+    }
+}
+
+impl Admission {
+    fn read(from: &mut Reader) -> Self {
+        let modes =
+            [("measured", AdmissionMode::Measured), ("fixed", AdmissionMode::Fixed), ("off", AdmissionMode::Off)];
+        Self {
+            mode: from.choice("admission.mode", AdmissionMode::Measured, &modes),
+            max_sessions: from.number("admission.max_sessions", 32, 1..=100_000, ""),
+        }
+    }
+}
+
+impl Limits {
+    fn read(from: &mut Reader) -> Self {
+        let bytes = |from: &mut Reader, key, default: u64, range: std::ops::RangeInclusive<u64>| {
+            usize::try_from(from.number(key, default, range, " (bytes)")).unwrap_or(usize::MAX)
+        };
+        Self {
+            sdp_bytes: bytes(from, "limits.sdp_bytes", 64 * KIB, 4 * KIB..=64 * KIB),
+            message_bytes: bytes(from, "limits.message_bytes", 64 * KIB, 4 * KIB..=64 * KIB),
+            width: from.number("limits.width", 1920, 16..=8192, " (pixels)"),
+            height: from.number("limits.height", 1920, 16..=8192, " (pixels)"),
+            fps: from.number("limits.fps", 60, 1..=240, " (frames a second)"),
+            channel_buffer_bytes: bytes(from, "limits.channel_buffer_bytes", MIB, 16 * KIB..=64 * MIB),
+        }
+    }
+}
+
+impl Session {
+    fn read(from: &mut Reader) -> Self {
+        Self {
+            budget: from.millis("session.budget_ms", 200, 10..=5000),
+            resume: from.millis("session.resume_ms", 10_000, 0..=600_000),
+            ice_timeout: from.millis("session.ice_timeout_ms", 10_000, 1000..=120_000),
+            idle_timeout: from.millis("session.idle_timeout_ms", 30_000, 1000..=3_600_000),
+            max_duration: from
+                .optional("session.max_duration_s", "a whole number from 1 to 31536000 (seconds)", |raw| {
+                    raw.number().filter(|seconds| (1..=31_536_000).contains(seconds))
+                })
+                .map(Duration::from_secs),
+        }
+    }
+}
+
+impl Telemetry {
+    fn read(from: &mut Reader) -> Self {
+        use telemetry::LogFormat;
+        Self {
+            log: from.read(
+                "telemetry.log",
+                "info".to_owned(),
+                "error, warn, info, debug, trace, or directives such as \"info,saccade::rtc=debug\"",
+                |raw| raw.filled().filter(|log| telemetry::is_log_filter(log)),
+            ),
+            log_format: from.choice(
+                "telemetry.log_format",
+                LogFormat::Text,
+                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+            ),
+        }
+    }
+}
+
+const SOCKET: &str = "an IP address and a port, such as \"127.0.0.1:8080\"";
+
+fn socket(from: &mut Reader, key: &'static str, default: SocketAddr) -> SocketAddr {
+    from.read(key, default, SOCKET, parse_socket)
+}
+
+fn parse_socket(raw: &Raw) -> Option<SocketAddr> {
+    raw.string()?.trim().parse().ok()
+}
+
+fn hardware(from: &mut Reader, key: &'static str) -> Hardware {
+    let legal = "\"auto\" or \"off\"; \"on\" is not built in this version";
+    from.read(key, Hardware::Auto, legal, |raw| match raw.string()?.as_str() {
+        "auto" => Some(Hardware::Auto),
+        "off" => Some(Hardware::Off),
+        _ => None,
+    })
+}
+
+fn is_http(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace))
+}
+
+/// Scheme, host and port only (RFC 6454 section 6.2).
+fn is_origin(origin: &str) -> bool {
+    is_http(origin) && origin.matches('/').count() == 2 && !origin.contains(['?', '#', '@'])
+}
+
+fn is_model(name: &str) -> bool {
+    let word = |word: &str| {
+        !word.is_empty()
+            && !word.starts_with('.')
+            && word.chars().all(|one| one.is_ascii_alphanumeric() || "._-".contains(one))
+    };
+    name.split_once('@').map_or_else(|| word(name), |(name, version)| word(name) && word(version))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests;

@@ -1,0 +1,293 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+const EXAMPLE: &str = include_str!("../../saccade.example.toml");
+
+fn file(text: &str) -> Sources {
+    Sources { file: File::Text("test.toml".to_owned(), text.to_owned()), ..Sources::default() }
+}
+
+fn with_environment(mut sources: Sources, variables: &[(&str, &str)]) -> Sources {
+    sources.environment.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    sources
+}
+
+fn mistakes(sources: &Sources) -> Vec<Mistake> {
+    Config::load(sources).expect_err("there is a mistake").all().to_vec()
+}
+
+#[track_caller]
+fn only_mistake(sources: &Sources) -> Mistake {
+    let all = mistakes(sources);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].clone()
+}
+
+#[test]
+fn defaults_are_valid_and_loopback_only() {
+    let config = Config::load(&Sources::default()).unwrap();
+    assert_eq!(config, Config::default());
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.ops.listen.to_string(), "127.0.0.1:9180");
+    assert_eq!((config.media.listen.to_string().as_str(), config.media.port), ("0.0.0.0", 8189));
+    assert_eq!(config.session.budget, Duration::from_millis(200));
+    assert_eq!(config.shutdown.grace, Duration::from_secs(30));
+    assert_eq!(config.auth, None);
+}
+
+#[test]
+fn a_file_overrides_defaults() {
+    let config = Config::load(&file("[session]\nbudget_ms = 120\n[hw]\ninfer = \"off\"\n")).unwrap();
+    assert_eq!(config.session.budget, Duration::from_millis(120));
+    assert_eq!(config.hw, Hw { decode: Hardware::Auto, encode: Hardware::Auto, infer: Hardware::Off });
+    assert_eq!(config.session.resume, Config::default().session.resume);
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let sources = file("[session]\nbudget_ms = 120\nresume_ms = 1\n[media]\nport = 1\n");
+    let sources = with_environment(
+        sources,
+        &[
+            ("SACCADE_SESSION__BUDGET_MS", "130"),
+            ("SACCADE_MEDIA__ICE_LITE", "true"),
+            ("SACCADE_MEDIA__ADVERTISE", "192.0.2.1, 2001:db8::1"),
+            ("SACCADE_HTTP__ALLOWED_ORIGINS", ""),
+            ("SACCADE_TEST_ASSETS", "somebody else's"),
+            ("PATH", "/bin"),
+        ],
+    );
+    let config = Config::load(&sources).unwrap();
+    assert_eq!(config.session.budget, Duration::from_millis(130));
+    assert_eq!(config.session.resume, Duration::from_millis(1));
+    assert_eq!(config.media.port, 1);
+    assert!(config.media.ice_lite);
+    assert_eq!(config.media.advertise, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+    assert!(config.http.allowed_origins.is_empty());
+}
+
+#[test]
+fn flags_override_the_environment() {
+    let mut sources = with_environment(
+        file("[media]\nport = 1\n"),
+        &[("SACCADE_MEDIA__PORT", "2"), ("SACCADE_HTTP__LISTEN", "127.0.0.1:2")],
+    );
+    sources.flag("media.port", "--media-port", "3");
+    let config = Config::load(&sources).unwrap();
+    assert_eq!((config.media.port, config.http.listen.port()), (3, 2));
+}
+
+#[test]
+fn a_missing_file_matters_only_when_it_was_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("none.toml");
+    let sources = |file| Sources { file, ..Sources::default() };
+    assert_eq!(Config::load(&sources(File::IfThere(path.clone()))), Ok(Config::default()));
+    assert!(only_mistake(&sources(File::Named(path.clone()))).key.ends_with("none.toml"));
+    std::fs::write(&path, "[media]\nport = 5\n").unwrap();
+    assert_eq!(Config::load(&sources(File::IfThere(path))).unwrap().media.port, 5);
+}
+
+#[test]
+fn all_mistakes_come_at_once_each_with_value_range_and_origin() {
+    let mut sources = with_environment(
+        file(concat!(
+            "colour = \"red\"\n",
+            "[http]\nlisten = \"here\"\nlissten = \"127.0.0.1:80\"\n",
+            "[session]\nbudget_ms = 9\nice_timeout_ms = \"10000\"\n",
+            "[lmits]\nwidth = 1\n",
+        )),
+        &[("SACCADE_MEDIA__PORT", "65536"), ("SACCADE_LIMITS__WIDHT", "5")],
+    );
+    sources.flag("hw.infer", "--hw", "on");
+    let shown = Config::load(&sources).unwrap_err().to_string();
+    for expected in [
+        "9 mistakes in the configuration:",
+        "\n  http.listen = \"here\" (from test.toml): must be an IP address and a port",
+        "\n  media.port = \"65536\" (from SACCADE_MEDIA__PORT): must be a whole number from 0 to 65535",
+        "\n  session.budget_ms = 9 (from test.toml): must be a whole number from 10 to 5000 (milliseconds)",
+        "\n  session.ice_timeout_ms = \"10000\" (from test.toml): must be a whole number from 1000 to 120000",
+        "\n  hw.infer = \"on\" (from --hw): must be \"auto\" or \"off\"",
+        "\n  colour (from test.toml): unknown key; there are",
+        "\n  http.lissten (from test.toml): unknown key; [http] has listen, public_url",
+        "\n  lmits (from test.toml): unknown key; there are",
+        "\n  limits.widht (from SACCADE_LIMITS__WIDHT): unknown key; [limits] has",
+    ] {
+        assert!(shown.contains(expected), "{expected:?} is not in:\n{shown}");
+    }
+}
+
+#[test]
+fn broken_toml_is_one_mistake_and_other_sources_are_still_checked() {
+    let sources = with_environment(file("[http\n"), &[("SACCADE_MEDIA__PORT", "x")]);
+    let keys: Vec<_> = mistakes(&sources).into_iter().map(|mistake| mistake.key).collect();
+    assert_eq!(keys, ["test.toml", "media.port"]);
+}
+
+#[test]
+fn a_section_that_is_no_table_is_a_mistake() {
+    assert_eq!(only_mistake(&file("http = 8080\n")).legal, "is a section: [http]");
+}
+
+#[test]
+fn both_ends_of_each_range_are_legal_and_one_beyond_is_not() {
+    for (key, low, high) in [
+        ("media.port", 0, 65_535),
+        ("admission.max_sessions", 1, 100_000),
+        ("limits.sdp_bytes", 4096, 65_536),
+        ("limits.message_bytes", 4096, 65_536),
+        ("limits.width", 16, 8192),
+        ("limits.height", 16, 8192),
+        ("limits.fps", 1, 240),
+        ("limits.channel_buffer_bytes", 16_384, 64 << 20),
+        ("rate.messages_per_s", 1, 10_000),
+        ("rate.message_burst", 1, 10_000),
+        ("session.budget_ms", 10, 5000),
+        ("session.resume_ms", 0, 600_000),
+        ("session.ice_timeout_ms", 1000, 120_000),
+        ("session.idle_timeout_ms", 1000, 3_600_000),
+        ("session.max_duration_s", 1, 31_536_000),
+        ("shutdown.grace_ms", 0, 3_600_000),
+    ] {
+        let (section, name) = key.split_once('.').unwrap();
+        let with = |value: i64| file(&format!("[{section}]\n{name} = {value}\n"));
+        for legal in [low, high] {
+            assert!(Config::load(&with(legal)).is_ok(), "{key} = {legal}");
+        }
+        for illegal in [low - 1, high + 1] {
+            let mistake = only_mistake(&with(illegal));
+            assert_eq!((mistake.key.as_str(), mistake.value), (key, Some(illegal.to_string())));
+            assert!(mistake.legal.contains(&format!("{low} to {high}")), "{}", mistake.legal);
+        }
+    }
+}
+
+#[test]
+fn others_are_served_only_with_authentication_or_on_demand() {
+    let open = file("[http]\nlisten = \"0.0.0.0:8080\"\n");
+    assert!(only_mistake(&open).legal.contains("--insecure"));
+    assert!(Config::load(&Sources { insecure: true, ..open.clone() }).is_ok());
+    let secret = [("SACCADE_AUTH__SECRET", "0123456789012345678901234567890123456789")];
+    assert!(Config::load(&with_environment(open.clone(), &secret)).is_ok());
+    // A secret that is refused is no authentication.
+    let keys: Vec<_> = mistakes(&with_environment(open, &[("SACCADE_AUTH__SECRET", "12345")])).into_iter().collect();
+    assert_eq!(keys.iter().map(|mistake| mistake.key.as_str()).collect::<Vec<_>>(), ["auth.secret", "http.listen"]);
+}
+
+#[test]
+fn a_secret_of_digits_stays_the_text_it_was_and_never_shows() {
+    let digits = "0012345678901234567890123456789012345678";
+    let sources = with_environment(Sources::default(), &[("SACCADE_AUTH__SECRET", digits)]);
+    let auth = Config::load(&sources).unwrap().auth.unwrap();
+    assert_eq!(auth.secret.expose(), digits);
+    assert!(!format!("{auth:?}").contains(digits));
+
+    let short = only_mistake(&with_environment(Sources::default(), &[("SACCADE_AUTH__SECRET", "hunter2")]));
+    assert_eq!(short.value.as_deref(), Some("(hidden)"));
+    assert!(only_mistake(&file("[auth]\nsecret = 12345\n")).legal.contains("a text"));
+}
+
+#[test]
+fn a_secret_file_is_read_and_its_newline_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    let sources = file(&format!("[auth]\nsecret_file = {path:?}\naudience = \"here\"\n"));
+    assert!(only_mistake(&sources).legal.contains("can be read"));
+    std::fs::write(&path, "short\n").unwrap();
+    assert!(only_mistake(&sources).legal.contains("at least 32 bytes"));
+    std::fs::write(&path, format!("{}\n", "s".repeat(32))).unwrap();
+    let auth = Config::load(&sources).unwrap().auth.unwrap();
+    assert_eq!((auth.secret.expose(), auth.audience.as_deref()), ("s".repeat(32).as_str(), Some("here")));
+
+    let both = with_environment(sources, &[("SACCADE_AUTH__SECRET", "0123456789012345678901234567890123456789")]);
+    assert_eq!(only_mistake(&both).key, "auth.secret_file");
+    assert_eq!(only_mistake(&file("[auth]\nissuer = \"me\"\n")).key, "auth.issuer");
+}
+
+#[test]
+fn ice_servers_are_tables_in_a_file_and_json_in_the_environment() {
+    let toml = "[[ice_servers]]\nurls = [\"turn:t.example\"]\nusername = \"u\"\ncredential = \"c\"\n";
+    let from_file = Config::load(&file(toml)).unwrap().ice_servers;
+    let json = r#"[{"urls": "turn:t.example", "username": "u", "credential": "c"}]"#;
+    let sources = with_environment(Sources::default(), &[("SACCADE_ICE_SERVERS", json)]);
+    assert_eq!(Config::load(&sources).unwrap().ice_servers, from_file);
+    assert_eq!(from_file[0].credential.as_ref().unwrap().expose(), "c");
+
+    for (toml, part) in [
+        ("[[ice_servers]]\nurls = [\"http://t.example\"]\n", "urls must be"),
+        ("[[ice_servers]]\n", "urls must be"),
+        ("[[ice_servers]]\nurls = [\"turn:t.example\"]\n", "needs username and credential"),
+        ("[[ice_servers]]\nurls = [\"stun:t.example\"]\nport = 3\n", "unknown key port"),
+        ("ice_servers = [\"stun:t.example\"]\n", "a list of tables"),
+    ] {
+        assert!(only_mistake(&file(toml)).legal.contains(part), "{toml}");
+    }
+}
+
+#[test]
+fn names_and_urls_are_checked() {
+    for (key, wrong) in [
+        ("http.public_url", "\"vision.example\""),
+        ("http.public_url", "\"https://vision.example/\""),
+        ("http.allowed_origins", "[\"https://app.example/page\"]"),
+        ("http.allowed_origins", "\"https://app.example\""),
+        ("media.advertise", "[\"0.0.0.0\"]"),
+        ("media.listen", "\"any\""),
+        ("models.dir", "\"/no/such/folder\""),
+        ("models.default", "\"../escape\""),
+        ("telemetry.log", "\"loud=shout\""),
+        ("telemetry.log_format", "\"xml\""),
+        ("admission.mode", "\"guess\""),
+    ] {
+        let (section, name) = key.split_once('.').unwrap();
+        assert_eq!(only_mistake(&file(&format!("[{section}]\n{name} = {wrong}\n"))).key, key);
+    }
+    let config = Config::load(&file(concat!(
+        "[http]\npublic_url = \"https://vision.example:8443\"\nallowed_origins = [\"https://app.example:99\", \"*\"]\n",
+        "[models]\ndefault = \"yolox-nano@1\"\n[telemetry]\nlog = \"warn,saccade=trace\"\n",
+    )));
+    assert_eq!(config.unwrap().models.default, "yolox-nano@1");
+}
+
+#[test]
+fn what_is_not_built_is_refused_unless_it_asks_for_nothing() {
+    for (key, asks, asks_nothing) in [
+        ("http.tls_cert", "\"cert.pem\"", "\"\""),
+        ("http.trusted_proxies", "[\"10.0.0.0/8\"]", "[]"),
+        ("cache.enabled", "false", "true"),
+        ("cache.max_bytes", "1", "67108864"),
+        ("cache.redis_url", "\"redis://u:p@h\"", "\"\""),
+        ("store.url", "\"sqlite:x\"", "\"\""),
+        ("grpc.listen", "\"127.0.0.1:1\"", "\"\""),
+        ("rate.requests_per_s", "5", "0"),
+        ("auth.jwks_file", "\"keys.json\"", "\"\""),
+        ("telemetry.otlp_endpoint", "\"http://o\"", "\"\""),
+    ] {
+        let (section, name) = key.split_once('.').unwrap();
+        let mistake = only_mistake(&file(&format!("[{section}]\n{name} = {asks}\n")));
+        assert_eq!(mistake.key, key);
+        assert!(mistake.legal.contains("not built in this version"), "{mistake}");
+        assert!(Config::load(&file(&format!("[{section}]\n{name} = {asks_nothing}\n"))).is_ok(), "{key}");
+    }
+    assert_eq!(only_mistake(&file("[[cameras]]\nurl = \"rtsp://c\"\n")).key, "cameras");
+}
+
+#[test]
+fn the_example_equals_the_defaults_and_names_every_key() {
+    assert_eq!(Config::load(&file(EXAMPLE)), Ok(Config::default()));
+
+    let mut section = String::new();
+    let mut named = BTreeSet::new();
+    for line in EXAMPLE.lines() {
+        let line = line.trim_start_matches('#').trim();
+        if let Some(header) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+            section = header.trim_matches(['[', ']']).to_owned();
+            named.insert(section.clone());
+        } else if let Some((name, _)) = line.split_once(" = ") {
+            named.insert(format!("{section}.{name}"));
+        }
+    }
+    let missing: Vec<_> = read(&Sources::default()).1.into_iter().filter(|key| !named.contains(*key)).collect();
+    assert!(missing.is_empty(), "not in saccade.example.toml: {missing:?}");
+}

@@ -1,0 +1,69 @@
+use ffmpeg_next as ffmpeg;
+
+use super::Check;
+use crate::infer::backend::Library;
+
+/// What to do when ONNX Runtime cannot be loaded.
+const RUNTIME_ADVICE: &str = "or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
+
+/// FFmpeg's version, and the codecs that sessions may need.
+pub(super) fn video() -> Vec<Check> {
+    if let Err(error) = ffmpeg::init() {
+        let found = format!("FFmpeg does not start: {error}");
+        return vec![Check::fail("ffmpeg", found, "install Debian's libavcodec and build again")];
+    }
+    let version = |number: u32| format!("{}.{}.{}", number >> 16, (number >> 8) & 0xff, number & 0xff);
+    let found = format!(
+        "libavcodec {}, libavformat {}, libswscale {}",
+        version(ffmpeg::codec::version()),
+        version(ffmpeg::format::version()),
+        version(ffmpeg::software::scaling::version())
+    );
+    vec![
+        Check::ok("ffmpeg", found),
+        codecs("decoders", &["h264", "vp8", "vp9"], |name| ffmpeg::decoder::find_by_name(name).is_some()),
+        codecs("encoders", &["libx264", "libvpx"], |name| ffmpeg::encoder::find_by_name(name).is_some()),
+    ]
+}
+
+/// Fails when none is there: no session could be had.
+fn codecs(kind: &str, wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Check {
+    let (there, missing): (Vec<&str>, Vec<&str>) = wanted.iter().partition(|name| is_there(name));
+    let advice = "install an FFmpeg that was built with them (Debian's and Ubuntu's are)";
+    if there.is_empty() {
+        Check::fail(kind, format!("none of {}", missing.join(", ")), advice)
+    } else if missing.is_empty() {
+        Check::ok(kind, there.join(", "))
+    } else {
+        Check::warn(kind, format!("{}; not {}", there.join(", "), missing.join(", ")), advice)
+    }
+}
+
+/// Loads ONNX Runtime, as the server does, and looks for its OpenVINO provider.
+pub(super) fn runtime() -> Vec<Check> {
+    let library = match Library::load() {
+        Ok(library) => library,
+        Err(error) => return vec![Check::fail("onnxruntime", error.to_string(), RUNTIME_ADVICE)],
+    };
+    let version = library.build_info().split(',').next().unwrap_or_default();
+    let found = format!("{} ({})", library.path().display(), version.trim());
+    let openvino = match library.openvino() {
+        Ok(()) => Check::ok("openvino", "there"),
+        Err(error) => Check::warn("openvino", error.to_string(), "`make setup` fetches an ONNX Runtime that has it"),
+    };
+    vec![Check::ok("onnxruntime", found), openvino]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Status;
+
+    #[test]
+    fn one_missing_codec_warns_and_none_at_all_fails() {
+        let check = |there: &[&str]| codecs("decoders", &["h264", "vp8"], |name| there.contains(&name)).status;
+        assert_eq!(check(&["h264", "vp8"]), Status::Ok);
+        assert_eq!(check(&["vp8"]), Status::Warn);
+        assert_eq!(check(&[]), Status::Fail);
+    }
+}

@@ -1,0 +1,192 @@
+//! The outside of the server over HTTP: signaling endpoints, the sessions API, the page, and the operators' listener.
+//!
+//! What enters: requests. What leaves: answers, and calls of [`Opener`], [`Registry`] and [`Handle`]. Everything runs
+//! on Tokio's workers, so nothing here blocks, decodes or infers. Every error is `application/problem+json` with a
+//! stable code.
+
+mod api;
+mod assets;
+pub mod auth;
+mod guard;
+mod measure;
+mod offer;
+mod ops;
+mod origin;
+mod problem;
+mod signal;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{any, get, post};
+use saccade_signaling::{IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, ModelView};
+use tokio::sync::{Semaphore, oneshot};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Refusal, Registry};
+
+pub use ops::{Check, Ops, router as ops_router};
+pub use problem::Problem;
+
+/// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
+/// that the page makes itself.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; media-src 'self' blob:; \
+     img-src 'self' data: blob:; style-src 'self'; base-uri 'none'; frame-ancestors 'self'";
+
+/// What the endpoints need to know of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How clients reach the server from outside (`http.public_url`).
+    pub public_url: Option<String>,
+    /// Origins of foreign pages that may use the server (`http.allowed_origins`); `*` allows all. The server's own
+    /// origin is always allowed, and so is a client that names none, since only browsers have to.
+    pub allowed_origins: Vec<String>,
+    /// Whether only this machine should reach the server. Then requests whose `Host` is no loopback name, `public_url`
+    /// or allowed origin are refused, which keeps foreign pages from getting in by DNS rebinding.
+    pub loopback_only: bool,
+    /// Announced to clients (`ice_servers`).
+    pub ice_servers: Vec<IceServer>,
+    /// Announced to clients; the sizes of messages and SDP are enforced here.
+    pub limits: Limits,
+    /// Who may do what; `None`: everybody may do everything.
+    pub auth: Option<auth::Settings>,
+    /// From a request's head to its answer's head; default 30 s.
+    pub request_timeout: Duration,
+    /// From the opening of a socket to its token; default 5 s.
+    pub auth_timeout: Duration,
+    /// From the `welcome` to the first offer; default 60 s.
+    pub offer_timeout: Duration,
+    /// Between two pings of a socket; one that stays silent for twice as long is lost. Default 15 s.
+    pub ping_interval: Duration,
+    /// How long a socket may take to accept one message; default 10 s.
+    pub send_timeout: Duration,
+    /// Messages a second that a socket may send in the long run; default 20.
+    pub messages_per_second: u32,
+    /// Messages that a socket may send at once; default 100: an offer and its candidates come in a burst.
+    pub message_burst: u32,
+    /// Signaling sockets at a time; default 4096. Each holds a file descriptor, and up to 1 MiB while
+    /// its client breaks the limits.
+    pub max_sockets: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            public_url: None,
+            allowed_origins: Vec::new(),
+            loopback_only: false,
+            ice_servers: Vec::new(),
+            limits: Limits {
+                width: 1920,
+                height: 1920,
+                fps: 60,
+                message_bytes: MAX_MESSAGE_BYTES,
+                sdp_bytes: MAX_SDP_BYTES,
+            },
+            auth: None,
+            request_timeout: Duration::from_secs(30),
+            auth_timeout: Duration::from_secs(5),
+            offer_timeout: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(15),
+            send_timeout: Duration::from_secs(10),
+            messages_per_second: 20,
+            message_burst: 100,
+            max_sockets: 4096,
+        }
+    }
+}
+
+/// Lists the models, for clients.
+pub type ListModels = Arc<dyn Fn() -> Vec<ModelView> + Send + Sync>;
+
+/// What every handler shares.
+struct Context {
+    settings: Settings,
+    origins: origin::Policy,
+    verifier: Option<auth::Verifier>,
+    registry: Arc<Registry>,
+    opener: Arc<dyn Opener>,
+    models: ListModels,
+    sockets: Arc<Semaphore>,
+}
+
+/// The public listener's routes.
+///
+/// # Errors
+///
+/// [`auth::Error`] when the authentication settings cannot be used.
+pub fn router(
+    settings: Settings,
+    registry: Arc<Registry>,
+    opener: Arc<dyn Opener>,
+    models: ListModels,
+) -> Result<Router, auth::Error> {
+    let context = Arc::new(Context {
+        origins: origin::Policy::new(&settings),
+        verifier: settings.auth.as_ref().map(auth::Verifier::new).transpose()?,
+        sockets: Arc::new(Semaphore::new(settings.max_sockets)),
+        settings,
+        registry,
+        opener,
+        models,
+    });
+    let router = Router::new()
+        .route("/v1/signal", get(signal::upgrade))
+        .route("/v1/offer", post(offer::offer))
+        .route("/offer", post(offer::offer))
+        .route("/v1/sessions", get(api::list_sessions))
+        .route("/v1/sessions/{id}", get(api::session).delete(api::delete_session))
+        .route("/v1/sessions/{id}/results", get(api::results))
+        .route("/v1/models", get(api::models))
+        .route("/v1/{*rest}", any(problem::not_found))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .fallback_service(assets::service())
+        .with_state(Arc::clone(&context))
+        .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
+        .layer(cors(&context))
+        .layer(security_header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
+        .layer(security_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(security_header(header::REFERRER_POLICY, "no-referrer"))
+        .layer(CatchPanicLayer::custom(problem::panicked))
+        .layer(from_fn(measure::measure));
+    Ok(router)
+}
+
+/// Opens a session in a task of its own, so that a client that goes away while its session is being opened neither
+/// stops that halfway nor leaves a session that nobody knows.
+async fn open(opener: &Arc<dyn Opener>, request: OpenRequest) -> Result<(Handle, Answer), Refusal> {
+    let opener = Arc::clone(opener);
+    let (done, outcome) = oneshot::channel();
+    tokio::spawn(async move {
+        let opened = opener.open(request).await;
+        if let Err(Ok((handle, _))) = done.send(opened) {
+            handle.close(EndReason::SocketLost).await;
+        }
+    });
+    outcome.await.unwrap_or_else(|_| {
+        Err(Refusal::new(saccade_signaling::ErrorCode::Internal, "The session could not be opened; try again."))
+    })
+}
+
+fn cors(context: &Arc<Context>) -> CorsLayer {
+    let policy = Arc::clone(context);
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _| policy.origins.is_listed(origin)))
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
+        .expose_headers([header::LOCATION, header::ETAG, header::LINK, header::RETRY_AFTER])
+        .max_age(Duration::from_secs(600))
+}
+
+fn security_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::overriding(name, HeaderValue::from_static(value))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests;

@@ -1,0 +1,98 @@
+use std::fmt;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::problem;
+
+/// Says why a part of the process is not ready, or `Ok`. Must be quick: a probe waits for it.
+pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What the operators' listener shows.
+#[derive(Clone)]
+pub struct Ops {
+    /// Named parts that have to be ready.
+    pub checks: Vec<(&'static str, Check)>,
+    /// Renders the metrics in Prometheus' text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl fmt::Debug for Ops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.checks.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// The operators' listener's routes: `/healthz`, `/readyz` and `/metrics`.
+pub fn router(ops: Ops) -> Router {
+    Router::new()
+        .route("/healthz", get(async || Json(json!({"status": "ok"}))))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .fallback(problem::not_found)
+        .with_state(ops)
+}
+
+async fn ready(State(ops): State<Ops>) -> Response {
+    let reasons: Vec<_> = ops
+        .checks
+        .iter()
+        .filter_map(|(name, check)| check().err().map(|reason| json!({"check": name, "reason": reason})))
+        .collect();
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
+}
+
+async fn metrics(State(ops): State<Ops>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], (ops.metrics)()).into_response()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::body::Body;
+    use axum::http::Request;
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(router: &Router, path: &str) -> (StatusCode, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_says_what_is_missing() {
+        let warm = Arc::new(AtomicBool::new(false));
+        let model = Arc::clone(&warm);
+        let check: Check =
+            Arc::new(move || model.load(Ordering::SeqCst).then_some(()).ok_or_else(|| "warming up".to_owned()));
+        let ops = Ops {
+            checks: vec![("models", check), ("drain", Arc::new(|| Ok(())))],
+            metrics: Arc::new(|| "saccade_build_info 1\n".into()),
+        };
+        let router = router(ops);
+        let (status, body) = ask(&router, "/readyz").await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        let expected = json!({"ready": false, "reasons": [{"check": "models", "reason": "warming up"}]});
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+        assert_eq!(ask(&router, "/healthz").await.0, StatusCode::OK);
+        warm.store(true, Ordering::SeqCst);
+        assert_eq!(ask(&router, "/readyz").await, (StatusCode::OK, r#"{"ready":true,"reasons":[]}"#.into()));
+        assert_eq!(ask(&router, "/metrics").await.1, "saccade_build_info 1\n");
+        assert_eq!(ask(&router, "/else").await.0, StatusCode::NOT_FOUND);
+    }
+}

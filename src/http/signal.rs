@@ -1,0 +1,536 @@
+use std::borrow::Cow;
+use std::future::pending;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use saccade_signaling::{
+    ClientMessage, ErrorCode, IceCandidate, MAX_PENDING_CANDIDATES, OptionsPatch, PROTOCOL_VERSION, SUBPROTOCOL,
+    ServerMessage, close_code,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{Duration, Interval, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::auth::Claims;
+use super::{Context, Problem, open};
+use crate::clock;
+use crate::session::{Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
+
+/// Largest message that is read to its end.
+const READ_BYTES: usize = 1024 * 1024;
+/// How long a session may take to say `closed` after `bye`.
+const BYE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long a client may take to answer a close frame.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Close code for a fault of the server (RFC 6455 section 7.4.1).
+const INTERNAL_ERROR: u16 = 1011;
+
+/// `GET /v1/signal`.
+pub(super) async fn upgrade(
+    State(context): State<Arc<Context>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
+    match prepare(&context, &headers, upgrade) {
+        Ok((upgrade, claims, place)) => {
+            upgrade.on_upgrade(async move |socket| serve(context, socket, claims, place).await)
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+type Prepared = (WebSocketUpgrade, Option<Claims>, OwnedSemaphorePermit);
+
+fn prepare(
+    context: &Context,
+    headers: &HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Prepared, Problem> {
+    let upgrade = upgrade.map_err(|rejection| {
+        let detail = format!("This is a WebSocket endpoint: {}.", rejection.body_text());
+        Problem::new(ErrorCode::BadRequest, detail).with_status(StatusCode::UPGRADE_REQUIRED)
+    })?;
+    let upgrade = upgrade.protocols([SUBPROTOCOL]);
+    if upgrade.selected_protocol().is_none() {
+        let detail = "Open the socket with the subprotocol `saccade.v1`.";
+        return Err(Problem::new(ErrorCode::BadRequest, detail));
+    }
+    if context.registry.is_draining() {
+        return Err(context.registry.refuse_draining().into());
+    }
+    let claims = context.header_claims(headers)?;
+    let place = Arc::clone(&context.sockets).try_acquire_owned().map_err(|_| {
+        let refusal = Refusal::new(ErrorCode::Capacity, "Too many sockets are open; try again later.");
+        Problem::from(refusal.retry_after(Duration::from_secs(5)))
+    })?;
+    // A message over the limit is read, to a point, so that its sender can be told: a socket that closes with unread
+    // bytes resets, and the close code is lost.
+    let most = context.settings.limits.message_bytes.max(READ_BYTES);
+    Ok((upgrade.max_message_size(most).max_frame_size(most), claims, place))
+}
+
+async fn serve(context: Arc<Context>, socket: WebSocket, claims: Option<Claims>, place: OwnedSemaphorePermit) {
+    let mut pings = interval(context.settings.ping_interval);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let now = clock::now();
+    let mut drain = context.registry.draining();
+    if drain.borrow().is_some() {
+        drain.mark_changed();
+    }
+    let mut client = Client {
+        drain,
+        allowance: Allowance::new(now, context.settings.messages_per_second, context.settings.message_burst),
+        heard: now,
+        offer_due: now,
+        context,
+        socket,
+        session: None,
+        early: Vec::new(),
+        pings,
+    };
+    let end = match client.greet(claims).await {
+        ControlFlow::Continue(claims) => loop {
+            if let ControlFlow::Break(end) = client.step(&claims).await {
+                break end;
+            }
+        },
+        ControlFlow::Break(end) => end,
+    };
+    client.finish(end).await;
+    drop(place);
+}
+
+/// Why the conversation ends.
+enum End {
+    /// Say this code and reason.
+    Close(u16, Cow<'static, str>),
+    /// The client is gone, or does not listen.
+    Lost,
+}
+
+type Flow<T = ()> = ControlFlow<End, T>;
+
+/// What woke the conversation.
+enum Woken {
+    Message(Option<Result<Message, axum::Error>>),
+    Signal(Option<ServerMessage>),
+    Ping,
+    Drain,
+    NoOffer,
+}
+
+/// The session that a socket serves.
+struct Session {
+    handle: Handle,
+    signals: mpsc::Receiver<ServerMessage>,
+}
+
+/// One signaling socket.
+struct Client {
+    context: Arc<Context>,
+    socket: WebSocket,
+    session: Option<Session>,
+    /// Candidates that came before their offer.
+    early: Vec<Option<IceCandidate>>,
+    allowance: Allowance,
+    pings: Interval,
+    /// When the client was last heard.
+    heard: Instant,
+    /// When a client without a session must have made an offer.
+    offer_due: Instant,
+    drain: watch::Receiver<Option<Drain>>,
+}
+
+impl Client {
+    /// Waits for a token where one is needed, then says `welcome`.
+    async fn greet(&mut self, claims: Option<Claims>) -> Flow<Claims> {
+        let claims = match claims {
+            Some(claims) => claims,
+            None => {
+                let limit = self.context.settings.auth_timeout;
+                let token = timeout(limit, self.token()).await.unwrap_or(ControlFlow::Continue(None))?;
+                let verifier = self.context.verifier.as_ref();
+                let Some(claims) = token.and_then(|token| verifier?.verify(&token)) else {
+                    let refusal = Refusal::new(ErrorCode::Unauthorized, "Send `auth` with a valid token first.");
+                    return self.fail(&refusal, close_code::UNAUTHENTICATED).await;
+                };
+                claims
+            }
+        };
+        let mut models = (self.context.models)();
+        models.sort_by_key(|model| !model.default);
+        let welcome = ServerMessage::Welcome {
+            protocol: PROTOCOL_VERSION,
+            server: concat!("saccade/", env!("CARGO_PKG_VERSION")).to_owned(),
+            ice_servers: self.context.settings.ice_servers.clone(),
+            models: models.into_iter().map(|model| model.name).collect(),
+            limits: self.context.settings.limits.clone(),
+        };
+        self.send(&welcome).await?;
+        self.heard = clock::now();
+        self.offer_due = self.heard + self.context.settings.offer_timeout;
+        ControlFlow::Continue(claims)
+    }
+
+    /// The token of an `auth` message, if that is what comes first.
+    async fn token(&mut self) -> Flow<Option<String>> {
+        loop {
+            match self.socket.recv().await {
+                Some(Ok(Message::Text(text))) => {
+                    let short = text.len() <= self.context.settings.limits.message_bytes;
+                    let message = short.then(|| proto::parse(&text).ok()).flatten();
+                    let Some(ClientMessage::Auth { token }) = message else { return ControlFlow::Continue(None) };
+                    return ControlFlow::Continue(Some(token));
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_))) => return ControlFlow::Continue(None),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return ControlFlow::Break(End::Lost),
+            }
+        }
+    }
+
+    /// Waits for one thing and deals with it.
+    async fn step(&mut self, claims: &Claims) -> Flow {
+        let offer_due = self.session.is_none().then_some(self.offer_due);
+        let signal = async {
+            match &mut self.session {
+                Some(session) => session.signals.recv().await,
+                None => pending().await,
+            }
+        };
+        let no_offer = async {
+            match offer_due {
+                Some(due) => sleep_until(due.into()).await,
+                None => pending().await,
+            }
+        };
+        let woken = tokio::select! {
+            // What the client has sent counts before its silence does.
+            biased;
+            message = self.socket.recv() => Woken::Message(message),
+            signal = signal => Woken::Signal(signal),
+            _ = self.pings.tick() => Woken::Ping,
+            Ok(()) = self.drain.changed() => Woken::Drain,
+            () = no_offer => Woken::NoOffer,
+        };
+        match woken {
+            Woken::Message(message) => self.receive(message, claims).await,
+            Woken::Signal(Some(message)) => self.forward(message).await,
+            Woken::Signal(None) => self.abandoned().await,
+            Woken::Ping => self.ping().await,
+            Woken::Drain => self.say_draining().await,
+            Woken::NoOffer => {
+                let refusal = Refusal::new(ErrorCode::BadRequest, "No offer came; connect when you have one.");
+                self.fail(&refusal, close_code::POLICY).await
+            }
+        }
+    }
+
+    async fn receive(&mut self, message: Option<Result<Message, axum::Error>>, claims: &Claims) -> Flow {
+        let message = match message {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return self.broken(&error).await,
+            None => return ControlFlow::Break(End::Lost),
+        };
+        self.heard = clock::now();
+        if !self.allowance.take(self.heard) {
+            let refusal = Refusal::new(ErrorCode::RateLimited, "Too many messages; connect again and send fewer.");
+            return self.fail(&refusal, close_code::RATE_LIMITED).await;
+        }
+        match message {
+            Message::Text(text) if text.len() > self.context.settings.limits.message_bytes => self.too_large().await,
+            Message::Text(text) => match proto::parse(&text) {
+                Ok(message) => self.act(message, claims).await,
+                Err(bad) if bad.fatal => self.fail(&bad.refusal, close_code::BAD_JSON).await,
+                Err(bad) => self.send(&bad.refusal.to_message(false)).await,
+            },
+            Message::Binary(_) => {
+                let refusal = Refusal::new(ErrorCode::BadRequest, "Messages are text; send JSON, not bytes.");
+                self.fail(&refusal, close_code::BINARY).await
+            }
+            Message::Ping(_) | Message::Pong(_) => ControlFlow::Continue(()),
+            Message::Close(_) => ControlFlow::Break(End::Lost),
+        }
+    }
+
+    async fn act(&mut self, message: ClientMessage, claims: &Claims) -> Flow {
+        match message {
+            ClientMessage::Offer { .. } if !claims.can_publish => {
+                let refusal =
+                    Refusal::new(ErrorCode::Forbidden, "The token lacks `can_publish`; ask for one that has it.");
+                self.fail(&refusal, close_code::FORBIDDEN).await
+            }
+            ClientMessage::Offer { sdp, .. } if sdp.len() > self.context.settings.limits.sdp_bytes => {
+                let most = self.context.settings.limits.sdp_bytes;
+                let message = format!("The session description may have {most} bytes.");
+                self.send(&Refusal::new(ErrorCode::TooLarge, message).to_message(false)).await
+            }
+            ClientMessage::Offer { sdp, options, session_id } => self.offer(sdp, options, session_id, claims).await,
+            ClientMessage::Candidate { candidate } => self.candidate(candidate).await,
+            ClientMessage::Configure { options } => self.configure(options, claims).await,
+            ClientMessage::Bye => self.bye().await,
+            // A second token, or one where none is needed, changes nothing.
+            ClientMessage::Auth { .. } => ControlFlow::Continue(()),
+        }
+    }
+
+    async fn offer(
+        &mut self,
+        sdp: String,
+        options: Option<OptionsPatch>,
+        session_id: Option<String>,
+        claims: &Claims,
+    ) -> Flow {
+        if let Some(session) = &self.session {
+            if session_id.is_some_and(|id| id != session.handle.id().as_str()) {
+                let message = "This socket serves another session; open a new socket for this one.";
+                return self.send(&Refusal::new(ErrorCode::Conflict, message).to_message(false)).await;
+            }
+            let handle = session.handle.clone();
+            return self.renegotiate(&handle, sdp, options).await;
+        }
+        let (signals, receiver) = mpsc::channel(SIGNAL_CAPACITY);
+        if let Some(id) = session_id {
+            // Another publisher's session is not theirs to know of.
+            let found = self.context.registry.get(&id).filter(|handle| claims.sub.as_deref() == handle.publisher());
+            let attached = match found {
+                Some(handle) => handle.attach(signals).await.ok().map(|()| handle),
+                None => None,
+            };
+            let Some(handle) = attached else {
+                let message = "There is no such session any more; send an offer without `session_id`.";
+                return self.send(&Refusal::new(ErrorCode::NotFound, message).to_message(false)).await;
+            };
+            self.session = Some(Session { handle: handle.clone(), signals: receiver });
+            return self.renegotiate(&handle, sdp, options).await;
+        }
+        let request = OpenRequest {
+            sdp,
+            options: options.unwrap_or_default(),
+            trickle: true,
+            signals: Some(signals),
+            publisher: claims.sub.as_deref().map(Into::into),
+        };
+        match open(&self.context.opener, request).await {
+            Ok((handle, answer)) => {
+                let session_id = handle.id().to_string();
+                self.session = Some(Session { handle: handle.clone(), signals: receiver });
+                self.send(&ServerMessage::Answer { sdp: answer.sdp, session_id, options: answer.options }).await?;
+                self.hand_on_early(&handle).await
+            }
+            Err(refusal) => match refusal.code {
+                ErrorCode::Draining => self.fail(&refusal, close_code::DRAINING).await,
+                ErrorCode::Capacity | ErrorCode::RateLimited => self.fail(&refusal, close_code::TRY_LATER).await,
+                ErrorCode::Internal => self.fail(&refusal, INTERNAL_ERROR).await,
+                _ => self.send(&refusal.to_message(false)).await,
+            },
+        }
+    }
+
+    async fn renegotiate(&mut self, handle: &Handle, sdp: String, options: Option<OptionsPatch>) -> Flow {
+        match handle.offer(sdp, options).await {
+            Ok(answer) => {
+                let session_id = handle.id().to_string();
+                self.send(&ServerMessage::Answer { sdp: answer.sdp, session_id, options: answer.options }).await?;
+                self.hand_on_early(handle).await
+            }
+            Err(refusal) => self.send(&refusal.to_message(false)).await,
+        }
+    }
+
+    async fn hand_on_early(&mut self, handle: &Handle) -> Flow {
+        for candidate in std::mem::take(&mut self.early) {
+            // A session that has ended says so itself.
+            handle.candidate(candidate).await.ok();
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn candidate(&mut self, candidate: Option<IceCandidate>) -> Flow {
+        let candidate = candidate.filter(|candidate| !candidate.candidate.is_empty());
+        if let Some(session) = &self.session {
+            session.handle.candidate(candidate).await.ok();
+            return ControlFlow::Continue(());
+        }
+        if self.early.len() < MAX_PENDING_CANDIDATES {
+            self.early.push(candidate);
+            return ControlFlow::Continue(());
+        }
+        let message = "Too many candidates came before their offer; send the offer first.";
+        self.send(&Refusal::new(ErrorCode::BadRequest, message).to_message(false)).await
+    }
+
+    async fn configure(&mut self, options: OptionsPatch, claims: &Claims) -> Flow {
+        let Some(session) = &self.session else {
+            let message = "There is no session to configure; send an offer first.";
+            return self.send(&Refusal::new(ErrorCode::Conflict, message).to_message(false)).await;
+        };
+        if !claims.can_configure {
+            let message = "The token lacks `can_configure`; ask for one that has it.";
+            return self.send(&Refusal::new(ErrorCode::Forbidden, message).to_message(false)).await;
+        }
+        match session.handle.configure(options).await {
+            Ok(options) => self.send(&ServerMessage::Configured { options }).await,
+            Err(refusal) => self.send(&refusal.to_message(false)).await,
+        }
+    }
+
+    async fn bye(&mut self) -> Flow {
+        if let Some(mut session) = self.session.take() {
+            session.handle.close(EndReason::Bye).await;
+            let last_words = async {
+                while let Some(message) = session.signals.recv().await {
+                    let last = matches!(message, ServerMessage::Closed { .. });
+                    self.send(&message).await?;
+                    if last {
+                        return ControlFlow::Break(End::Close(close_code::BYE, "bye".into()));
+                    }
+                }
+                ControlFlow::Continue(())
+            };
+            timeout(BYE_TIMEOUT, last_words).await.unwrap_or(ControlFlow::Continue(()))?;
+        }
+        self.send(&ServerMessage::Closed { reason: EndReason::Bye.as_str().into() }).await?;
+        ControlFlow::Break(End::Close(close_code::BYE, "bye".into()))
+    }
+
+    /// Hands the session's message to the client; after `closed` the socket has served.
+    async fn forward(&mut self, message: ServerMessage) -> Flow {
+        self.send(&message).await?;
+        let ServerMessage::Closed { reason } = message else { return ControlFlow::Continue(()) };
+        self.session = None;
+        let known = EndReason::ALL.iter().find(|known| known.as_str() == reason);
+        let code = known.map_or(close_code::BYE, |reason| reason.close_code());
+        ControlFlow::Break(End::Close(code, reason.into()))
+    }
+
+    /// The session let go of this socket without a word: another one took over, or its owner failed.
+    async fn abandoned(&mut self) -> Flow {
+        let Some(session) = self.session.take() else { return ControlFlow::Continue(()) };
+        if self.context.registry.get(session.handle.id().as_str()).is_some() {
+            return ControlFlow::Break(End::Close(close_code::POLICY, "another socket took the session over".into()));
+        }
+        let refusal = Refusal::new(ErrorCode::Internal, "The session failed; connect again.");
+        self.fail(&refusal, INTERNAL_ERROR).await
+    }
+
+    async fn ping(&mut self) -> Flow {
+        if clock::now().saturating_duration_since(self.heard) > 2 * self.context.settings.ping_interval {
+            return ControlFlow::Break(End::Lost);
+        }
+        self.transmit(Message::Ping(axum::body::Bytes::new())).await
+    }
+
+    /// A client with a session may use it up to the end of the drain; one without has nothing to wait for.
+    async fn say_draining(&mut self) -> Flow {
+        let Some(drain) = *self.drain.borrow_and_update() else { return ControlFlow::Continue(()) };
+        let reconnect_after_ms = u64::try_from(drain.reconnect_after.as_millis()).unwrap_or(u64::MAX);
+        self.send(&ServerMessage::Draining { reconnect_after_ms }).await?;
+        if self.session.is_some() {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(End::Close(close_code::DRAINING, "draining".into()))
+    }
+
+    async fn too_large<T>(&mut self) -> Flow<T> {
+        let most = self.context.settings.limits.message_bytes;
+        let refusal = Refusal::new(ErrorCode::TooLarge, format!("A message may have {most} bytes."));
+        self.fail(&refusal, close_code::TOO_LARGE).await
+    }
+
+    /// The WebSocket library gave up on what came. Its error type is not ours to name, so its text has to do.
+    async fn broken(&mut self, error: &axum::Error) -> Flow {
+        let text = error.to_string();
+        if text.starts_with("Space limit exceeded") {
+            self.too_large().await
+        } else if text.starts_with("UTF-8") {
+            ControlFlow::Break(End::Close(close_code::BAD_JSON, "text has to be UTF-8".into()))
+        } else {
+            ControlFlow::Break(End::Lost)
+        }
+    }
+
+    /// Says the error and closes the socket with `code`.
+    async fn fail<T>(&mut self, refusal: &Refusal, code: u16) -> Flow<T> {
+        self.send(&refusal.to_message(true)).await?;
+        ControlFlow::Break(End::Close(code, refusal.code.as_str().into()))
+    }
+
+    async fn send(&mut self, message: &ServerMessage) -> Flow {
+        match serde_json::to_string(message) {
+            Ok(text) => self.transmit(Message::text(text)).await,
+            Err(error) => {
+                tracing::error!(%error, "a signaling message could not be written");
+                ControlFlow::Break(End::Close(INTERNAL_ERROR, "internal".into()))
+            }
+        }
+    }
+
+    async fn transmit(&mut self, message: Message) -> Flow {
+        match timeout(self.context.settings.send_timeout, self.socket.send(message)).await {
+            Ok(Ok(())) => ControlFlow::Continue(()),
+            Ok(Err(_)) | Err(_) => ControlFlow::Break(End::Lost),
+        }
+    }
+
+    /// Lets go of the session, and closes the socket so that the client can read why.
+    async fn finish(mut self, end: End) {
+        if let Some(Session { handle, signals }) = self.session.take() {
+            drop(signals);
+            handle.detach().await;
+        }
+        let End::Close(code, reason) = end else { return };
+        let frame = CloseFrame { code, reason: reason.as_ref().into() };
+        if self.transmit(Message::Close(Some(frame))).await.is_continue() {
+            let answer = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+            timeout(CLOSE_TIMEOUT, answer).await.ok();
+        }
+    }
+}
+
+/// A token bucket: what a client may still send.
+struct Allowance {
+    left: f64,
+    per_second: f64,
+    most: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant, per_second: u32, burst: u32) -> Self {
+        let most = f64::from(burst.max(1));
+        Self { left: most, per_second: f64::from(per_second), most, at: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        self.at = now;
+        self.left = (self.left + earned).min(self.most);
+        if self.left < 1.0 {
+            return false;
+        }
+        self.left -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowance_is_a_burst_and_a_rate() {
+        let start = clock::now();
+        let mut allowance = Allowance::new(start, 10, 3);
+        let taken = |allowance: &mut Allowance, ms: u64| allowance.take(start + Duration::from_millis(ms));
+        assert_eq!([0, 0, 0, 0].map(|ms| taken(&mut allowance, ms)), [true, true, true, false]);
+        assert_eq!([99, 101, 102].map(|ms| taken(&mut allowance, ms)), [false, true, false]);
+        assert_eq!([60_000, 60_000, 60_000, 60_000].map(|ms| taken(&mut allowance, ms)), [true, true, true, false]);
+    }
+}

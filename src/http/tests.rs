@@ -1,0 +1,354 @@
+//! The whole router: over real sockets where a protocol is at stake, by direct calls elsewhere, with sessions that
+//! have no media.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
+use futures_util::{SinkExt, StreamExt};
+use jsonwebtoken::Algorithm;
+use saccade_signaling::{ErrorCode, Options, ServerMessage, SessionCounters, SessionView};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tower::ServiceExt;
+
+use super::auth::tests::{in_seconds, token};
+use super::*;
+use crate::session::options::{self, ModelFacts, Models};
+use crate::session::{Command, Drain, Permit, RESULTS_CAPACITY, SessionId};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct OneModel;
+
+impl Models for OneModel {
+    fn facts(&self, name: &str) -> Option<ModelFacts> {
+        (name == "ppe").then(|| ModelFacts {
+            name: name.into(),
+            classes: vec!["head".into(), "helmet".into()],
+            score_threshold: 0.25,
+            iou_threshold: 0.5,
+            max_detections: 100,
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec!["ppe".into()]
+    }
+}
+
+/// Opens sessions without media. What their owners see is told to `seen`; the SDP says how an opening goes.
+struct Fake {
+    registry: Arc<Registry>,
+    seen: mpsc::Sender<String>,
+    results: Mutex<Option<broadcast::Sender<Arc<str>>>>,
+    hold: Semaphore,
+}
+
+#[async_trait]
+impl Opener for Fake {
+    async fn open(&self, request: OpenRequest) -> Result<(Handle, Answer), Refusal> {
+        match request.sdp.as_str() {
+            "bad" => return Err(Refusal::new(ErrorCode::BadSdp, "The offer has no media.")),
+            "panic" => panic!("the opener broke"),
+            "hold" => self.hold.acquire().await.unwrap().forget(),
+            _ => {}
+        }
+        let permit = self.registry.admit()?;
+        let options = options::open(&OneModel, 200, &request.options)?;
+        let (results, id) = (broadcast::Sender::new(RESULTS_CAPACITY), SessionId::random());
+        *self.results.lock().unwrap() = Some(results.clone());
+        let (view_id, view_options) = (id.to_string(), options.clone());
+        let view = move || SessionView {
+            session_id: view_id.clone(),
+            state: "connected".into(),
+            codec: Some("H264".into()),
+            resolution: Some([640, 480]),
+            age_s: 1.0,
+            options: view_options.clone(),
+            counters: SessionCounters::default(),
+            stages: Vec::new(),
+        };
+        let (handle, commands) = Handle::new(id, results, view, request.publisher.clone());
+        let trickle = if request.trickle { "trickle" } else { "complete" };
+        self.seen.send(format!("open {} {trickle}", request.sdp)).await.ok();
+        let owner = Owner {
+            handle: handle.clone(),
+            commands,
+            signals: request.signals,
+            options: options.clone(),
+            registry: Arc::clone(&self.registry),
+            seen: self.seen.clone(),
+        };
+        tokio::spawn(owner.run(permit));
+        Ok((handle, Answer { sdp: format!("answer to {}", request.sdp), options }))
+    }
+}
+
+struct Owner {
+    handle: Handle,
+    commands: mpsc::Receiver<Command>,
+    signals: Option<mpsc::Sender<ServerMessage>>,
+    options: Options,
+    registry: Arc<Registry>,
+    seen: mpsc::Sender<String>,
+}
+
+impl Owner {
+    async fn run(mut self, permit: Permit) {
+        permit.register(self.handle.clone());
+        let mut drain = self.registry.draining();
+        let reason = loop {
+            let command = tokio::select! {
+                command = self.commands.recv() => command,
+                Ok(()) = drain.changed() => {
+                    self.tell("drain").await;
+                    continue;
+                },
+            };
+            match command {
+                None => break EndReason::Internal,
+                Some(Command::Offer { sdp, options, reply }) => {
+                    self.tell(&format!("offer {sdp}")).await;
+                    if sdp == "die" {
+                        break EndReason::Internal;
+                    }
+                    let next = options::apply(&OneModel, &self.options, &options.unwrap_or_default());
+                    let answer = next.map(|options| Answer { sdp: format!("answer to {sdp}"), options });
+                    reply.send(answer).ok();
+                }
+                Some(Command::Candidate(candidate)) => {
+                    let text = candidate.as_ref().map_or("end", |candidate| candidate.candidate.as_str());
+                    self.tell(&format!("candidate {text}")).await;
+                    self.signal(ServerMessage::Candidate { candidate });
+                }
+                Some(Command::Configure { patch, reply }) => {
+                    let next = options::apply(&OneModel, &self.options, &patch);
+                    if let Ok(options) = &next {
+                        self.options = options.clone();
+                    }
+                    reply.send(next).ok();
+                }
+                Some(Command::Attach { signals }) => {
+                    self.signals = Some(signals);
+                    self.tell("attach").await;
+                }
+                Some(Command::Detach) => {
+                    let stale = self.signals.as_ref().is_some_and(|signals| !signals.is_closed());
+                    self.tell(if stale { "detach ignored" } else { "detach" }).await;
+                }
+                Some(Command::Close { reason }) => {
+                    self.tell(&format!("close {reason}")).await;
+                    self.signal(ServerMessage::Closed { reason: reason.as_str().into() });
+                    break reason;
+                }
+            }
+        };
+        self.registry.remove(self.handle.id(), reason);
+    }
+
+    async fn tell(&self, text: &str) {
+        self.seen.send(text.to_owned()).await.ok();
+    }
+
+    fn signal(&self, message: ServerMessage) {
+        if let Some(signals) = &self.signals {
+            signals.try_send(message).ok();
+        }
+    }
+}
+
+/// A server, and what the owners of its sessions saw.
+struct Site {
+    router: Router,
+    registry: Arc<Registry>,
+    fake: Arc<Fake>,
+    seen: mpsc::Receiver<String>,
+}
+
+fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
+    let registry = Arc::new(Registry::new(max_sessions));
+    let (sender, seen) = mpsc::channel(256);
+    let fake = Arc::new(Fake {
+        registry: Arc::clone(&registry),
+        seen: sender,
+        results: Mutex::default(),
+        hold: Semaphore::new(0),
+    });
+    let models: ListModels = Arc::new(|| vec![model("other", false), model("ppe", true)]);
+    let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
+    let router = router(settings, Arc::clone(&registry), opener, models).unwrap();
+    Site { router, registry, fake, seen }
+}
+
+fn plain() -> Site {
+    site(Settings::default(), None)
+}
+
+fn with_auth() -> Settings {
+    Settings { auth: Some(auth::tests::settings()), ..Settings::default() }
+}
+
+fn bearer(claims: &Value) -> String {
+    let mut claims = claims.clone();
+    claims["exp"] = in_seconds(60).into();
+    token(Algorithm::HS256, auth::tests::SECRET, &claims)
+}
+
+fn model(name: &str, default: bool) -> ModelView {
+    ModelView {
+        name: name.into(),
+        version: "1".into(),
+        task: "detect".into(),
+        licence: "MIT".into(),
+        input: [320, 320],
+        classes: vec!["head".into()],
+        score_threshold: 0.25,
+        backend: "cpu".into(),
+        precision: "fp32".into(),
+        default,
+    }
+}
+
+impl Site {
+    async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = self.router.clone();
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        address
+    }
+
+    async fn saw(&mut self, expected: &str) {
+        let seen = timeout(PATIENCE, self.seen.recv()).await.expect(expected);
+        assert_eq!(seen.as_deref(), Some(expected));
+    }
+
+    async fn request(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.request(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    async fn post_offer(&self, body: impl Into<Body>) -> Response {
+        let request = Request::post("/v1/offer").header("content-type", "application/json; charset=utf-8");
+        self.request(request.body(body.into()).unwrap()).await
+    }
+
+    /// Opens a session by `POST` and gives its id.
+    async fn open(&self) -> String {
+        let response = self.post_offer(json!({"sdp": "v=0", "type": "offer"}).to_string()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        body(response).await["session_id"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn body(response: Response) -> Value {
+    let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+/// Checks that a response is a problem with this status and code, and gives its detail.
+#[track_caller]
+fn is_problem(status: u16, code: ErrorCode, head: &(StatusCode, HeaderMap), body: &Value) -> String {
+    assert_eq!(head.0.as_u16(), status, "{body}");
+    assert_eq!(head.1["content-type"], "application/problem+json");
+    assert_eq!((&body["code"], &body["status"]), (&json!(code), &json!(status)));
+    assert!(!body["title"].as_str().unwrap().is_empty());
+    body["detail"].as_str().unwrap().to_owned()
+}
+
+async fn problem(response: Response, status: u16, code: ErrorCode) -> String {
+    let head = (response.status(), response.headers().clone());
+    is_problem(status, code, &head, &body(response).await)
+}
+
+/// A signaling client.
+struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    async fn try_connect(address: SocketAddr, headers: &[(&'static str, &str)]) -> Result<Self, tungstenite::Error> {
+        let mut request = format!("ws://{address}/v1/signal").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        tokio_tungstenite::connect_async(request).await.map(|(socket, _)| Self(socket))
+    }
+
+    async fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address, &[("sec-websocket-protocol", "saccade.v1")]).await.unwrap()
+    }
+
+    /// A client that was welcomed.
+    async fn welcomed(address: SocketAddr) -> Self {
+        let mut socket = Self::connect(address).await;
+        assert_eq!(socket.read().await["type"], "welcome");
+        socket
+    }
+
+    async fn send(&mut self, message: Value) {
+        self.0.send(Message::text(message.to_string())).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Message {
+        loop {
+            match timeout(PATIENCE, self.0.next()).await.expect("a message").expect("an open socket").unwrap() {
+                Message::Ping(_) | Message::Pong(_) => {}
+                message => return message,
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Value {
+        let message = self.next().await;
+        serde_json::from_str(message.to_text().unwrap()).unwrap_or_else(|_| panic!("{message:?}"))
+    }
+
+    async fn ask(&mut self, message: Value) -> Value {
+        self.send(message).await;
+        self.read().await
+    }
+
+    async fn is_error(&mut self, code: ErrorCode, fatal: bool) -> Value {
+        let error = self.read().await;
+        let expected = (&json!("error"), &json!(code), &json!(fatal));
+        assert_eq!((&error["type"], &error["code"], &error["fatal"]), expected, "{error}");
+        assert!(error["message"].as_str().unwrap().ends_with('.'));
+        error
+    }
+
+    async fn is_closed(&mut self, code: u16) {
+        match self.next().await {
+            Message::Close(Some(frame)) => assert_eq!(u16::from(frame.code), code, "{}", frame.reason),
+            message => panic!("expected a close, got {message:?}"),
+        }
+    }
+
+    /// Makes an offer; gives the session's id.
+    async fn offer(&mut self, sdp: &str) -> String {
+        let answer = self.ask(json!({"type": "offer", "sdp": sdp})).await;
+        assert_eq!(
+            (&answer["type"], &answer["sdp"]),
+            (&json!("answer"), &json!(format!("answer to {sdp}"))),
+            "{answer}"
+        );
+        answer["session_id"].as_str().unwrap().to_owned()
+    }
+}
+
+fn candidate(number: usize) -> Value {
+    json!({"type": "candidate", "candidate": {"candidate": format!("candidate:{number}"), "sdpMid": "0", "sdpMLineIndex": 0}})
+}
+
+mod api;
+mod signaling;

@@ -1,0 +1,319 @@
+//! Wires the stages of one session together, and runs it.
+//!
+//! An offer enters by [`Sessions`]; what leaves goes over the session's own peer and socket. Each session has one
+//! owner task on Tokio, which holds the peer, the state machine, the reorder buffer and the packetizer, and three
+//! places on OS threads: one lane for decoding, one for drawing and encoding, and a slot at its model. This is the one
+//! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
+
+mod owner;
+mod stages;
+mod stats;
+mod workers;
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use saccade_signaling::{ErrorCode, Options};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tracing::Instrument;
+
+pub use self::workers::{Lane, Step, Workers};
+
+use self::owner::{Inputs, Link, Metrics, Owner, Shown};
+use self::stages::{Applied, Stages};
+use self::stats::Stats;
+use crate::egress::packetize::Packetizer;
+use crate::encode::{RateControl, rate};
+use crate::infer;
+use crate::ingest::{self, Ingest};
+use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Transport};
+use crate::session::machine::{Machine, Timeouts};
+use crate::session::options::{self, ModelFacts};
+use crate::session::{
+    Answer, EndReason, Handle, OpenRequest, Opener, Permit, RESULTS_CAPACITY, Refusal, Registry, SessionId,
+};
+use crate::{clock, decode};
+
+/// Outputs of the stages that wait for the owner at most: a second of results and frames at 30 a second.
+const OUTPUT_QUEUE: usize = 64;
+/// Longest wait for the server's own candidates, where the answer has to hold them all.
+/// Bits a second assumed of a path before anything is measured.
+const START_BITRATE: u32 = 1_500_000;
+const GATHERING_LIMIT: Duration = Duration::from_secs(5);
+
+/// How sessions are run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Deadlines of each phase.
+    pub timeouts: Timeouts,
+    /// Model of sessions that name none.
+    pub default_model: String,
+    /// Latency budget of sessions that state none, in milliseconds.
+    pub budget_ms: u32,
+    /// Largest frame taken.
+    pub limits: decode::Limits,
+    /// Frames a second that are processed at most.
+    pub max_fps: f64,
+    /// Addresses that media listens on.
+    pub listen: Vec<IpAddr>,
+    /// Addresses that candidates name instead.
+    pub advertise: Vec<IpAddr>,
+    /// Whether to be an ICE-lite agent.
+    pub ice_lite: bool,
+    /// Bytes that may wait on one data channel.
+    pub channel_buffer: usize,
+    /// Bits a second of returned video at most.
+    pub max_bitrate: u32,
+}
+
+/// What every session needs.
+struct Deps {
+    transport: Arc<dyn Transport>,
+    workers: Arc<Workers>,
+    engine: Arc<infer::Engine>,
+    registry: Arc<Registry>,
+    settings: Settings,
+}
+
+/// Opens sessions and runs them.
+pub struct Sessions(Arc<Deps>);
+
+impl Sessions {
+    /// Sessions on this transport, these codec threads and these models.
+    #[must_use]
+    pub fn new(
+        transport: Arc<dyn Transport>,
+        workers: Arc<Workers>,
+        engine: Arc<infer::Engine>,
+        registry: Arc<Registry>,
+        settings: Settings,
+    ) -> Self {
+        Self(Arc::new(Deps { transport, workers, engine, registry, settings }))
+    }
+}
+
+#[async_trait]
+impl Opener for Sessions {
+    async fn open(&self, request: OpenRequest) -> Result<(Handle, Answer), Refusal> {
+        let permit = self.0.registry.admit()?;
+        let deps = Arc::clone(&self.0);
+        let (reply, opened) = oneshot::channel();
+        // A task of its own: a client that goes away while its offer is answered must not cancel the work half-way,
+        // since the transport's peer has to be closed.
+        tokio::spawn(run(deps, permit, request, reply));
+        opened.await.unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, "The server failed; connect again.")))
+    }
+}
+
+type Reply = oneshot::Sender<Result<(Handle, Answer), Refusal>>;
+
+/// Opens a session, runs it to its end and clears up after it, however it ends.
+async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply) {
+    let prepared = async {
+        let models = Models(&deps);
+        let applied = models.apply(options::open(&models, deps.settings.budget_ms, &request.options)?)?;
+        let accepted = deps.transport.accept(&request.sdp, deps.peer_config()).await.map_err(refusal)?;
+        Ok((applied, accepted))
+    };
+    let (applied, accepted) = match prepared.await {
+        Ok(prepared) => prepared,
+        Err(refusal) => {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(refusal));
+            return;
+        }
+    };
+    let peer = Arc::clone(&accepted.peer);
+    serve(&deps, permit, request, applied, accepted, reply).await;
+    peer.close().await;
+}
+
+async fn serve(
+    deps: &Arc<Deps>,
+    permit: Permit,
+    request: OpenRequest,
+    applied: Applied,
+    accepted: Accepted,
+    reply: Reply,
+) {
+    let id = SessionId::random();
+    let started = clock::now();
+    let stats = Arc::new(Stats::default());
+    let options = applied.options.clone();
+    let (output_tx, outputs) = mpsc::channel(OUTPUT_QUEUE);
+    let listeners = broadcast::Sender::new(RESULTS_CAPACITY);
+    let bounds = rate::Config { max_bps: deps.settings.max_bitrate, ..rate::Config::default() };
+    let rate = RateControl::new(bounds, 640, 480, owner::NOMINAL_FPS);
+    let config = stages::Config {
+        session_id: id.as_str().to_owned(),
+        codec: accepted.answer.codec,
+        returns_video: accepted.answer.returns_video,
+        limits: deps.settings.limits,
+        max_fps: deps.settings.max_fps,
+        bitrate: rate.bitrate(),
+        outputs: output_tx,
+        listeners: listeners.clone(),
+        stats: Arc::clone(&stats),
+    };
+    let stages = match Stages::start(&deps.workers, config, applied) {
+        Ok(stages) => Arc::new(stages),
+        Err(error) => {
+            tracing::error!(%error, "a session's stages did not start");
+            let _ = reply.send(Err(Refusal::new(ErrorCode::Internal, "The server cannot decode this codec.")));
+            return;
+        }
+    };
+    let shown = Arc::new(Shown {
+        id: id.clone(),
+        started,
+        codec: accepted.answer.codec.name(),
+        options: ArcSwap::from_pointee(options.clone()),
+        state: Mutex::new("connecting"),
+        stats,
+    });
+    let view = Arc::clone(&shown);
+    let (handle, commands) = Handle::new(id.clone(), listeners, move || view.view(), request.publisher);
+    let sdp = if request.trickle {
+        Ok(accepted.answer.sdp)
+    } else {
+        complete_answer(accepted.peer.as_ref()).await
+    };
+    let sdp = match sdp {
+        Ok(sdp) => sdp,
+        Err(refusal) => {
+            let _ = reply.send(Err(refusal));
+            stages.close();
+            return;
+        }
+    };
+    let mut machine = Machine::new(started, deps.settings.timeouts);
+    machine.handle_offer(clock::now());
+    let owner = Owner {
+        deps: Arc::clone(deps),
+        shown,
+        peer: accepted.peer,
+        stages: Arc::clone(&stages),
+        machine,
+        ingest: Ingest::new(accepted.answer.codec, ingest::Config::default()),
+        packetizer: Packetizer::new(accepted.answer.codec, owner::PACKET_PAYLOAD),
+        rate,
+        signals: request.signals,
+        data_channels: accepted.answer.data_channels,
+        link: Link::new(started),
+        metrics: Metrics::new(),
+    };
+    let inputs = Inputs {
+        commands,
+        events: accepted.events,
+        packets: accepted.packets,
+        outputs,
+        drain: deps.registry.draining(),
+    };
+    permit.register(handle.clone());
+    let span = tracing::info_span!("session", session_id = %id);
+    let reason = if reply.send(Ok((handle, Answer { sdp, options }))).is_ok() {
+        tracing::info!(parent: &span, codec = %accepted.answer.codec, "session opened");
+        // A task of its own, so that a panic in it ends this session only and still reaches what follows.
+        match tokio::spawn(owner.run(inputs).instrument(span.clone())).await {
+            Ok(reason) => reason,
+            Err(error) => {
+                tracing::error!(parent: &span, %error, "a session's owner panicked");
+                EndReason::Internal
+            }
+        }
+    } else {
+        EndReason::PeerClosed
+    };
+    stages.close();
+    deps.registry.remove(&id, reason);
+    tracing::info!(parent: &span, reason = %reason, "session ended");
+}
+
+async fn complete_answer(peer: &dyn Peer) -> Result<String, Refusal> {
+    match tokio::time::timeout(GATHERING_LIMIT, peer.complete_answer()).await {
+        Ok(answer) => answer.map_err(refusal),
+        Err(_) => Err(Refusal::new(ErrorCode::Internal, "The server found no address to offer; try again.")),
+    }
+}
+
+impl Deps {
+    fn peer_config(&self) -> PeerConfig {
+        PeerConfig {
+            listen: self.settings.listen.clone(),
+            advertise: self.settings.advertise.clone(),
+            ice_lite: self.settings.ice_lite,
+            channel_buffer: self.settings.channel_buffer,
+            start_bandwidth: START_BITRATE.min(self.settings.max_bitrate),
+            max_bandwidth: self.settings.max_bitrate,
+        }
+    }
+}
+
+/// What session options need to know of the models.
+struct Models<'a>(&'a Deps);
+
+impl Models<'_> {
+    /// Options as the stages use them.
+    fn apply(&self, options: Options) -> Result<Applied, Refusal> {
+        let model = self.0.engine.get(&options.model).ok_or_else(|| {
+            Refusal::new(ErrorCode::UnknownModel, format!("There is no model {}; see GET /v1/models.", options.model))
+        })?;
+        let wanted = |names: &Vec<String>| names.iter().filter_map(|name| model.class(name)).map(|class| class.id).collect();
+        let params = Arc::new(infer::Params {
+            score_threshold: options.score_threshold,
+            iou_threshold: options.iou_threshold,
+            max_detections: options.max_detections as usize,
+            classes: options.classes.as_ref().map(wanted),
+        });
+        let model_id = model.id();
+        Ok(Applied { options, params, model, model_id })
+    }
+}
+
+impl options::Models for Models<'_> {
+    fn facts(&self, name: &str) -> Option<ModelFacts> {
+        let model = self.0.engine.get(name)?;
+        let defaults = model.default_params();
+        Some(ModelFacts {
+            name: name.to_owned(),
+            classes: model.classes().iter().map(|class| class.name.to_string()).collect(),
+            score_threshold: defaults.score_threshold,
+            iou_threshold: defaults.iou_threshold,
+            max_detections: u32::try_from(defaults.max_detections).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        let default = self.0.settings.default_model.clone();
+        let others = self.0.engine.models().into_iter().map(|model| model.manifest().name.clone());
+        let mut names = vec![default];
+        for name in others {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// What the client is told when the transport refuses.
+fn refusal(error: rtc::Error) -> Refusal {
+    let code = match &error {
+        rtc::Error::Rejected(Rejected::BadSdp) => ErrorCode::BadSdp,
+        rtc::Error::Rejected(Rejected::NoVideo) => ErrorCode::NoVideo,
+        rtc::Error::Rejected(Rejected::NoCommonCodec) => ErrorCode::NoCommonCodec,
+        _ => {
+            tracing::error!(%error, "the transport failed");
+            return Refusal::new(ErrorCode::Internal, "The server failed to answer the offer; try again.");
+        }
+    };
+    let mut message = error.to_string();
+    if let Some(first) = message.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    message.push('.');
+    Refusal::new(code, message)
+}

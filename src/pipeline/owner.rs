@@ -1,0 +1,465 @@
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use metrics::{Counter, Histogram, counter, histogram};
+use saccade_signaling as wire;
+use saccade_signaling::{ClientMessage, ErrorCode, Options, OptionsPatch, ServerMessage, SessionView};
+use tokio::sync::{mpsc, watch};
+
+use super::stages::{Output, Stages};
+use super::stats::Stats;
+use super::{Deps, Models, refusal};
+use crate::clock;
+use crate::egress::packetize::{Packetizer, Payload};
+use crate::encode::RateControl;
+use crate::ingest::{self, Ingest};
+use crate::media::{EncodedFrame, RtpPacket};
+use crate::rtc::{Answer as PeerAnswer, Candidate, Channel, Error as RtcError, Event, OutgoingPacket, Peer};
+use crate::session::machine::{self, Machine, SignalingEvent, TransportEvent};
+use crate::session::{Answer, Command, Drain, EndReason, Refusal, SessionId};
+
+/// RTP payload bytes of a packet: fits a path MTU of 1,280 with SRTP, header extensions, UDP and IPv6.
+pub(super) const PACKET_PAYLOAD: usize = 1188;
+/// Packets taken from the transport in one go.
+const PACKET_BURST: usize = 64;
+/// Frames a second that the bitrate of returned video is planned for.
+pub(super) const NOMINAL_FPS: f64 = 30.0;
+/// How often bandwidth is looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// How long the client has to open the results channel before the server does.
+const RESULTS_CHANNEL_WAIT: Duration = Duration::from_secs(1);
+/// Longest time that the packets of one frame may take into the transport.
+const SEND_LIMIT: Duration = Duration::from_secs(1);
+/// Keyframes that the receiver asks for within this time are one.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
+
+/// What the API shows of a session, kept current by its owner.
+pub(super) struct Shown {
+    /// Id of the session.
+    pub(super) id: SessionId,
+    /// When the offer came.
+    pub(super) started: Instant,
+    /// Codec of the video.
+    pub(super) codec: &'static str,
+    /// Options in force.
+    pub(super) options: ArcSwap<Options>,
+    /// `connecting`, `connected` or `closing`.
+    pub(super) state: Mutex<&'static str>,
+    /// Counters and times.
+    pub(super) stats: Arc<Stats>,
+}
+
+impl Shown {
+    /// A snapshot for the API.
+    pub(super) fn view(&self) -> SessionView {
+        SessionView {
+            session_id: self.id.as_str().to_owned(),
+            state: (*self.state.lock().unwrap_or_else(PoisonError::into_inner)).to_owned(),
+            codec: Some(self.codec.to_owned()),
+            resolution: self.stats.resolution(),
+            age_s: clock::now().duration_since(self.started).as_secs_f64(),
+            options: Options::clone(&self.options.load()),
+            counters: self.stats.counters(),
+            stages: self.stats.stages(),
+        }
+    }
+}
+
+/// The one task that owns a session: its peer, its state machine, its packets.
+pub(super) struct Owner {
+    pub(super) deps: Arc<Deps>,
+    pub(super) shown: Arc<Shown>,
+    pub(super) peer: Arc<dyn Peer>,
+    pub(super) stages: Arc<Stages>,
+    pub(super) machine: Machine,
+    pub(super) ingest: Ingest,
+    pub(super) packetizer: Packetizer,
+    pub(super) rate: RateControl,
+    pub(super) signals: Option<mpsc::Sender<ServerMessage>>,
+    pub(super) data_channels: bool,
+    pub(super) link: Link,
+    pub(super) metrics: Metrics,
+}
+
+/// The queues that end at the owner.
+pub(super) struct Inputs {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) events: mpsc::Receiver<Event>,
+    pub(super) packets: mpsc::Receiver<RtpPacket>,
+    pub(super) outputs: mpsc::Receiver<Output>,
+    pub(super) drain: watch::Receiver<Option<Drain>>,
+}
+
+/// What the owner remembers of the way out.
+pub(super) struct Link {
+    sequence: u16,
+    next_tick: Instant,
+    connected_at: Option<Instant>,
+    results_open: bool,
+    events_open: bool,
+    last_keyframe_request: Option<Instant>,
+    candidates_ended: bool,
+}
+
+impl Link {
+    /// Starts at a random sequence number (RFC 3550 section 5.1).
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            sequence: u16::from_le_bytes([SessionId::random().as_str().as_bytes()[0], 0x10]),
+            next_tick: now + TICK,
+            connected_at: None,
+            results_open: false,
+            events_open: false,
+            last_keyframe_request: None,
+            candidates_ended: false,
+        }
+    }
+}
+
+impl Owner {
+    /// Runs the session to its end and says why it ended. The caller closes the peer and the stages.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> EndReason {
+        let mut burst = Vec::with_capacity(PACKET_BURST);
+        if let Some(drain) = *inputs.drain.borrow_and_update() {
+            self.machine.handle_drain(drain.deadline);
+        }
+        loop {
+            let deadline = [self.machine.poll_timeout(), self.ingest.poll_timeout(), Some(self.link.next_tick)];
+            let deadline = deadline.into_iter().flatten().min().unwrap_or(self.link.next_tick);
+            tokio::select! {
+                command = inputs.commands.recv() => match command {
+                    Some(command) => self.handle_command(command).await,
+                    None => self.machine.close(clock::now(), EndReason::Internal),
+                },
+                Some(event) = inputs.events.recv() => self.handle_event(event).await,
+                received = inputs.packets.recv_many(&mut burst, PACKET_BURST), if !inputs.packets.is_closed() => {
+                    if received > 0 {
+                        self.handle_packets(&mut burst);
+                    }
+                }
+                Some(output) = inputs.outputs.recv() => self.handle_output(output).await,
+                Ok(()) = inputs.drain.changed() => {
+                    if let Some(drain) = *inputs.drain.borrow_and_update() {
+                        self.machine.handle_drain(drain.deadline);
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.into()) => self.handle_timeout(clock::now()).await,
+            }
+            self.pump_ingest().await;
+            if let Some(reason) = self.pump_machine() {
+                return reason;
+            }
+        }
+    }
+
+    async fn handle_command(&mut self, command: Command) {
+        let now = clock::now();
+        match command {
+            Command::Offer { sdp, options, reply } => {
+                let _ = reply.send(self.renegotiate(now, &sdp, options).await);
+            }
+            Command::Candidate(candidate) => {
+                let candidate = candidate.map(from_wire);
+                if let Err(error) = self.peer.add_candidate(candidate).await {
+                    tracing::debug!(%error, "a remote candidate was not taken");
+                    self.signal(ServerMessage::Error {
+                        code: ErrorCode::BadRequest,
+                        message: "The candidate cannot be parsed; send RTCIceCandidate.toJSON() as it is.".to_owned(),
+                        fatal: false,
+                        retry_after_ms: None,
+                    });
+                }
+            }
+            Command::Configure { patch, reply } => {
+                let _ = reply.send(self.configure(&patch));
+            }
+            Command::Attach { signals } => {
+                self.signals = Some(signals);
+                self.machine.handle_signaling(now, SignalingEvent::Attached);
+            }
+            Command::Detach => {
+                if self.signals.as_ref().is_none_or(mpsc::Sender::is_closed) {
+                    self.signals = None;
+                    self.machine.handle_signaling(now, SignalingEvent::Lost);
+                }
+            }
+            Command::Close { reason } => self.machine.close(now, reason),
+        }
+    }
+
+    async fn renegotiate(
+        &mut self,
+        now: Instant,
+        sdp: &str,
+        options: Option<OptionsPatch>,
+    ) -> Result<Answer, Refusal> {
+        self.machine.handle_offer(now);
+        if let Some(patch) = options {
+            self.configure(&patch)?;
+        }
+        self.link.candidates_ended = false;
+        let PeerAnswer { sdp, .. } = self.peer.renegotiate(sdp).await.map_err(refusal)?;
+        Ok(Answer { sdp, options: Options::clone(&self.shown.options.load()) })
+    }
+
+    fn configure(&mut self, patch: &OptionsPatch) -> Result<Options, Refusal> {
+        let models = Models(&self.deps);
+        let options = crate::session::options::apply(&models, &self.shown.options.load(), patch)?;
+        self.stages.apply(models.apply(options.clone())?);
+        self.shown.options.store(Arc::new(options.clone()));
+        Ok(options)
+    }
+
+    async fn handle_event(&mut self, event: Event) {
+        let now = clock::now();
+        match event {
+            Event::Candidate(candidate) => self.send_candidate(candidate),
+            Event::IceConnected => self.machine.handle_transport(now, TransportEvent::IceConnected),
+            Event::Connected => {
+                self.link.connected_at.get_or_insert(now);
+                self.machine.handle_transport(now, TransportEvent::Connected);
+            }
+            Event::Disconnected => self.machine.handle_transport(now, TransportEvent::Disconnected),
+            Event::Failed => self.machine.handle_transport(now, TransportEvent::Failed),
+            Event::Closed => self.machine.handle_transport(now, TransportEvent::Closed),
+            Event::KeyframeRequested => {
+                Stats::count(&self.shown.stats.keyframe_requests_in);
+                let recent = self.link.last_keyframe_request.is_some_and(|last| now < last + KEYFRAME_INTERVAL);
+                if !recent {
+                    self.link.last_keyframe_request = Some(now);
+                    self.stages.force_keyframe();
+                }
+            }
+            Event::ChannelOpen(Channel::Results) => self.link.results_open = true,
+            Event::ChannelOpen(Channel::Events) => self.link.events_open = true,
+            Event::ChannelOpen(Channel::Control) => {}
+            Event::Message { channel: Channel::Control, text } => self.handle_control(&text).await,
+            Event::Message { .. } | Event::TrackEnded => {}
+        }
+    }
+
+    async fn handle_control(&mut self, text: &str) {
+        let reply = match crate::session::proto::parse(text) {
+            Ok(ClientMessage::Configure { options }) => match self.configure(&options) {
+                Ok(options) => ServerMessage::Configured { options },
+                Err(refusal) => refusal.to_message(false),
+            },
+            Ok(_) => Refusal::new(ErrorCode::BadRequest, "The control channel takes only `configure`; send the rest on the socket.")
+                .to_message(false),
+            Err(bad) => bad.refusal.to_message(false),
+        };
+        if let Ok(json) = serde_json::to_string(&reply)
+            && let Err(error) = self.peer.send_text(Channel::Control, &json).await
+        {
+            tracing::debug!(%error, "a reply on the control channel was lost");
+        }
+    }
+
+    fn send_candidate(&mut self, candidate: Option<Candidate>) {
+        if std::mem::replace(&mut self.link.candidates_ended, candidate.is_none()) {
+            return;
+        }
+        self.signal(ServerMessage::Candidate { candidate: candidate.map(to_wire) });
+    }
+
+    /// Sends to the socket, if there is one; a socket that does not read ends the session.
+    fn signal(&mut self, message: ServerMessage) {
+        let Some(signals) = &self.signals else { return };
+        match signals.try_send(message) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.signals = None;
+                self.machine.handle_signaling(clock::now(), SignalingEvent::Full);
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => self.signals = None,
+        }
+    }
+
+    fn handle_packets(&mut self, burst: &mut Vec<RtpPacket>) {
+        let now = clock::now();
+        self.machine.handle_transport(now, TransportEvent::PacketReceived);
+        self.shown.stats.packets_in.fetch_add(burst.len() as u64, Ordering::Relaxed);
+        for packet in burst.drain(..) {
+            self.ingest.handle_packet(now, packet);
+        }
+    }
+
+    async fn pump_ingest(&mut self) {
+        while let Some(output) = self.ingest.poll_output() {
+            match output {
+                ingest::Output::AccessUnit(unit) => {
+                    Stats::count(&self.shown.stats.access_units);
+                    self.metrics.assembled.increment(1);
+                    self.metrics.reorder.record(unit.reorder_wait);
+                    if self.stages.push(unit).is_err() {
+                        // Never drop one compressed picture and go on: start again at a keyframe.
+                        let dropped = self.stages.skip_waiting() as u64 + 1;
+                        self.metrics.decoder_behind.increment(dropped);
+                        self.ingest.request_keyframe(clock::now());
+                    }
+                }
+                ingest::Output::RequestKeyframe => {
+                    Stats::count(&self.shown.stats.keyframe_requests_out);
+                    if let Err(error) = self.peer.request_keyframe().await {
+                        tracing::debug!(%error, "a keyframe request was not sent");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn handle_output(&mut self, output: Output) {
+        let now = clock::now();
+        match output {
+            Output::Decoded { resized } => {
+                self.machine.handle_transport(now, TransportEvent::FrameDecoded);
+                if let Some([width, height]) = resized {
+                    if let Some(bitrate) = self.rate.handle_format(width, height, NOMINAL_FPS) {
+                        self.stages.set_bitrate(bitrate);
+                    }
+                    self.send_event(&wire::Event::ResolutionChanged { width, height }).await;
+                }
+            }
+            Output::NeedKeyframe => self.ingest.handle_decode_error(now),
+            Output::Result(json) => self.send_result(&json).await,
+            Output::Encoded(unit) => self.send_frame(unit).await,
+            Output::Failed(reason) => self.machine.close(now, reason),
+        }
+    }
+
+    async fn send_result(&mut self, json: &str) {
+        if !self.link.results_open {
+            return;
+        }
+        match self.peer.send_text(Channel::Results, json).await {
+            Ok(()) => self.metrics.results_sent.increment(1),
+            Err(RtcError::ChannelFull) => self.metrics.results_full.increment(1),
+            Err(error) => {
+                tracing::debug!(%error, "the results channel is gone");
+                self.link.results_open = false;
+            }
+        }
+    }
+
+    async fn send_event(&mut self, event: &wire::Event) {
+        if self.link.events_open
+            && let Ok(json) = serde_json::to_string(event)
+            && let Err(error) = self.peer.send_text(Channel::Events, &json).await
+        {
+            tracing::debug!(%error, "an event was lost");
+        }
+    }
+
+    async fn send_frame(&mut self, unit: EncodedFrame) {
+        let packets = self.packetizer.packetize(&unit.data, unit.keyframe);
+        let sending = async {
+            for (index, Payload { data, marker }) in packets.into_iter().enumerate() {
+                let packet = OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, payload: data };
+                self.link.sequence = self.link.sequence.wrapping_add(1);
+                self.peer.send_packet(packet).await?;
+                if index == 0 {
+                    self.metrics.video_latency.record(clock::now().duration_since(unit.arrival));
+                }
+            }
+            Ok::<_, RtcError>(())
+        };
+        match tokio::time::timeout(SEND_LIMIT, sending).await {
+            Ok(Ok(())) => {
+                Stats::count(&self.shown.stats.returned);
+                self.metrics.returned.increment(1);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a frame was not sent");
+                self.metrics.unsent.increment(1);
+            }
+            Err(_) => {
+                self.metrics.unsent.increment(1);
+                self.stages.force_keyframe();
+            }
+        }
+    }
+
+    async fn handle_timeout(&mut self, now: Instant) {
+        self.machine.handle_timeout(now);
+        self.ingest.handle_timeout(now);
+        if now < self.link.next_tick {
+            return;
+        }
+        self.link.next_tick = now + TICK;
+        if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
+            self.stages.set_bitrate(bitrate);
+        }
+        let waited = self.link.connected_at.is_some_and(|at| now >= at + RESULTS_CHANNEL_WAIT);
+        if waited && self.data_channels && !self.link.results_open {
+            self.data_channels = false;
+            if let Err(error) = self.peer.open_channel(Channel::Results).await {
+                tracing::debug!(%error, "the results channel was not opened");
+            }
+        }
+    }
+
+    fn pump_machine(&mut self) -> Option<EndReason> {
+        let mut end = None;
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                machine::Output::Send(message) => self.signal(message),
+                machine::Output::Close { reason } => end = Some(reason),
+                machine::Output::Abandon => {}
+            }
+        }
+        *self.shown.state.lock().unwrap_or_else(PoisonError::into_inner) = self.machine.phase().state();
+        end
+    }
+}
+
+/// Metric handles of a session's owner.
+pub(super) struct Metrics {
+    assembled: Counter,
+    returned: Counter,
+    results_sent: Counter,
+    decoder_behind: Counter,
+    results_full: Counter,
+    unsent: Counter,
+    reorder: Histogram,
+    video_latency: Histogram,
+}
+
+impl Metrics {
+    /// Registers the handles.
+    pub(super) fn new() -> Self {
+        let done = |stage: &'static str| counter!("saccade_frames_total", "stage" => stage, "outcome" => "done");
+        let dropped = |stage: &'static str, reason: &'static str| {
+            counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason)
+        };
+        Self {
+            assembled: done("ingest"),
+            returned: done("egress"),
+            results_sent: done("results"),
+            decoder_behind: dropped("decode", "queue_full"),
+            results_full: dropped("results", "channel_full"),
+            unsent: dropped("egress", "send_failed"),
+            reorder: histogram!("saccade_stage_duration_seconds", "stage" => "reorder"),
+            video_latency: histogram!("saccade_frame_latency_seconds", "path" => "video"),
+        }
+    }
+}
+
+fn from_wire(candidate: wire::IceCandidate) -> Candidate {
+    Candidate {
+        candidate: candidate.candidate,
+        sdp_mid: candidate.sdp_mid,
+        sdp_m_line_index: candidate.sdp_m_line_index,
+        username_fragment: candidate.username_fragment,
+    }
+}
+
+fn to_wire(candidate: Candidate) -> wire::IceCandidate {
+    wire::IceCandidate {
+        candidate: candidate.candidate,
+        sdp_mid: candidate.sdp_mid,
+        sdp_m_line_index: candidate.sdp_m_line_index,
+        username_fragment: candidate.username_fragment,
+    }
+}

@@ -1,0 +1,154 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use saccade_signaling::{Dropped, SessionCounters, StageTiming, Timing};
+
+/// Frames over which stage times are summed up.
+const WINDOW: usize = 256;
+/// Stages in the order of [`Timing`].
+const STAGES: [&str; 9] =
+    ["reorder", "decode", "queue", "preprocess", "inference", "postprocess", "annotate", "encode", "total"];
+
+/// What is counted and timed in one session, written by its stages and read by the API.
+#[derive(Debug, Default)]
+pub(super) struct Stats {
+    /// RTP packets received.
+    pub(super) packets_in: AtomicU64,
+    /// Access units assembled.
+    pub(super) access_units: AtomicU64,
+    /// Frames decoded.
+    pub(super) decoded: AtomicU64,
+    /// Frames that went through the model.
+    pub(super) inferred: AtomicU64,
+    /// Frames encoded and sent.
+    pub(super) returned: AtomicU64,
+    /// Results made.
+    pub(super) results: AtomicU64,
+    /// Keyframes asked of the sender.
+    pub(super) keyframe_requests_out: AtomicU64,
+    /// Keyframes that the receiver asked for.
+    pub(super) keyframe_requests_in: AtomicU64,
+    /// Frames replaced by newer ones before the model was free.
+    pub(super) superseded: AtomicU64,
+    /// Frames that could no longer keep their deadline.
+    pub(super) late: AtomicU64,
+    resolution: AtomicU64,
+    times: Mutex<Times>,
+}
+
+impl Stats {
+    /// Adds one to a counter.
+    pub(super) fn count(counter: &AtomicU64) -> u64 {
+        counter.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Remembers the size of the upright frame; says whether it changed.
+    pub(super) fn resolution_changed(&self, width: u32, height: u32) -> bool {
+        let packed = u64::from(width) << 32 | u64::from(height);
+        self.resolution.swap(packed, Ordering::Relaxed) != packed
+    }
+
+    /// Size of the upright frame, once one was decoded.
+    pub(super) fn resolution(&self) -> Option<[u32; 2]> {
+        let packed = self.resolution.load(Ordering::Relaxed);
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves were packed from u32")]
+        (packed != 0).then_some([(packed >> 32) as u32, packed as u32])
+    }
+
+    /// Frames dropped so far.
+    pub(super) fn dropped(&self) -> Dropped {
+        Dropped { superseded: self.superseded.load(Ordering::Relaxed), late: self.late.load(Ordering::Relaxed) }
+    }
+
+    /// All counters.
+    pub(super) fn counters(&self) -> SessionCounters {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SessionCounters {
+            packets_in: read(&self.packets_in),
+            access_units: read(&self.access_units),
+            decoded: read(&self.decoded),
+            inferred: read(&self.inferred),
+            returned: read(&self.returned),
+            results: read(&self.results),
+            keyframe_requests_out: read(&self.keyframe_requests_out),
+            keyframe_requests_in: read(&self.keyframe_requests_in),
+            dropped: self.dropped(),
+        }
+    }
+
+    /// Takes the times of one frame into the window.
+    pub(super) fn record(&self, timing: &Timing) {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).push(timing);
+    }
+
+    /// Median and 95th percentile of each stage over the window.
+    pub(super) fn stages(&self) -> Vec<StageTiming> {
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner).frames.clone();
+        if times.is_empty() {
+            return Vec::new();
+        }
+        STAGES
+            .iter()
+            .enumerate()
+            .map(|(stage, name)| {
+                let mut values: Vec<f64> = times.iter().map(|frame| frame[stage]).collect();
+                values.sort_by(f64::total_cmp);
+                let at = |percent: usize| values[(values.len() - 1) * percent / 100];
+                StageTiming { stage: (*name).to_owned(), p50_ms: at(50), p95_ms: at(95) }
+            })
+            .collect()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Times {
+    frames: Vec<[f64; STAGES.len()]>,
+    next: usize,
+}
+
+impl Times {
+    fn push(&mut self, t: &Timing) {
+        let frame = [
+            t.reorder,
+            t.decode,
+            t.queue,
+            t.preprocess,
+            t.inference,
+            t.postprocess,
+            t.annotate,
+            t.encode,
+            t.total,
+        ];
+        if self.frames.len() < WINDOW {
+            self.frames.push(frame);
+        } else {
+            self.frames[self.next] = frame;
+            self.next = (self.next + 1) % WINDOW;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_last_frames() {
+        let stats = Stats::default();
+        assert!(stats.stages().is_empty());
+        for total in 0..1000 {
+            stats.record(&Timing { total: f64::from(total), ..Timing::default() });
+        }
+        let total = stats.stages().pop().unwrap_or_else(|| unreachable!("nine stages"));
+        assert_eq!((total.stage.as_str(), total.p50_ms, total.p95_ms), ("total", 871.0, 986.0));
+    }
+
+    #[test]
+    fn a_new_resolution_is_noticed_once() {
+        let stats = Stats::default();
+        assert_eq!(stats.resolution(), None);
+        assert!(stats.resolution_changed(640, 480));
+        assert!(!stats.resolution_changed(640, 480));
+        assert_eq!(stats.resolution(), Some([640, 480]));
+    }
+}

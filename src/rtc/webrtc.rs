@@ -1,0 +1,531 @@
+//! [`Transport`] on the `webrtc` crate.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ::webrtc::data_channel::{DataChannel, DataChannelEvent};
+use ::webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
+use ::webrtc::media_stream::track_local::{TrackLocal, TrackLocalEvent};
+use ::webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+use ::webrtc::peer_connection::{
+    MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceCandidateInit,
+    RTCIceConnectionState, RTCIceGatheringState, RTCPeerConnectionIceEvent, RTCPeerConnectionState,
+    RTCSessionDescription, Registry, SettingEngineBuilder, register_default_interceptors,
+};
+use ::webrtc::rtp_transceiver::RtpSender;
+use ::webrtc::runtime::TokioRuntime;
+use async_trait::async_trait;
+use rtc::data_channel::RTCDataChannelInit;
+use rtc::interceptor::{NackGeneratorBuilder, PacerBuilder, Slot};
+use rtc::media_stream::MediaStreamTrack;
+use rtc::peer_connection::configuration::interceptor_registry::{CongestionFeedback, configure_congestion_control};
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_VP8, MIME_TYPE_VP9};
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
+    RTCRtpHeaderExtensionCapability, RtpCodecKind,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::feedback::{DeliverKeyframeRequests, PublishedEstimate, asks_for_keyframe};
+use super::filter::ValidatingRuntime;
+use super::{
+    Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
+    Transport, advertise, offer,
+};
+use crate::clock;
+use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
+
+/// Header extension with the sender's orientation (3GPP TS 26.114, section 7.4.5).
+const ORIENTATION_URI: &str = "urn:3gpp:video-orientation";
+/// Bits a second that the estimate never falls below.
+const MIN_BANDWIDTH: u32 = 100_000;
+
+/// How often missing packets are asked for again. The reorder buffer waits 120 ms, so that a packet gets several tries.
+const NACK_INTERVAL: Duration = Duration::from_millis(20);
+/// Bits that leave at once: a keyframe of ordinary size. The pacer sends at the estimate itself, so that a smaller
+/// burst would stretch each frame over a frame interval.
+const PACER_BURST_BITS: f64 = 800_000.0;
+
+/// Opens peers on the `webrtc` crate.
+#[derive(Debug, Default)]
+pub struct WebRtc;
+
+#[async_trait]
+impl Transport for WebRtc {
+    async fn accept(&self, offer: &str, config: PeerConfig) -> Result<Accepted, Error> {
+        let inspected = offer::inspect(offer)?;
+        let (event_tx, events) = mpsc::channel(EVENT_QUEUE);
+        let (packet_tx, packets) = mpsc::channel(PACKET_QUEUE);
+        let shared = Arc::new(Shared {
+            codec: inspected.codec,
+            events: event_tx,
+            packets: packet_tx,
+            packets_dropped: AtomicU64::new(0),
+            orientation_id: AtomicU32::new(0),
+            advertise: config.advertise.clone(),
+            remote: OnceLock::new(),
+            channels: Mutex::default(),
+            tasks: Mutex::new(JoinSet::new()),
+            gathered: watch::Sender::new(false),
+        });
+        let (connection, bandwidth) = build(&inspected, &config, &shared).await?;
+        let peer = WebRtcPeer {
+            connection,
+            track: local_track(&inspected),
+            sender: tokio::sync::Mutex::new(None),
+            payload_type: AtomicU32::new(u32::from(inspected.payload_type)),
+            returns_video: inspected.returns_video,
+            bandwidth,
+            shared,
+        };
+        match peer.answer(offer, &inspected).await {
+            Ok(answer) => Ok(Accepted { peer: Arc::new(peer), answer, events, packets }),
+            Err(error) => {
+                peer.close().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+struct WebRtcPeer {
+    connection: Arc<dyn PeerConnection>,
+    track: Arc<TrackLocalStaticRTP>,
+    sender: tokio::sync::Mutex<Option<Arc<dyn RtpSender>>>,
+    payload_type: AtomicU32,
+    returns_video: bool,
+    bandwidth: Arc<AtomicU32>,
+    shared: Arc<Shared>,
+}
+
+impl WebRtcPeer {
+    async fn answer(&self, offer: &str, inspected: &offer::Inspected) -> Result<Answer, Error> {
+        let mut sender = self.sender.lock().await;
+        if sender.is_none() && self.returns_video {
+            let track: Arc<dyn TrackLocal> = self.track.clone();
+            *sender = Some(self.connection.add_track(track).await.map_err(stack)?);
+            self.forward_keyframe_requests();
+        }
+        let description = RTCSessionDescription::offer(offer.to_owned()).map_err(|_| offer::Rejected::BadSdp)?;
+        self.connection.set_remote_description(description).await.map_err(|error| {
+            tracing::debug!(%error, "the stack refused an offer");
+            Error::from(offer::Rejected::BadSdp)
+        })?;
+        let answer = self.connection.create_answer(None).await.map_err(stack)?;
+        let sdp = answer.sdp.clone();
+        self.shared.gathered.send_replace(false);
+        self.connection.set_local_description(answer).await.map_err(stack)?;
+        self.shared
+            .orientation_id
+            .store(u32::from(extension_id(&sdp, ORIENTATION_URI).unwrap_or(0)), Ordering::Relaxed);
+        if let Some(sender) = sender.as_ref() {
+            let parameters = sender.get_parameters().await.map_err(stack)?;
+            let mime = mime_type(inspected.codec);
+            let negotiated =
+                parameters.rtp_parameters.codecs.iter().find(|c| c.rtp_codec.mime_type.eq_ignore_ascii_case(mime));
+            if let Some(negotiated) = negotiated {
+                self.payload_type.store(u32::from(negotiated.payload_type), Ordering::Relaxed);
+            }
+        }
+        Ok(Answer {
+            sdp: advertise::description(&sdp, &self.shared.advertise),
+            codec: inspected.codec,
+            returns_video: self.returns_video,
+            data_channels: inspected.data_channels,
+        })
+    }
+
+    fn forward_keyframe_requests(&self) {
+        let (track, shared) = (Arc::clone(&self.track), Arc::clone(&self.shared));
+        self.shared.spawn(async move {
+            while let Some(event) = track.poll().await {
+                if let TrackLocalEvent::OnRtcpPacket(packets) = event
+                    && asks_for_keyframe(&packets)
+                {
+                    shared.emit(Event::KeyframeRequested);
+                }
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Peer for WebRtcPeer {
+    async fn renegotiate(&self, offer: &str) -> Result<Answer, Error> {
+        let inspected = offer::inspect(offer)?;
+        if inspected.codec != self.shared.codec {
+            return Err(offer::Rejected::NoCommonCodec.into());
+        }
+        self.answer(offer, &inspected).await
+    }
+
+    async fn complete_answer(&self) -> Result<String, Error> {
+        let mut gathered = self.shared.gathered.subscribe();
+        gathered.wait_for(|done| *done).await.map_err(|_| closed())?;
+        let description = self.connection.local_description().await.ok_or_else(closed)?;
+        Ok(advertise::description(&description.sdp, &self.shared.advertise))
+    }
+
+    async fn add_candidate(&self, candidate: Option<Candidate>) -> Result<(), Error> {
+        let candidate = candidate.unwrap_or_default();
+        if is_mdns(&candidate.candidate) {
+            return Ok(());
+        }
+        self.connection
+            .add_ice_candidate(RTCIceCandidateInit {
+                candidate: candidate.candidate,
+                sdp_mid: candidate.sdp_mid,
+                sdp_mline_index: candidate.sdp_m_line_index,
+                username_fragment: candidate.username_fragment,
+                ..Default::default()
+            })
+            .await
+            .map_err(|_| Error::Candidate)
+    }
+
+    async fn send_packet(&self, packet: OutgoingPacket) -> Result<(), Error> {
+        let payload_type = self.payload_type.load(Ordering::Relaxed);
+        let header = rtc::rtp::Header {
+            version: 2,
+            marker: packet.marker,
+            payload_type: u8::try_from(payload_type).unwrap_or_default(),
+            sequence_number: packet.sequence,
+            timestamp: packet.time.0,
+            ssrc: LOCAL_SSRC,
+            ..Default::default()
+        };
+        self.track.write_rtp(rtc::rtp::Packet { header, payload: packet.payload }).await.map_err(stack)
+    }
+
+    async fn request_keyframe(&self) -> Result<(), Error> {
+        let Some(remote) = self.shared.remote.get() else { return Ok(()) };
+        let request =
+            PictureLossIndication { sender_ssrc: LOCAL_SSRC, media_ssrc: remote.ssrc.load(Ordering::Relaxed) };
+        remote.track.write_rtcp(vec![Box::new(request)]).await.map_err(stack)
+    }
+
+    async fn send_text(&self, channel: Channel, text: &str) -> Result<(), Error> {
+        let open = self.shared.channel(channel).ok_or(Error::NoChannel)?;
+        open.try_send_text(text).await.map_err(|error| match error {
+            rtc::shared::error::Error::ErrSendBufferFull => Error::ChannelFull,
+            _ => Error::NoChannel,
+        })
+    }
+
+    async fn open_channel(&self, channel: Channel) -> Result<(), Error> {
+        let options = RTCDataChannelInit {
+            ordered: channel != Channel::Results,
+            max_retransmits: (channel == Channel::Results).then_some(0),
+            ..Default::default()
+        };
+        let opened = self.connection.create_data_channel(channel.label(), Some(options)).await.map_err(stack)?;
+        self.shared.serve_channel(channel, opened);
+        Ok(())
+    }
+
+    fn bandwidth(&self) -> u32 {
+        self.bandwidth.load(Ordering::Relaxed)
+    }
+
+    fn packets_dropped(&self) -> u64 {
+        self.shared.packets_dropped.load(Ordering::Relaxed)
+    }
+
+    async fn close(&self) {
+        if let Err(error) = self.connection.close().await {
+            tracing::warn!(%error, "a peer connection did not close cleanly");
+        }
+        self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+}
+
+/// SSRC of the returned video; one stream a connection, so it need not differ between connections.
+const LOCAL_SSRC: u32 = 0x5ACC_ADE1;
+
+/// What the stack's callbacks and the peer's tasks have in common.
+struct Shared {
+    codec: Codec,
+    events: mpsc::Sender<Event>,
+    packets: mpsc::Sender<RtpPacket>,
+    packets_dropped: AtomicU64,
+    orientation_id: AtomicU32,
+    advertise: Vec<IpAddr>,
+    remote: OnceLock<Remote>,
+    channels: Mutex<Vec<(Channel, Arc<dyn DataChannel>)>>,
+    tasks: Mutex<JoinSet<()>>,
+    gathered: watch::Sender<bool>,
+}
+
+struct Remote {
+    track: Arc<dyn TrackRemote>,
+    ssrc: AtomicU32,
+}
+
+impl Shared {
+    /// Tells the session; one that does not listen has ended, or hangs and is ended by its own deadline.
+    fn emit(&self, event: Event) {
+        if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+            tracing::warn!(?event, "a session does not take its events");
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+
+    fn channel(&self, wanted: Channel) -> Option<Arc<dyn DataChannel>> {
+        let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.iter().find(|(channel, _)| *channel == wanted).map(|(_, open)| Arc::clone(open))
+    }
+
+    fn serve_channel(self: &Arc<Self>, channel: Channel, opened: Arc<dyn DataChannel>) {
+        let shared = Arc::clone(self);
+        self.spawn(async move {
+            while let Some(event) = opened.poll().await {
+                match event {
+                    DataChannelEvent::OnOpen => {
+                        let mut channels = shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
+                        channels.retain(|(other, _)| *other != channel);
+                        channels.push((channel, Arc::clone(&opened)));
+                        drop(channels);
+                        shared.emit(Event::ChannelOpen(channel));
+                    }
+                    DataChannelEvent::OnMessage(message) if message.is_string => {
+                        if let Ok(text) = String::from_utf8(message.data.to_vec()) {
+                            shared.emit(Event::Message { channel, text });
+                        }
+                    }
+                    DataChannelEvent::OnClose => break,
+                    _ => {}
+                }
+            }
+            let mut channels = shared.channels.lock().unwrap_or_else(PoisonError::into_inner);
+            channels.retain(|(_, other)| !Arc::ptr_eq(other, &opened));
+        });
+    }
+
+    async fn read_track(self: Arc<Self>, track: Arc<dyn TrackRemote>) {
+        let mut main_ssrc = None;
+        while let Some(event) = track.poll().await {
+            match event {
+                TrackRemoteEvent::OnRtpPacket(packet) => {
+                    let header = &packet.header;
+                    if *main_ssrc.get_or_insert(header.ssrc) != header.ssrc {
+                        continue;
+                    }
+                    if let Some(remote) = self.remote.get() {
+                        remote.ssrc.store(header.ssrc, Ordering::Relaxed);
+                    }
+                    let orientation = match self.orientation_id.load(Ordering::Relaxed) {
+                        0 => None,
+                        id => u8::try_from(id).ok().and_then(|id| header.get_extension(id)),
+                    };
+                    let packet = RtpPacket {
+                        sequence: header.sequence_number,
+                        time: MediaTime(header.timestamp),
+                        marker: header.marker,
+                        rotation: orientation.and_then(|bytes| bytes.first().copied()).map(Rotation::from_cvo),
+                        arrival: clock::now(),
+                        payload: packet.payload,
+                    };
+                    if self.packets.try_send(packet).is_err() {
+                        self.packets_dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                TrackRemoteEvent::OnEnded => break,
+                _ => {}
+            }
+        }
+        self.emit(Event::TrackEnded);
+    }
+}
+
+/// The stack's callbacks. They run on its driver and must not wait.
+struct Handler(Arc<Shared>);
+
+#[async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        let Ok(init) = event.candidate.to_json() else { return };
+        if init.candidate.is_empty() {
+            return;
+        }
+        for candidate in advertise::candidate(&init.candidate, &self.0.advertise) {
+            self.0.emit(Event::Candidate(Some(Candidate {
+                candidate,
+                sdp_mid: init.sdp_mid.clone(),
+                sdp_m_line_index: init.sdp_mline_index,
+                username_fragment: init.username_fragment.clone(),
+            })));
+        }
+    }
+
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        if state == RTCIceGatheringState::Complete {
+            self.0.gathered.send_replace(true);
+            self.0.emit(Event::Candidate(None));
+        }
+    }
+
+    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        if matches!(state, RTCIceConnectionState::Connected | RTCIceConnectionState::Completed) {
+            self.0.emit(Event::IceConnected);
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        match state {
+            RTCPeerConnectionState::Connected => self.0.emit(Event::Connected),
+            RTCPeerConnectionState::Disconnected => self.0.emit(Event::Disconnected),
+            RTCPeerConnectionState::Failed => self.0.emit(Event::Failed),
+            RTCPeerConnectionState::Closed => self.0.emit(Event::Closed),
+            _ => {}
+        }
+    }
+
+    async fn on_data_channel(&self, opened: Arc<dyn DataChannel>) {
+        if let Some(channel) = opened.label().await.ok().as_deref().and_then(Channel::from_label) {
+            self.0.serve_channel(channel, opened);
+        }
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        if track.kind().await != RtpCodecKind::Video {
+            return;
+        }
+        let ssrc = track.ssrcs().await.first().copied().unwrap_or_default();
+        let remote = Remote { track: Arc::clone(&track), ssrc: AtomicU32::new(ssrc) };
+        if self.0.remote.set(remote).is_ok() {
+            self.0.spawn(Arc::clone(&self.0).read_track(track));
+        }
+    }
+}
+
+async fn build(
+    inspected: &offer::Inspected,
+    config: &PeerConfig,
+    shared: &Arc<Shared>,
+) -> Result<(Arc<dyn PeerConnection>, Arc<AtomicU32>), Error> {
+    let mut media = MediaEngine::default();
+    let codec = RTCRtpCodecParameters { rtp_codec: rtp_codec(inspected), payload_type: inspected.payload_type };
+    media.register_codec(codec, RtpCodecKind::Video).map_err(stack)?;
+    let orientation = RTCRtpHeaderExtensionCapability { uri: ORIENTATION_URI.to_owned() };
+    media.register_header_extension(orientation, RtpCodecKind::Video, None).map_err(stack)?;
+    let (estimator, bandwidth) =
+        PublishedEstimate::new(config.start_bandwidth, MIN_BANDWIDTH.min(config.max_bandwidth), config.max_bandwidth);
+    let registry = configure_congestion_control(Registry::new(), estimator, CongestionFeedback::Twcc, &mut media)
+        .map_err(stack)?;
+    let registry = register_default_interceptors(registry, &mut media)
+        .map_err(stack)?
+        .with(Slot::NackGenerator, NackGeneratorBuilder::new().with_interval(NACK_INTERVAL).build())
+        .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
+        .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());
+    let settings = SettingEngineBuilder::new().with_include_loopback_candidate(true).with_lite(config.ice_lite).build();
+    let connection = PeerConnectionBuilder::new()
+        .with_media_engine(media)
+        .with_interceptor_registry(registry)
+        .with_setting_engine(settings)
+        .with_handler(Arc::new(Handler(Arc::clone(shared))))
+        .with_runtime(Arc::new(ValidatingRuntime(TokioRuntime)))
+        .with_udp_addrs(bind_addresses(&config.listen))
+        .with_data_channel_send_buffer_limit(config.channel_buffer)
+        .build()
+        .await
+        .map_err(stack)?;
+    Ok((Arc::new(connection), bandwidth))
+}
+
+fn local_track(inspected: &offer::Inspected) -> Arc<TrackLocalStaticRTP> {
+    let encoding = RTCRtpEncodingParameters {
+        rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(LOCAL_SSRC), ..Default::default() },
+        codec: rtp_codec(inspected),
+        ..Default::default()
+    };
+    Arc::new(TrackLocalStaticRTP::new(MediaStreamTrack::new(
+        "saccade".into(),
+        "annotated".into(),
+        "annotated".into(),
+        RtpCodecKind::Video,
+        vec![encoding],
+    )))
+}
+
+fn rtp_codec(inspected: &offer::Inspected) -> RTCRtpCodec {
+    let feedback = |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
+    RTCRtpCodec {
+        mime_type: mime_type(inspected.codec).to_owned(),
+        clock_rate: MediaTime::CLOCK_RATE,
+        channels: 0,
+        sdp_fmtp_line: inspected.fmtp.clone(),
+        rtcp_feedback: vec![feedback("ccm", "fir"), feedback("nack", ""), feedback("nack", "pli")],
+    }
+}
+
+const fn mime_type(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => MIME_TYPE_H264,
+        Codec::Vp8 => MIME_TYPE_VP8,
+        Codec::Vp9 => MIME_TYPE_VP9,
+    }
+}
+
+/// A wildcard covers every interface but loopback, so loopback is bound beside it.
+fn bind_addresses(listen: &[IpAddr]) -> Vec<SocketAddr> {
+    let mut addresses: Vec<IpAddr> = listen.to_vec();
+    if listen.iter().any(|ip| ip.is_ipv4() && ip.is_unspecified()) {
+        addresses.push(Ipv4Addr::LOCALHOST.into());
+    }
+    addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
+}
+
+/// Id that an answer gives to a header extension (RFC 8285 section 5).
+fn extension_id(sdp: &str, uri: &str) -> Option<u8> {
+    sdp.lines().find_map(|line| {
+        let (id, rest) = line.strip_prefix("a=extmap:")?.split_once(' ')?;
+        (rest.split(' ').next() == Some(uri)).then(|| id.split('/').next()?.parse().ok())?
+    })
+}
+
+/// Whether the candidate's address is a name of multicast DNS, which browsers use to hide host addresses.
+fn is_mdns(candidate: &str) -> bool {
+    candidate.split(' ').nth(4).is_some_and(|address| address.ends_with(".local"))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as map_err(stack)")]
+fn stack(error: impl std::fmt::Display) -> Error {
+    Error::Stack(error.to_string())
+}
+
+fn closed() -> Error {
+    Error::Stack("the peer is closed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extension_ids_are_read_from_the_answer() {
+        let sdp = "v=0\r\na=extmap:3/recvonly urn:3gpp:video-orientation\r\na=extmap:4 urn:x\r\n";
+        assert_eq!(extension_id(sdp, ORIENTATION_URI), Some(3));
+        assert_eq!(extension_id(sdp, "urn:y"), None);
+    }
+
+    #[test]
+    fn a_wildcard_binds_loopback_too() {
+        let bound = bind_addresses(&["0.0.0.0".parse().unwrap()]);
+        assert_eq!(bound, ["0.0.0.0:0".parse::<SocketAddr>().unwrap(), "127.0.0.1:0".parse().unwrap()]);
+    }
+
+    #[test]
+    fn names_of_multicast_dns_are_told_from_addresses() {
+        assert!(is_mdns("candidate:1 1 udp 1 8e2f.local 9 typ host"));
+        assert!(!is_mdns("candidate:1 1 udp 1 10.0.0.1 9 typ host"));
+    }
+}

@@ -1,0 +1,303 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use saccade_signaling::{ErrorCode, IceCandidate, Options, OptionsPatch, ServerMessage, SessionView};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::EndReason;
+
+/// Commands that wait for a session's owner; whoever sends more waits.
+pub const COMMAND_CAPACITY: usize = 32;
+/// Messages that wait for a session's socket; when full, the session closes with [`EndReason::SocketFull`].
+pub const SIGNAL_CAPACITY: usize = 32;
+/// Results kept for each listener of the results stream; a slower one loses the oldest.
+pub const RESULTS_CAPACITY: usize = 64;
+
+/// How long the owner of a session may take to answer a command.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Id of a session: random enough that nobody guesses it, safe in a URL.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Arc<str>);
+
+impl SessionId {
+    /// A new one: 122 random bits (RFC 9562 section 5.4).
+    #[must_use]
+    pub fn random() -> Self {
+        Self(uuid::Uuid::new_v4().simple().to_string().into())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for SessionId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::borrow::Borrow<str> for SessionId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An order to the task that owns a session. Whoever waits for a reply finds its sender dropped when the session ends.
+#[derive(Debug)]
+pub enum Command {
+    /// A further offer: renegotiates, or restarts ICE.
+    Offer {
+        /// Session description.
+        sdp: String,
+        /// Options to change with it.
+        options: Option<OptionsPatch>,
+        /// Gets the answer.
+        reply: oneshot::Sender<Result<Answer, Refusal>>,
+    },
+    /// A trickled candidate; `None` ends them.
+    Candidate(Option<IceCandidate>),
+    /// Changes options.
+    Configure {
+        /// Only the keys to change.
+        patch: OptionsPatch,
+        /// Gets all options then in force.
+        reply: oneshot::Sender<Result<Options, Refusal>>,
+    },
+    /// A socket takes the session over: candidates, errors and the end go there from now on. The sender before it is
+    /// dropped, which tells the socket before.
+    Attach {
+        /// Messages for the peer, [`SIGNAL_CAPACITY`] of them.
+        signals: mpsc::Sender<ServerMessage>,
+    },
+    /// The socket was lost; media goes on for the resume time. The socket drops its receiver first, so where the
+    /// session's present sender is not closed, another socket has taken over already and the command means nothing.
+    Detach,
+    /// Ends the session.
+    Close {
+        /// Why.
+        reason: EndReason,
+    },
+}
+
+/// Answer to an offer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// Session description.
+    pub sdp: String,
+    /// All options now in force.
+    pub options: Options,
+}
+
+/// A request that is not met; says what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Refusal {
+    /// Stable code.
+    pub code: ErrorCode,
+    /// A sentence that says what to do.
+    pub message: String,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// A refusal that trying again does not change.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// The same, worth another try after `duration`.
+    #[must_use]
+    pub fn retry_after(mut self, duration: Duration) -> Self {
+        self.retry_after = Some(duration);
+        self
+    }
+
+    /// The `error` message for the peer; `fatal` when the session (or, before one, the socket) ends with it.
+    #[must_use]
+    pub fn to_message(&self, fatal: bool) -> ServerMessage {
+        ServerMessage::Error {
+            code: self.code,
+            message: self.message.clone(),
+            fatal,
+            retry_after_ms: self.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    fn gone() -> Self {
+        Self::new(ErrorCode::NotFound, "The session has ended; send a new offer.")
+    }
+}
+
+/// What a new session starts from.
+#[derive(Debug)]
+pub struct OpenRequest {
+    /// Session description of type `offer`.
+    pub sdp: String,
+    /// Options; what is absent keeps its default.
+    pub options: OptionsPatch,
+    /// Whether candidates follow one by one. If not, the answer waits until it holds all of the server's.
+    pub trickle: bool,
+    /// Where candidates, errors and the end go; `None` where the client has no socket.
+    pub signals: Option<mpsc::Sender<ServerMessage>>,
+    /// Subject of the token that publishes, where there is one.
+    pub publisher: Option<Arc<str>>,
+}
+
+/// What opens sessions.
+#[async_trait]
+pub trait Opener: Send + Sync {
+    /// Admits, opens and registers a session. It ends in bounded time, and may be called from many tasks.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when the server is full or draining, or the offer or its options cannot be used.
+    async fn open(&self, request: OpenRequest) -> Result<(Handle, Answer), Refusal>;
+}
+
+/// How the rest of the process talks to a running session. Cheap to clone; holding one does not keep the session alive.
+#[derive(Clone)]
+pub struct Handle {
+    id: SessionId,
+    commands: mpsc::Sender<Command>,
+    results: broadcast::Sender<Arc<str>>,
+    view: Arc<dyn Fn() -> SessionView + Send + Sync>,
+    publisher: Option<Arc<str>>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    /// A handle and the owner's end of it; the owner drops its end last, and so tells everyone that the session is over.
+    /// `results` is where it publishes each result's JSON, made with [`RESULTS_CAPACITY`].
+    #[must_use]
+    pub fn new(
+        id: SessionId,
+        results: broadcast::Sender<Arc<str>>,
+        view: impl Fn() -> SessionView + Send + Sync + 'static,
+        publisher: Option<Arc<str>>,
+    ) -> (Self, mpsc::Receiver<Command>) {
+        let (commands, owner) = mpsc::channel(COMMAND_CAPACITY);
+        (Self { id, commands, results, view: Arc::new(view), publisher }, owner)
+    }
+
+    /// Id of the session.
+    #[must_use]
+    pub const fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// Subject of the token that opened the session.
+    #[must_use]
+    pub fn publisher(&self) -> Option<&str> {
+        self.publisher.as_deref()
+    }
+
+    /// What the HTTP API shows of the session now.
+    #[must_use]
+    pub fn view(&self) -> SessionView {
+        (self.view)()
+    }
+
+    /// The results from now on, one JSON text each.
+    #[must_use]
+    pub fn results(&self) -> broadcast::Receiver<Arc<str>> {
+        self.results.subscribe()
+    }
+
+    /// Renegotiates or restarts ICE.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when the offer cannot be used or the session has ended.
+    pub async fn offer(&self, sdp: String, options: Option<OptionsPatch>) -> Result<Answer, Refusal> {
+        self.ask(|reply| Command::Offer { sdp, options, reply }).await
+    }
+
+    /// Changes options; gives all that are then in force.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when an option cannot be used or the session has ended.
+    pub async fn configure(&self, patch: OptionsPatch) -> Result<Options, Refusal> {
+        self.ask(|reply| Command::Configure { patch, reply }).await
+    }
+
+    /// Hands on a candidate; `None` ends them.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when the session has ended.
+    pub async fn candidate(&self, candidate: Option<IceCandidate>) -> Result<(), Refusal> {
+        self.order(Command::Candidate(candidate)).await
+    }
+
+    /// Makes `signals` the session's socket.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when the session has ended.
+    pub async fn attach(&self, signals: mpsc::Sender<ServerMessage>) -> Result<(), Refusal> {
+        self.order(Command::Attach { signals }).await
+    }
+
+    /// Says that the socket was lost; its receiver must have been dropped. An ended session needs no telling.
+    pub async fn detach(&self) {
+        self.order(Command::Detach).await.ok();
+    }
+
+    /// Ends the session. An ended one needs no telling.
+    pub async fn close(&self, reason: EndReason) {
+        self.order(Command::Close { reason }).await.ok();
+    }
+
+    /// Resolves when the session's owner has let go of its end.
+    pub async fn closed(&self) {
+        self.commands.closed().await;
+    }
+
+    async fn order(&self, command: Command) -> Result<(), Refusal> {
+        match self.commands.send_timeout(command, REPLY_TIMEOUT).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refusal::gone()),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(busy()),
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.order(command(reply)).await?;
+        match tokio::time::timeout(REPLY_TIMEOUT, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Refusal::gone()),
+            Err(_) => Err(busy()),
+        }
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(ErrorCode::Internal, "The session did not answer in time; connect again.")
+}

@@ -1,0 +1,387 @@
+//! From what a client asks for to what is in force: defaults, ranges, and what the model knows.
+//!
+//! A patch is taken whole or not at all, and a refusal names every problem of it.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+
+use saccade_signaling::{ErrorCode, Options, OptionsPatch, Overlay, ReturnMode};
+use serde_json::{Map, Value};
+
+use super::Refusal;
+
+/// Legal `budget_ms`.
+pub const BUDGET_MS: RangeInclusive<u32> = 10..=5000;
+/// Legal `max_detections`.
+pub const MAX_DETECTIONS: RangeInclusive<u32> = 1..=1000;
+/// Legal thresholds.
+pub const THRESHOLD: RangeInclusive<f32> = 0.0..=1.0;
+
+/// Longest name that a refusal repeats, in characters.
+const NAME_SHOWN: usize = 64;
+/// Names that a refusal repeats at most.
+const NAMES_SHOWN: usize = 8;
+
+/// What the options need to know of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFacts {
+    /// Name by which options name it.
+    pub name: String,
+    /// Class names, by class id.
+    pub classes: Vec<String>,
+    /// Score threshold that its manifest advises.
+    pub score_threshold: f32,
+    /// Overlap threshold that its manifest advises.
+    pub iou_threshold: f32,
+    /// Detections a frame that its manifest advises.
+    pub max_detections: u32,
+}
+
+/// Where models are looked up.
+pub trait Models: Send + Sync {
+    /// Facts of the model or route of this name.
+    fn facts(&self, name: &str) -> Option<ModelFacts>;
+    /// Names that options may use; the first is the default.
+    fn names(&self) -> Vec<String>;
+}
+
+/// Options of a new session.
+///
+/// # Errors
+///
+/// [`Refusal`] with `unknown_model` or `bad_options`, naming all problems.
+pub fn open(models: &dyn Models, default_budget_ms: u32, patch: &OptionsPatch) -> Result<Options, Refusal> {
+    let name = patch.model.clone().or_else(|| models.names().into_iter().next());
+    let Some(name) = name else {
+        return Err(Refusal::new(ErrorCode::UnknownModel, "The server has no model loaded; try again later."));
+    };
+    let blank = Options {
+        model: String::new(),
+        return_mode: ReturnMode::default(),
+        budget_ms: default_budget_ms,
+        score_threshold: 0.0,
+        iou_threshold: 0.0,
+        max_detections: *MAX_DETECTIONS.start(),
+        classes: None,
+        track: true,
+        overlay: Overlay::default(),
+        format: saccade_signaling::ResultFormat::default(),
+        zones: Vec::new(),
+        lines: Vec::new(),
+    };
+    apply(models, &blank, &OptionsPatch { model: Some(name), ..patch.clone() })
+}
+
+/// `current` with `patch` applied. Another model brings its own thresholds and reports all of its classes, unless the
+/// patch says otherwise.
+///
+/// # Errors
+///
+/// [`Refusal`] with `unknown_model` or `bad_options`, naming all problems.
+pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Result<Options, Refusal> {
+    let mut next = current.clone();
+    let mut problems = Problems::default();
+    let facts = resolve_model(models, &mut next, patch, &mut problems);
+
+    if let Some(mode) = patch.return_mode {
+        if mode == ReturnMode::Predicted {
+            problems.add("`return`: `predicted` is not built in this version; use `exact` or `results`");
+        }
+        next.return_mode = mode;
+    }
+    if let Some(value) = patch.budget_ms {
+        next.budget_ms = problems.within("budget_ms", value, &BUDGET_MS);
+    }
+    if let Some(value) = patch.score_threshold {
+        next.score_threshold = problems.within("score_threshold", value, &THRESHOLD);
+    }
+    if let Some(value) = patch.iou_threshold {
+        next.iou_threshold = problems.within("iou_threshold", value, &THRESHOLD);
+    }
+    if let Some(value) = patch.max_detections {
+        next.max_detections = problems.within("max_detections", value, &MAX_DETECTIONS);
+    }
+    if let Some(names) = &patch.classes {
+        if let Some(facts) = &facts {
+            check_classes(facts, names, &mut problems);
+        }
+        let mut seen = BTreeSet::new();
+        let unique: Vec<_> = names.iter().filter(|name| seen.insert(name.as_str())).cloned().collect();
+        next.classes = Some(unique).filter(|names| !names.is_empty());
+    }
+    if let Some(track) = patch.track {
+        next.track = track;
+    }
+    if let Some(overlay) = patch.overlay {
+        if overlay.zones == Some(true) {
+            problems.add("`overlay.zones` is not built in this version; leave it out");
+        }
+        next.overlay.boxes = overlay.boxes.unwrap_or(next.overlay.boxes);
+        next.overlay.labels = overlay.labels.unwrap_or(next.overlay.labels);
+        next.overlay.timing = overlay.timing.unwrap_or(next.overlay.timing);
+    }
+    if let Some(format) = patch.format {
+        next.format = format;
+    }
+    if patch.zones.as_ref().is_some_and(|zones| !zones.is_empty()) {
+        problems.add("`zones` are not built in this version; leave them out");
+    }
+    if patch.lines.as_ref().is_some_and(|lines| !lines.is_empty()) {
+        problems.add("`lines` are not built in this version; leave them out");
+    }
+    problems.into_result(next)
+}
+
+/// Reads a patch from JSON, key by key, so that all unknown keys and wrong types are named.
+///
+/// # Errors
+///
+/// [`Refusal`] with `bad_options`, naming all problems.
+pub fn parse(value: Value) -> Result<OptionsPatch, Refusal> {
+    if let Ok(patch) = serde_json::from_value(value.clone()) {
+        return Ok(patch);
+    }
+    let mut problems = Problems::default();
+    if let Value::Object(keys) = value {
+        for (key, value) in keys {
+            let shown = shorten(&key);
+            let single = Value::Object(Map::from_iter([(key, value)]));
+            if let Err(error) = serde_json::from_value::<OptionsPatch>(single) {
+                // serde names an unknown key by itself, in full length.
+                if error.to_string().starts_with(&format!("unknown field `{shown}")) {
+                    problems.add(format!("`{shown}` is not an option"));
+                } else {
+                    problems.add(format!("`{shown}`: {}", shorten(&error.to_string())));
+                }
+            }
+        }
+    } else {
+        problems.add("`options` is not an object");
+    }
+    problems.into_result(OptionsPatch::default())
+}
+
+fn resolve_model(
+    models: &dyn Models,
+    next: &mut Options,
+    patch: &OptionsPatch,
+    problems: &mut Problems,
+) -> Option<ModelFacts> {
+    let name = patch.model.as_ref().unwrap_or(&next.model);
+    let Some(facts) = models.facts(name) else {
+        problems.unknown_model = true;
+        let known = list(models.names().iter());
+        problems.add(format!("`model`: there is no `{}`; known are {known}", shorten(name)));
+        return None;
+    };
+    if facts.name != next.model {
+        next.model.clone_from(&facts.name);
+        next.score_threshold = facts.score_threshold;
+        next.iou_threshold = facts.iou_threshold;
+        next.max_detections = facts.max_detections.clamp(*MAX_DETECTIONS.start(), *MAX_DETECTIONS.end());
+        next.classes = None;
+    }
+    Some(facts)
+}
+
+fn check_classes(facts: &ModelFacts, names: &[String], problems: &mut Problems) {
+    let unknown: BTreeSet<_> = names.iter().filter(|name| !facts.classes.contains(name)).collect();
+    if !unknown.is_empty() {
+        let (unknown, known) = (list(unknown.into_iter()), list(facts.classes.iter()));
+        problems.add(format!("`classes`: `{}` has no {unknown}; it has {known}", facts.name));
+    }
+}
+
+/// The problems of one patch.
+#[derive(Default)]
+struct Problems {
+    text: String,
+    unknown_model: bool,
+}
+
+impl Problems {
+    fn add(&mut self, problem: impl AsRef<str>) {
+        if !self.text.is_empty() {
+            self.text.push_str("; ");
+        }
+        self.text.push_str(problem.as_ref());
+    }
+
+    /// NaN lies in no range.
+    fn within<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, range: &RangeInclusive<T>) -> T {
+        if !range.contains(&value) {
+            self.add(format!("`{key}`: {value} is not in {}..{}", range.start(), range.end()));
+        }
+        value
+    }
+
+    fn into_result<T>(self, value: T) -> Result<T, Refusal> {
+        if self.text.is_empty() {
+            return Ok(value);
+        }
+        let code = if self.unknown_model { ErrorCode::UnknownModel } else { ErrorCode::BadOptions };
+        Err(Refusal::new(code, self.text + "."))
+    }
+}
+
+fn list<'a>(mut names: impl Iterator<Item = &'a String>) -> String {
+    let mut text = String::new();
+    for name in names.by_ref().take(NAMES_SHOWN) {
+        let comma = if text.is_empty() { "" } else { ", " };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{comma}`{}`", shorten(name));
+    }
+    match names.count() {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
+fn shorten(text: &str) -> String {
+    let mut short: String = text.chars().take(NAME_SHOWN).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+    use saccade_signaling::{Line, OverlayPatch, Zone};
+    use serde_json::json;
+
+    use super::*;
+
+    struct Two;
+
+    impl Models for Two {
+        fn facts(&self, name: &str) -> Option<ModelFacts> {
+            let (classes, score_threshold): (&[&str], f32) = match name {
+                "ppe" => (&["head", "helmet"], 0.35),
+                "faces" => (&["face"], 0.7),
+                _ => return None,
+            };
+            Some(ModelFacts {
+                name: name.into(),
+                classes: classes.iter().map(|&name| name.into()).collect(),
+                score_threshold,
+                iou_threshold: 0.45,
+                max_detections: 100,
+            })
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["ppe".into(), "faces".into()]
+        }
+    }
+
+    fn patch(value: Value) -> OptionsPatch {
+        parse(value).unwrap()
+    }
+
+    #[test]
+    fn an_empty_patch_gives_the_defaults_of_the_contract() {
+        let options = open(&Two, 200, &OptionsPatch::default()).unwrap();
+        let expected = json!({
+            "model": "ppe", "return": "exact", "budget_ms": 200, "score_threshold": 0.35_f32, "iou_threshold": 0.45_f32,
+            "max_detections": 100, "classes": null, "track": true,
+            "overlay": {"boxes": true, "labels": true, "timing": false, "zones": false},
+            "format": "saccade", "zones": [], "lines": [],
+        });
+        assert_eq!(serde_json::to_value(options).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_patch_changes_only_its_keys() {
+        let first = open(&Two, 200, &patch(json!({"classes": ["head", "head"], "score_threshold": 0.5}))).unwrap();
+        assert_eq!(first.classes, Some(vec!["head".to_owned()]));
+        let change = json!({"return": "results", "overlay": {"timing": true}, "track": false, "format": "coco"});
+        let second = apply(&Two, &first, &patch(change)).unwrap();
+        assert_eq!(second.return_mode, ReturnMode::Results);
+        assert_eq!(second.overlay, Overlay { boxes: true, labels: true, timing: true, zones: false });
+        assert!(!second.track && second.score_threshold == 0.5 && second.classes == first.classes);
+        let all = apply(&Two, &second, &patch(json!({"classes": []}))).unwrap();
+        assert_eq!(all.classes, None);
+    }
+
+    #[test]
+    fn another_model_brings_its_own_thresholds_and_classes() {
+        let first = open(&Two, 50, &patch(json!({"classes": ["head"], "score_threshold": 0.5}))).unwrap();
+        let faces = apply(&Two, &first, &patch(json!({"model": "faces"}))).unwrap();
+        assert_eq!((faces.score_threshold, faces.classes.as_ref(), faces.budget_ms), (0.7, None, 50));
+        let stated = apply(&Two, &first, &patch(json!({"model": "faces", "score_threshold": 0.2}))).unwrap();
+        assert_eq!(stated.score_threshold, 0.2);
+        let same = apply(&Two, &first, &patch(json!({"model": "ppe"}))).unwrap();
+        assert_eq!(same, first);
+    }
+
+    #[test]
+    fn a_refusal_names_every_problem() {
+        let bad = OptionsPatch {
+            return_mode: Some(ReturnMode::Predicted),
+            budget_ms: Some(9),
+            score_threshold: Some(f32::NAN),
+            iou_threshold: Some(f32::INFINITY),
+            max_detections: Some(0),
+            classes: Some(vec!["helmet".into(), "hat".into()]),
+            overlay: Some(OverlayPatch { zones: Some(true), ..OverlayPatch::default() }),
+            zones: Some(vec![Zone { name: "a".into(), polygon: vec![[0.0, 0.0]; 3] }]),
+            lines: Some(vec![Line { name: "b".into(), points: [[0.0, 0.0]; 2] }]),
+            ..OptionsPatch::default()
+        };
+        let refusal = open(&Two, 200, &bad).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::BadOptions);
+        for part in [
+            "`predicted` is not built",
+            "`budget_ms`: 9 is not in 10..5000",
+            "`score_threshold`: NaN is not in 0..1",
+            "`iou_threshold`: inf is not in 0..1",
+            "`max_detections`: 0 is not in 1..1000",
+            "`ppe` has no `hat`; it has `head`, `helmet`",
+            "`overlay.zones` is not built",
+            "`zones` are not built",
+            "`lines` are not built",
+        ] {
+            assert!(refusal.message.contains(part), "{part} is not in {}", refusal.message);
+        }
+    }
+
+    #[test]
+    fn an_unknown_model_is_told_from_bad_options() {
+        let refusal = open(&Two, 200, &patch(json!({"model": "x".repeat(5_000), "budget_ms": 1}))).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::UnknownModel);
+        assert!(refusal.message.contains("known are `ppe`, `faces`; `budget_ms`"), "{}", refusal.message);
+        assert!(refusal.message.len() < 300);
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_all_named() {
+        let value = json!({"modle": "ppe", "budget_ms": "soon", "overlay": {"boxs": true}, "track": true});
+        let refusal = parse(value).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::BadOptions);
+        for part in ["`modle` is not an option", "`budget_ms`: invalid type", "`overlay`: unknown field `boxs`"] {
+            assert!(refusal.message.contains(part), "{part} is not in {}", refusal.message);
+        }
+        assert!(!refusal.message.contains("track"));
+        assert_eq!(parse(json!([1])).unwrap_err().code, ErrorCode::BadOptions);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_is_in_range(
+            budget in 0..6_000u32,
+            score in prop_oneof![any::<f32>(), -0.2f32..1.2],
+            most in prop_oneof![any::<u32>(), 0..1_200u32],
+        ) {
+            let bad = OptionsPatch {
+                budget_ms: Some(budget), score_threshold: Some(score), max_detections: Some(most),
+                ..OptionsPatch::default()
+            };
+            let legal = BUDGET_MS.contains(&budget) && THRESHOLD.contains(&score) && MAX_DETECTIONS.contains(&most);
+            prop_assert_eq!(open(&Two, 200, &bad).is_ok(), legal);
+        }
+    }
+}

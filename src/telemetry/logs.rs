@@ -1,0 +1,85 @@
+use std::io;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Shape of log lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The process has a subscriber already.
+#[derive(Debug, thiserror::Error)]
+#[error("logging was set up before")]
+pub struct AlreadySet;
+
+/// Sends log lines to stderr from now on, those of the `log` crate included.
+///
+/// `filter` is a level or a list of directives, see [`is_filter`]; what cannot be parsed falls back to `info`.
+///
+/// # Errors
+/// [`AlreadySet`] when called twice.
+pub fn init(filter: &str, format: LogFormat) -> Result<(), AlreadySet> {
+    let filter = parse(filter).unwrap_or_else(|| for_level(LevelFilter::INFO));
+    let builder = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
+    let set = match format {
+        LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    set.map_err(|_| AlreadySet)
+}
+
+/// Whether this is a level (`error`, `warn`, `info`, `debug`, `trace`, `off`) or a list of directives
+/// (`info,saccade::rtc=debug`).
+#[must_use]
+pub fn is_filter(text: &str) -> bool {
+    parse(text).is_some()
+}
+
+fn parse(text: &str) -> Option<EnvFilter> {
+    if text.trim().is_empty() {
+        return None;
+    }
+    if let Ok(level) = text.parse::<LevelFilter>() {
+        return Some(for_level(level));
+    }
+    // A bare word that is no level would be taken for a module's name, and silence everything else.
+    let mut directives = text.split(',').map(str::trim);
+    let known = directives.all(|one| one.contains('=') || one.contains("::") || one.parse::<LevelFilter>().is_ok());
+    if known { EnvFilter::builder().parse(text).ok() } else { None }
+}
+
+/// A bare level is meant for Saccade: libraries stay at `warn`, for they log addresses and session descriptions at
+/// `info`.
+fn for_level(level: LevelFilter) -> EnvFilter {
+    let others = level.min(LevelFilter::WARN);
+    EnvFilter::new(format!("{others},saccade={level}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_for_saccade_and_directives_are_as_given() {
+        for (text, filter) in [
+            ("info", Some("saccade=info,warn")),
+            ("DEBUG", Some("saccade=debug,warn")),
+            ("error", Some("saccade=error,error")),
+            ("off", Some("saccade=off,off")),
+            ("info,saccade::rtc=trace", Some("saccade::rtc=trace,info")),
+            ("loud", None),
+            ("info,loud", None),
+            ("saccade=shout", None),
+            ("", None),
+        ] {
+            assert_eq!(parse(text).map(|filter| filter.to_string()).as_deref(), filter, "{text:?}");
+        }
+    }
+}

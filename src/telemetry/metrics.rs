@@ -1,0 +1,178 @@
+//! Metrics: one table of all names, and the recorder that renders them for Prometheus.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// How often [`Handle::upkeep`] wants to be called: samples of histograms wait in memory until then.
+pub const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Bucket bounds of every latency histogram, in seconds.
+pub const LATENCY_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// Bucket bounds of `saccade_batch_size`, in frames.
+pub const BATCH_BUCKETS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 24.0, 32.0];
+
+/// How a metric behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows; its name ends in `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts samples in buckets.
+    Histogram,
+}
+
+/// One metric that the process exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Name as Prometheus sees it.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it counts, with its unit.
+    pub help: &'static str,
+}
+
+macro_rules! table {
+    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)+) => {
+        $(
+            #[doc = $help]
+            pub const $constant: &str = $name;
+        )+
+
+        /// Every metric of ours; `deploy/METRICS.md` documents each.
+        pub const ALL: &[Metric] = &[
+            $(Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help }),+
+        ];
+    };
+}
+
+table! {
+    SESSIONS_ACTIVE = Gauge "saccade_sessions_active" [] "Sessions that are open now.";
+    SESSIONS_TOTAL = Counter "saccade_sessions_total" ["end_reason"] "Sessions that ended.";
+    ADMISSION_REJECTED_TOTAL = Counter "saccade_admission_rejected_total" ["reason"] "Sessions that were not admitted.";
+    FRAMES_TOTAL = Counter "saccade_frames_total" ["stage", "outcome"] "Frames that a stage finished.";
+    FRAMES_DROPPED_TOTAL = Counter "saccade_frames_dropped_total" ["stage", "reason"] "Frames that a stage dropped by choice.";
+    STAGE_DURATION_SECONDS = Histogram "saccade_stage_duration_seconds" ["stage"] "Service time of a stage for one frame, in seconds.";
+    FRAME_LATENCY_SECONDS = Histogram "saccade_frame_latency_seconds" ["path"] "Last packet in to result or first packet out, in seconds.";
+    BUDGET_MISSED_TOTAL = Counter "saccade_budget_missed_total" [] "Processed frames that left after their session's latency budget.";
+    BATCH_SIZE = Histogram "saccade_batch_size" [] "Frames that ran through a model together.";
+    QUEUE_WAIT_SECONDS = Histogram "saccade_queue_wait_seconds" ["queue"] "Time between entering and leaving a queue, in seconds.";
+    INFERENCE_SECONDS = Histogram "saccade_inference_seconds" ["model"] "Time that a model took for one batch, in seconds.";
+    INFERENCE_IN_FLIGHT = Gauge "saccade_inference_in_flight" [] "Batches that run now.";
+    MODEL_RESTARTS_TOTAL = Counter "saccade_model_restarts_total" ["model"] "Model instances that were started again after a fault.";
+    HTTP_REQUESTS_TOTAL = Counter "saccade_http_requests_total" ["route", "method", "status"] "HTTP requests that were answered.";
+    HTTP_REQUEST_SECONDS = Histogram "saccade_http_request_seconds" ["route"] "Time to answer an HTTP request, in seconds.";
+    BUILD_INFO = Gauge "saccade_build_info" ["version"] "Always 1; its label says which version runs.";
+}
+
+/// Renders what was recorded.
+#[derive(Clone)]
+pub struct Handle {
+    prometheus: PrometheusHandle,
+    process: metrics_process::Collector,
+}
+
+impl Handle {
+    /// All metrics now, in Prometheus' text format, `process_*` among them.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.process.collect();
+        self.prometheus.render()
+    }
+
+    /// Folds waiting samples into their buckets; to be called every [`UPKEEP`], or memory grows between scrapes.
+    pub fn upkeep(&self) {
+        self.prometheus.run_upkeep();
+    }
+}
+
+/// Records all metrics of the process from now on.
+///
+/// # Errors
+/// [`BuildError`] when another recorder was installed before.
+pub fn install() -> Result<Handle, BuildError> {
+    let recorder = recorder()?;
+    let prometheus = recorder.handle();
+    metrics::set_global_recorder(recorder)?;
+    Ok(Handle::start(prometheus))
+}
+
+impl Handle {
+    /// Describes everything to the current recorder and sets what never changes.
+    fn start(prometheus: PrometheusHandle) -> Self {
+        describe();
+        let process = metrics_process::Collector::default();
+        process.describe();
+        metrics::gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        Self { prometheus, process }
+    }
+}
+
+fn recorder() -> Result<PrometheusRecorder, BuildError> {
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(BATCH_SIZE.to_owned()), &BATCH_BUCKETS)?
+        .build_recorder())
+}
+
+/// Registers the help texts.
+fn describe() {
+    for metric in ALL {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_recorded_is_rendered_with_help_and_the_agreed_buckets() {
+        let recorder = recorder().unwrap();
+        let prometheus = recorder.handle();
+        let text = metrics::with_local_recorder(&recorder, || {
+            let handle = Handle::start(prometheus);
+            metrics::histogram!(STAGE_DURATION_SECONDS, "stage" => "decode").record(0.003);
+            metrics::histogram!(BATCH_SIZE).record(3.0);
+            metrics::counter!(SESSIONS_TOTAL, "end_reason" => "bye").increment(2);
+            handle.upkeep();
+            handle.render()
+        });
+        for line in [
+            "# TYPE saccade_stage_duration_seconds histogram",
+            "saccade_stage_duration_seconds_bucket{stage=\"decode\",le=\"0.0025\"} 0",
+            "saccade_stage_duration_seconds_bucket{stage=\"decode\",le=\"0.005\"} 1",
+            "saccade_batch_size_bucket{le=\"2\"} 0",
+            "saccade_batch_size_bucket{le=\"3\"} 1",
+            "# HELP saccade_sessions_total Sessions that ended.",
+            "saccade_sessions_total{end_reason=\"bye\"} 2",
+            concat!("saccade_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "# TYPE process_resident_memory_bytes gauge",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} is not in:\n{text}");
+        }
+        let open = text.lines().find_map(|line| line.strip_prefix("process_open_fds ")).unwrap();
+        assert!(open.parse::<u32>().unwrap() > 0);
+    }
+
+    #[test]
+    fn names_keep_the_rules() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("saccade_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+        let names: std::collections::BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+}

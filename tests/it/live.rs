@@ -1,0 +1,211 @@
+//! Live video through the whole server, driven by a WebRTC peer over the WebSocket.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use saccade::media::{Codec, I420};
+use saccade_signaling::{ClientMessage, OptionsPatch, OverlayPatch, ReturnMode, ServerMessage, SessionResult};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::client::{LIMIT, Peer, connect};
+use crate::publisher::{FPS, Publisher, Viewer, iou};
+use crate::server::Server;
+
+/// What came back while some frames were sent.
+#[derive(Default)]
+struct Returned {
+    results: Vec<SessionResult>,
+    pictures: HashMap<u32, I420>,
+    keyframes: u64,
+}
+
+/// Sends frames in real time and collects what comes back, until `enough`.
+async fn exchange(
+    peer: &mut Peer,
+    publisher: &mut Publisher,
+    viewer: &mut Viewer,
+    mut enough: impl FnMut(&Returned) -> bool,
+) -> Returned {
+    let mut returned = Returned::default();
+    let mut pace = interval(Duration::from_secs(1) / FPS);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let exchange = async {
+        while !enough(&returned) {
+            tokio::select! {
+                _ = pace.tick() => {
+                    let (time, payloads) = publisher.next();
+                    peer.send(time, payloads).await;
+                }
+                Some(result) = peer.results.recv() => returned.results.push(result),
+                Some(packet) = peer.packets.recv() => {
+                    for (time, picture, _) in viewer.take(packet) {
+                        returned.pictures.insert(time.0, picture);
+                    }
+                    returned.keyframes = viewer.keyframes;
+                }
+            }
+        }
+    };
+    timeout(LIMIT * 2, exchange).await.expect("enough in time");
+    returned
+}
+
+async fn annotated_video_and_results_come_back(codec: Codec) {
+    let server = Server::start(&[]).await;
+    let (_socket, mut peer, session_id, options) = connect(server.http, codec, OptionsPatch::default()).await;
+    assert_eq!(options.return_mode, ReturnMode::Exact);
+    let (mut publisher, mut viewer) = (Publisher::new(codec), Viewer::new(codec));
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| {
+        returned.results.len() >= 40 && returned.pictures.len() >= 30
+    })
+    .await;
+
+    let (mut truths, mut found) = (0, 0);
+    for result in &returned.results {
+        assert_eq!((result.session_id.as_str(), result.width, result.height), (session_id.as_str(), 640, 480));
+        assert_eq!(result.model, "scene-blobs@1");
+        assert_eq!(result.budget_ms, 1000);
+        let total = result.timing_ms.total;
+        assert!(total > 0.0 && result.timing_ms.inference > 0.0 && result.timing_ms.decode > 0.0);
+        assert!(result.timing_ms.inference + result.timing_ms.preprocess <= total);
+        for head in publisher.scene.truth(publisher.number(result.rtp_timestamp_in)) {
+            truths += 1;
+            found += usize::from(
+                result.detections.iter().any(|d| d.class_id == head.class_id && iou(d.bbox, head.bbox) > 0.5),
+            );
+        }
+    }
+    assert!(truths > 40, "the scene has people in it: {truths}");
+    assert!(found * 100 >= truths * 95, "found {found} of {truths}");
+
+    let announced: HashSet<u32> = returned.results.iter().filter_map(|result| result.rtp_timestamp_out).collect();
+    let joined = returned.pictures.keys().filter(|time| announced.contains(time)).count();
+    assert!(joined * 10 >= returned.pictures.len() * 9, "{joined} of {} frames joined", returned.pictures.len());
+
+    // On a box's edge the picture differs from the one sent; where nothing is drawn it does not.
+    let mut checked = 0;
+    for result in &returned.results {
+        let Some(picture) = result.rtp_timestamp_out.and_then(|time| returned.pictures.get(&time)) else { continue };
+        let sent = publisher.scene.frame(publisher.number(result.rtp_timestamp_in));
+        let Some(detection) = result.detections.first() else { continue };
+        let [x1, y1, x2, _] = detection.bbox;
+        let middle = (((x1 + x2) / 2.0) as usize, y1.max(1.0) as usize);
+        assert!(luma_difference(&sent, picture, middle) > 12, "no box in {}", result.frame_id);
+        checked += 1;
+    }
+    assert!(checked >= 10, "{checked} boxes were checked");
+    peer.close().await;
+    server.app.shut_down().await;
+}
+
+/// Largest luma difference within two pixels of a point.
+fn luma_difference(a: &I420, b: &I420, (x, y): (usize, usize)) -> u8 {
+    let width = a.width() as usize;
+    let rows = y.saturating_sub(2)..(y + 3).min(a.height() as usize);
+    rows.map(|row| {
+        let at = row * width + x;
+        a.planes()[0][at].abs_diff(b.planes()[0][at])
+    })
+    .max()
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h264_comes_back_annotated_with_exact_results() {
+    annotated_video_and_results_come_back(Codec::H264).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vp8_comes_back_annotated_with_exact_results() {
+    annotated_video_and_results_come_back(Codec::Vp8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_overlay_the_picture_comes_back_as_it_was_sent() {
+    let server = Server::start(&[]).await;
+    let nothing = OverlayPatch { boxes: Some(false), labels: Some(false), ..OverlayPatch::default() };
+    let patch = OptionsPatch { overlay: Some(nothing), ..OptionsPatch::default() };
+    let (_socket, mut peer, ..) = connect(server.http, Codec::H264, patch).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    let returned =
+        exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.pictures.len() >= 20).await;
+    for (time, picture) in &returned.pictures {
+        let sent = publisher.scene.frame(publisher.number(*time));
+        let (ours, theirs) = (sent.planes()[0], picture.planes()[0]);
+        let error: f64 = ours.iter().zip(theirs).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+        let psnr = 10.0 * (255.0_f64.powi(2) * ours.len() as f64 / error).log10();
+        assert!(psnr > 26.0, "PSNR {psnr:.1} dB");
+    }
+    peer.close().await;
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_results_session_gets_no_video_and_may_ask_for_it_later() {
+    let server = Server::start(&[]).await;
+    let patch = OptionsPatch { return_mode: Some(ReturnMode::Results), ..OptionsPatch::default() };
+    let (mut socket, mut peer, ..) = connect(server.http, Codec::Vp8, patch).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::Vp8), Viewer::new(Codec::Vp8));
+    let returned =
+        exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 20).await;
+    assert!(returned.results.iter().all(|result| result.rtp_timestamp_out.is_none()));
+    assert!(returned.pictures.is_empty());
+
+    let patch = OptionsPatch { return_mode: Some(ReturnMode::Exact), budget_ms: Some(900), ..OptionsPatch::default() };
+    socket.send(&ClientMessage::Configure { options: patch }).await;
+    let configured = socket
+        .find(|message| match message {
+            ServerMessage::Configured { options } => Some(options),
+            _ => None,
+        })
+        .await;
+    assert_eq!((configured.return_mode, configured.budget_ms), (ReturnMode::Exact, 900));
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| {
+        returned.pictures.len() >= 5 && returned.results.iter().any(|result| result.budget_ms == 900)
+    })
+    .await;
+    assert!(returned.keyframes >= 1);
+    peer.close().await;
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyframe_request_reaches_the_encoder() {
+    let server = Server::start(&[]).await;
+    let (_socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    let before = exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.pictures.len() >= 10).await;
+    peer.request_keyframe(peer.returned_ssrc().await).await;
+    let wanted = before.keyframes + 1;
+    exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.keyframes >= wanted).await;
+    let sessions = server.app.registry().list();
+    assert!(sessions[0].view().counters.keyframe_requests_in >= 1);
+    peer.close().await;
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_change_over_the_control_channel() {
+    let server = Server::start(&[]).await;
+    let (_socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    exchange(&mut peer, &mut publisher, &mut viewer, |returned| !returned.results.is_empty()).await;
+
+    peer.control.send_text(r#"{"type":"configure","options":{"classes":["helmet"]}}"#).await.unwrap();
+    let reply = timeout(LIMIT, peer.control_replies.recv()).await.expect("a reply in time").unwrap();
+    assert!(matches!(reply, ServerMessage::Configured { options } if options.classes == Some(vec!["helmet".into()])));
+    peer.control.send_text(r#"{"type":"configure","options":{"classes":["dragon"]}}"#).await.unwrap();
+    let reply = timeout(LIMIT, peer.control_replies.recv()).await.expect("a reply in time").unwrap();
+    assert!(matches!(reply, ServerMessage::Error { fatal: false, .. }), "{reply:?}");
+
+    let mut after = 0;
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| {
+        after = returned.results.iter().filter(|result| !result.detections.is_empty()).count();
+        after >= 20
+    })
+    .await;
+    let last = returned.results.last().unwrap();
+    assert!(last.detections.iter().all(|detection| detection.class == "helmet"));
+    peer.close().await;
+    server.app.shut_down().await;
+}

@@ -1,0 +1,43 @@
+//! A server in this process, on free ports, with the test model that finds the drawn scene's heads exactly.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+use saccade::app::App;
+use saccade::config::{Config, File, Sources};
+use saccade::telemetry;
+
+pub struct Server {
+    pub app: App,
+    pub http: SocketAddr,
+    pub ops: SocketAddr,
+}
+
+impl Server {
+    /// Starts with these further lines of TOML.
+    pub async fn start(settings: &[(&str, &str)]) -> Self {
+        static METRICS: OnceLock<telemetry::metrics::Handle> = OnceLock::new();
+        let metrics = METRICS.get_or_init(|| telemetry::metrics::install().unwrap()).clone();
+        let mut sources = Sources { file: File::None, ..Sources::default() };
+        for (key, value) in [
+            ("http.listen", "127.0.0.1:0"),
+            ("ops.listen", "127.0.0.1:0"),
+            ("media.listen", "127.0.0.1"),
+            ("models.dir", concat!(env!("CARGO_MANIFEST_DIR"), "/models")),
+            ("models.default", "scene-blobs"),
+            ("session.budget_ms", "1000"),
+        ]
+        .iter()
+        .chain(settings)
+        {
+            sources.flag(key, "--set", *value);
+        }
+        let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let app = App::start(&config, metrics).await.unwrap();
+        Self { http: app.http_address(), ops: app.ops_address(), app }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+}

@@ -1,0 +1,1 @@
+"use strict";(()=>{var a=self;a.onrtctransform=({transformer:r})=>{let t=new TransformStream({transform(e,n){let o=performance.timeOrigin+performance.now();n.enqueue(e);let{rtpTimestamp:m}=e.getMetadata();a.postMessage({rtpTimestamp:m??e.timestamp,seenAt:o})}});r.readable.pipeThrough(t).pipeTo(r.writable).catch(()=>{})};})();

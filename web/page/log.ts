@@ -1,0 +1,56 @@
+import type { Detection, SessionResult } from "../sdk/index.js";
+import { element, figure, make } from "./dom.js";
+
+/** Lines kept. */
+const LINES = 60;
+/** A change is written at most this often, so that reading aloud keeps up, in milliseconds. */
+const CHANGE_MS = 1_500;
+/** Without a change, a line is written this often, in milliseconds. */
+const STEADY_MS = 10_000;
+
+/** The readable list of what was found: a line when it changes, newest first, bounded. */
+export class ResultsLog {
+  readonly #list = element("log", HTMLOListElement);
+  readonly #json = element("json", HTMLPreElement);
+  readonly #details = element("json-details", HTMLDetailsElement);
+  #last = "";
+  #lastAt = -Infinity;
+  #jsonAt = -Infinity;
+
+  /** Takes a result that came at `now`. */
+  add(result: SessionResult, now: number): void {
+    if (this.#details.open && now - this.#jsonAt > 500) {
+      this.#jsonAt = now;
+      this.#json.textContent = JSON.stringify(result, null, 2);
+    }
+    const text = describe(result.detections);
+    const since = now - this.#lastAt;
+    if (since < (text === this.#last ? STEADY_MS : CHANGE_MS)) return;
+    this.#last = text;
+    this.#lastAt = now;
+    const time = new Date();
+    const stamp = make("time", time.toLocaleTimeString());
+    stamp.dateTime = time.toISOString();
+    const total = make("span", `${figure(result.timing_ms.total)} ms`, "ms");
+    this.#list.prepend(make("li", [stamp, make("span", text), total]));
+    while (this.#list.childElementCount > LINES) this.#list.lastElementChild?.remove();
+  }
+
+  /** Removes all lines. */
+  clear(): void {
+    this.#list.replaceChildren();
+    this.#last = "";
+    this.#lastAt = -Infinity;
+  }
+}
+
+/** Such as `2 × helmet, 1 × head`; classes in order of how many, then by name. */
+export function describe(detections: readonly Detection[]): string {
+  const counts = new Map<string, number>();
+  for (const { class: name } of detections) counts.set(name, (counts.get(name) ?? 0) + 1);
+  if (counts.size === 0) return "nothing found";
+  return [...counts]
+    .sort(([a, many], [b, more]) => more - many || a.localeCompare(b))
+    .map(([name, count]) => `${count}\u00a0×\u00a0${name}`)
+    .join(", ");
+}

@@ -1,0 +1,83 @@
+import type { Detection } from "./wire.js";
+
+/** What {@link drawDetections} draws. */
+export interface DrawOptions {
+  /** Outlines; on by default. */
+  boxes?: boolean;
+  /** Class, score and object id beside each box; on by default. */
+  labels?: boolean;
+  /** Opacity, 0..1; 1 by default. */
+  opacity?: number;
+}
+
+/** Told apart also by people with colour-blindness; by class id, modulo the length. */
+const PALETTE = ["#ffb000", "#22d3ee", "#f472b6", "#a3e635", "#c4b5fd", "#fb7185", "#34d399", "#fde047"];
+
+/** The colour of a class, as a CSS colour. */
+export function classColor(classId: number): string {
+  return PALETTE[((classId % PALETTE.length) + PALETTE.length) % PALETTE.length] ?? "#ffffff";
+}
+
+/**
+ * Draws detections over a picture that fills the canvas.
+ *
+ * @param size width and height of the frame that the boxes refer to; they are scaled to the canvas.
+ */
+export function drawDetections(
+  context: CanvasRenderingContext2D,
+  detections: readonly Detection[],
+  size: { width: number; height: number },
+  { boxes = true, labels = true, opacity = 1 }: DrawOptions = {},
+): void {
+  const { width, height } = context.canvas;
+  const scaleX = width / Math.max(1, size.width);
+  const scaleY = height / Math.max(1, size.height);
+  const stroke = Math.max(2, Math.round(Math.min(width, height) / 220));
+  const text = Math.max(11, Math.round(Math.min(width, height) / 32));
+  context.save();
+  context.globalAlpha = opacity;
+  context.lineJoin = "round";
+  context.textBaseline = "middle";
+  context.font = `600 ${text}px system-ui, sans-serif`;
+  for (const detection of [...detections].reverse()) {
+    const [x1, y1, x2, y2] = detection.box;
+    const left = x1 * scaleX;
+    const top = y1 * scaleY;
+    const color = classColor(detection.class_id);
+    if (boxes) {
+      context.lineWidth = stroke + 2;
+      context.strokeStyle = "rgba(0, 0, 0, 0.55)";
+      context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY);
+      context.lineWidth = stroke;
+      context.strokeStyle = color;
+      context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY);
+    }
+    if (labels) drawLabel(context, labelOf(detection), left - stroke / 2, top, text, color);
+  }
+  context.restore();
+}
+
+/** Text of a detection's label, such as `helmet 91 % #7`. */
+export function labelOf({ class: name, score, object_id }: Detection): string {
+  const id = object_id === null ? "" : ` #${object_id}`;
+  return `${name} ${Math.round(score * 100)} %${id}`;
+}
+
+function drawLabel(
+  context: CanvasRenderingContext2D,
+  label: string,
+  left: number,
+  boxTop: number,
+  text: number,
+  color: string,
+): void {
+  const padding = Math.round(text * 0.35);
+  const width = Math.ceil(context.measureText(label).width) + 2 * padding;
+  const height = text + 2 * Math.round(padding * 0.7);
+  const x = Math.max(0, Math.min(left, context.canvas.width - width));
+  const y = boxTop - height >= 0 ? boxTop - height : boxTop;
+  context.fillStyle = color;
+  context.fillRect(x, y, width, height);
+  context.fillStyle = "#0b0d10";
+  context.fillText(label, x + padding, y + height / 2 + 1);
+}

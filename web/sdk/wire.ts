@@ -1,0 +1,584 @@
+/**
+ * Wire types of the `saccade.v1` protocol, mirrored from the Rust crate `saccade-signaling`, with guards for what a
+ * server sends and builders for what a client sends. Both sides are checked against the same golden JSON files.
+ *
+ * Names are snake_case as on the wire, except in the browser's own objects, which pass through verbatim.
+ *
+ * @module
+ */
+
+/** Subprotocol of the signaling WebSocket. */
+export const SUBPROTOCOL = "saccade.v1";
+/** Protocol version this client speaks; `welcome.protocol` must equal it. */
+export const PROTOCOL_VERSION = 1;
+/** Largest signaling message in bytes, either way. */
+export const MAX_MESSAGE_BYTES = 64 * 1024;
+
+/** Error codes that a server may send. A newer server may send others, so treat the list as open. */
+export const SERVER_ERROR_CODES = [
+  "bad_request",
+  "bad_sdp",
+  "no_common_codec",
+  "no_video",
+  "unknown_model",
+  "bad_options",
+  "unauthorized",
+  "forbidden",
+  "capacity",
+  "rate_limited",
+  "ice_timeout",
+  "dtls_failed",
+  "decode_failed",
+  "model_failed",
+  "not_found",
+  "conflict",
+  "precondition_failed",
+  "precondition_required",
+  "too_large",
+  "unsupported_type",
+  "draining",
+  "internal",
+] as const;
+
+/** A stable error code of the server. */
+export type ServerErrorCode = (typeof SERVER_ERROR_CODES)[number];
+
+/** Which video comes back: the frame with its own result, the frame at once with carried boxes, or none. */
+export type ReturnMode = "exact" | "predicted" | "results";
+
+/** Shape of the detections in each result. The typed {@link SessionResult} is the `saccade` format. */
+export type ResultFormat = "saccade" | "coco" | "roboflow" | "supervision";
+
+/** What the server draws on returned video. */
+export interface Overlay {
+  /** Outlines of detections. */
+  boxes: boolean;
+  /** Class, score and object id beside each box. */
+  labels: boolean;
+  /** A strip with the times of the stages. */
+  timing: boolean;
+  /** Zones and lines of the session. */
+  zones: boolean;
+}
+
+/** `[x, y]` in fractions of the upright frame, each 0..1. */
+export type Point = [number, number];
+
+/** A named polygon of 3 to 32 corners. */
+export interface Zone {
+  name: string;
+  polygon: Point[];
+}
+
+/** A named line. */
+export interface Line {
+  name: string;
+  points: [Point, Point];
+}
+
+/** All options of a session, as in force on the server. */
+export interface Options {
+  /** Model or route name. */
+  model: string;
+  /** Which video comes back. */
+  return: ReturnMode;
+  /** Latency budget in milliseconds, last packet in to first packet out. */
+  budget_ms: number;
+  /** Lowest score that is reported, 0..1. */
+  score_threshold: number;
+  /** Overlap above which the weaker of two boxes of one class goes, 0..1. */
+  iou_threshold: number;
+  /** Detections reported for a frame at most. */
+  max_detections: number;
+  /** Class names that are reported; `null`: all. */
+  classes: string[] | null;
+  /** Whether objects are followed from frame to frame. */
+  track: boolean;
+  /** What is drawn. */
+  overlay: Overlay;
+  /** Shape of the results. */
+  format: ResultFormat;
+  /** Named polygons. */
+  zones: Zone[];
+  /** Named lines. */
+  lines: Line[];
+}
+
+/** Options to set or change; an absent key stays as it is. An unknown key is refused (`bad_options`). */
+export type OptionsPatch = Partial<Omit<Options, "overlay" | "classes">> & {
+  /** Class names to report; an empty list reports all again. */
+  classes?: string[];
+  /** Only the switches to change. */
+  overlay?: Partial<Overlay>;
+};
+
+/** What the server refuses to exceed. */
+export interface Limits {
+  /** Widest frame taken, in pixels. */
+  width: number;
+  /** Highest frame taken, in pixels. */
+  height: number;
+  /** Frames a second that are processed at most. */
+  fps: number;
+  /** Largest signaling message, in bytes. */
+  message_bytes: number;
+  /** Largest SDP, in bytes. */
+  sdp_bytes: number;
+}
+
+/** A server to give to `RTCPeerConnection`. */
+export interface IceServer {
+  urls: string[];
+  username?: string;
+  credential?: string;
+}
+
+/** First message of the server. */
+export interface Welcome {
+  type: "welcome";
+  protocol: number;
+  /** Name and version, such as `saccade/0.1.0`. */
+  server: string;
+  ice_servers: IceServer[];
+  /** Models that `options.model` may name; the first is the default. */
+  models: string[];
+  limits: Limits;
+}
+
+/** Answer to an offer. */
+export interface Answer {
+  type: "answer";
+  sdp: string;
+  session_id: string;
+  /** All options now in force. */
+  options: Options;
+}
+
+/** One trickled candidate, either way; `null` ends them. */
+export interface CandidateMessage {
+  type: "candidate";
+  candidate: RTCIceCandidateInit | null;
+}
+
+/** Answer to `configure`. */
+export interface Configured {
+  type: "configured";
+  options: Options;
+}
+
+/** Something was refused or failed. */
+export interface ErrorMessage {
+  type: "error";
+  /** A {@link ServerErrorCode}, or one of a newer server. */
+  code: string;
+  /** A sentence that says what to do. */
+  message: string;
+  /** Whether the session (or, before one, the socket) ends with this. */
+  fatal: boolean;
+  /** When to try again. */
+  retry_after_ms?: number;
+}
+
+/** The server is shutting down. */
+export interface Draining {
+  type: "draining";
+  reconnect_after_ms: number;
+}
+
+/** The session ended. */
+export interface Closed {
+  type: "closed";
+  reason: string;
+}
+
+/** What the server sends on the signaling WebSocket. */
+export type ServerMessage = Welcome | Answer | CandidateMessage | Configured | ErrorMessage | Draining | Closed;
+
+/** What a client sends on the signaling WebSocket. */
+export type ClientMessage =
+  | { type: "offer"; sdp: string; options?: OptionsPatch; session_id?: string }
+  | CandidateMessage
+  | { type: "configure"; options: OptionsPatch }
+  | { type: "bye" }
+  | { type: "auth"; token: string };
+
+/** One found object. */
+export interface Detection {
+  /** Corners `[x1, y1, x2, y2]` in pixels of the upright frame as sent. */
+  box: [number, number, number, number];
+  /** Index of the class in the model. */
+  class_id: number;
+  /** Name of the class. */
+  class: string;
+  /** Score, 0..1. */
+  score: number;
+  /** Identity across frames; `null` while nothing tracks. */
+  object_id: number | null;
+}
+
+/** Stages in the order in which a frame meets them; keys of {@link Timing} but for `total`. */
+export const STAGES = [
+  "reorder",
+  "decode",
+  "queue",
+  "preprocess",
+  "inference",
+  "postprocess",
+  "annotate",
+  "encode",
+] as const;
+
+/** Name of a stage. */
+export type Stage = (typeof STAGES)[number];
+
+/** Milliseconds spent in each stage; `total` runs from the frame's last packet to the result. */
+export type Timing = Record<Stage | "total", number>;
+
+/** Frames dropped since the session began, by reason. */
+export interface Dropped {
+  /** A newer frame came before the model was free. */
+  superseded: number;
+  /** The frame could no longer keep its deadline. */
+  late: number;
+}
+
+/** One processed frame: the message of the `results` data channel in the `saccade` format. */
+export interface SessionResult {
+  type: "result";
+  /** Version of this shape: 1. */
+  version: number;
+  session_id: string;
+  /** Number of the frame among those decoded in this session, from 0. */
+  frame_id: number;
+  /** RTP timestamp of the frame as received (90 kHz, wraps at 2^32). */
+  rtp_timestamp_in: number;
+  /** RTP timestamp of the returned frame, as `requestVideoFrameCallback` reports it; `null` when none returns. */
+  rtp_timestamp_out: number | null;
+  /** Capture time in milliseconds since 1970, where the sender tells it. */
+  capture_time_ms: number | null;
+  /** Width of the upright frame, in pixels. */
+  width: number;
+  /** Height of the upright frame, in pixels. */
+  height: number;
+  /** Name and version of the model, such as `ppe-nano@1`. */
+  model: string;
+  /** What was found, best score first. */
+  detections: Detection[];
+  /** Where the time went. */
+  timing_ms: Timing;
+  /** The session's latency budget. */
+  budget_ms: number;
+  /** Whether this frame kept the budget. */
+  met: boolean;
+  /** Frames that ran through the model together with this one. */
+  batch_size: number;
+  dropped: Dropped;
+  /** Steps of the degradation ladder in force. */
+  degraded: string[];
+}
+
+/** A message of the `events` data channel. Other `type`s may come from a newer server. */
+export type SessionEvent =
+  | { type: "track_started"; mid: string; codec: string }
+  | { type: "resolution_changed"; width: number; height: number }
+  | { type: string; [key: string]: unknown };
+
+/** Body of `POST /v1/offer`. */
+export interface OfferRequest {
+  sdp: string;
+  type: "offer";
+  options?: OptionsPatch;
+}
+
+/** Answer to `POST /v1/offer`. */
+export interface OfferResponse {
+  sdp: string;
+  type: "answer";
+  session_id: string;
+}
+
+/** Body of every error of the HTTP API (RFC 9457). */
+export interface Problem {
+  code: string;
+  title: string;
+  detail: string;
+  status: number;
+}
+
+/** One session as `GET /v1/sessions/{id}` shows it. */
+export interface SessionView {
+  session_id: string;
+  state: string;
+  codec: string | null;
+  resolution: [number, number] | null;
+  age_s: number;
+  options: Options;
+  counters: Record<string, unknown> & { dropped: Dropped };
+  stages: { stage: string; p50_ms: number; p95_ms: number }[];
+}
+
+/** One model as `GET /v1/models` shows it. */
+export interface ModelView {
+  name: string;
+  version: string;
+  task: string;
+  licence: string;
+  input: [number, number];
+  classes: string[];
+  score_threshold: number;
+  backend: string;
+  precision: string;
+  default: boolean;
+}
+
+/** The text was not a message of this protocol. */
+export class WireError extends Error {
+  override name = "WireError";
+}
+
+/**
+ * Reads one message of the signaling WebSocket. Fields that this client does not know are left alone, so that a newer
+ * server can talk to it.
+ *
+ * @returns the message, or `null` when its `type` is not known to this client.
+ * @throws {@link WireError} when the text is not JSON or a known message lacks a field.
+ */
+export function parseServerMessage(text: string): ServerMessage | null {
+  const value = parseJson(text);
+  if (!isRecord(value) || typeof value["type"] !== "string") throw new WireError("a message needs a type");
+  const type = value["type"];
+  if (!Object.hasOwn(serverMessages, type)) return null;
+  if (!serverMessages[type as ServerMessage["type"]](value)) throw new WireError(`malformed ${type} message`);
+  return value as unknown as ServerMessage;
+}
+
+/** Whether `value` is a {@link SessionResult}; false for the other result formats. */
+export function isSessionResult(value: unknown): value is SessionResult {
+  return sessionResult(value);
+}
+
+/** Whether `value` is a {@link Problem}. */
+export function isProblem(value: unknown): value is Problem {
+  return problem(value);
+}
+
+/** Whether `value` is a {@link SessionView}. */
+export function isSessionView(value: unknown): value is SessionView {
+  return sessionView(value);
+}
+
+/** Whether `value` is a {@link ModelView}. */
+export function isModelView(value: unknown): value is ModelView {
+  return modelView(value);
+}
+
+/** Whether `value` is an {@link OfferResponse}. */
+export function isOfferResponse(value: unknown): value is OfferResponse {
+  return offerResponse(value);
+}
+
+/** Builds the messages that a client sends; absent parts are left out, never `null`. */
+export const build = {
+  /** Starts a session, renegotiates, or resumes the session `sessionId`. */
+  offer(sdp: string, options?: OptionsPatch, sessionId?: string | null): ClientMessage {
+    return { type: "offer", sdp, ...(options && { options }), ...(sessionId && { session_id: sessionId }) };
+  },
+  /** One trickled candidate; `null` ends them. */
+  candidate(candidate: RTCIceCandidateInit | null): ClientMessage {
+    if (!candidate?.candidate) return { type: "candidate", candidate: null };
+    const { candidate: line, sdpMid = null, sdpMLineIndex = null, usernameFragment } = candidate;
+    return {
+      type: "candidate",
+      candidate: { candidate: line, sdpMid, sdpMLineIndex, ...(usernameFragment && { usernameFragment }) },
+    };
+  },
+  /** Changes options while the session runs. */
+  configure(options: OptionsPatch): ClientMessage {
+    return { type: "configure", options };
+  },
+  /** Ends the session. */
+  bye(): ClientMessage {
+    return { type: "bye" };
+  },
+  /** Authenticates. */
+  auth(token: string): ClientMessage {
+    return { type: "auth", token };
+  },
+  /** Body of `POST /v1/offer`. */
+  offerRequest(sdp: string, options?: OptionsPatch): OfferRequest {
+    return { sdp, type: "offer", ...(options && { options }) };
+  },
+};
+
+/** `base` with the keys of `patch`; overlay switches are merged one by one. */
+export function mergeOptions(base: OptionsPatch, patch: OptionsPatch): OptionsPatch {
+  const merged: OptionsPatch = { ...base, ...patch };
+  if (base.overlay && patch.overlay) merged.overlay = { ...base.overlay, ...patch.overlay };
+  return merged;
+}
+
+type Guard<T> = (value: unknown) => value is T;
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw new WireError("not JSON");
+  }
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+const isString: Guard<string> = (value) => typeof value === "string";
+const isNumber: Guard<number> = (value): value is number => typeof value === "number" && Number.isFinite(value);
+const isBoolean: Guard<boolean> = (value) => typeof value === "boolean";
+
+function optional<T>(guard: Guard<T>): Guard<T | undefined> {
+  return (value): value is T | undefined => value === undefined || guard(value);
+}
+
+function nullable<T>(guard: Guard<T>): Guard<T | null> {
+  return (value): value is T | null => value === null || guard(value);
+}
+
+function list<T>(guard: Guard<T>): Guard<T[]> {
+  return (value): value is T[] => Array.isArray(value) && value.every(guard);
+}
+
+function numbers<T extends number[]>(length: number): Guard<T> {
+  return (value): value is T => Array.isArray(value) && value.length === length && value.every(isNumber);
+}
+
+function literal<const T extends string>(...texts: T[]): Guard<T> {
+  return (value): value is T => (texts as unknown[]).includes(value);
+}
+
+function shape<T>(fields: { [K in keyof T]-?: Guard<T[K]> }): Guard<T> {
+  const entries = Object.entries(fields) as [string, Guard<unknown>][];
+  return (value): value is T => isRecord(value) && entries.every(([key, guard]) => guard(value[key]));
+}
+
+const point = numbers<Point>(2);
+
+const options = shape<Options>({
+  model: isString,
+  return: literal("exact", "predicted", "results"),
+  budget_ms: isNumber,
+  score_threshold: isNumber,
+  iou_threshold: isNumber,
+  max_detections: isNumber,
+  classes: nullable(list(isString)),
+  track: isBoolean,
+  overlay: shape<Overlay>({ boxes: isBoolean, labels: isBoolean, timing: isBoolean, zones: isBoolean }),
+  format: literal("saccade", "coco", "roboflow", "supervision"),
+  zones: list(shape<Zone>({ name: isString, polygon: list(point) })),
+  lines: list(shape<Line>({
+    name: isString,
+    points: (value): value is [Point, Point] => Array.isArray(value) && value.length === 2 && value.every(point),
+  })),
+});
+
+const candidateInit = shape<RTCIceCandidateInit>({
+  candidate: isString,
+  sdpMid: optional(nullable(isString)),
+  sdpMLineIndex: optional(nullable(isNumber)),
+  usernameFragment: optional(nullable(isString)),
+});
+
+const serverMessages: { [K in ServerMessage["type"]]: Guard<Extract<ServerMessage, { type: K }>> } = {
+  welcome: shape<Welcome>({
+    type: literal("welcome"),
+    protocol: isNumber,
+    server: isString,
+    ice_servers: list(shape<IceServer>({
+      urls: list(isString),
+      username: optional(isString),
+      credential: optional(isString),
+    })),
+    models: list(isString),
+    limits: shape<Limits>({
+      width: isNumber,
+      height: isNumber,
+      fps: isNumber,
+      message_bytes: isNumber,
+      sdp_bytes: isNumber,
+    }),
+  }),
+  answer: shape<Answer>({ type: literal("answer"), sdp: isString, session_id: isString, options }),
+  candidate: shape<CandidateMessage>({ type: literal("candidate"), candidate: nullable(candidateInit) }),
+  configured: shape<Configured>({ type: literal("configured"), options }),
+  error: shape<ErrorMessage>({
+    type: literal("error"),
+    code: isString,
+    message: isString,
+    fatal: isBoolean,
+    retry_after_ms: optional(isNumber),
+  }),
+  draining: shape<Draining>({ type: literal("draining"), reconnect_after_ms: isNumber }),
+  closed: shape<Closed>({ type: literal("closed"), reason: isString }),
+};
+
+const dropped = shape<Dropped>({ superseded: isNumber, late: isNumber });
+
+const timing = shape<Timing>(
+  Object.fromEntries([...STAGES, "total" as const].map((stage) => [stage, isNumber])) as Record<
+    Stage | "total",
+    Guard<number>
+  >,
+);
+
+const sessionResult = shape<SessionResult>({
+  type: literal("result"),
+  version: isNumber,
+  session_id: isString,
+  frame_id: isNumber,
+  rtp_timestamp_in: isNumber,
+  rtp_timestamp_out: nullable(isNumber),
+  capture_time_ms: nullable(isNumber),
+  width: isNumber,
+  height: isNumber,
+  model: isString,
+  detections: list(shape<Detection>({
+    box: numbers<Detection["box"]>(4),
+    class_id: isNumber,
+    class: isString,
+    score: isNumber,
+    object_id: nullable(isNumber),
+  })),
+  timing_ms: timing,
+  budget_ms: isNumber,
+  met: isBoolean,
+  batch_size: isNumber,
+  dropped,
+  degraded: list(isString),
+});
+
+const problem = shape<Problem>({ code: isString, title: isString, detail: isString, status: isNumber });
+
+const sessionView = shape<SessionView>({
+  session_id: isString,
+  state: isString,
+  codec: nullable(isString),
+  resolution: nullable(numbers<[number, number]>(2)),
+  age_s: isNumber,
+  options,
+  counters: (value): value is SessionView["counters"] => isRecord(value) && dropped(value["dropped"]),
+  stages: list(shape<SessionView["stages"][number]>({ stage: isString, p50_ms: isNumber, p95_ms: isNumber })),
+});
+
+const modelView = shape<ModelView>({
+  name: isString,
+  version: isString,
+  task: isString,
+  licence: isString,
+  input: numbers<[number, number]>(2),
+  classes: list(isString),
+  score_threshold: isNumber,
+  backend: isString,
+  precision: isString,
+  default: isBoolean,
+});
+
+const offerResponse = shape<OfferResponse>({ sdp: isString, type: literal("answer"), session_id: isString });
