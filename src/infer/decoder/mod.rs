@@ -300,8 +300,7 @@ mod tests {
         let decoder = Decoder::bind(&manifest, &outlets).unwrap();
         let filter = Filter { score_threshold: 0.5, classes: None };
         let data = [0.0; 6 * 42];
-        let decode =
-            |shape: &[i64], data: &[f32]| decoder.decode(&[View { shape, data }], 0, &filter, &mut Vec::new());
+        let decode = |shape: &[i64], data: &[f32]| decoder.decode(&[View { shape, data }], 0, &filter, &mut Vec::new());
         assert_eq!(decode(&[1, 6, 42], &data), Ok(()));
         assert!(decode(&[1, 7, 36], &data).is_err());
         assert!(decode(&[1, 6, 42], &data[1..]).is_err());
