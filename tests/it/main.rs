@@ -3,10 +3,13 @@
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
 #![allow(clippy::large_futures, unreachable_pub, reason = "one binary")]
 
+mod accuracy;
+mod assets;
 mod client;
 mod codecs;
 mod lifecycle;
 mod live;
+mod models;
 mod publisher;
 mod repository;
 mod server;
