@@ -98,7 +98,8 @@ impl App {
     pub async fn start(config: &Config, metrics: telemetry::metrics::Handle) -> Result<Self, StartError> {
         let http_listener = bind("http.listen", config.http.listen).await?;
         let ops_listener = bind("ops.listen", config.ops.listen).await?;
-        let (http_address, ops_address) = (local(&http_listener, config.http.listen), local(&ops_listener, config.ops.listen));
+        let (http_address, ops_address) =
+            (local(&http_listener, config.http.listen), local(&ops_listener, config.ops.listen));
         let registry = Arc::new(Registry::new(max_sessions(config)));
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);

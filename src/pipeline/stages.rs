@@ -142,8 +142,13 @@ impl Stages {
         let slot = Arc::new(Mutex::new(None));
         let decode = {
             let failed = Arc::clone(&shared);
-            let mut stage =
-                DecodeStage { shared: Arc::clone(&shared), slot: Arc::clone(&slot), decoder, next_id: 0, last_time: None };
+            let mut stage = DecodeStage {
+                shared: Arc::clone(&shared),
+                slot: Arc::clone(&slot),
+                decoder,
+                next_id: 0,
+                last_time: None,
+            };
             workers.lane(move || stage.step(), move || failed.fail(EndReason::Internal))
         };
         let stages = Self { shared, decode, finish, slot };
@@ -310,9 +315,8 @@ impl DecodeStage {
 impl DecodeStage {
     /// Whether a frame comes sooner after the last than `limits.fps` allows, jitter of a quarter apart.
     fn too_soon(&self, time: MediaTime) -> bool {
-        self.last_time.is_some_and(|last| {
-            time.is_newer_than(last) && time.since(last).as_secs_f64() * self.shared.max_fps < 0.75
-        })
+        self.last_time
+            .is_some_and(|last| time.is_newer_than(last) && time.since(last).as_secs_f64() * self.shared.max_fps < 0.75)
     }
 }
 
@@ -385,7 +389,10 @@ impl Finisher {
         let bitrate = shared.bitrate.load(Ordering::Relaxed);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
-            None => match encode::software::Software::new(self.codec, encode::software::Config { bitrate_bps: bitrate, fps: shared.max_fps }) {
+            None => match encode::software::Software::new(
+                self.codec,
+                encode::software::Config { bitrate_bps: bitrate, fps: shared.max_fps },
+            ) {
                 Ok(encoder) => self.encoder.insert(Box::new(encoder)),
                 Err(error) => {
                     tracing::error!(session_id = shared.session_id, %error, "no encoder");
@@ -513,9 +520,7 @@ struct Metrics {
 impl Metrics {
     fn new() -> Self {
         let stage = |stage: &'static str| histogram!("saccade_stage_duration_seconds", "stage" => stage);
-        let dropped = |stage: &'static str, reason: &'static str| {
-            counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason)
-        };
+        let dropped = |stage: &'static str, reason: &'static str| counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason);
         Self {
             decode: stage("decode"),
             annotate: stage("annotate"),

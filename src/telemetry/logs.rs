@@ -54,11 +54,16 @@ fn parse(text: &str) -> Option<EnvFilter> {
     if known { EnvFilter::builder().parse(text).ok() } else { None }
 }
 
+/// Libraries of the WebRTC stack, which warn several times in the life of every healthy session.
+const STACK: [&str; 7] = ["rtc", "rtc_dtls", "rtc_ice", "rtc_interceptor", "rtc_mdns", "rtc_srtp", "webrtc"];
+
 /// A bare level is meant for Saccade: libraries stay at `warn`, for they log addresses and session descriptions at
 /// `info`.
 fn for_level(level: LevelFilter) -> EnvFilter {
     let others = level.min(LevelFilter::WARN);
-    EnvFilter::new(format!("{others},saccade={level}"))
+    let stack = level.min(LevelFilter::ERROR);
+    let quiet: Vec<String> = STACK.iter().map(|library| format!("{library}={stack}")).collect();
+    EnvFilter::new(format!("{others},saccade={level},rtc_sctp=off,{}", quiet.join(",")))
 }
 
 #[cfg(test)]
