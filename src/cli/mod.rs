@@ -87,6 +87,9 @@ pub struct Doctor {
 
 /// `saccade detect`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 everything was done, 64 wrong argument or unknown model, 69 ONNX Runtime is missing, 70 a file or the model failed; other files go on."
+)]
 pub struct Detect {
     /// Pictures and video files
     #[arg(required = true, value_name = "IMAGE|VIDEO")]
@@ -165,6 +168,9 @@ pub struct ModelsList {
 
 /// `saccade models check`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 all work, 64 wrong argument or unknown model, 69 ONNX Runtime is missing, 70 a model does not work."
+)]
 pub struct ModelsCheck {
     /// Models as NAME or NAME@VERSION [default: all]
     #[arg(value_name = "MODEL")]

@@ -1,8 +1,9 @@
 //! `saccade detect` and `saccade models`: the built program on pictures and videos of the drawn scene.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use saccade::decode::Limits;
 use saccade::decode::file::{Picture, Reader};
@@ -44,13 +45,15 @@ impl Files {
     }
 
     fn video(&self, name: &str) -> PathBuf {
+        self.video_of(name, (FIRST..FIRST + FRAMES).map(|number| self.scene.frame(number)))
+    }
+
+    fn video_of(&self, name: &str, pictures: impl Iterator<Item = I420>) -> PathBuf {
         let path = self.path(name);
         let settings =
             Settings { codec: Codec::H264, width: 640, height: 480, fps: 30.0, quality: 12, effort: Effort::Fast };
         let mut writer = Writer::create(&path, settings).unwrap();
-        for number in FIRST..FIRST + FRAMES {
-            writer.write(&self.scene.frame(number), self.scene.color()).unwrap();
-        }
+        pictures.for_each(|picture| writer.write(&picture, self.scene.color()).unwrap());
         writer.finish().unwrap();
         path
     }
@@ -253,6 +256,25 @@ fn a_failure_leaves_no_unfinished_file() {
     assert_eq!(code, 70);
     assert_eq!(fs::read_to_string(&out).unwrap(), "what was there before");
     assert_eq!(files.names(), ["notes.txt", "out.mp4"]);
+}
+
+#[test]
+fn an_interruption_leaves_no_unfinished_file() {
+    let files = Files::new();
+    let picture = files.scene.frame(FIRST);
+    let input = files.video_of("long.mp4", (0..400).map(|_| picture.clone()));
+    let mut program = detect();
+    program.arg(&input).args(["--json", "-", "--annotate"]).arg(files.path("out.mp4"));
+    let mut child = program.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // After the first line, the others fill the pipe, and the program waits until they are read.
+    lines.next().unwrap().unwrap();
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let rest = lines.count();
+    assert_eq!(child.wait().unwrap().code(), Some(70));
+    assert!(rest < 399, "it did not go on to the end");
+    assert_eq!(files.names(), ["long.mp4"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
+use std::fmt;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 /// A bar on standard error, where that is a terminal; one file at a time.
 pub(super) struct Progress {
@@ -19,10 +20,15 @@ impl Progress {
     pub(super) fn begin(&mut self, input: &Path, pictures: Option<u64>) {
         self.begun += 1;
         let shape =
-            if pictures.is_some() { "{bar:30} {pos}/{len} {per_sec} {eta} left" } else { "{spinner} {pos} {per_sec}" };
+            if pictures.is_some() { "{bar:30} {pos}/{len} {rate} {eta} left" } else { "{spinner} {pos} {rate}" };
         // Both shapes are legal; the default would do as well.
         let style = ProgressStyle::with_template(&format!("{{msg}} {shape}"));
-        self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // Writing to the bar's line cannot fail.
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        };
+        self.bar.set_style(style.with_key("rate", rate));
         let name = input.file_name().unwrap_or_default().display();
         let count = if self.files > 1 { format!("{}/{} ", self.begun, self.files) } else { String::new() };
         self.bar.set_message(format!("{count}{name}"));
