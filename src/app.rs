@@ -302,7 +302,8 @@ async fn load(config: &Config) -> Result<Arc<infer::Engine>, StartError> {
     let backend = (config.hw.infer == Hardware::Off).then_some(infer::manifest::BackendChoice::Cpu);
     let loading = tokio::task::spawn_blocking(move || {
         let engine = infer::Engine::new(infer::Options { backend, ..infer::Options::default() })?;
-        let repository = infer::Repository::scan(Some(&models.dir))?;
+        let folder = Some(models.dir.as_path()).filter(|folder| folder.is_dir());
+        let repository = infer::Repository::scan(folder)?;
         for refused in repository.refused() {
             tracing::error!(model = refused.id, error = %refused.error, "a model was refused");
         }

@@ -8,6 +8,7 @@ mod assets;
 mod client;
 mod codecs;
 mod lifecycle;
+mod detect;
 mod live;
 mod models;
 mod publisher;
