@@ -9,6 +9,8 @@
 //! Each line tells of one second: frames sent, results and frames that came back, the time from sending a frame to its
 //! result, and the last detections. It ends with Ctrl-C or after `--seconds`.
 
+#![allow(clippy::large_futures, reason = "one of each for the life of the process")]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -90,8 +92,7 @@ fn config(arguments: &Arguments, listen: SocketAddr) -> Result<Config> {
 
 /// Sends frames in real time, and prints a line a second.
 async fn publish(server: SocketAddr, arguments: &Arguments) {
-    let (_socket, mut peer, ..) =
-        client::connect(reachable(server), arguments.codec, OptionsPatch::default()).await;
+    let (_socket, mut peer, ..) = client::connect(reachable(server), arguments.codec, OptionsPatch::default()).await;
     let mut publisher = publisher::Publisher::new(arguments.codec);
     let mut pace = interval(Duration::from_secs(1) / publisher::FPS);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -146,7 +147,9 @@ impl Second {
         latencies.sort_unstable();
         let percentile = |hundredths: usize| {
             let at = latencies.len() * hundredths / 100;
-            latencies.get(at).map_or_else(|| "   -".to_owned(), |latency| format!("{:4.0}", latency.as_secs_f64() * 1e3))
+            latencies
+                .get(at)
+                .map_or_else(|| "   -".to_owned(), |latency| format!("{:4.0}", latency.as_secs_f64() * 1e3))
         };
         let found = last.map(|result| result.detections).unwrap_or_default();
         let found = found.iter().map(|detection| {

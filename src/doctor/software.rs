@@ -4,8 +4,7 @@ use super::Check;
 use crate::infer::{self, backend::Library};
 
 /// What to do when no usable ONNX Runtime library is found.
-const RUNTIME_HINT: &str =
-    "run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
+const RUNTIME_HINT: &str = "run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
 
 /// FFmpeg's version, and the codecs that sessions may need.
 pub(super) fn video() -> Vec<Check> {
@@ -57,7 +56,8 @@ fn providers(openvino: Result<(), infer::Error>) -> Check {
     match openvino {
         Ok(()) => Check::ok("providers", "cpu, openvino"),
         Err(error) => {
-            let advice = "models run slower on the plain CPU provider: run `make setup`, which fetches a library with it";
+            let advice =
+                "models run slower on the plain CPU provider: run `make setup`, which fetches a library with it";
             Check::warn("providers", format!("cpu; {error}"), advice)
         }
     }

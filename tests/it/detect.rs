@@ -148,7 +148,8 @@ fn assert_drawn(before: &I420, after: &I420, result: &SessionResult) {
 fn heads_in_pictures_are_found_and_outlined() {
     let files = Files::new();
     for (name, number) in [("a.png", FIRST), ("b.jpg", FIRST + 100)] {
-        let (input, annotated, json) = (files.picture(name, number), files.path(&format!("out-{name}")), files.path("r.jsonl"));
+        let (input, annotated, json) =
+            (files.picture(name, number), files.path(&format!("out-{name}")), files.path("r.jsonl"));
         let (code, stdout, stderr) =
             run(detect().arg(&input).arg("--annotate").arg(&annotated).arg("--json").arg(&json));
         assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
@@ -292,7 +293,8 @@ fn without_the_library_the_exit_code_is_69() {
 fn bad_models(folder: &Path) {
     let good = Path::new(MODELS).join("scene-blobs/1");
     let manifest = fs::read_to_string(good.join("manifest.toml")).unwrap();
-    let manifest: String = manifest.lines().filter(|line| !line.starts_with("sha256")).flat_map(|line| [line, "\n"]).collect();
+    let manifest: String =
+        manifest.lines().filter(|line| !line.starts_with("sha256")).flat_map(|line| [line, "\n"]).collect();
     let model = fs::read(good.join("model.onnx")).unwrap();
     let renamed = |name: &str| manifest.replace("scene-blobs", name);
     for (name, manifest, model) in [

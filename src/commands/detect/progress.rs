@@ -18,7 +18,8 @@ impl Progress {
     /// Begins with a file of this many pictures, where that is known.
     pub(super) fn begin(&mut self, input: &Path, pictures: Option<u64>) {
         self.begun += 1;
-        let shape = if pictures.is_some() { "{bar:30} {pos}/{len} {per_sec} {eta} left" } else { "{spinner} {pos} {per_sec}" };
+        let shape =
+            if pictures.is_some() { "{bar:30} {pos}/{len} {per_sec} {eta} left" } else { "{spinner} {pos} {per_sec}" };
         // Both shapes are legal; the default would do as well.
         let style = ProgressStyle::with_template(&format!("{{msg}} {shape}"));
         self.bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
