@@ -289,7 +289,7 @@ impl DecodeStage {
             color: decoded.color,
             time: unit.time,
             arrival: unit.arrival,
-            deadline: unit.arrival + Duration::from_millis(applied.options.budget_ms.into()),
+            deadline: unit.arrival + shared.time_for_model(&applied.options),
             reorder_wait: unit.reorder_wait,
             decode_time: now.saturating_duration_since(unit.arrival + unit.reorder_wait),
             decoded_at: now,
@@ -485,6 +485,16 @@ impl Shared {
         if self.outputs.try_send(Output::Result(json)).is_err() {
             self.metrics.results_dropped.increment(1);
         }
+    }
+
+    /// What the budget leaves from a frame's arrival to its result: all but the last known time of encoding, where the
+    /// frame is returned.
+    fn time_for_model(&self, options: &Options) -> Duration {
+        let budget = Duration::from_millis(options.budget_ms.into());
+        if options.return_mode == ReturnMode::Results || !self.returns_video {
+            return budget;
+        }
+        budget.saturating_sub(Duration::from_micros(self.last_encode_us.load(Ordering::Relaxed).into()))
     }
 
     fn tell(&self, output: Output) {
