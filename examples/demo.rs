@@ -9,8 +9,6 @@
 //! Each line tells of one second: frames sent, results and frames that came back, the time from sending a frame to its
 //! result, and the last detections. It ends with Ctrl-C or after `--seconds`.
 
-#![allow(clippy::large_futures, reason = "one of each for the life of the process")]
-
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -28,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 #[path = "../tests/it/client.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "the tests' client")]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "the tests' client")]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::large_futures, reason = "the tests' client")]
 mod client;
 #[path = "../tests/it/publisher.rs"]
 #[allow(dead_code, unreachable_pub, missing_docs, reason = "the tests' client")]
@@ -62,7 +60,7 @@ async fn main() -> Result<()> {
     let app = start(&arguments).await?;
     println!("Saccade is ready: http://{}/", reachable(app.http_address()));
     println!("Publishing the drawn scene as {}; Ctrl-C ends.\n", arguments.codec);
-    publish(app.http_address(), &arguments).await;
+    Box::pin(publish(app.http_address(), &arguments)).await;
     app.shut_down().await;
     Ok(())
 }
@@ -92,7 +90,8 @@ fn config(arguments: &Arguments, listen: SocketAddr) -> Result<Config> {
 
 /// Sends frames in real time, and prints a line a second.
 async fn publish(server: SocketAddr, arguments: &Arguments) {
-    let (_socket, mut peer, ..) = client::connect(reachable(server), arguments.codec, OptionsPatch::default()).await;
+    let connecting = client::connect(reachable(server), arguments.codec, OptionsPatch::default());
+    let (_socket, mut peer, ..) = Box::pin(connecting).await;
     let mut publisher = publisher::Publisher::new(arguments.codec);
     let mut pace = interval(Duration::from_secs(1) / publisher::FPS);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);

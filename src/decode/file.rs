@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffmpeg_next::codec::threading;
-use ffmpeg_next::error::EAGAIN;
+use ffmpeg_next::error::{EAGAIN, EINVAL};
 use ffmpeg_next::{Packet, Rational, codec, decoder, format, frame, media, packet};
 
 use crate::media::{ColorInfo, FramePool, I420, Rotation};
@@ -77,9 +77,12 @@ pub struct Picture {
 /// What goes wrong while reading a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The file can't be opened or is of no known format.
+    /// The file can't be opened.
     #[error("can't open the file")]
     Open(#[source] ffmpeg_next::Error),
+    /// The file is of no format that is read, or damaged at its beginning.
+    #[error("the file is no picture or video of a known format")]
+    Format,
     /// The file has no video stream or picture.
     #[error("the file has no video")]
     NoVideo,
@@ -108,12 +111,18 @@ impl Reader {
     /// Opens a file and reads its headers; a still picture is decoded at once.
     ///
     /// # Errors
-    /// [`Error::Open`], [`Error::NoVideo`] and [`Error::Codec`] when it is not a file that can be decoded,
+    /// [`Error::Open`], [`Error::Format`], [`Error::NoVideo`] and [`Error::Codec`] when it is not a file that can be decoded,
     /// [`Error::Picture`] when it announces pictures over the limits.
     pub fn open(path: &Path, limits: Limits) -> Result<Self, Error> {
         init();
         let options = [("format_whitelist", FORMATS), ("protocol_whitelist", "file")];
-        let input = format::input_with_dictionary(path, options.into_iter().collect()).map_err(Error::Open)?;
+        let input =
+            format::input_with_dictionary(path, options.into_iter().collect()).map_err(|error| match error {
+                ffmpeg_next::Error::InvalidData | ffmpeg_next::Error::Eof => Error::Format,
+                // What FFmpeg says when the format is not among those allowed.
+                ffmpeg_next::Error::Other { errno: EINVAL } => Error::Format,
+                error => Error::Open(error),
+            })?;
         let stream = input.streams().best(media::Type::Video).ok_or(Error::NoVideo)?;
         let mut context = codec::Context::from_parameters(stream.parameters()).map_err(Error::Codec)?;
         context.set_threading(threading::Config::kind(threading::Type::Frame));

@@ -96,11 +96,14 @@ fn results(lines: &str) -> Vec<(String, SessionResult)> {
     lines.lines().map(line).collect()
 }
 
-/// Every true head is found, where it is and as what it is, and nothing is found where no head is.
+/// Heads of which less shows may be missed.
+const PLAIN: f32 = 0.6;
+
+/// Every head that shows well is found, where it is and as what it is, and nothing is found where no head is.
 fn assert_true(scene: &Scene, number: u64, result: &SessionResult) {
     let truth = scene.truth(number);
-    assert!(!truth.is_empty(), "frame {number} has heads");
-    for head in &truth {
+    assert!(truth.iter().filter(|head| head.visible > PLAIN).count() > 2, "frame {number} has heads");
+    for head in truth.iter().filter(|head| head.visible > PLAIN) {
         let same = result.detections.iter().filter(|detection| detection.class_id == head.class_id);
         let best = same.map(|detection| iou(detection.bbox, head.bbox)).fold(0.0, f32::max);
         assert!(best > 0.7, "frame {number}: {head:?} was found with {best}: {:?}", result.detections);
@@ -230,9 +233,10 @@ fn files_that_fail_are_named_and_the_others_go_on() {
         found.unwrap_or_else(|| panic!("{} is not in {stderr}", path.display()))
     };
     assert_eq!(sentences.len(), 7, "{stderr}");
-    for path in [&text, &empty, &head, &script] {
-        assert!(sentence(path).starts_with("can't open the file: "), "{stderr}");
+    for path in [&text, &empty, &script] {
+        assert_eq!(sentence(path), "the file is no picture or video of a known format", "{stderr}");
     }
+    assert_eq!(sentence(&head), "the file has no video", "{stderr}");
     assert!(sentence(&missing).starts_with("cannot read it: No such file"), "{stderr}");
     assert_eq!(sentence(&half), format!("the file is cut off: {read} of {FRAMES} pictures could be read"));
     assert_eq!(sentence(files.folder.path()), "it is a folder; name its files");
