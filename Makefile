@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-# Arguments for the server of `make run`, such as ARGS="--listen 127.0.0.1:9000".
+# Arguments for `make run` and `make demo`, such as ARGS="--listen 127.0.0.1:9000".
 ARGS ?=
 
 .PHONY: help run test setup setup-test build demo bench lint docs
@@ -27,8 +27,8 @@ setup-test: ## The same, and what the tests need: browser, Node.js, Python packa
 build: setup ## Build the release binary (honours CARGO_TARGET_DIR)
 	@$(CARGO) build --release --locked
 
-demo: ## Not built in this version
-	@echo "make demo is not built in this version" >&2; exit 64
+demo: setup ## Server, a publisher of the drawn scene, and live results in the terminal (ARGS="--seconds 10")
+	@$(CARGO) run --release --locked --quiet --example demo -- $(ARGS)
 
 bench: ## Not built in this version
 	@echo "make bench is not built in this version" >&2; exit 64

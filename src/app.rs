@@ -98,7 +98,8 @@ impl App {
     pub async fn start(config: &Config, metrics: telemetry::metrics::Handle) -> Result<Self, StartError> {
         let http_listener = bind("http.listen", config.http.listen).await?;
         let ops_listener = bind("ops.listen", config.ops.listen).await?;
-        let (http_address, ops_address) = (local(&http_listener, config.http.listen), local(&ops_listener, config.ops.listen));
+        let (http_address, ops_address) =
+            (local(&http_listener, config.http.listen), local(&ops_listener, config.ops.listen));
         let registry = Arc::new(Registry::new(max_sessions(config)));
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
@@ -301,7 +302,8 @@ async fn load(config: &Config) -> Result<Arc<infer::Engine>, StartError> {
     let backend = (config.hw.infer == Hardware::Off).then_some(infer::manifest::BackendChoice::Cpu);
     let loading = tokio::task::spawn_blocking(move || {
         let engine = infer::Engine::new(infer::Options { backend, ..infer::Options::default() })?;
-        let repository = infer::Repository::scan(Some(&models.dir))?;
+        let folder = Some(models.dir.as_path()).filter(|folder| folder.is_dir());
+        let repository = infer::Repository::scan(folder)?;
         for refused in repository.refused() {
             tracing::error!(model = refused.id, error = %refused.error, "a model was refused");
         }

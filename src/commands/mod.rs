@@ -1,5 +1,8 @@
 //! What each command of the program does. Nothing here is known to the stages.
 
+mod detect;
+mod models;
+mod offline;
 mod serve;
 
 use crate::cli::{Args, Command, Exit};
@@ -22,6 +25,8 @@ pub fn run(args: Args) -> Exit {
             }
             report.exit()
         }
+        Command::Detect(args) => detect::run(args),
+        Command::Models(args) => models::run(&args),
         Command::Token(token) => match token.make(&token.sources(std::env::vars_os()), clock::wall()) {
             Ok(token) => {
                 println!("{token}");
@@ -32,6 +37,7 @@ pub fn run(args: Args) -> Exit {
                 Exit::Configuration
             }
         },
-        _ => Exit::Internal,
+        // The command line is refused before it comes here.
+        Command::Eval(_) | Command::Bench(_) => Exit::Internal,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ffmpeg_next::codec::threading;
-use ffmpeg_next::error::EAGAIN;
+use ffmpeg_next::error::{EAGAIN, EINVAL};
 use ffmpeg_next::{Packet, Rational, codec, decoder, format, frame, media, packet};
 
 use crate::media::{ColorInfo, FramePool, I420, Rotation};
@@ -16,6 +16,11 @@ use super::{Decoded, Limits, init};
 
 /// Packets in a row without a picture among them after which a file counts as broken.
 const MAX_BROKEN_PACKETS: u32 = 1_000;
+/// The formats that are read. FFmpeg knows more, among them playlists and scripts that make it open other files or
+/// addresses, and one that takes any text for video.
+const FORMATS: &str = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,yuv4mpegpipe,ivf,ogg,flv,asf,mxf,nut,\
+                       gif,apng,image2,jpeg_pipe,png_pipe,webp_pipe,bmp_pipe,tiff_pipe,gif_pipe,ppm_pipe,pgm_pipe,\
+                       pam_pipe,qoi_pipe,j2k_pipe,jpegxl_pipe";
 
 /// Reads the pictures of a file's best video stream, in the order in which they are shown.
 ///
@@ -52,8 +57,10 @@ pub struct Info {
     pub codec: &'static str,
     /// Pictures a second; `None` for a still picture.
     pub fps: Option<f64>,
-    /// An estimate of the number of pictures.
+    /// The number of pictures.
     pub frames: Option<u64>,
+    /// Whether the file itself states that number; else it is an estimate.
+    pub counted: bool,
 }
 
 /// One picture of a file.
@@ -70,9 +77,12 @@ pub struct Picture {
 /// What goes wrong while reading a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The file can't be opened or is of no known format.
+    /// The file can't be opened.
     #[error("can't open the file")]
     Open(#[source] ffmpeg_next::Error),
+    /// The file is of no format that is read, or damaged at its beginning.
+    #[error("the file is no picture or video of a known format")]
+    Format,
     /// The file has no video stream or picture.
     #[error("the file has no video")]
     NoVideo,
@@ -101,11 +111,18 @@ impl Reader {
     /// Opens a file and reads its headers; a still picture is decoded at once.
     ///
     /// # Errors
-    /// [`Error::Open`], [`Error::NoVideo`] and [`Error::Codec`] when it is not a file that can be decoded,
+    /// [`Error::Open`], [`Error::Format`], [`Error::NoVideo`] and [`Error::Codec`] when it is not a file that can be decoded,
     /// [`Error::Picture`] when it announces pictures over the limits.
     pub fn open(path: &Path, limits: Limits) -> Result<Self, Error> {
         init();
-        let input = format::input(path).map_err(Error::Open)?;
+        let options = [("format_whitelist", FORMATS), ("protocol_whitelist", "file")];
+        let input =
+            format::input_with_dictionary(path, options.into_iter().collect()).map_err(|error| match error {
+                ffmpeg_next::Error::InvalidData | ffmpeg_next::Error::Eof => Error::Format,
+                // What FFmpeg says when the format is not among those allowed.
+                ffmpeg_next::Error::Other { errno: EINVAL } => Error::Format,
+                error => Error::Open(error),
+            })?;
         let stream = input.streams().best(media::Type::Video).ok_or(Error::NoVideo)?;
         let mut context = codec::Context::from_parameters(stream.parameters()).map_err(Error::Codec)?;
         context.set_threading(threading::Config::kind(threading::Type::Frame));
@@ -123,14 +140,14 @@ impl Reader {
         let (width, height) = rotation.apply(width, height);
         let still = input.format().name().ends_with("_pipe") || input.format().name() == "image2";
         let fps = (!still).then(|| positive(stream.avg_frame_rate())).flatten();
-        let frames = match (u64::try_from(stream.frames()), fps) {
-            _ if still => Some(1),
-            (Ok(frames @ 1..), _) => Some(frames),
-            (_, Some(fps)) => estimate(&input, fps),
-            _ => None,
+        let (frames, counted) = match (u64::try_from(stream.frames()), fps) {
+            _ if still => (Some(1), true),
+            (Ok(frames @ 1..), _) => (Some(frames), true),
+            (_, Some(fps)) => (estimate(&input, fps), false),
+            _ => (None, false),
         };
         let codec = decoder.id().name();
-        let info = Info { width, height, codec, fps, frames };
+        let info = Info { width, height, codec, fps, frames, counted };
         let time_base = positive(stream.time_base()).unwrap_or(0.0);
         let mut reader = Self {
             stream: stream.index(),

@@ -99,8 +99,11 @@ impl Error {
     }
 }
 
-/// Keeps FFmpeg from writing to standard error; what matters comes back as an [`Error`].
+/// Keeps FFmpeg from writing to standard error; what matters comes back as an [`Error`], whose text FFmpeg gives.
 pub fn init() {
     static QUIET: Once = Once::new();
-    QUIET.call_once(|| ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet));
+    QUIET.call_once(|| {
+        ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet);
+        ffmpeg_next::util::error::register_all();
+    });
 }

@@ -1,13 +1,10 @@
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
 use ffmpeg_next as ffmpeg;
 
 use super::Check;
+use crate::infer::{self, backend::Library};
 
-/// What to do when no ONNX Runtime library is found.
-pub const RUNTIME_HINT: &str =
-    "run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
+/// What to do when no usable ONNX Runtime library is found.
+const RUNTIME_HINT: &str = "run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
 
 /// FFmpeg's version, and the codecs that sessions may need.
 pub(super) fn video() -> Vec<Check> {
@@ -42,77 +39,42 @@ fn codecs(kind: &str, wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Check
     }
 }
 
-pub(super) fn runtime() -> Check {
-    match find_runtime(|name| std::env::var_os(name)) {
-        Some(path) if path.is_file() => Check::ok("onnxruntime", path.display().to_string()),
-        Some(path) => Check::fail("onnxruntime", format!("{} is not there", path.display()), RUNTIME_HINT),
-        None => Check::fail("onnxruntime", "no library found", RUNTIME_HINT),
+/// ONNX Runtime, and the execution providers that come with it.
+pub(super) fn runtime() -> Vec<Check> {
+    let library = match Library::load() {
+        Ok(library) => library,
+        Err(error) => return vec![Check::fail("onnxruntime", error.to_string(), RUNTIME_HINT)],
+    };
+    let mut found = library.path().display().to_string();
+    if let Some(version) = library.build_info().split("git-branch=").nth(1).and_then(|rest| rest.split(',').next()) {
+        found = format!("{found} ({version})");
     }
+    vec![Check::ok("onnxruntime", found), providers(library.openvino())]
 }
 
-/// The ONNX Runtime library to load: `ORT_DYLIB_PATH` if set, else the newest that `make setup` fetched into
-/// `${XDG_CACHE_HOME:-~/.cache}/saccade/`. `var` looks up environment variables.
-pub fn find_runtime(var: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let filled = |name: &str| var(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(path) = filled("ORT_DYLIB_PATH") {
-        return Some(path);
+fn providers(openvino: Result<(), infer::Error>) -> Check {
+    match openvino {
+        Ok(()) => Check::ok("providers", "cpu, openvino"),
+        Err(error) => {
+            let advice =
+                "models run slower on the plain CPU provider: run `make setup`, which fetches a library with it";
+            Check::warn("providers", format!("cpu; {error}"), advice)
+        }
     }
-    let cache = filled("XDG_CACHE_HOME").or_else(|| Some(filled("HOME")?.join(".cache")))?.join("saccade");
-    let folders = entries(&cache).filter(|path| starts_with(path, "onnxruntime"));
-    let libraries = folders.filter_map(|folder| {
-        let files = entries(&folder).filter(|path| starts_with(path, "libonnxruntime.so"));
-        files.max_by_key(|path| version_of(path))
-    });
-    libraries.max_by_key(|path| path.parent().map(version_of))
-}
-
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path())
-}
-
-fn starts_with(path: &Path, start: &str) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start))
-}
-
-/// The numbers in a file's name, for ordering: `onnxruntime-1.24.1` → 1, 24, 1.
-fn version_of(path: &Path) -> Vec<u64> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.split(|one: char| !one.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::doctor::Status;
 
     #[test]
-    fn the_newest_library_in_the_cache_is_found_unless_one_is_named() {
-        let cache = tempfile::tempdir().unwrap();
-        let var = |named: Option<&str>| {
-            let (cache, named) = (cache.path().as_os_str().to_owned(), named.map(OsString::from));
-            move |name: &str| match name {
-                "XDG_CACHE_HOME" => Some(cache.clone()),
-                "ORT_DYLIB_PATH" => named.clone(),
-                _ => None,
-            }
-        };
-        assert_eq!(find_runtime(var(None)), None);
-        for folder in
-            ["onnxruntime-openvino-1.9.0", "onnxruntime-openvino-1.24.1", "onnxruntime-2.0.0.empty", "other-9"]
-        {
-            let folder = cache.path().join("saccade").join(folder);
-            fs::create_dir_all(&folder).unwrap();
-            if !folder.ends_with("onnxruntime-2.0.0.empty") {
-                fs::write(folder.join("libonnxruntime.so.1"), "").unwrap();
-            }
-        }
-        let newest = cache.path().join("saccade/onnxruntime-openvino-1.24.1/libonnxruntime.so.1");
-        assert_eq!(find_runtime(var(None)), Some(newest.clone()));
-        assert_eq!(find_runtime(var(Some(""))), Some(newest));
-        assert_eq!(find_runtime(var(Some("/opt/ort.so"))), Some(PathBuf::from("/opt/ort.so")));
+    fn a_missing_provider_is_a_warning_that_says_why() {
+        assert_eq!(providers(Ok(())).status, Status::Ok);
+        let reason = "libonnxruntime_providers_openvino.so is not there".to_owned();
+        let check = providers(Err(infer::Error::Unavailable { what: "OpenVINO".to_owned(), reason }));
+        assert_eq!(check.status, Status::Warn);
+        assert!(check.found.contains("OpenVINO is not available here: libonnxruntime_providers"), "{}", check.found);
     }
 
     #[test]

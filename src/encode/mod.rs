@@ -3,7 +3,7 @@
 //! What enters: upright pictures, the meaning of their codes, and the bitrate to keep to. What leaves: one access unit
 //! a picture, without delay. An [`Encoder`] belongs to one session and is called on one of the codec threads; it does
 //! no I/O and knows neither network nor packets: its owner drives [`RateControl`] with the transport's estimate and
-//! asks for keyframes. [`file`] writes video files for offline use.
+//! asks for keyframes. [`file`] writes video files and [`picture`] still pictures, for offline use.
 
 use std::sync::Once;
 
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::media::{Codec, ColorInfo, I420, MediaTime};
 
 pub mod file;
+pub mod picture;
 pub mod rate;
 pub mod software;
 
@@ -70,8 +71,11 @@ pub enum Error {
     Failed(#[source] ffmpeg_next::Error),
 }
 
-/// Keeps FFmpeg from writing to standard error; what matters comes back as an [`Error`].
+/// Keeps FFmpeg from writing to standard error; what matters comes back as an [`Error`], whose text FFmpeg gives.
 pub fn init() {
     static QUIET: Once = Once::new();
-    QUIET.call_once(|| ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet));
+    QUIET.call_once(|| {
+        ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Quiet);
+        ffmpeg_next::util::error::register_all();
+    });
 }

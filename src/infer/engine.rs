@@ -2,7 +2,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::backend::{Library, Opener, Request, Selection};
 use super::error::Error;
-use super::manifest::{BackendChoice, Precision};
+use super::instance::Open;
+use super::manifest::{BackendChoice, Manifest, Precision};
 use super::model::Model;
 use super::repository::{ModelSpec, compare_versions, matches_name};
 use super::runner::Runner;
@@ -112,12 +113,8 @@ impl Engine {
     }
 }
 
-fn start(
-    manifest: Arc<super::Manifest>,
-    selection: Selection,
-    opener: Opener,
-    runners: Vec<Runner>,
-) -> Result<Model, Error> {
+fn start(manifest: Arc<Manifest>, selection: Selection, opener: Opener, runners: Vec<Runner>) -> Result<Model, Error> {
     let again = selection.clone();
-    Model::start(manifest, selection, Arc::new(move || opener.open(&again)), runners)
+    let open: Arc<Open> = Arc::new(move || opener.open(&again));
+    Model::start(manifest, selection, &open, runners)
 }

@@ -33,14 +33,14 @@ impl Model {
     pub(super) fn start(
         manifest: Arc<Manifest>,
         selection: Selection,
-        open: Arc<Open>,
+        open: &Arc<Open>,
         runners: Vec<Runner>,
     ) -> Result<Self, Error> {
         let id = manifest.id();
         let shared = Arc::new(Shared::new(id.clone(), selection.measured));
         let model = Self { manifest, selection, shared, threads: Mutex::default() };
         for (n, runner) in runners.into_iter().enumerate() {
-            let (shared, open) = (Arc::clone(&model.shared), Arc::clone(&open));
+            let (shared, open) = (Arc::clone(&model.shared), Arc::clone(open));
             let thread = thread::Builder::new().name(format!("infer-{n}-{id}"));
             let thread = thread.spawn(move || instance::own(&shared, &*open, runner));
             let thread = thread.map_err(|error| Error::Thread { reason: error.to_string() })?;

@@ -237,3 +237,89 @@ fn folders(parent: &Path) -> Result<Vec<PathBuf>, Error> {
 fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn manifest(name: &str, version: &str, sha256: &str) -> String {
+        format!(
+            "name = '{name}'\nversion = '{version}'\nlicence = 'MIT'\n[file]\n{sha256}\n[input]\nsize = [64, 64]\n\
+             [output]\ndecoder = 'yolov8'\n[classes]\nnames = ['x']\n"
+        )
+    }
+
+    fn put(root: &Path, name: &str, version: &str, manifest: &str) {
+        let folder = root.join(name).join(version);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("manifest.toml"), manifest).unwrap();
+        fs::write(folder.join("model.onnx"), b"graph").unwrap();
+    }
+
+    fn ids(repository: &Repository) -> Vec<String> {
+        repository.models().iter().map(|model| model.manifest.id()).collect()
+    }
+
+    #[test]
+    fn without_a_folder_there_is_the_embedded_model() {
+        let repository = Repository::scan(None).unwrap();
+        assert_eq!(ids(&repository), ["ppe-nano@1"]);
+        assert_eq!(repository.refused(), []);
+        let spec = repository.find("ppe-nano").unwrap();
+        assert!(spec.is_embedded());
+        assert!(spec.read().unwrap().int8.is_some(), "checksums agree");
+    }
+
+    #[test]
+    fn versions_are_sorted_by_number_and_the_newest_is_found_by_name() {
+        let root = tempfile::tempdir().unwrap();
+        for version in ["10", "2", "1.9"] {
+            put(root.path(), "b", version, &manifest("b", version, ""));
+        }
+        put(root.path(), "a", "1", &manifest("a", "1", ""));
+        let repository = Repository::scan(Some(root.path())).unwrap();
+        assert_eq!(ids(&repository), ["a@1", "b@1.9", "b@2", "b@10", "ppe-nano@1"]);
+        assert_eq!(repository.find("b").unwrap().manifest.version, "10");
+        assert_eq!(repository.find("b@2").unwrap().manifest.version, "2");
+        assert_eq!(repository.find("b@3").unwrap_err(), Error::UnknownModel { name: "b@3".to_owned() });
+    }
+
+    #[test]
+    fn a_bad_model_is_refused_with_its_reason_and_the_others_are_taken() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "good", "1", &manifest("good", "1", ""));
+        put(root.path(), "typo", "1", &manifest("typo", "1", "").replace("size", "sice"));
+        put(root.path(), "moved", "1", &manifest("other", "1", ""));
+        put(root.path(), "changed", "1", &manifest("changed", "1", &format!("sha256 = '{}'", "0".repeat(64))));
+        put(root.path(), "gone", "1", &manifest("gone", "1", ""));
+        fs::remove_file(root.path().join("gone/1/model.onnx")).unwrap();
+        fs::create_dir_all(root.path().join("empty/1")).unwrap();
+        let repository = Repository::scan(Some(root.path())).unwrap();
+        assert_eq!(ids(&repository), ["good@1", "ppe-nano@1"]);
+        let refused = repository.refused();
+        assert_eq!(
+            refused.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(),
+            ["changed@1", "empty@1", "gone@1", "moved@1", "typo@1"]
+        );
+        assert!(
+            matches!(&refused[0].error, Error::Checksum { actual, .. } if actual.starts_with("eef93e1d")),
+            "{refused:?}"
+        );
+        assert!(matches!(&refused[1].error, Error::Read { path, .. } if path.ends_with("manifest.toml")));
+        assert!(matches!(&refused[2].error, Error::Read { path, .. } if path.ends_with("model.onnx")));
+        assert!(refused[3].error.to_string().contains("`name`: is \"other\", but its folder is called \"moved\""));
+        assert!(refused[4].error.to_string().contains("`input.sice`: unknown key"));
+        assert_eq!(repository.find("typo").unwrap_err(), refused[4].error);
+    }
+
+    #[test]
+    fn a_model_in_the_folder_hides_the_embedded_one_of_its_version() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "ppe-nano", "1", &manifest("ppe-nano", "1", ""));
+        let repository = Repository::scan(Some(root.path())).unwrap();
+        assert_eq!(ids(&repository), ["ppe-nano@1"]);
+        assert!(!repository.models()[0].is_embedded());
+        assert!(Repository::scan(Some(&root.path().join("nowhere"))).is_err());
+    }
+}

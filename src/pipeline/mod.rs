@@ -115,7 +115,8 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
     let prepared = async {
         let models = Models(&deps);
         let applied = models.apply(options::open(&models, deps.settings.budget_ms, &request.options)?)?;
-        let accepted = deps.transport.accept(&request.sdp, deps.peer_config()).await.map_err(refusal)?;
+        let accepted =
+            deps.transport.accept(&request.sdp, deps.peer_config()).await.map_err(|error| refusal(&error))?;
         Ok((applied, accepted))
     };
     let (applied, accepted) = match prepared.await {
@@ -176,11 +177,7 @@ async fn serve(
     });
     let view = Arc::clone(&shown);
     let (handle, commands) = Handle::new(id.clone(), listeners, move || view.view(), request.publisher);
-    let sdp = if request.trickle {
-        Ok(accepted.answer.sdp)
-    } else {
-        complete_answer(accepted.peer.as_ref()).await
-    };
+    let sdp = if request.trickle { Ok(accepted.answer.sdp) } else { complete_answer(accepted.peer.as_ref()).await };
     let sdp = match sdp {
         Ok(sdp) => sdp,
         Err(refusal) => {
@@ -202,6 +199,7 @@ async fn serve(
         rate,
         signals: request.signals,
         data_channels: accepted.answer.data_channels,
+        mid: accepted.answer.mid,
         link: Link::new(started),
         metrics: Metrics::new(),
     };
@@ -214,27 +212,28 @@ async fn serve(
     };
     permit.register(handle.clone());
     let span = tracing::info_span!("session", session_id = %id);
-    let reason = if reply.send(Ok((handle, Answer { sdp, options }))).is_ok() {
+    let (reason, inputs) = if reply.send(Ok((handle, Answer { sdp, options }))).is_ok() {
         tracing::info!(parent: &span, codec = %accepted.answer.codec, "session opened");
         // A task of its own, so that a panic in it ends this session only and still reaches what follows.
         match tokio::spawn(owner.run(inputs).instrument(span.clone())).await {
-            Ok(reason) => reason,
+            Ok((reason, inputs)) => (reason, Some(inputs)),
             Err(error) => {
                 tracing::error!(parent: &span, %error, "a session's owner panicked");
-                EndReason::Internal
+                (EndReason::Internal, None)
             }
         }
     } else {
-        EndReason::PeerClosed
+        (EndReason::PeerClosed, None)
     };
     stages.close();
     deps.registry.remove(&id, reason);
+    drop(inputs);
     tracing::info!(parent: &span, reason = %reason, "session ended");
 }
 
 async fn complete_answer(peer: &dyn Peer) -> Result<String, Refusal> {
     match tokio::time::timeout(GATHERING_LIMIT, peer.complete_answer()).await {
-        Ok(answer) => answer.map_err(refusal),
+        Ok(answer) => answer.map_err(|error| refusal(&error)),
         Err(_) => Err(Refusal::new(ErrorCode::Internal, "The server found no address to offer; try again.")),
     }
 }
@@ -261,7 +260,8 @@ impl Models<'_> {
         let model = self.0.engine.get(&options.model).ok_or_else(|| {
             Refusal::new(ErrorCode::UnknownModel, format!("There is no model {}; see GET /v1/models.", options.model))
         })?;
-        let wanted = |names: &Vec<String>| names.iter().filter_map(|name| model.class(name)).map(|class| class.id).collect();
+        let wanted =
+            |names: &Vec<String>| names.iter().filter_map(|name| model.class(name)).map(|class| class.id).collect();
         let params = Arc::new(infer::Params {
             score_threshold: options.score_threshold,
             iou_threshold: options.iou_threshold,
@@ -300,9 +300,9 @@ impl options::Models for Models<'_> {
 }
 
 /// What the client is told when the transport refuses.
-fn refusal(error: rtc::Error) -> Refusal {
-    let code = match &error {
-        rtc::Error::Rejected(Rejected::BadSdp) => ErrorCode::BadSdp,
+fn refusal(error: &rtc::Error) -> Refusal {
+    let code = match error {
+        rtc::Error::Rejected(Rejected::BadSdp | Rejected::NotBundled) => ErrorCode::BadSdp,
         rtc::Error::Rejected(Rejected::NoVideo) => ErrorCode::NoVideo,
         rtc::Error::Rejected(Rejected::NoCommonCodec) => ErrorCode::NoCommonCodec,
         _ => {

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ pub(super) const NOMINAL_FPS: f64 = 30.0;
 const TICK: Duration = Duration::from_millis(500);
 /// How long the client has to open the results channel before the server does.
 const RESULTS_CHANNEL_WAIT: Duration = Duration::from_secs(1);
+/// Events kept until the client opens their channel.
+const PENDING_EVENTS: usize = 16;
 /// Longest time that the packets of one frame may take into the transport.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
 /// Keyframes that the receiver asks for within this time are one.
@@ -79,6 +82,7 @@ pub(super) struct Owner {
     pub(super) rate: RateControl,
     pub(super) signals: Option<mpsc::Sender<ServerMessage>>,
     pub(super) data_channels: bool,
+    pub(super) mid: String,
     pub(super) link: Link,
     pub(super) metrics: Metrics,
 }
@@ -99,6 +103,8 @@ pub(super) struct Link {
     connected_at: Option<Instant>,
     results_open: bool,
     events_open: bool,
+    /// Events that wait for their channel; the oldest goes when there are too many.
+    events: VecDeque<String>,
     last_keyframe_request: Option<Instant>,
     candidates_ended: bool,
 }
@@ -112,6 +118,7 @@ impl Link {
             connected_at: None,
             results_open: false,
             events_open: false,
+            events: VecDeque::new(),
             last_keyframe_request: None,
             candidates_ended: false,
         }
@@ -119,8 +126,9 @@ impl Link {
 }
 
 impl Owner {
-    /// Runs the session to its end and says why it ended. The caller closes the peer and the stages.
-    pub(super) async fn run(mut self, mut inputs: Inputs) -> EndReason {
+    /// Runs the session to its end and says why it ended. The caller closes the peer and the stages, and drops the
+    /// queues last: whoever waits for the end of the session watches its commands.
+    pub(super) async fn run(mut self, mut inputs: Inputs) -> (EndReason, Inputs) {
         let mut burst = Vec::with_capacity(PACKET_BURST);
         if let Some(drain) = *inputs.drain.borrow_and_update() {
             self.machine.handle_drain(drain.deadline);
@@ -149,7 +157,7 @@ impl Owner {
             }
             self.pump_ingest().await;
             if let Some(reason) = self.pump_machine() {
-                return reason;
+                return (reason, inputs);
             }
         }
     }
@@ -189,18 +197,13 @@ impl Owner {
         }
     }
 
-    async fn renegotiate(
-        &mut self,
-        now: Instant,
-        sdp: &str,
-        options: Option<OptionsPatch>,
-    ) -> Result<Answer, Refusal> {
+    async fn renegotiate(&mut self, now: Instant, sdp: &str, options: Option<OptionsPatch>) -> Result<Answer, Refusal> {
         self.machine.handle_offer(now);
         if let Some(patch) = options {
             self.configure(&patch)?;
         }
         self.link.candidates_ended = false;
-        let PeerAnswer { sdp, .. } = self.peer.renegotiate(sdp).await.map_err(refusal)?;
+        let PeerAnswer { sdp, .. } = self.peer.renegotiate(sdp).await.map_err(|error| refusal(&error))?;
         Ok(Answer { sdp, options: Options::clone(&self.shown.options.load()) })
     }
 
@@ -218,7 +221,10 @@ impl Owner {
             Event::Candidate(candidate) => self.send_candidate(candidate),
             Event::IceConnected => self.machine.handle_transport(now, TransportEvent::IceConnected),
             Event::Connected => {
-                self.link.connected_at.get_or_insert(now);
+                if self.link.connected_at.replace(now).is_none() {
+                    let (mid, codec) = (self.mid.clone(), self.shown.codec.to_owned());
+                    self.send_event(&wire::Event::TrackStarted { mid, codec }).await;
+                }
                 self.machine.handle_transport(now, TransportEvent::Connected);
             }
             Event::Disconnected => self.machine.handle_transport(now, TransportEvent::Disconnected),
@@ -233,7 +239,10 @@ impl Owner {
                 }
             }
             Event::ChannelOpen(Channel::Results) => self.link.results_open = true,
-            Event::ChannelOpen(Channel::Events) => self.link.events_open = true,
+            Event::ChannelOpen(Channel::Events) => {
+                self.link.events_open = true;
+                self.flush_events().await;
+            }
             Event::ChannelOpen(Channel::Control) => {}
             Event::Message { channel: Channel::Control, text } => self.handle_control(&text).await,
             Event::Message { .. } | Event::TrackEnded => {}
@@ -246,8 +255,11 @@ impl Owner {
                 Ok(options) => ServerMessage::Configured { options },
                 Err(refusal) => refusal.to_message(false),
             },
-            Ok(_) => Refusal::new(ErrorCode::BadRequest, "The control channel takes only `configure`; send the rest on the socket.")
-                .to_message(false),
+            Ok(_) => Refusal::new(
+                ErrorCode::BadRequest,
+                "The control channel takes only `configure`; send the rest on the socket.",
+            )
+            .to_message(false),
             Err(bad) => bad.refusal.to_message(false),
         };
         if let Ok(json) = serde_json::to_string(&reply)
@@ -344,11 +356,23 @@ impl Owner {
     }
 
     async fn send_event(&mut self, event: &wire::Event) {
-        if self.link.events_open
-            && let Ok(json) = serde_json::to_string(event)
-            && let Err(error) = self.peer.send_text(Channel::Events, &json).await
+        let Ok(json) = serde_json::to_string(event) else { return };
+        if self.link.events.len() == PENDING_EVENTS {
+            self.link.events.pop_front();
+            self.metrics.events_dropped.increment(1);
+        }
+        self.link.events.push_back(json);
+        self.flush_events().await;
+    }
+
+    async fn flush_events(&mut self) {
+        while self.link.events_open
+            && let Some(json) = self.link.events.pop_front()
         {
-            tracing::debug!(%error, "an event was lost");
+            if let Err(error) = self.peer.send_text(Channel::Events, &json).await {
+                tracing::debug!(%error, "an event was lost");
+                self.metrics.events_dropped.increment(1);
+            }
         }
     }
 
@@ -391,6 +415,10 @@ impl Owner {
         if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
             self.stages.set_bitrate(bitrate);
         }
+        if self.link.connected_at.is_some() && self.peer.remote_closed().await {
+            self.machine.handle_transport(now, TransportEvent::Closed);
+            return;
+        }
         let waited = self.link.connected_at.is_some_and(|at| now >= at + RESULTS_CHANNEL_WAIT);
         if waited && self.data_channels && !self.link.results_open {
             self.data_channels = false;
@@ -422,6 +450,7 @@ pub(super) struct Metrics {
     decoder_behind: Counter,
     results_full: Counter,
     unsent: Counter,
+    events_dropped: Counter,
     reorder: Histogram,
     video_latency: Histogram,
 }
@@ -430,9 +459,7 @@ impl Metrics {
     /// Registers the handles.
     pub(super) fn new() -> Self {
         let done = |stage: &'static str| counter!("saccade_frames_total", "stage" => stage, "outcome" => "done");
-        let dropped = |stage: &'static str, reason: &'static str| {
-            counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason)
-        };
+        let dropped = |stage: &'static str, reason: &'static str| counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason);
         Self {
             assembled: done("ingest"),
             returned: done("egress"),
@@ -440,6 +467,7 @@ impl Metrics {
             decoder_behind: dropped("decode", "queue_full"),
             results_full: dropped("results", "channel_full"),
             unsent: dropped("egress", "send_failed"),
+            events_dropped: dropped("events", "queue_full"),
             reorder: histogram!("saccade_stage_duration_seconds", "stage" => "reorder"),
             video_latency: histogram!("saccade_frame_latency_seconds", "path" => "video"),
         }

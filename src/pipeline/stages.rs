@@ -142,8 +142,13 @@ impl Stages {
         let slot = Arc::new(Mutex::new(None));
         let decode = {
             let failed = Arc::clone(&shared);
-            let mut stage =
-                DecodeStage { shared: Arc::clone(&shared), slot: Arc::clone(&slot), decoder, next_id: 0, last_time: None };
+            let mut stage = DecodeStage {
+                shared: Arc::clone(&shared),
+                slot: Arc::clone(&slot),
+                decoder,
+                next_id: 0,
+                last_time: None,
+            };
             workers.lane(move || stage.step(), move || failed.fail(EndReason::Internal))
         };
         let stages = Self { shared, decode, finish, slot };
@@ -284,7 +289,7 @@ impl DecodeStage {
             color: decoded.color,
             time: unit.time,
             arrival: unit.arrival,
-            deadline: unit.arrival + Duration::from_millis(applied.options.budget_ms.into()),
+            deadline: unit.arrival + shared.time_for_model(&applied.options),
             reorder_wait: unit.reorder_wait,
             decode_time: now.saturating_duration_since(unit.arrival + unit.reorder_wait),
             decoded_at: now,
@@ -310,9 +315,8 @@ impl DecodeStage {
 impl DecodeStage {
     /// Whether a frame comes sooner after the last than `limits.fps` allows, jitter of a quarter apart.
     fn too_soon(&self, time: MediaTime) -> bool {
-        self.last_time.is_some_and(|last| {
-            time.is_newer_than(last) && time.since(last).as_secs_f64() * self.shared.max_fps < 0.75
-        })
+        self.last_time
+            .is_some_and(|last| time.is_newer_than(last) && time.since(last).as_secs_f64() * self.shared.max_fps < 0.75)
     }
 }
 
@@ -385,7 +389,10 @@ impl Finisher {
         let bitrate = shared.bitrate.load(Ordering::Relaxed);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
-            None => match encode::software::Software::new(self.codec, encode::software::Config { bitrate_bps: bitrate, fps: shared.max_fps }) {
+            None => match encode::software::Software::new(
+                self.codec,
+                encode::software::Config { bitrate_bps: bitrate, fps: shared.max_fps },
+            ) {
                 Ok(encoder) => self.encoder.insert(Box::new(encoder)),
                 Err(error) => {
                     tracing::error!(session_id = shared.session_id, %error, "no encoder");
@@ -480,6 +487,16 @@ impl Shared {
         }
     }
 
+    /// What the budget leaves from a frame's arrival to its result: all but the last known time of encoding, where the
+    /// frame is returned.
+    fn time_for_model(&self, options: &Options) -> Duration {
+        let budget = Duration::from_millis(options.budget_ms.into());
+        if options.return_mode == ReturnMode::Results || !self.returns_video {
+            return budget;
+        }
+        budget.saturating_sub(Duration::from_micros(self.last_encode_us.load(Ordering::Relaxed).into()))
+    }
+
     fn tell(&self, output: Output) {
         if self.outputs.try_send(output).is_err() {
             self.metrics.untold.increment(1);
@@ -513,9 +530,7 @@ struct Metrics {
 impl Metrics {
     fn new() -> Self {
         let stage = |stage: &'static str| histogram!("saccade_stage_duration_seconds", "stage" => stage);
-        let dropped = |stage: &'static str, reason: &'static str| {
-            counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason)
-        };
+        let dropped = |stage: &'static str, reason: &'static str| counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason);
         Self {
             decode: stage("decode"),
             annotate: stage("annotate"),

@@ -108,17 +108,8 @@ struct Times {
 
 impl Times {
     fn push(&mut self, t: &Timing) {
-        let frame = [
-            t.reorder,
-            t.decode,
-            t.queue,
-            t.preprocess,
-            t.inference,
-            t.postprocess,
-            t.annotate,
-            t.encode,
-            t.total,
-        ];
+        let frame =
+            [t.reorder, t.decode, t.queue, t.preprocess, t.inference, t.postprocess, t.annotate, t.encode, t.total];
         if self.frames.len() < WINDOW {
             self.frames.push(frame);
         } else {

@@ -85,6 +85,10 @@ pub trait Peer: Send + Sync {
     /// [`Error::Stack`] when the peer is closed.
     async fn open_channel(&self, channel: Channel) -> Result<(), Error>;
 
+    /// Whether the other side has closed the secure connection (close_notify, RFC 5246 section 7.2.1), which the stack
+    /// reports by no event.
+    async fn remote_closed(&self) -> bool;
+
     /// Bits a second that the path to the peer is thought to carry.
     fn bandwidth(&self) -> u32;
 
@@ -118,6 +122,8 @@ pub struct Answer {
     pub returns_video: bool,
     /// Whether data channels can be opened.
     pub data_channels: bool,
+    /// Identification tag of the video's media section.
+    pub mid: String,
 }
 
 /// How a peer is set up.

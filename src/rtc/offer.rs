@@ -1,5 +1,5 @@
 use rtc::peer_connection::sdp::RTCSessionDescription;
-use rtc::sdp::MediaDescription;
+use rtc::sdp::{MediaDescription, SessionDescription};
 
 use crate::media::Codec;
 
@@ -16,6 +16,8 @@ pub struct Inspected {
     pub returns_video: bool,
     /// Whether data channels are offered.
     pub data_channels: bool,
+    /// Identification tag of the video's media section.
+    pub mid: String,
 }
 
 /// Why an offer cannot be served.
@@ -24,6 +26,9 @@ pub enum Rejected {
     /// It is no session description of type offer.
     #[error("the SDP cannot be parsed: send the offer as the browser's createOffer() made it")]
     BadSdp,
+    /// It wants several transports.
+    #[error("the offer must bundle its media sections and give each its own mid")]
+    NotBundled,
     /// It sends no video.
     #[error("the offer sends no video: add a video track or a sendrecv transceiver")]
     NoVideo,
@@ -43,6 +48,9 @@ pub(super) fn inspect(sdp: &str) -> Result<Inspected, Rejected> {
     if description.media_descriptions.is_empty() {
         return Err(Rejected::NoVideo);
     }
+    if !is_bundled(&description) {
+        return Err(Rejected::NotBundled);
+    }
     let data_channels = description.media_descriptions.iter().any(|media| media.media_name.media == "application");
     let video = description
         .media_descriptions
@@ -56,7 +64,26 @@ pub(super) fn inspect(sdp: &str) -> Result<Inspected, Rejected> {
         fmtp: best.fmtp,
         returns_video: !video.has_attribute("sendonly"),
         data_channels,
+        mid: mid(video).unwrap_or_default().to_owned(),
     })
+}
+
+/// Whether all media sections share one transport (RFC 9143), as the session has only one.
+fn is_bundled(description: &SessionDescription) -> bool {
+    let live: Vec<&MediaDescription> =
+        description.media_descriptions.iter().filter(|media| media.media_name.port.value != 0).collect();
+    let mids: Vec<&str> = live.iter().filter_map(|media| mid(media)).collect();
+    let unique = mids.iter().enumerate().all(|(index, mid)| !mids[..index].contains(mid));
+    let group = description.attributes.iter().find_map(|attribute| match (attribute.key.as_str(), &attribute.value) {
+        ("group", Some(value)) => value.strip_prefix("BUNDLE"),
+        _ => None,
+    });
+    let bundled = |mid: &str| group.is_some_and(|group| group.split(' ').any(|member| member == mid));
+    unique && (live.len() <= 1 || (mids.len() == live.len() && mids.into_iter().all(bundled)))
+}
+
+fn mid(media: &MediaDescription) -> Option<&str> {
+    media.attribute("mid").flatten()
 }
 
 fn sends(media: &MediaDescription) -> bool {
@@ -155,6 +182,17 @@ mod tests {
     fn what_is_offered_alone_is_taken() {
         let found = inspect(&video("96", &["a=sendonly", "a=rtpmap:96 VP8/90000"])).unwrap();
         assert_eq!((found.codec, found.returns_video), (Codec::Vp8, false));
+    }
+
+    #[test]
+    fn several_transports_are_refused() {
+        let video = video("96", &["a=sendrecv", "a=rtpmap:96 VP8/90000"]);
+        let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\n";
+        let bundle = |offer: &str| offer.replacen("t=0 0\r\n", "t=0 0\r\na=group:BUNDLE 0 1\r\n", 1);
+        let both = format!("{video}{data}");
+        assert!(inspect(&bundle(&both)).unwrap().data_channels);
+        assert_eq!(inspect(&both), Err(Rejected::NotBundled));
+        assert_eq!(inspect(&bundle(&both.replace("a=mid:1", "a=mid:0"))), Err(Rejected::NotBundled));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use rtc::interceptor::{NackGeneratorBuilder, PacerBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{CongestionFeedback, configure_congestion_control};
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_VP8, MIME_TYPE_VP9};
+use rtc::peer_connection::transport::RTCDtlsTransportState;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
@@ -72,7 +73,7 @@ impl Transport for WebRtc {
             tasks: Mutex::new(JoinSet::new()),
             gathered: watch::Sender::new(false),
         });
-        let (connection, bandwidth) = build(&inspected, &config, &shared).await?;
+        let (connection, bandwidth) = Box::pin(build(&inspected, &config, &shared)).await?;
         let peer = WebRtcPeer {
             connection,
             track: local_track(&inspected),
@@ -136,6 +137,7 @@ impl WebRtcPeer {
             codec: inspected.codec,
             returns_video: self.returns_video,
             data_channels: inspected.data_channels,
+            mid: inspected.mid.clone(),
         })
     }
 
@@ -225,6 +227,15 @@ impl Peer for WebRtcPeer {
         let opened = self.connection.create_data_channel(channel.label(), Some(options)).await.map_err(stack)?;
         self.shared.serve_channel(channel, opened);
         Ok(())
+    }
+
+    async fn remote_closed(&self) -> bool {
+        for receiver in self.connection.get_receivers().await {
+            if let Ok(Some(transport)) = receiver.transport().await {
+                return matches!(transport.state().await, Ok(RTCDtlsTransportState::Closed));
+            }
+        }
+        false
     }
 
     fn bandwidth(&self) -> u32 {
@@ -427,17 +438,15 @@ async fn build(
         .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
         .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());
     let settings = SettingEngineBuilder::new().with_include_loopback_candidate(true).with_lite(config.ice_lite).build();
-    let connection = PeerConnectionBuilder::new()
+    let builder = PeerConnectionBuilder::new()
         .with_media_engine(media)
         .with_interceptor_registry(registry)
         .with_setting_engine(settings)
         .with_handler(Arc::new(Handler(Arc::clone(shared))))
         .with_runtime(Arc::new(ValidatingRuntime(TokioRuntime)))
         .with_udp_addrs(bind_addresses(&config.listen))
-        .with_data_channel_send_buffer_limit(config.channel_buffer)
-        .build()
-        .await
-        .map_err(stack)?;
+        .with_data_channel_send_buffer_limit(config.channel_buffer);
+    let connection = Box::pin(builder.build()).await.map_err(stack)?;
     Ok((Arc::new(connection), bandwidth))
 }
 
@@ -497,7 +506,6 @@ fn is_mdns(candidate: &str) -> bool {
     candidate.split(' ').nth(4).is_some_and(|address| address.ends_with(".local"))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "used as map_err(stack)")]
 fn stack(error: impl std::fmt::Display) -> Error {
     Error::Stack(error.to_string())
 }

@@ -54,11 +54,16 @@ fn parse(text: &str) -> Option<EnvFilter> {
     if known { EnvFilter::builder().parse(text).ok() } else { None }
 }
 
+/// Libraries of the WebRTC stack, which warn several times in the life of every healthy session.
+const STACK: [&str; 7] = ["rtc", "rtc_dtls", "rtc_ice", "rtc_interceptor", "rtc_mdns", "rtc_srtp", "webrtc"];
+
 /// A bare level is meant for Saccade: libraries stay at `warn`, for they log addresses and session descriptions at
 /// `info`.
 fn for_level(level: LevelFilter) -> EnvFilter {
     let others = level.min(LevelFilter::WARN);
-    EnvFilter::new(format!("{others},saccade={level}"))
+    let stack = level.min(LevelFilter::ERROR);
+    let quiet: Vec<String> = STACK.iter().map(|library| format!("{library}={stack}")).collect();
+    EnvFilter::new(format!("{others},saccade={level},rtc_sctp=off,{}", quiet.join(",")))
 }
 
 #[cfg(test)]
@@ -68,18 +73,25 @@ mod tests {
 
     #[test]
     fn a_level_is_for_saccade_and_directives_are_as_given() {
+        let quiet = |level: &str| {
+            let shown = |text: &str| text.replace("LEVEL", level);
+            EnvFilter::new(shown(
+                "warn,saccade=LEVEL,rtc_sctp=off,rtc=error,rtc_dtls=error,rtc_ice=error,rtc_interceptor=error,\
+                 rtc_mdns=error,rtc_srtp=error,webrtc=error",
+            ))
+            .to_string()
+        };
         for (text, filter) in [
-            ("info", Some("saccade=info,warn")),
-            ("DEBUG", Some("saccade=debug,warn")),
-            ("error", Some("saccade=error,error")),
-            ("off", Some("saccade=off,off")),
-            ("info,saccade::rtc=trace", Some("saccade::rtc=trace,info")),
+            ("info", Some(quiet("info"))),
+            ("DEBUG", Some(quiet("debug"))),
+            ("info,saccade::rtc=trace", Some("saccade::rtc=trace,info".to_owned())),
             ("loud", None),
             ("info,loud", None),
             ("saccade=shout", None),
             ("", None),
         ] {
-            assert_eq!(parse(text).map(|filter| filter.to_string()).as_deref(), filter, "{text:?}");
+            assert_eq!(parse(text).map(|filter| filter.to_string()), filter, "{text:?}");
         }
+        assert!(parse("off").unwrap().to_string().split(',').all(|directive| directive.ends_with("off")));
     }
 }

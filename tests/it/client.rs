@@ -100,7 +100,6 @@ impl Socket {
 /// The WebRTC side of a client.
 pub struct Peer {
     pub connection: Arc<dyn PeerConnection>,
-    pub codec: Codec,
     pub results: mpsc::Receiver<SessionResult>,
     pub packets: mpsc::Receiver<RtpPacket>,
     pub control: Arc<dyn DataChannel>,
@@ -160,7 +159,8 @@ impl Peer {
         let (gathered_tx, gathered) = watch::channel(false);
         let (packet_tx, packets) = mpsc::channel(4096);
         let remote = Arc::default();
-        let handler = Handler { state: state_tx, gathered: gathered_tx, packets: packet_tx, remote: Arc::clone(&remote) };
+        let handler =
+            Handler { state: state_tx, gathered: gathered_tx, packets: packet_tx, remote: Arc::clone(&remote) };
         let mut media = MediaEngine::default();
         let codec_parameters = RTCRtpCodecParameters { rtp_codec: rtp_codec(codec), payload_type: 109 };
         media.register_codec(codec_parameters, RtpCodecKind::Video).unwrap();
@@ -196,7 +196,6 @@ impl Peer {
             .unwrap();
         Self {
             connection,
-            codec,
             results: read_json(results_channel),
             packets,
             control_replies: read_json(Arc::clone(&control)),
@@ -211,8 +210,15 @@ impl Peer {
         }
     }
 
-    /// An offer with every candidate in it.
+    /// An offer without candidates, as trickling clients send it; the server learns our address from our checks, so
+    /// that none of its own comes before we know its answer.
     pub async fn offer(&mut self) -> String {
+        let sdp = self.complete_offer().await;
+        sdp.split_inclusive("\r\n").filter(|line| !line.starts_with("a=candidate:")).collect()
+    }
+
+    /// An offer with every candidate in it.
+    pub async fn complete_offer(&mut self) -> String {
         let offer = self.connection.create_offer(None).await.unwrap();
         self.connection.set_local_description(offer).await.unwrap();
         timeout(LIMIT, self.gathered.wait_for(|done| *done)).await.expect("candidates in time").unwrap();
@@ -242,19 +248,6 @@ impl Peer {
             .await
             .expect("a connection in time")
             .unwrap();
-    }
-
-    /// Waits until the connection is no more.
-    pub async fn ended(&mut self) {
-        timeout(LIMIT, self.state.wait_for(|state| {
-            matches!(
-                state,
-                RTCPeerConnectionState::Disconnected | RTCPeerConnectionState::Failed | RTCPeerConnectionState::Closed
-            )
-        }))
-        .await
-        .expect("an end in time")
-        .unwrap();
     }
 
     /// Sends one access unit as the payloads of its packets.

@@ -4,10 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use saccade::media::{Codec, I420};
-use saccade_signaling::{ClientMessage, OptionsPatch, OverlayPatch, ReturnMode, ServerMessage, SessionResult};
+use saccade_signaling::{
+    ClientMessage, OptionsPatch, OverlayPatch, ReturnMode, ServerMessage, SessionResult, close_code,
+};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::client::{LIMIT, Peer, connect};
+use crate::client::{LIMIT, Peer, Socket, connect};
 use crate::publisher::{FPS, Publisher, Viewer, iou};
 use crate::server::Server;
 
@@ -52,7 +54,7 @@ async fn exchange(
 
 async fn annotated_video_and_results_come_back(codec: Codec) {
     let server = Server::start(&[]).await;
-    let (_socket, mut peer, session_id, options) = connect(server.http, codec, OptionsPatch::default()).await;
+    let (socket, mut peer, session_id, options) = connect(server.http, codec, OptionsPatch::default()).await;
     assert_eq!(options.return_mode, ReturnMode::Exact);
     let (mut publisher, mut viewer) = (Publisher::new(codec), Viewer::new(codec));
     let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| {
@@ -94,6 +96,12 @@ async fn annotated_video_and_results_come_back(codec: Codec) {
         checked += 1;
     }
     assert!(checked >= 10, "{checked} boxes were checked");
+    finish(socket, peer, server).await;
+}
+
+async fn finish(mut socket: Socket, peer: Peer, server: Server) {
+    socket.send(&ClientMessage::Bye).await;
+    assert_eq!(socket.close_code().await, close_code::BYE);
     peer.close().await;
     server.app.shut_down().await;
 }
@@ -125,10 +133,9 @@ async fn without_overlay_the_picture_comes_back_as_it_was_sent() {
     let server = Server::start(&[]).await;
     let nothing = OverlayPatch { boxes: Some(false), labels: Some(false), ..OverlayPatch::default() };
     let patch = OptionsPatch { overlay: Some(nothing), ..OptionsPatch::default() };
-    let (_socket, mut peer, ..) = connect(server.http, Codec::H264, patch).await;
+    let (socket, mut peer, ..) = connect(server.http, Codec::H264, patch).await;
     let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
-    let returned =
-        exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.pictures.len() >= 20).await;
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.pictures.len() >= 20).await;
     for (time, picture) in &returned.pictures {
         let sent = publisher.scene.frame(publisher.number(*time));
         let (ours, theirs) = (sent.planes()[0], picture.planes()[0]);
@@ -136,8 +143,7 @@ async fn without_overlay_the_picture_comes_back_as_it_was_sent() {
         let psnr = 10.0 * (255.0_f64.powi(2) * ours.len() as f64 / error).log10();
         assert!(psnr > 26.0, "PSNR {psnr:.1} dB");
     }
-    peer.close().await;
-    server.app.shut_down().await;
+    finish(socket, peer, server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,8 +152,7 @@ async fn a_results_session_gets_no_video_and_may_ask_for_it_later() {
     let patch = OptionsPatch { return_mode: Some(ReturnMode::Results), ..OptionsPatch::default() };
     let (mut socket, mut peer, ..) = connect(server.http, Codec::Vp8, patch).await;
     let (mut publisher, mut viewer) = (Publisher::new(Codec::Vp8), Viewer::new(Codec::Vp8));
-    let returned =
-        exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 20).await;
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 20).await;
     assert!(returned.results.iter().all(|result| result.rtp_timestamp_out.is_none()));
     assert!(returned.pictures.is_empty());
 
@@ -165,14 +170,13 @@ async fn a_results_session_gets_no_video_and_may_ask_for_it_later() {
     })
     .await;
     assert!(returned.keyframes >= 1);
-    peer.close().await;
-    server.app.shut_down().await;
+    finish(socket, peer, server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keyframe_request_reaches_the_encoder() {
     let server = Server::start(&[]).await;
-    let (_socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
     let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
     let before = exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.pictures.len() >= 10).await;
     peer.request_keyframe(peer.returned_ssrc().await).await;
@@ -180,14 +184,13 @@ async fn a_keyframe_request_reaches_the_encoder() {
     exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.keyframes >= wanted).await;
     let sessions = server.app.registry().list();
     assert!(sessions[0].view().counters.keyframe_requests_in >= 1);
-    peer.close().await;
-    server.app.shut_down().await;
+    finish(socket, peer, server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn options_change_over_the_control_channel() {
     let server = Server::start(&[]).await;
-    let (_socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
     let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
     exchange(&mut peer, &mut publisher, &mut viewer, |returned| !returned.results.is_empty()).await;
 
@@ -206,6 +209,44 @@ async fn options_change_over_the_control_channel() {
     .await;
     let last = returned.results.last().unwrap();
     assert!(last.detections.iter().all(|detection| detection.class == "helmet"));
-    peer.close().await;
-    server.app.shut_down().await;
+    finish(socket, peer, server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ice_lite_server_connects() {
+    let server = Server::start(&[("media.ice_lite", "true")]).await;
+    let (socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 3).await;
+    finish(socket, peer, server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_stream_disturbs_no_other_session_and_recovers_itself() {
+    let server = Server::start(&[]).await;
+    let (good_socket, mut good, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (mut bad_socket, mut bad, bad_id, _) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    let mut damaged = Publisher::new(Codec::H264);
+    for number in 0..45_u64 {
+        let (time, payloads) = damaged.next();
+        let broken = payloads.into_iter().enumerate().map(|(index, (payload, marker))| {
+            let mut bytes = payload.to_vec();
+            // A different bit in every packet, past the headers of RTP and of the NAL unit.
+            let at = (2 + number as usize * 7 + index * 13) % bytes.len();
+            bytes[at] ^= 1 << (number % 8);
+            (bytes.into(), marker)
+        });
+        bad.send(time, broken).await;
+    }
+    let returned = exchange(&mut good, &mut publisher, &mut viewer, |returned| returned.pictures.len() >= 20).await;
+    assert!(returned.results.iter().any(|result| !result.detections.is_empty()));
+
+    let mut viewer = Viewer::new(Codec::H264);
+    exchange(&mut bad, &mut damaged, &mut viewer, |returned| returned.results.len() >= 10).await;
+    let view = server.app.registry().get(&bad_id).expect("the session goes on").view();
+    assert!(view.counters.keyframe_requests_out >= 1, "{:?}", view.counters);
+    bad_socket.send(&ClientMessage::Bye).await;
+    bad.close().await;
+    finish(good_socket, good, server).await;
 }

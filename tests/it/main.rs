@@ -1,10 +1,16 @@
 //! Integration tests: one binary, one scenario a function.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tests")]
+#![allow(clippy::large_futures, unreachable_pub, reason = "one binary")]
 
+mod accuracy;
+mod assets;
 mod client;
 mod codecs;
+mod detect;
+mod lifecycle;
 mod live;
+mod models;
 mod publisher;
 mod repository;
 mod server;

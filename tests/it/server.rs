@@ -10,7 +10,6 @@ use saccade::telemetry;
 pub struct Server {
     pub app: App,
     pub http: SocketAddr,
-    pub ops: SocketAddr,
 }
 
 impl Server {
@@ -18,6 +17,9 @@ impl Server {
     pub async fn start(settings: &[(&str, &str)]) -> Self {
         static METRICS: OnceLock<telemetry::metrics::Handle> = OnceLock::new();
         let metrics = METRICS.get_or_init(|| telemetry::metrics::install().unwrap()).clone();
+        if let Ok(filter) = std::env::var("SACCADE_TEST_LOG") {
+            let _ = telemetry::init_logs(&filter, telemetry::LogFormat::Text);
+        }
         let mut sources = Sources { file: File::None, ..Sources::default() };
         for (key, value) in [
             ("http.listen", "127.0.0.1:0"),
@@ -26,6 +28,7 @@ impl Server {
             ("models.dir", concat!(env!("CARGO_MANIFEST_DIR"), "/models")),
             ("models.default", "scene-blobs"),
             ("session.budget_ms", "1000"),
+            ("shutdown.grace_ms", "2000"),
         ]
         .iter()
         .chain(settings)
@@ -34,7 +37,7 @@ impl Server {
         }
         let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let app = App::start(&config, metrics).await.unwrap();
-        Self { http: app.http_address(), ops: app.ops_address(), app }
+        Self { http: app.http_address(), app }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -234,3 +234,119 @@ const fn grid([width, height]: [u32; 2], stride: u32) -> (usize, usize) {
 fn best(scores: impl Iterator<Item = f32>) -> (u32, f32) {
     (0..).zip(scores).fold((0, f32::MIN), |best, next| if next.1 > best.1 { next } else { best })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::infer::letterbox::Letterbox;
+
+    fn manifest(decoder: &str, classes: &str) -> Manifest {
+        let text = format!(
+            "name = 'a'\nversion = '1'\nlicence = 'MIT'\n[input]\nsize = [64, 32]\n[output]\ndecoder = '{decoder}'\n\
+             [classes]\nnames = [{classes}]\n"
+        );
+        Manifest::parse(&text, |_| unreachable!()).unwrap()
+    }
+
+    fn outlet(name: &str, shape: &[i64]) -> Outlet {
+        Outlet { name: name.to_owned(), shape: shape.to_vec() }
+    }
+
+    /// Each decoder with outputs that fit it: 8 × 4 cells of stride 8, 4 × 2 of 16, 2 × 1 of 32.
+    fn fitting() -> Vec<(Manifest, Vec<Outlet>)> {
+        let yunet = [(8, 32), (16, 8), (32, 2)].into_iter().flat_map(|(stride, cells)| {
+            [("kps", 10), ("bbox", 4), ("obj", 1), ("cls", 1)]
+                .map(|(name, values)| outlet(&format!("{name}_{stride}"), &[1, cells, values]))
+        });
+        vec![
+            (manifest("yolov8", "'a', 'b'"), vec![outlet("out", &[-1, 6, 42])]),
+            (manifest("yolox", "'a', 'b'"), vec![outlet("out", &[1, 42, 7])]),
+            (manifest("ssd-boxes", "'a'"), vec![outlet("scores", &[1, 40, 2]), outlet("boxes", &[1, 40, 4])]),
+            (manifest("yunet", "'a'"), yunet.collect()),
+        ]
+    }
+
+    #[test]
+    fn outputs_are_found_by_name_and_compared_by_shape() {
+        for (manifest, outlets) in fitting() {
+            let decoder = Decoder::bind(&manifest, &outlets).unwrap();
+            let read = decoder.outputs().map(str::to_owned).collect::<Vec<_>>();
+            for name in &read {
+                let at = outlets.iter().position(|outlet| outlet.name == *name).unwrap();
+                let mut longer = outlets.clone();
+                longer[at].shape[1] += 1;
+                longer[at].shape[2] += 1;
+                let error = Decoder::bind(&manifest, &longer).unwrap_err();
+                assert!(matches!(&error, Error::WrongOutput { tensor, .. } if tensor == name), "{error}");
+                let mut flat = outlets.clone();
+                flat[at].shape.truncate(2);
+                assert!(Decoder::bind(&manifest, &flat).is_err());
+                let mut free = outlets.clone();
+                free[at].shape = vec![-1, -1, -1];
+                assert!(Decoder::bind(&manifest, &free).is_ok(), "free sides are checked when it runs");
+            }
+        }
+        let two = [outlet("x", &[1, 6, 42]), outlet("y", &[1, 6, 42])];
+        let error = Decoder::bind(&manifest("yolov8", "'a', 'b'"), &two).unwrap_err();
+        assert!(error.to_string().contains("`output.tensor`"), "{error}");
+    }
+
+    #[test]
+    fn a_run_with_other_shapes_than_declared_is_an_error() {
+        let (manifest, outlets) = fitting().swap_remove(0);
+        let decoder = Decoder::bind(&manifest, &outlets).unwrap();
+        let filter = Filter { score_threshold: 0.5, classes: None };
+        let data = [0.0; 6 * 42];
+        let decode = |shape: &[i64], data: &[f32]| decoder.decode(&[View { shape, data }], 0, &filter, &mut Vec::new());
+        assert_eq!(decode(&[1, 6, 42], &data), Ok(()));
+        assert!(decode(&[1, 7, 36], &data).is_err());
+        assert!(decode(&[1, 6, 42], &data[1..]).is_err());
+        assert!(decode(&[0, 6, 42], &[]).is_err());
+        assert!(decode(&[], &[]).is_err());
+    }
+
+    /// Numbers as a broken model may give them.
+    fn number() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            4 => -2f32..2.0,
+            1 => any::<u32>().prop_map(f32::from_bits),
+            1 => prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1.0]),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_the_numbers_boxes_are_sound_and_inside_the_frame(
+            pool in prop::collection::vec(number(), 997), threshold in 0f32..=1.0, iou in 0f32..=1.0,
+        ) {
+            for (manifest, outlets) in fitting() {
+                let decoder = Decoder::bind(&manifest, &outlets).unwrap();
+                let tensors = decoder.outputs().enumerate().map(|(n, name)| {
+                    let outlet = outlets.iter().find(|outlet| outlet.name == name).unwrap();
+                    let shape = outlet.shape.iter().map(|side| (*side).max(1)).collect::<Vec<_>>();
+                    let len = shape.iter().product::<i64>().unsigned_abs() as usize;
+                    (shape, pool.iter().cycle().skip(n * 31).take(len).copied().collect::<Vec<_>>())
+                }).collect::<Vec<_>>();
+                let views = tensors.iter().map(|(shape, data)| View { shape, data }).collect::<Vec<_>>();
+                let mut found = Vec::new();
+                let filter = Filter { score_threshold: threshold, classes: None };
+                decoder.decode(&views, 0, &filter, &mut found).unwrap();
+                suppress(&mut found, iou, 50);
+                prop_assert!(found.len() <= 50);
+                let letterbox = Letterbox::new(&manifest.input, 640, 480);
+                for candidate in found {
+                    prop_assert!((threshold..=1.0).contains(&candidate.score));
+                    prop_assert!((candidate.class as usize) < manifest.classes.len());
+                    if let Some([x1, y1, x2, y2]) = letterbox.box_to_source(candidate.bbox) {
+                        prop_assert!(0.0 <= x1 && x1 < x2 && x2 <= 640.0 && 0.0 <= y1 && y1 < y2 && y2 <= 480.0);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -36,7 +36,7 @@ impl Yolox {
         for Level { stride, columns, rows } in &self.levels {
             for (cell, anchor) in (0..columns * rows).zip(&mut anchors) {
                 // Class scores are 1 at most, so that most anchors need no look at their classes.
-                if !(anchor[4] >= filter.score_threshold) {
+                if anchor[4].is_nan() || anchor[4] < filter.score_threshold {
                     continue;
                 }
                 let (class, score) = best(anchor[5..].iter().copied());

@@ -31,7 +31,7 @@ impl Yunet {
                 level[0].iter().zip(level[1]).zip(level[2].chunks_exact(4)).enumerate()
             {
                 let score = (class.clamp(0.0, 1.0) * object.clamp(0.0, 1.0)).sqrt();
-                if !(score >= filter.score_threshold) {
+                if score.is_nan() || score < filter.score_threshold {
                     continue;
                 }
                 let (column, row) = ((cell % columns) as f32, (cell / columns) as f32);

@@ -519,3 +519,173 @@ fn accuracy(mut table: Table<'_>) -> (Accuracy, u32) {
     table.finish();
     (accuracy, warmup)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    const CONTRACT: &str = r#"
+name = "yolox-nano"
+version = "1"
+task = "detect"
+licence = "Apache-2.0"
+[file]
+path = "model.onnx"
+sha256 = "695e750a5d5754bb5a8d5325643b59282191a7e7a564e435a415fd3c578eab14"
+[input]
+tensor = "images"            # default: the only input
+layout = "nchw"              # nchw | nhwc
+color = "bgr"                # rgb | bgr | gray
+size = [416, 416]            # width, height
+resize = "letterbox-top-left"  # letterbox-center | letterbox-top-left | stretch
+pad = 114
+mean = [0.0, 0.0, 0.0]       # value = (pixel - mean) * scale
+scale = [1.0, 1.0, 1.0]
+[output]
+decoder = "yolox"
+strides = [8, 16, 32]
+[classes]
+names = ["person", "bicycle"]  # or file = "classes.txt"
+[defaults]
+score_threshold = 0.35
+iou_threshold = 0.45
+max_detections = 100
+[batching]                   # optional
+max_batch = 8
+max_delay_ms = 4
+preferred = [1, 2, 4, 8]
+[run]                        # optional
+instances = 1
+precision = "fp32"
+[accuracy]                   # optional
+bf16 = 0.002
+int8 = 0.008
+warmup = 5
+"#;
+
+    fn parse(text: &str) -> Result<Manifest, Error> {
+        Manifest::parse(text, |file| Err(Error::Read { path: file.into(), reason: "no file".to_owned() }))
+    }
+
+    /// The mistakes of the contract's manifest after a change.
+    fn mistakes(from: &str, to: &str) -> Vec<String> {
+        assert!(CONTRACT.contains(from), "{from}");
+        match parse(&CONTRACT.replacen(from, to, 1)) {
+            Err(Error::Manifest { mistakes }) => mistakes.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_contract_s_example_is_read_to_the_letter() {
+        let manifest = parse(CONTRACT).unwrap();
+        assert_eq!(manifest.id(), "yolox-nano@1");
+        assert_eq!(manifest.input.tensor.as_deref(), Some("images"));
+        assert_eq!((manifest.input.layout, manifest.input.color), (Layout::Nchw, Channels::Bgr));
+        assert_eq!((manifest.input.size, manifest.input.resize), ([416, 416], Resize::LetterboxTopLeft));
+        assert_eq!(manifest.input.shape(2), [2, 3, 416, 416]);
+        assert_eq!(manifest.output, Output::Yolox { tensor: None, strides: vec![8, 16, 32] });
+        assert_eq!(manifest.classes[1], Class { id: 1, name: Arc::from("bicycle") });
+        assert_eq!(manifest.batching.preferred, [1, 2, 4, 8]);
+        assert_eq!(manifest.batching.max_delay, Duration::from_millis(4));
+        assert_eq!(manifest.accuracy, Accuracy { bf16: Some(0.002), fp16: None, int8: Some(0.008) });
+        assert_eq!((manifest.run.precision, manifest.run.backend), (Precision::Fp32, BackendChoice::Auto));
+        assert_eq!(manifest.warmup, 5);
+    }
+
+    #[test]
+    fn a_short_manifest_gets_the_defaults() {
+        let manifest = parse(
+            "name = 'a'\nversion = '1'\nlicence = 'MIT'\n[input]\nsize = [64, 32]\n[output]\ndecoder = 'yunet'\n\
+             [classes]\nnames = ['face']\n",
+        );
+        let manifest = manifest.unwrap();
+        assert_eq!(manifest.file, FileRef { path: "model.onnx".to_owned(), sha256: None });
+        assert_eq!((manifest.input.pad, manifest.input.scale), (114.0, [1.0; 3]));
+        assert_eq!(manifest.output, Output::Yunet { strides: vec![8, 16, 32] });
+        assert_eq!((manifest.batching.max_batch, manifest.run.instances, manifest.warmup), (1, 1, 3));
+    }
+
+    #[test]
+    fn each_mistake_names_its_key_and_what_is_legal() {
+        for (from, to, key, says) in [
+            ("name = \"yolox-nano\"", "name = \"../x\"", "`name`", "a-z"),
+            ("version = \"1\"", "version = 1", "`version`", "string"),
+            ("licence = \"Apache-2.0\"", "", "`licence`", "missing"),
+            ("task = \"detect\"", "task = \"cook\"", "`task`", "one of detect"),
+            ("path = \"model.onnx\"", "path = \"../model.onnx\"", "`file.path`", "beside the manifest"),
+            ("sha256 = \"695e", "sha256 = \"xyz", "`file.sha256`", "64 hexadecimal"),
+            ("layout = \"nchw\"", "layout = \"chwn\"", "`input.layout`", "nchw, nhwc"),
+            ("color = \"bgr\"", "colour = \"bgr\"", "`input.colour`", "unknown key; known here: tensor, layout, color"),
+            ("size = [416, 416]", "size = [416]", "`input.size`", "from 8 to 4096"),
+            ("size = [416, 416]", "size = [416, 1000000]", "`input.size`", "from 8 to 4096"),
+            ("size = [416, 416]", "", "`input.size`", "missing"),
+            ("pad = 114", "pad = 300", "`input.pad`", "from 0 to 255"),
+            ("mean = [0.0, 0.0, 0.0]", "mean = [0.0]", "`input.mean`", "a list of 3"),
+            ("scale = [1.0, 1.0, 1.0]", "scale = [1.0, nan, 1.0]", "`input.scale`", "each a number"),
+            ("decoder = \"yolox\"", "decoder = \"yolo99\"", "`output.decoder`", "yolov8, yolox, ssd-boxes, yunet"),
+            ("strides = [8, 16, 32]", "strides = [0]", "`output.strides`", "from 1 to 256"),
+            (
+                "[output]",
+                "[output]\nscores = \"x\"",
+                "`output.scores`",
+                "unknown key; known here: decoder, tensor, strides",
+            ),
+            ("[\"person\", \"bicycle\"]", "[\"person\", \"person\"]", "`classes.names`", "there twice"),
+            (
+                "names = [\"person\", \"bicycle\"]",
+                "file = \"classes.txt\"",
+                "`classes.file`",
+                "cannot read classes.txt",
+            ),
+            ("names = [\"person\", \"bicycle\"]", "file = \"/etc/passwd\"", "`classes.file`", "beside the manifest"),
+            ("names = [\"person\", \"bicycle\"]", "", "`classes.names`", "or `file`"),
+            ("score_threshold = 0.35", "score_threshold = 1.5", "`defaults.score_threshold`", "from 0 to 1"),
+            ("max_detections = 100", "max_detections = 0", "`defaults.max_detections`", "from 1 to 1000"),
+            ("preferred = [1, 2, 4, 8]", "preferred = [16]", "`batching.preferred`", "from 1 to 8"),
+            ("precision = \"fp32\"", "precision = \"int8\"", "`run.precision`", "[variants.int8]"),
+            ("instances = 1", "instances = 1\nwarmup = 3", "`run.warmup`", "unknown key"),
+            ("bf16 = 0.002", "bf16 = \"little\"", "`accuracy.bf16`", "number"),
+            ("[batching]", "[bathing]", "`bathing`", "unknown key"),
+        ] {
+            let found = mistakes(from, to);
+            let named = found.iter().any(|mistake| mistake.starts_with(key) && mistake.contains(says));
+            assert!(named, "{to}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_come_at_once() {
+        let found = mistakes("pad = 114", "pad = -1\nlayout2 = 1\ntensor2 = 2");
+        assert_eq!(found.len(), 3, "{found:?}");
+    }
+
+    #[test]
+    fn broken_toml_names_its_line() {
+        let found = mistakes("version = \"1\"", "version = ");
+        assert!(found.len() == 1 && found[0].contains("line 3"), "{found:?}");
+    }
+
+    #[test]
+    fn classes_may_come_from_a_file() {
+        let text = CONTRACT.replacen("names = [\"person\", \"bicycle\"]", "file = \"classes.txt\"", 1);
+        let manifest = Manifest::parse(&text, |file| {
+            assert_eq!(file, "classes.txt");
+            Ok("cat\n\n dog \n".to_owned())
+        });
+        let names = manifest.unwrap().classes.iter().map(|class| class.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names, ["cat", "dog"]);
+    }
+
+    #[test]
+    fn an_int8_variant_is_a_second_file() {
+        let text = CONTRACT.replacen("[input]", "[variants.int8]\npath = \"model.int8.onnx\"\n[input]", 1);
+        assert_eq!(parse(&text).unwrap().int8.unwrap().path, "model.int8.onnx");
+        let found = match parse(&text.replacen("[variants.int8]", "[variants.int4]", 1)) {
+            Err(Error::Manifest { mistakes }) => mistakes[0].to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert!(found.starts_with("`variants.int4`: unknown key"), "{found}");
+    }
+}

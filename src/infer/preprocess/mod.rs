@@ -1,10 +1,11 @@
 //! From a frame's planes to the model's tensor in one pass: bilinear sampling of luma and chroma, colour conversion,
 //! mean and scale, layout; no RGB picture in between.
 //!
-//! Sampling is that of OpenCV's `INTER_LINEAR`: pixel centres at half coordinates, edges repeated, no smoothing when
-//! the picture shrinks. Chroma is taken to lie in the middle of its four luma samples, as in JPEG and MPEG-1 and as
-//! browsers' capture makes it; for streams with left-sited chroma (MPEG-2 and later) that is a quarter of a chroma
-//! sample off.
+//! The values are those of the usual road: chroma upsampled to full size (bilinear), converted to RGB, resized with
+//! OpenCV's `INTER_LINEAR` (pixel centres at half coordinates, edges repeated, no smoothing when the picture shrinks);
+//! only that nothing is rounded on the way. Both steps on chroma are linear, so they are done as one with three taps.
+//! Chroma is taken to lie in the middle of its four luma samples, as in JPEG and MPEG-1 and as browsers' capture makes
+//! it; for streams with left-sited chroma (MPEG-2 and later) that is a quarter of a chroma sample off.
 
 mod kernel;
 mod simd;
@@ -31,8 +32,8 @@ pub struct Preprocessor {
 struct Plan {
     size: (u32, u32),
     letterbox: Letterbox,
-    luma: [Axis; 2],
-    chroma: [Axis; 2],
+    luma: [LumaAxis; 2],
+    chroma: [ChromaAxis; 2],
     rows: Rows,
 }
 
@@ -40,6 +41,7 @@ struct Plan {
 struct Rows {
     /// A source row blended from two; one sample longer than the source, the last one repeated.
     luma: Vec<f32>,
+    /// A chroma row blended from three; three samples longer than the source, the last one repeated.
     chroma: Vec<f32>,
     /// The same, sampled at the target's columns: Y, Cb, Cr.
     sampled: [Vec<f32>; 3],
@@ -47,11 +49,21 @@ struct Rows {
     channel: Vec<f32>,
 }
 
-/// Where each target position samples one axis of a plane: between `index` and its successor.
+/// Where each target position samples one axis of the luma plane: between `index` and its successor.
 #[derive(Debug)]
-struct Axis {
+struct LumaAxis {
     index: Vec<u32>,
+    /// Share of the successor.
     weight: Vec<f32>,
+    /// Samples of the source; every index is below it.
+    source: usize,
+}
+
+/// Where each target position samples one axis of a chroma plane: at `index` and its two successors.
+#[derive(Debug)]
+struct ChromaAxis {
+    index: Vec<u32>,
+    weights: [Vec<f32>; 3],
     /// Samples of the source; every index is below it.
     source: usize,
 }
@@ -116,24 +128,20 @@ impl Plan {
     fn new(input: &Input, picture: &I420) -> Self {
         let (width, height) = (picture.width(), picture.height());
         let letterbox = Letterbox::new(input, width, height);
-        let [_, _, content_width, content_height] = letterbox.content();
+        let [_, _, columns, rows] = letterbox.content().map(|side| side as usize);
         let (chroma_width, chroma_height) = picture.chroma_size();
         let (luma_width, luma_height) = (width as usize, height as usize);
-        let columns = content_width as usize;
         Self {
             size: (width, height),
             letterbox,
-            luma: [
-                Axis::new(luma_width, 1.0, content_width, width),
-                Axis::new(luma_height, 1.0, content_height, height),
-            ],
+            luma: [LumaAxis::new(luma_width, columns), LumaAxis::new(luma_height, rows)],
             chroma: [
-                Axis::new(chroma_width, 0.5, content_width, width),
-                Axis::new(chroma_height, 0.5, content_height, height),
+                ChromaAxis::new(chroma_width, luma_width, columns),
+                ChromaAxis::new(chroma_height, luma_height, rows),
             ],
             rows: Rows {
                 luma: vec![0.0; luma_width + 1],
-                chroma: vec![0.0; chroma_width + 1],
+                chroma: vec![0.0; chroma_width + 3],
                 sampled: std::array::from_fn(|_| vec![0.0; columns]),
                 channel: vec![0.0; columns],
             },
@@ -141,29 +149,71 @@ impl Plan {
     }
 }
 
-impl Axis {
-    /// `target` positions over `luma` luma samples; the plane has `density` samples for each of those.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "sides of pictures"
-    )]
-    fn new(source: usize, density: f64, target: u32, luma: u32) -> Self {
-        let step = f64::from(luma) / f64::from(target) * density;
-        let last = (source - 1) as f64;
-        let positions = (0..target).map(|n| ((f64::from(n) + 0.5) * step - 0.5).clamp(0.0, last));
-        let (index, weight) = positions.map(|at| (at as u32, (at - at.floor()) as f32)).unzip();
+/// The source sample at or before target position `at`, and the share of the next one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "sides of pictures"
+)]
+fn position(at: usize, step: f64, source: usize) -> (usize, f64) {
+    let position = ((at as f64 + 0.5) * step - 0.5).clamp(0.0, (source - 1) as f64);
+    (position as usize, position.fract())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sides of pictures")]
+fn step(source: usize, target: usize) -> f64 {
+    source as f64 / target as f64
+}
+
+impl LumaAxis {
+    /// `target` positions over `source` samples.
+    #[expect(clippy::cast_possible_truncation, reason = "sides of pictures and shares")]
+    fn new(source: usize, target: usize) -> Self {
+        let step = step(source, target);
+        let positions = (0..target).map(|at| position(at, step, source));
+        let (index, weight) = positions.map(|(index, share)| (index as u32, share as f32)).unzip();
         Self { index, weight, source }
     }
 
     /// The two source rows of a target row and the share of the second.
-    fn rows<'a>(&self, at: usize, plane: &'a [u8], stride: usize) -> (&'a [u8], &'a [u8], f32) {
+    fn rows<'a>(&self, at: usize, plane: &'a [u8], stride: usize) -> ([&'a [u8]; 2], f32) {
         let first = self.index[at] as usize;
-        let second = (first + 1).min(self.source - 1);
-        let row = |n: usize| &plane[n * stride..(n + 1) * stride];
-        (row(first), row(second), self.weight[at])
+        ([0, 1].map(|next| row(plane, stride, (first + next).min(self.source - 1))), self.weight[at])
     }
+}
+
+impl ChromaAxis {
+    /// `target` positions over `luma` luma samples, of which each pair shares one of `source` chroma samples.
+    #[expect(clippy::cast_possible_truncation, reason = "sides of pictures and shares")]
+    fn new(source: usize, luma: usize, target: usize) -> Self {
+        let step = step(luma, target);
+        let mut axis = Self { index: Vec::with_capacity(target), weights: Default::default(), source };
+        for at in 0..target {
+            let (left, share) = position(at, step, luma);
+            let (start, _) = position(left, 0.5, source);
+            let mut weights = [0.0; 3];
+            for (luma_at, luma_share) in [(left, 1.0 - share), ((left + 1).min(luma - 1), share)] {
+                let (index, chroma_share) = position(luma_at, 0.5, source);
+                weights[index - start] += luma_share * (1.0 - chroma_share);
+                weights[(index + 1).min(source - 1) - start] += luma_share * chroma_share;
+            }
+            axis.index.push(start as u32);
+            axis.weights.iter_mut().zip(weights).for_each(|(all, weight)| all.push(weight as f32));
+        }
+        axis
+    }
+
+    /// The three source rows of a target row and their shares.
+    fn rows<'a>(&self, at: usize, plane: &'a [u8], stride: usize) -> ([&'a [u8]; 3], [f32; 3]) {
+        let first = self.index[at] as usize;
+        let rows = [0, 1, 2].map(|next| row(plane, stride, (first + next).min(self.source - 1)));
+        (rows, self.weights.each_ref().map(|weights| weights[at]))
+    }
+}
+
+fn row(plane: &[u8], stride: usize, at: usize) -> &[u8] {
+    &plane[at * stride..(at + 1) * stride]
 }
 
 fn fill_content<K: Kernel>(
@@ -181,14 +231,14 @@ fn fill_content<K: Kernel>(
     let gray = input.color == Channels::Gray;
     for row in 0..rows {
         let [y, cb, cr] = &mut *sampled;
-        let (first, second, weight) = plan.luma[1].rows(row, planes[0], strides[0]);
-        kernel.blend(first, second, weight, luma);
-        kernel.sample(luma, &plan.luma[0], y);
+        let (pair, weight) = plan.luma[1].rows(row, planes[0], strides[0]);
+        kernel.blend_luma(pair, weight, luma);
+        kernel.sample_luma(luma, &plan.luma[0], y);
         if !gray {
             for (plane, target) in [(1, cb), (2, cr)] {
-                let (first, second, weight) = plan.chroma[1].rows(row, planes[plane], strides[plane]);
-                kernel.blend(first, second, weight, chroma);
-                kernel.sample(chroma, &plan.chroma[0], target);
+                let (three, weights) = plan.chroma[1].rows(row, planes[plane], strides[plane]);
+                kernel.blend_chroma(three, weights, chroma);
+                kernel.sample_chroma(chroma, &plan.chroma[0], target);
             }
         }
         let [y, cb, cr] = &*sampled;

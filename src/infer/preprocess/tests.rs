@@ -25,56 +25,65 @@ fn picture(width: u32, height: u32, seed: u32) -> I420 {
     picture
 }
 
-/// The definition, pixel by pixel, in double precision.
+/// A plane as a function of real coordinates, its samples being at whole ones.
+fn bilinear(sample: impl Fn(usize, usize) -> f64, width: usize, height: usize, x: f64, y: f64) -> f64 {
+    let (x, y) = (x.clamp(0.0, (width - 1) as f64), y.clamp(0.0, (height - 1) as f64));
+    let (left, top) = (x.floor() as usize, y.floor() as usize);
+    let (right, bottom) = ((left + 1).min(width - 1), (top + 1).min(height - 1));
+    let (u, v) = (x - x.floor(), y - y.floor());
+    (sample(left, top) * (1.0 - u) + sample(right, top) * u) * (1.0 - v)
+        + (sample(left, bottom) * (1.0 - u) + sample(right, bottom) * u) * v
+}
+
+/// The usual road in double precision: chroma upsampled to every luma sample, RGB there, then resized; the pixels are
+/// cut to 0..255 at the end.
 fn reference(input: &Input, picture: &I420, color: ColorInfo) -> Vec<f32> {
     let letterbox = Letterbox::new(input, picture.width(), picture.height());
     let [left, top, columns, rows] = letterbox.content();
     let [width, height] = input.size;
     let channels = input.color.count();
+    let (luma_width, luma_height) = (picture.width() as usize, picture.height() as usize);
     let (chroma_width, chroma_height) = picture.chroma_size();
     let planes = picture.planes();
-    let at = |plane: &[u8], width: usize, height: usize, x: f64, y: f64| {
-        let (x, y) = (x.clamp(0.0, (width - 1) as f64), y.clamp(0.0, (height - 1) as f64));
-        let (x0, y0) = (x.floor() as usize, y.floor() as usize);
-        let (x1, y1) = ((x0 + 1).min(width - 1), (y0 + 1).min(height - 1));
-        let (u, v) = (x - x.floor(), y - y.floor());
-        let code = |x: usize, y: usize| f64::from(plane[y * width + x]);
-        (code(x0, y0) * (1.0 - u) + code(x1, y0) * u) * (1.0 - v) + (code(x0, y1) * (1.0 - u) + code(x1, y1) * u) * v
-    };
     let (kr, kb) = color.matrix.luma_weights();
     let (kr, kb) = (f64::from(kr), f64::from(kb));
+    let rgb = |x: usize, y: usize| {
+        let luma = f64::from(planes[0][y * luma_width + x]);
+        let chroma = |plane: usize| {
+            let sample = |x: usize, y: usize| f64::from(planes[plane][y * chroma_width + x]);
+            bilinear(sample, chroma_width, chroma_height, x as f64 / 2.0 - 0.25, y as f64 / 2.0 - 0.25) - 128.0
+        };
+        let (luma, cb, cr) = match color.range {
+            ColorRange::Limited => ((luma - 16.0) / 219.0, chroma(1) / 224.0, chroma(2) / 224.0),
+            ColorRange::Full => (luma / 255.0, chroma(1) / 255.0, chroma(2) / 255.0),
+        };
+        let (red, blue) = (luma + 2.0 * (1.0 - kr) * cr, luma + 2.0 * (1.0 - kb) * cb);
+        let green = (luma - kr * red - kb * blue) / (1.0 - kr - kb);
+        match input.color {
+            Channels::Rgb => [red, green, blue],
+            Channels::Bgr => [blue, green, red],
+            Channels::Gray => [luma; 3],
+        }
+    };
+    let full = (0..luma_height).flat_map(|y| (0..luma_width).map(move |x| (x, y))).map(|(x, y)| rgb(x, y));
+    let full = full.collect::<Vec<_>>();
     let mut tensor = vec![0.0; input.item_len()];
-    for row in 0..height {
-        for column in 0..width {
-            let inside = (left..left + columns).contains(&column) && (top..top + rows).contains(&row);
+    for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
+        let inside = (left..left + columns).contains(&column) && (top..top + rows).contains(&row);
+        for channel in (0..3).take(channels) {
             let pixel = if inside {
-                let x = (f64::from(column - left) + 0.5) * f64::from(picture.width()) / f64::from(columns);
-                let y = (f64::from(row - top) + 0.5) * f64::from(picture.height()) / f64::from(rows);
-                let luma = at(planes[0], picture.width() as usize, picture.height() as usize, x - 0.5, y - 0.5);
-                let chroma =
-                    |plane| at(planes[plane], chroma_width, chroma_height, x / 2.0 - 0.5, y / 2.0 - 0.5) - 128.0;
-                let (luma, cb, cr) = match color.range {
-                    ColorRange::Limited => ((luma - 16.0) / 219.0, chroma(1) / 224.0, chroma(2) / 224.0),
-                    ColorRange::Full => (luma / 255.0, chroma(1) / 255.0, chroma(2) / 255.0),
-                };
-                let (red, blue) = (luma + 2.0 * (1.0 - kr) * cr, luma + 2.0 * (1.0 - kb) * cb);
-                let green = (luma - kr * red - kb * blue) / (1.0 - kr - kb);
-                match input.color {
-                    Channels::Rgb => [red, green, blue],
-                    Channels::Bgr => [blue, green, red],
-                    Channels::Gray => [luma; 3],
-                }
-                .map(|value| (value * 255.0).clamp(0.0, 255.0))
+                let x = (f64::from(column - left) + 0.5) * f64::from(picture.width()) / f64::from(columns) - 0.5;
+                let y = (f64::from(row - top) + 0.5) * f64::from(picture.height()) / f64::from(rows) - 0.5;
+                let sample = |x: usize, y: usize| full[y * luma_width + x][channel];
+                (bilinear(sample, luma_width, luma_height, x, y) * 255.0).clamp(0.0, 255.0)
             } else {
-                [f64::from(input.pad); 3]
+                f64::from(input.pad)
             };
-            for (channel, pixel) in pixel.iter().take(channels).enumerate() {
-                let place = match input.layout {
-                    Layout::Nchw => (channel * height as usize + row as usize) * width as usize + column as usize,
-                    Layout::Nhwc => (row as usize * width as usize + column as usize) * channels + channel,
-                };
-                tensor[place] = ((pixel - f64::from(input.mean[channel])) * f64::from(input.scale[channel])) as f32;
-            }
+            let place = match input.layout {
+                Layout::Nchw => (channel * height as usize + row as usize) * width as usize + column as usize,
+                Layout::Nhwc => (row as usize * width as usize + column as usize) * channels + channel,
+            };
+            tensor[place] = ((pixel - f64::from(input.mean[channel])) * f64::from(input.scale[channel])) as f32;
         }
     }
     tensor

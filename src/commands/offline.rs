@@ -1,0 +1,86 @@
+//! What commands without a server share: configuration, models, interruption.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::serve::Signals;
+use crate::cli::{Exit, Settings};
+use crate::config::{Config, Hardware};
+use crate::infer::{Engine, Error, Options, Repository, manifest::BackendChoice};
+use crate::telemetry;
+
+/// Log lines from warnings on, unless `--log` asks for others. Standard output stays free for results.
+pub(super) fn init_logs(settings: &Settings, config: &Config) {
+    let level = if settings.log.is_some() { config.telemetry.log.as_str() } else { "warn" };
+    // Only a test has a subscriber already.
+    let _ = telemetry::init_logs(level, config.telemetry.log_format);
+}
+
+/// The models of the configured folder, where it is there, and the embedded one.
+pub(super) fn repository(config: &Config) -> Result<Repository, Error> {
+    Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir()))
+}
+
+/// An engine without models, each of which will run with this many threads.
+pub(super) fn engine(config: &Config, intra_threads: usize) -> Result<Engine, Error> {
+    let backend = (config.hw.infer == Hardware::Off).then_some(BackendChoice::Cpu);
+    Engine::new(Options { intra_threads, backend, ..Options::default() })
+}
+
+/// The exit code that an error of models stands for.
+pub(super) const fn exit_of(error: &Error) -> Exit {
+    match error {
+        Error::LibraryMissing { .. } | Error::LibraryUnusable { .. } => Exit::Unavailable,
+        Error::UnknownModel { .. } => Exit::Configuration,
+        _ => Exit::Internal,
+    }
+}
+
+/// The error and what caused it, in one line.
+pub(super) fn sentence(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let reason = error.to_string();
+        if !text.ends_with(&reason) {
+            text = format!("{text}: {reason}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Runs `work` on a thread of its own. The first SIGINT or SIGTERM sets the flag that `work` looks at, and waits for
+/// it; a second one does not wait.
+pub(super) fn interruptible(work: impl FnOnce(&AtomicBool) -> Exit + Send + 'static) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime does not start: {error}");
+            return Exit::Internal;
+        }
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let exit = runtime.block_on(async {
+        let mut signals = match Signals::new() {
+            Ok(signals) => signals,
+            Err(error) => {
+                eprintln!("signals cannot be received: {error}");
+                return Exit::Internal;
+            }
+        };
+        let flag = Arc::clone(&stop);
+        let mut work = tokio::task::spawn_blocking(move || work(&flag));
+        for _ in 0..2 {
+            tokio::select! {
+                // A panic has written its own message.
+                done = &mut work => return done.unwrap_or(Exit::Internal),
+                () = signals.next() => stop.store(true, Ordering::Release),
+            }
+        }
+        Exit::Internal
+    });
+    runtime.shutdown_background();
+    exit
+}

@@ -1,0 +1,254 @@
+//! Sessions that come and go in every way leave nothing behind.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use saccade::media::Codec;
+use saccade_signaling::{
+    ClientMessage, ErrorCode, OfferResponse, OptionsPatch, Problem, ServerMessage, SessionView, close_code,
+};
+
+use crate::client::{LIMIT, Peer, Socket, connect};
+use crate::publisher::Publisher;
+use crate::server::Server;
+
+/// What a process holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    files: usize,
+    tasks: usize,
+    threads: usize,
+    lanes: usize,
+    sessions: usize,
+}
+
+impl Held {
+    fn now(server: &Server) -> Self {
+        let entries = |path: &str| std::fs::read_dir(path).unwrap().count();
+        Self {
+            files: entries("/proc/self/fd"),
+            tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+            threads: entries("/proc/self/task"),
+            lanes: server.app.lanes(),
+            sessions: server.app.registry().len(),
+        }
+    }
+
+    const fn is_back_to(self, before: Self) -> bool {
+        self.files <= before.files
+            && self.tasks <= before.tasks
+            && self.threads <= before.threads
+            && self.lanes == 0
+            && self.sessions == 0
+    }
+}
+
+/// Waits until the process holds no more than before; the time is looked at, never guessed.
+async fn back_to(before: Held, server: &Server, limit: Duration) {
+    let deadline: Instant = saccade::clock::now() + limit;
+    let mut look = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        look.tick().await;
+        let held = Held::now(server);
+        if held.is_back_to(before) {
+            return;
+        }
+        assert!(saccade::clock::now() < deadline, "before {before:?}, now {held:?}");
+    }
+}
+
+/// The ways in which sessions end.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Bye,
+    Deleted,
+    SocketCut,
+    PeerClosed,
+    AbortBeforeIce,
+    AbortWithoutSocket,
+    Refused,
+}
+
+const WAYS: [Way; 7] = [
+    Way::Bye,
+    Way::Deleted,
+    Way::SocketCut,
+    Way::PeerClosed,
+    Way::AbortBeforeIce,
+    Way::AbortWithoutSocket,
+    Way::Refused,
+];
+
+async fn come_and_go(server: SocketAddr, way: Way) {
+    match way {
+        Way::Bye | Way::Deleted | Way::SocketCut | Way::PeerClosed => {
+            let (mut socket, mut peer, id, _) = connect(server, Codec::Vp8, OptionsPatch::default()).await;
+            let mut publisher = Publisher::new(Codec::Vp8);
+            let (time, payloads) = publisher.next();
+            peer.send(time, payloads).await;
+            match way {
+                Way::Bye => {
+                    socket.send(&ClientMessage::Bye).await;
+                    assert_eq!(socket.close_code().await, close_code::BYE);
+                }
+                Way::Deleted => {
+                    let url = format!("http://{server}/v1/sessions/{id}");
+                    assert!(reqwest::Client::new().delete(url).send().await.unwrap().status().is_success());
+                }
+                Way::SocketCut => drop(socket),
+                _ => {}
+            }
+            peer.close().await;
+        }
+        Way::AbortBeforeIce | Way::Refused => {
+            let mut socket = Socket::connect(server).await;
+            let mut peer = Peer::new(Codec::H264).await;
+            let sdp = peer.offer().await;
+            let sdp = if matches!(way, Way::Refused) { sdp.replace("H264/90000", "AV1/90000") } else { sdp };
+            socket.send(&ClientMessage::Offer { sdp, options: None, session_id: None }).await;
+            socket
+                .find(|message| match message {
+                    ServerMessage::Answer { .. } => Some(()),
+                    ServerMessage::Error { code, .. } => {
+                        assert_eq!(code, ErrorCode::NoCommonCodec);
+                        Some(())
+                    }
+                    _ => None,
+                })
+                .await;
+            peer.close().await;
+        }
+        Way::AbortWithoutSocket => {
+            let mut peer = Peer::new(Codec::H264).await;
+            let body = serde_json::json!({"type": "offer", "sdp": peer.offer().await});
+            let url = format!("http://{server}/v1/offer");
+            assert!(reqwest::Client::new().post(url).json(&body).send().await.unwrap().status().is_success());
+            peer.close().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_sessions_leave_nothing_behind() {
+    let server = Server::start(&[
+        ("admission.mode", "off"),
+        ("session.resume_ms", "500"),
+        ("session.ice_timeout_ms", "1000"),
+        ("session.idle_timeout_ms", "2000"),
+    ])
+    .await;
+    // One of each first, so that what is made once has been made.
+    for way in WAYS {
+        come_and_go(server.http, way).await;
+    }
+    let warm = Held { files: usize::MAX, tasks: usize::MAX, threads: usize::MAX, lanes: 0, sessions: 0 };
+    back_to(warm, &server, LIMIT).await;
+    let before = settled(&server).await;
+    futures_util::stream::iter((0..200).map(|round| come_and_go(server.http, WAYS[round % WAYS.len()])))
+        .buffer_unordered(6)
+        .for_each(async |()| {})
+        .await;
+    back_to(before, &server, LIMIT * 2).await;
+    server.app.shut_down().await;
+}
+
+/// What is held once nothing changes any more for half a second.
+async fn settled(server: &Server) -> Held {
+    let mut look = tokio::time::interval(Duration::from_millis(500));
+    look.tick().await;
+    let mut last = Held::now(server);
+    loop {
+        look.tick().await;
+        let now = Held::now(server);
+        if now == last {
+            return now;
+        }
+        last = now;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_over_http_runs_a_session_that_the_api_shows() {
+    let server = Server::start(&[]).await;
+    let client = reqwest::Client::new();
+    let mut peer = Peer::new(Codec::H264).await;
+    let body = serde_json::json!({"type": "offer", "sdp": peer.offer().await, "options": {"return": "results"}});
+    let answer: OfferResponse =
+        client.post(server.url("/offer")).json(&body).send().await.unwrap().json().await.unwrap();
+    assert!(answer.sdp.contains("a=candidate:"), "the answer holds its candidates");
+    peer.answer(answer.sdp).await;
+    peer.connected().await;
+
+    let path = format!("/v1/sessions/{}", answer.session_id);
+    let stream = client.get(server.url(&format!("{path}/results"))).send().await.unwrap();
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    let mut events = stream.bytes_stream();
+    let mut publisher = Publisher::new(Codec::H264);
+    let mut pace = tokio::time::interval(Duration::from_millis(33));
+    let seen = async {
+        let (mut text, mut direct) = (String::new(), Vec::new());
+        while text.matches("\n\n").count() < 5 || direct.len() < 5 {
+            tokio::select! {
+                _ = pace.tick() => {
+                    let (time, payloads) = publisher.next();
+                    peer.send(time, payloads).await;
+                }
+                Some(chunk) = events.next() => text.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap()),
+                Some(result) = peer.results.recv() => direct.push(result),
+            }
+        }
+        (text, direct)
+    };
+    let (text, direct) = tokio::time::timeout(LIMIT, seen).await.expect("results in time");
+    let streamed = text.lines().find_map(|line| line.strip_prefix("data: ").or(line.strip_prefix("data:"))).unwrap();
+    let streamed: saccade_signaling::SessionResult = serde_json::from_str(streamed).unwrap();
+    assert_eq!(streamed.session_id, answer.session_id);
+    assert!(direct.iter().all(|result| result.rtp_timestamp_out.is_none()));
+
+    let view: SessionView = client.get(server.url(&path)).send().await.unwrap().json().await.unwrap();
+    assert_eq!(
+        (view.state.as_str(), view.codec.as_deref(), view.resolution),
+        ("connected", Some("H264"), Some([640, 480]))
+    );
+    assert!(view.counters.inferred >= 5 && view.counters.returned == 0 && !view.stages.is_empty());
+    let list: Vec<SessionView> = client.get(server.url("/v1/sessions")).send().await.unwrap().json().await.unwrap();
+    assert_eq!(list.len(), 1);
+    assert!(client.delete(server.url(&path)).send().await.unwrap().status().is_success());
+    let gone = client.get(server.url(&path)).send().await.unwrap();
+    assert_eq!(gone.status(), 404);
+    assert_eq!(gone.json::<Problem>().await.unwrap().code, ErrorCode::NotFound);
+    peer.close().await;
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_socket_is_resumed_and_the_session_goes_on() {
+    let server = Server::start(&[]).await;
+    let (socket, mut peer, id, _) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let mut publisher = Publisher::new(Codec::H264);
+    let (time, payloads) = publisher.next();
+    peer.send(time, payloads).await;
+    peer.result().await;
+    drop(socket);
+
+    let mut socket = Socket::connect(server.http).await;
+    let sdp = peer.offer().await;
+    socket.send(&ClientMessage::Offer { sdp, options: None, session_id: Some(id.clone()) }).await;
+    let (sdp, resumed) = socket
+        .find(|message| match message {
+            ServerMessage::Answer { sdp, session_id, .. } => Some((sdp, session_id)),
+            ServerMessage::Error { code, message, .. } => panic!("{code}: {message}"),
+            _ => None,
+        })
+        .await;
+    assert_eq!(resumed, id);
+    peer.answer(sdp).await;
+    let (time, payloads) = publisher.next();
+    peer.send(time, payloads).await;
+    assert_eq!(peer.result().await.frame_id, 1);
+    socket.send(&ClientMessage::Bye).await;
+    assert_eq!(socket.close_code().await, close_code::BYE);
+    peer.close().await;
+    server.app.shut_down().await;
+}

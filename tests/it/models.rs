@@ -1,0 +1,151 @@
+//! Loading models through ONNX Runtime: good ones, bad ones, and one after the other.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use saccade::infer::manifest::{BackendChoice, Precision};
+use saccade::infer::{Engine, Error, ModelSpec, Options, Outcome, Repository};
+use saccade::media::{ColorInfo, Frame, I420, MediaTime};
+
+const EMBEDDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/ppe-nano/1");
+
+/// A folder `models/NAME/1` with the default model, its manifest and graph changed.
+fn model(root: &Path, name: &str, change: impl FnOnce(String) -> String, graph: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+    let folder = root.join(name).join("1");
+    fs::create_dir_all(&folder).unwrap();
+    let manifest = fs::read_to_string(format!("{EMBEDDED}/manifest.toml")).unwrap();
+    let lines = manifest.lines().filter(|line| !line.starts_with("sha256")).map(|line| format!("{line}\n"));
+    let manifest = change(lines.collect::<String>()).replacen("name = \"ppe-nano\"", &format!("name = \"{name}\""), 1);
+    fs::write(folder.join("manifest.toml"), manifest).unwrap();
+    fs::write(folder.join("model.onnx"), graph(fs::read(format!("{EMBEDDED}/model.onnx")).unwrap())).unwrap();
+    fs::copy(format!("{EMBEDDED}/model.int8.onnx"), folder.join("model.int8.onnx")).unwrap();
+}
+
+fn cpu() -> Options {
+    Options { precision: Some(Precision::Fp32), backend: Some(BackendChoice::Cpu), ..Options::default() }
+}
+
+#[test]
+fn a_bad_model_is_refused_with_a_stable_error_and_the_others_load() {
+    let root = tempfile::tempdir().unwrap();
+    let same = |text: String| text;
+    let whole = |graph: Vec<u8>| graph;
+    model(root.path(), "good", same, whole);
+    model(root.path(), "truncated", same, |graph| graph[..graph.len() / 2].to_vec());
+    model(root.path(), "empty", same, |_| Vec::new());
+    model(root.path(), "text", same, |_| b"this is no graph".to_vec());
+    model(root.path(), "classes", |text| text.replace("[\"head\", \"helmet\"]", "[\"head\"]"), whole);
+    model(root.path(), "decoder", |text| text.replace("\"yolov8\"", "\"yunet\""), whole);
+    model(root.path(), "size", |text| text.replace("[320, 320]", "[416, 416]"), whole);
+    model(root.path(), "layout", |text| text.replace("\"nchw\"", "\"nhwc\""), whole);
+    model(root.path(), "tensor", |text| text.replace("\"images\"", "\"pictures\""), whole);
+    let repository = Repository::scan(Some(root.path())).unwrap();
+    assert_eq!(repository.refused(), []);
+    let engine = Engine::new(cpu()).unwrap();
+    let error = |name: &str| engine.load(repository.find(name).unwrap()).unwrap_err();
+    for name in ["truncated", "empty", "text"] {
+        assert!(matches!(error(name), Error::UnreadableModel { file, .. } if file == "model.onnx"), "{name}");
+    }
+    let Error::WrongOutput { decoder, tensor, expected, found } = error("classes") else { panic!() };
+    assert_eq!((decoder, tensor.as_str()), ("yolov8", "output0"));
+    assert_eq!((expected.as_str(), found.as_str()), ("[batch, 5, n]", "[?, 6, 2100]"));
+    let Error::WrongOutput { decoder: "yunet", tensor, found, .. } = error("decoder") else { panic!() };
+    assert!(tensor == "cls_8" && found.contains("`output0`"), "{tensor} {found}");
+    let Error::WrongInput { tensor, expected, found } = error("size") else { panic!() };
+    assert_eq!(tensor, "images");
+    assert!(expected.contains("[1, 3, 416, 416]") && found.contains("[?, 3, 320, 320]"), "{expected} {found}");
+    assert!(matches!(error("layout"), Error::WrongInput { .. }));
+    assert!(
+        matches!(error("tensor"), Error::WrongInput { tensor, found, .. } if tensor == "pictures" && found == "`images`")
+    );
+    assert!(engine.models().is_empty());
+    let good = engine.load(repository.find("good").unwrap()).unwrap();
+    assert!(good.is_ready());
+    assert_eq!(engine.get("good").unwrap().id(), "good@1");
+    engine.shutdown();
+    assert!(!good.is_ready());
+}
+
+#[test]
+fn a_model_is_found_by_name_and_replaced_by_its_like() {
+    let engine = Engine::new(cpu()).unwrap();
+    let spec = ModelSpec::embedded().unwrap();
+    let first = engine.load(&spec).unwrap();
+    let second = engine.load(&spec).unwrap();
+    assert_eq!(engine.models().len(), 1);
+    assert!(Arc::ptr_eq(&engine.get("ppe-nano@1").unwrap(), &second));
+    assert!(first.is_ready(), "whoever has the old one keeps it");
+    assert!(engine.get("ppe-nano@2").is_none());
+    assert!(engine.unload("ppe-nano").is_some() && engine.get("ppe-nano").is_none());
+}
+
+#[test]
+fn the_embedded_model_takes_the_fastest_of_what_its_manifest_allows() {
+    let engine = Engine::new(Options::default()).unwrap();
+    let model = engine.load(&ModelSpec::embedded().unwrap()).unwrap();
+    let selection = model.selection();
+    println!("{selection:?}");
+    assert!(matches!(selection.precision, Precision::Fp32 | Precision::Int8), "{selection:?}");
+    assert!(!selection.others.is_empty(), "the ways not taken are told: {selection:?}");
+    let int8 = Engine::new(Options { precision: Some(Precision::Int8), ..cpu() }).unwrap();
+    let int8 = int8.load(&ModelSpec::embedded().unwrap()).unwrap();
+    assert_eq!(int8.selection().precision, Precision::Int8);
+    let gray = I420::new(64, 48);
+    let params = Arc::new(int8.default_params());
+    assert_eq!(int8.detect(&Arc::new(gray), ColorInfo::default(), &params).unwrap().detections, []);
+}
+
+#[test]
+fn two_instances_serve_many_sessions_each_in_order() {
+    const SESSIONS: u64 = 4;
+    const FRAMES: u64 = 6;
+    let root = tempfile::tempdir().unwrap();
+    model(root.path(), "twice", |text| text.replace("instances = 1", "instances = 2"), |graph| graph);
+    let engine = Engine::new(cpu()).unwrap();
+    let model = engine.load(&ModelSpec::open(&root.path().join("twice/1")).unwrap()).unwrap();
+    let params = Arc::new(model.default_params());
+    let (report, outcomes) = sync_channel(64);
+    let slots = (0..SESSIONS).map(|session| {
+        let report = report.clone();
+        model.attach(move |outcome| report.send((session, outcome)).unwrap())
+    });
+    let slots = slots.collect::<Vec<_>>();
+    let picture = Arc::new(I420::new(320, 240));
+    let submit = |session: u64, id: u64| {
+        let now = saccade::clock::now();
+        assert!(
+            slots[usize::try_from(session).unwrap()].submit(frame(id, &picture, now), Arc::clone(&params)).is_none()
+        );
+    };
+    (0..SESSIONS).for_each(|session| submit(session, 0));
+    let mut next = [0; SESSIONS as usize];
+    for _ in 0..SESSIONS * FRAMES {
+        let (session, outcome) = outcomes.recv_timeout(Duration::from_secs(60)).unwrap();
+        let Outcome::Done(inferred) = outcome else { panic!("{session}: not done") };
+        let next = &mut next[usize::try_from(session).unwrap()];
+        assert_eq!(inferred.frame.id, *next);
+        *next += 1;
+        if *next < FRAMES {
+            submit(session, *next);
+        }
+    }
+    assert_eq!(next, [FRAMES; SESSIONS as usize]);
+    engine.shutdown();
+}
+
+fn frame(id: u64, picture: &Arc<I420>, now: Instant) -> Frame {
+    Frame {
+        id,
+        picture: Arc::clone(picture),
+        color: ColorInfo::default(),
+        time: MediaTime(0),
+        arrival: now,
+        deadline: now + Duration::from_secs(60),
+        reorder_wait: Duration::ZERO,
+        decode_time: Duration::ZERO,
+        decoded_at: now,
+    }
+}
