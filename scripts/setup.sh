@@ -57,6 +57,7 @@ missing_packages() {
     fi
     if [ "$what" = test ]; then
         has_browser || echo chromium
+        have ffmpeg || echo ffmpeg
     fi
 }
 

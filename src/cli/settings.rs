@@ -32,7 +32,7 @@ pub struct NetworkFlags {
     /// Address and port of health and metrics [default: 127.0.0.1:9180]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub ops_listen: Option<String>,
-    /// Port for media [default: 8189]
+    /// The one port for media; not built yet, each session takes a free UDP port [default: 8189]
     #[arg(long, value_name = "PORT")]
     pub media_port: Option<String>,
     /// Addresses to offer to clients instead of the local ones, with commas between them

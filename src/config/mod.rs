@@ -83,7 +83,8 @@ pub struct Ops {
 pub struct Media {
     /// Local address for media; default `0.0.0.0`: all of them.
     pub listen: IpAddr,
-    /// Port for media; default 8189, 0 takes any free one.
+    /// The one UDP port that all sessions are to share; default 8189. It is not built yet and has no effect: each
+    /// session takes a free UDP port of its own.
     pub port: u16,
     /// Addresses to offer to clients instead of the local ones, such as the public address of a NAT; none by default.
     pub advertise: Vec<IpAddr>,
@@ -116,7 +117,7 @@ pub struct Hw {
 /// `[admission]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
-    /// How it is decided; default `measured`.
+    /// How it is decided; default `measured`, which counts sessions like `fixed` until measuring is built.
     pub mode: AdmissionMode,
     /// Sessions at once at most, unless the mode is `off`; default 32. Each costs up to 40 MiB and its share of the
     /// CPU: with too many, every session answers fewer frames.

@@ -1,10 +1,10 @@
 use ffmpeg_next as ffmpeg;
 
 use super::Check;
-use crate::infer::backend::Library;
+use crate::infer::{self, backend::Library};
 
-/// What to do when ONNX Runtime cannot be loaded.
-const RUNTIME_ADVICE: &str = "or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
+/// What to do when no usable ONNX Runtime library is found.
+const RUNTIME_HINT: &str = "run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.24 or newer";
 
 /// FFmpeg's version, and the codecs that sessions may need.
 pub(super) fn video() -> Vec<Check> {
@@ -39,25 +39,43 @@ fn codecs(kind: &str, wanted: &[&str], is_there: impl Fn(&str) -> bool) -> Check
     }
 }
 
-/// Loads ONNX Runtime, as the server does, and looks for its OpenVINO provider.
+/// ONNX Runtime, and the execution providers that come with it.
 pub(super) fn runtime() -> Vec<Check> {
     let library = match Library::load() {
         Ok(library) => library,
-        Err(error) => return vec![Check::fail("onnxruntime", error.to_string(), RUNTIME_ADVICE)],
+        Err(error) => return vec![Check::fail("onnxruntime", error.to_string(), RUNTIME_HINT)],
     };
-    let version = library.build_info().split(',').next().unwrap_or_default();
-    let found = format!("{} ({})", library.path().display(), version.trim());
-    let openvino = match library.openvino() {
-        Ok(()) => Check::ok("openvino", "there"),
-        Err(error) => Check::warn("openvino", error.to_string(), "`make setup` fetches an ONNX Runtime that has it"),
-    };
-    vec![Check::ok("onnxruntime", found), openvino]
+    let mut found = library.path().display().to_string();
+    if let Some(version) = library.build_info().split("git-branch=").nth(1).and_then(|rest| rest.split(',').next()) {
+        found = format!("{found} ({version})");
+    }
+    vec![Check::ok("onnxruntime", found), providers(library.openvino())]
+}
+
+fn providers(openvino: Result<(), infer::Error>) -> Check {
+    match openvino {
+        Ok(()) => Check::ok("providers", "cpu, openvino"),
+        Err(error) => {
+            let advice =
+                "models run slower on the plain CPU provider: run `make setup`, which fetches a library with it";
+            Check::warn("providers", format!("cpu; {error}"), advice)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::doctor::Status;
+
+    #[test]
+    fn a_missing_provider_is_a_warning_that_says_why() {
+        assert_eq!(providers(Ok(())).status, Status::Ok);
+        let reason = "libonnxruntime_providers_openvino.so is not there".to_owned();
+        let check = providers(Err(infer::Error::Unavailable { what: "OpenVINO".to_owned(), reason }));
+        assert_eq!(check.status, Status::Warn);
+        assert!(check.found.contains("OpenVINO is not available here: libonnxruntime_providers"), "{}", check.found);
+    }
 
     #[test]
     fn one_missing_codec_warns_and_none_at_all_fails() {

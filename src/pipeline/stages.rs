@@ -211,6 +211,9 @@ impl Stages {
                 infer::Outcome::Done(inferred) => {
                     failures = 0;
                     Stats::count(&shared.stats.inferred);
+                    shared.metrics.preprocess.record(inferred.timing.preprocess);
+                    shared.metrics.inference.record(inferred.timing.inference);
+                    shared.metrics.postprocess.record(inferred.timing.postprocess);
                     if let Some(replaced) = shared.inferred.put(inferred) {
                         // Its picture is too old to return, its result is not.
                         shared.metrics.dropped_before_encode.increment(1);
@@ -289,7 +292,7 @@ impl DecodeStage {
             color: decoded.color,
             time: unit.time,
             arrival: unit.arrival,
-            deadline: unit.arrival + Duration::from_millis(applied.options.budget_ms.into()),
+            deadline: unit.arrival + shared.time_for_model(&applied.options),
             reorder_wait: unit.reorder_wait,
             decode_time: now.saturating_duration_since(unit.arrival + unit.reorder_wait),
             decoded_at: now,
@@ -487,6 +490,16 @@ impl Shared {
         }
     }
 
+    /// What the budget leaves from a frame's arrival to its result: all but the last known time of encoding, where the
+    /// frame is returned.
+    fn time_for_model(&self, options: &Options) -> Duration {
+        let budget = Duration::from_millis(options.budget_ms.into());
+        if options.return_mode == ReturnMode::Results || !self.returns_video {
+            return budget;
+        }
+        budget.saturating_sub(Duration::from_micros(self.last_encode_us.load(Ordering::Relaxed).into()))
+    }
+
     fn tell(&self, output: Output) {
         if self.outputs.try_send(output).is_err() {
             self.metrics.untold.increment(1);
@@ -500,6 +513,9 @@ impl Shared {
 
 struct Metrics {
     decode: Histogram,
+    preprocess: Histogram,
+    inference: Histogram,
+    postprocess: Histogram,
     annotate: Histogram,
     encode: Histogram,
     result_latency: Histogram,
@@ -523,6 +539,9 @@ impl Metrics {
         let dropped = |stage: &'static str, reason: &'static str| counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason);
         Self {
             decode: stage("decode"),
+            preprocess: stage("preprocess"),
+            inference: stage("inference"),
+            postprocess: stage("postprocess"),
             annotate: stage("annotate"),
             encode: stage("encode"),
             result_latency: histogram!("saccade_frame_latency_seconds", "path" => "result"),

@@ -474,7 +474,7 @@ export declare function drawDetections(context: CanvasRenderingContext2D, detect
 	width: number;
 	height: number;
 }, { boxes, labels, opacity }?: DrawOptions): void;
-/** Text of a detection's label, such as `helmet 91 % #7`. */
+/** Text of a detection's label as the server writes it, such as `helmet 0.91 #7`. */
 export declare function labelOf({ class: name, score, object_id }: Detection): string;
 /** Which codec the offer prefers; `auto` leaves the browser's order. */
 export type CodecChoice = "auto" | "h264" | "vp8";

@@ -702,7 +702,7 @@ var Rate = class {
 };
 
 // sdk/overlay.ts
-var PALETTE = ["#ffb000", "#22d3ee", "#f472b6", "#a3e635", "#c4b5fd", "#fb7185", "#34d399", "#fde047"];
+var PALETTE = ["#eb5e14", "#56bef0", "#f0e442", "#00a87d", "#d682b0", "#2878cd", "#f2a50a", "#e1e1e6"];
 function classColor(classId) {
   return PALETTE[(classId % PALETTE.length + PALETTE.length) % PALETTE.length] ?? "#ffffff";
 }
@@ -717,7 +717,7 @@ function drawDetections(context, detections, size, { boxes = !0, labels = !0, op
 }
 function labelOf({ class: name, score, object_id }) {
   let id = object_id === null ? "" : ` #${object_id}`;
-  return `${name} ${Math.round(score * 100)} %${id}`;
+  return `${name} ${score.toFixed(2)}${id}`;
 }
 function drawLabel(context, label, left, boxTop, text2, color) {
   let padding = Math.round(text2 * 0.35), width = Math.ceil(context.measureText(label).width) + 2 * padding, height = text2 + 2 * Math.round(padding * 0.7), x = Math.max(0, Math.min(left, context.canvas.width - width)), y = boxTop - height >= 0 ? boxTop - height : boxTop;
@@ -1370,7 +1370,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
   #onDraining(afterMs) {
     let jittered = Math.round(afterMs * (1 + 0.25 * this.#environment.random()));
     this.#config.onError?.(new SaccadeError("draining", { fatal: !1, retryAfterMs: jittered })), this.#policy.maxAttempts !== 0 && this.#startTimer("drain", jittered, () => {
-      this.#dropSocket(), this.#dropPeer(), this.#sessionId = null, this.#state = "reconnecting", this.#tellState(new SaccadeError("draining", { fatal: !1 }), null), this.#openSocket();
+      this.#dropSocket(!0), this.#dropPeer(), this.#sessionId = null, this.#state = "reconnecting", this.#tellState(new SaccadeError("draining", { fatal: !1 }), null), this.#openSocket();
     });
   }
   #onServerClosed(reason) {

@@ -10,8 +10,8 @@ export interface DrawOptions {
   opacity?: number;
 }
 
-/** Told apart also by people with colour-blindness; by class id, modulo the length. */
-const PALETTE = ["#ffb000", "#22d3ee", "#f472b6", "#a3e635", "#c4b5fd", "#fb7185", "#34d399", "#fde047"];
+/** The colours in which the server draws; told apart also by people with colour-blindness. By class id, modulo length. */
+const PALETTE = ["#eb5e14", "#56bef0", "#f0e442", "#00a87d", "#d682b0", "#2878cd", "#f2a50a", "#e1e1e6"];
 
 /** The colour of a class, as a CSS colour. */
 export function classColor(classId: number): string {
@@ -57,10 +57,10 @@ export function drawDetections(
   context.restore();
 }
 
-/** Text of a detection's label, such as `helmet 91 % #7`. */
+/** Text of a detection's label as the server writes it, such as `helmet 0.91 #7`. */
 export function labelOf({ class: name, score, object_id }: Detection): string {
   const id = object_id === null ? "" : ` #${object_id}`;
-  return `${name} ${Math.round(score * 100)} %${id}`;
+  return `${name} ${score.toFixed(2)}${id}`;
 }
 
 function drawLabel(

@@ -583,7 +583,7 @@ export class SaccadeSession {
     this.#config.onError?.(new SaccadeError("draining", { fatal: false, retryAfterMs: jittered }));
     if (this.#policy.maxAttempts === 0) return;
     this.#startTimer("drain", jittered, () => {
-      this.#dropSocket();
+      this.#dropSocket(true);
       this.#dropPeer();
       this.#sessionId = null;
       this.#state = "reconnecting";

@@ -144,8 +144,8 @@ test("the source clock says nothing before it knows", () => {
 test("labels and colours", () => {
   const [helmet, head] = RESULT.detections;
   assert.ok(helmet && head);
-  assert.equal(labelOf(helmet), "helmet 91 % #7");
-  assert.equal(labelOf(head), "head 48 %");
+  assert.equal(labelOf(helmet), "helmet 0.91 #7");
+  assert.equal(labelOf(head), "head 0.48");
   assert.equal(classColor(1), classColor(9));
   assert.notEqual(classColor(0), classColor(1));
 });

@@ -329,6 +329,14 @@ test("a draining server is left when it says, for a new session", async () => {
   assert.equal(environment.peers.length, 2);
 });
 
+test("a draining server that keeps its socket open is told bye", async () => {
+  const { environment } = await connected();
+  environment.chance = 0;
+  environment.socket.say({ type: "draining", reconnect_after_ms: 3_000 });
+  await environment.pass(3_000);
+  assert.deepEqual(environment.sockets[0]?.of("bye"), [{ type: "bye" }]);
+});
+
 test("a session that the server ends is over", async () => {
   const { environment, session, errors } = await connected();
   environment.socket.say({ type: "closed", reason: "max_duration" });

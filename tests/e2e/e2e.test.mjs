@@ -1,0 +1,353 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { asCamera, findBrowser, launch, openPage } from "./browser.mjs";
+import { Relay } from "./relay.mjs";
+import { findBinary, ROOT, Server } from "./server.mjs";
+import { until } from "./waiting.mjs";
+
+const ARTIFACTS = process.env.SACCADE_ARTIFACTS || "/tmp/saccade-artifacts";
+const CLIP = join(process.env.SACCADE_TEST_ASSETS || join(ROOT, "../shared"), "clips/webcam_signer_640x480.mp4");
+const CODECS = { h264: "video/H264", vp8: "video/VP8" };
+/**
+ * How much colours may change where nothing is drawn, as distance in RGB. Chromium sends a canvas in full range, and in
+ * VP8 that cannot be said, so that it comes back a little brighter.
+ */
+const CHANGED_ELSEWHERE = { "scene h264": 12, "scene vp8": 30, "camera h264": 12, "camera vp8": 12 };
+/** Every session that lost its socket is gone after this. */
+const RESUME_MS = 3_000;
+
+const binary = findBinary();
+const chromium = findBrowser();
+const lacks = [
+  [!binary, "the server's binary (SACCADE_BIN)"],
+  [!chromium, "Chromium"],
+];
+const lacksClip = [
+  ...lacks,
+  [!existsSync(CLIP), CLIP],
+  [spawnSync("ffmpeg", ["-version"]).error !== undefined, "ffmpeg"],
+];
+
+/** What node:test is told: skip for what is missing, but never where everything should be there. */
+function needs(list) {
+  const missing = list.filter(([absent]) => absent).map(([, name]) => name);
+  const skip = missing.length > 0 && process.env.CI !== "true" ? `missing: ${missing.join(", ")}` : false;
+  return { skip, timeout: 60_000 };
+}
+
+const passed = new Set();
+let folder;
+let server;
+let browser;
+
+before(async () => {
+  if (needs(lacks).skip) return;
+  assert.ok(binary, "there is no server: build it, or name it in SACCADE_BIN");
+  assert.ok(chromium, "there is no Chromium");
+  mkdirSync(ARTIFACTS, { recursive: true });
+  folder = mkdtempSync(join(tmpdir(), "saccade-e2e-"));
+  const settings = { "session.resume_ms": RESUME_MS };
+  server = await Server.start(binary, join(ARTIFACTS, "server.log"), settings);
+  const clip = !needs(lacksClip).skip;
+  browser = await launch(chromium, clip ? await asCamera(CLIP, folder) : null);
+});
+
+after(async () => {
+  await browser?.close();
+  const how = await server?.stop();
+  if (folder) rmSync(folder, { recursive: true, force: true });
+  if (how) assert.deepEqual(how, { code: 0, signal: null }, "the server ends cleanly when it is asked to");
+});
+
+/** Opens the page at `path` in a context that ends with the test `t`, which leaves a screenshot if it fails. */
+async function visit(t, path, { at = server.url, ...looks } = {}) {
+  const visited = await openPage(browser, at + path, looks);
+  t.after(async () => {
+    if (!passed.has(t.name)) await screenshot(visited.page, `failed ${t.name}`).catch(() => undefined);
+    await visited.close();
+  });
+  return visited;
+}
+
+/** A test that is known to have passed when what it opened is closed. */
+function proof(name, options, body) {
+  test(name, options, async (t) => {
+    await body(t);
+    passed.add(name);
+  });
+}
+
+/** Waits until results and returned frames meet on screen. */
+function live(page) {
+  return page.waitForFunction(() => saccadePage.state === "connected" && saccadePage.joined > 10);
+}
+
+/** Waits until `count` more results came over the data channel, and gives them. */
+async function nextResults(page, count) {
+  const from = await page.evaluate(() => probe.results.length);
+  await page.waitForFunction((enough) => probe.results.length >= enough, from + count);
+  return page.evaluate((first) => probe.results.slice(first), from);
+}
+
+/** Waits until `count` results in a row are as `holds` says of their number of boxes. */
+function inARow(page, count, holds) {
+  return until(`${count} results in a row`, 20_000, async () => (await nextResults(page, count)).every(holds));
+}
+
+/** Lets the page run until it sent `frames` more frames, and tells by how much every count grew meanwhile. */
+async function grow(page, frames) {
+  const first = await page.evaluate(() => probe.counts());
+  const last = await until(`${frames} frames are sent`, 30_000, async () => {
+    const now = await page.evaluate(() => probe.counts());
+    return now.framesSent - first.framesSent >= frames && now;
+  });
+  return Object.fromEntries(Object.keys(first).map((key) => [key, last[key] - first[key]]));
+}
+
+/** Waits until the options in force are as `wanted`. */
+function inForce(page, wanted) {
+  const holds = (wanted) => {
+    const { options } = saccadePage.session ?? {};
+    const same = (value, of) =>
+      typeof value === "object" ? Object.keys(value).every((key) => same(value[key], of?.[key])) : value === of;
+    return same(wanted, options);
+  };
+  return page.waitForFunction(holds, wanted);
+}
+
+/** Medians of what the probe's `compare` gives of `frames` frames. */
+async function compare(page, frames = 5) {
+  const compared = await page.evaluate((frames) => probe.compare(frames), frames);
+  return Object.fromEntries(Object.keys(compared[0]).map((key) => [key, median(compared.map((one) => one[key]))]));
+}
+
+function screenshot(page, name) {
+  return page.screenshot({ path: join(ARTIFACTS, `${name.replaceAll(/[^\w.-]+/g, "-")}.png`), fullPage: true });
+}
+
+/** Intersection over union. */
+function iou([ax1, ay1, ax2, ay2], [bx1, by1, bx2, by2]) {
+  const width = Math.max(0, Math.min(ax2, bx2) - Math.max(ax1, bx1));
+  const height = Math.max(0, Math.min(ay2, by2) - Math.max(ay1, by1));
+  const both = width * height;
+  return both / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - both);
+}
+
+/** How well boxes agree with the truth over many frames: shares of found and of right ones, and the median IoU. */
+function agreement(judged) {
+  const best = (one, others) =>
+    Math.max(0, ...others.filter(({ class_id }) => class_id === one.class_id).map(({ box }) => iou(one.box, box)));
+  const ofTruth = judged.flatMap(({ detections, truth }) => truth.map((one) => best(one, detections)));
+  const ofFound = judged.flatMap(({ detections, truth }) => detections.map((one) => best(one, truth)));
+  const hits = (overlaps) => overlaps.filter((overlap) => overlap > 0.5).length / overlaps.length;
+  return { frames: judged.length, recall: hits(ofTruth), precision: hits(ofFound), iou: median(ofTruth) };
+}
+
+function median(values) {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)];
+}
+
+/** Asserts that `value` is at least `least` and at most `most`, and tells all of `context` if not. */
+function between(value, least, most, what, context) {
+  assert.ok(value >= least && value <= most, `${what} is ${value}, not in ${least}..${most}: ${JSON.stringify(context)}`);
+}
+
+/** Asserts that boxes are painted in their colours, and nothing else is changed. */
+function assertPainted(compared, changedElsewhere) {
+  between(compared.edges, 60, Infinity, "the change on edges of boxes", compared);
+  between(compared.elsewhere, 0, changedElsewhere, "the change elsewhere", compared);
+  between(compared.colouredAfter, 0.7, 1, "the share of edges that have the class's colour", compared);
+  between(compared.colouredAfter - compared.colouredBefore, 0.3, 1, "the growth of that share", compared);
+}
+
+/** Asserts that edges of boxes are as they were sent. */
+function assertPlain(compared) {
+  between(compared.edges, 0, 35, "the change on edges of boxes", compared);
+  between(compared.colouredAfter - compared.colouredBefore, -1, 0.1, "the growth of coloured edges", compared);
+}
+
+/** Asserts what every live session with returned video must hold, over 120 frames. */
+async function assertFlows(page, mime) {
+  assert.deepEqual(await page.evaluate(() => probe.codecs()), { sent: mime, received: mime });
+  const grown = await grow(page, 120);
+  between(grown.results / grown.framesSent, 0.5, 1.1, "results a frame sent", grown);
+  between(grown.framesDecoded / grown.results, 0.8, 1.1, "frames decoded a result", grown);
+  between(grown.played, 40, Infinity, "frames played", grown);
+  between(grown.shown, 30, Infinity, "frames shown", grown);
+  const joins = await page.evaluate(() => {
+    const known = new Set(probe.results.map((result) => result.rtp_timestamp_out));
+    const met = [...probe.shown].filter((timestamp) => known.has(timestamp)).length;
+    return { shown: probe.shown.size, met, framesShown: saccadePage.framesShown, joined: saccadePage.joined };
+  });
+  between(joins.met / joins.shown, 0.9, 1, "the share of shown frames that have a result of their RTP timestamp", joins);
+  between(joins.joined / joins.framesShown, 0.9, 1, "the share of them that the page joined", joins);
+}
+
+proof("opening the page complains of nothing and has a favicon", needs(lacks), async (t) => {
+  const { page, complaints } = await visit(t, "/");
+  await page.locator("#foot-server", { hasText: "protocol 1" }).waitFor();
+  await screenshot(page, "idle-light");
+  const icon = await page.getAttribute('link[rel="icon"]', "href");
+  const response = await fetch(new URL(icon, server.url));
+  assert.equal(response.status, 200);
+  assert.match(response.headers.get("content-type"), /^image\//);
+  assert.deepEqual(complaints, []);
+  assert.deepEqual(await server.sessions(), []);
+});
+
+for (const [codec, mime] of Object.entries(CODECS)) {
+  proof(`${codec}: the sample scene comes back with its boxes`, needs(lacks), async (t) => {
+    const { page, complaints } = await visit(t, `/?source=scene&model=scene-blobs&codec=${codec}&autostart=1`);
+    await live(page);
+    await assertFlows(page, mime);
+    await screenshot(page, `scene-${codec}`);
+    assertPainted(await compare(page), CHANGED_ELSEWHERE[`scene ${codec}`]);
+    const agrees = agreement(await page.evaluate(() => probe.judged));
+    between(agrees.frames, 50, Infinity, "frames with truth", agrees);
+    between(agrees.recall, 0.9, 1, "recall", agrees);
+    between(agrees.precision, 0.9, 1, "precision", agrees);
+    between(agrees.iou, 0.8, 1, "median IoU", agrees);
+    assert.deepEqual(await page.evaluate(() => saccadePage.errors), []);
+    assert.deepEqual(complaints, []);
+  });
+
+  proof(`${codec}: a camera's picture comes back with boxes, and settings act meanwhile`, needs(lacksClip), async (t) => {
+    const { page, complaints } = await visit(t, `/?source=camera&codec=${codec}&autostart=1`, { colorScheme: "dark" });
+    await live(page);
+    await assertFlows(page, mime);
+    await screenshot(page, `camera-${codec}-dark`);
+    const [result] = await nextResults(page, 1);
+    assert.equal(result.model, "ppe-nano@1");
+    assertPainted(await compare(page), CHANGED_ELSEWHERE[`camera ${codec}`]);
+
+    const threshold = await page.inputValue("#threshold");
+    await page.getByLabel("Score threshold").fill("0.99");
+    await inForce(page, { score_threshold: 0.99 });
+    await inARow(page, 20, ({ detections }) => detections.length === 0);
+    await page.getByLabel("Score threshold").fill(threshold);
+    await inForce(page, { score_threshold: Number(threshold) });
+    await inARow(page, 5, ({ detections }) => detections.length > 0);
+
+    await page.getByRole("radio", { name: "Results" }).check();
+    await inForce(page, { return: "results" });
+    await inARow(page, 15, ({ rtp_timestamp_out }) => rtp_timestamp_out === null);
+    const off = await grow(page, 45);
+    assert.equal(off.framesDecoded, 0, "no video returns with return=results");
+    between(off.results / off.framesSent, 0.5, 1.1, "results a frame sent", off);
+    await page.waitForFunction(() => saccadePage.previewShown > 30 && probe.previewPainted() > 0.6);
+    const preview = await page.evaluate(() => ({ all: saccadePage.previewShown, exact: saccadePage.previewExact }));
+    between(preview.exact / preview.all, 0.5, 1, "the share of previewed frames with their own boxes", preview);
+    assert.equal(await page.locator("#preview").isVisible(), true);
+    await screenshot(page, `camera-${codec}-results`);
+
+    await page.getByRole("radio", { name: "Exact" }).check();
+    await inForce(page, { return: "exact" });
+    await inARow(page, 5, ({ rtp_timestamp_out }) => rtp_timestamp_out !== null);
+    between((await grow(page, 60)).framesDecoded, 20, Infinity, "frames decoded once video returns again");
+    assertPainted(await compare(page), CHANGED_ELSEWHERE[`camera ${codec}`]);
+
+    await page.getByLabel("Boxes").uncheck();
+    await page.getByLabel("Labels").uncheck();
+    await inForce(page, { overlay: { boxes: false, labels: false } });
+    // What was drawn before has left the encoder and the jitter buffer by then.
+    await grow(page, 30);
+    assertPlain(await compare(page));
+    assert.deepEqual(await page.evaluate(() => saccadePage.errors), []);
+    assert.deepEqual(complaints, []);
+  });
+}
+
+proof("a refused setting is told, and the old one stays", needs(lacks), async (t) => {
+  const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 };
+  const { page, complaints } = await visit(t, "/?source=scene&model=scene-blobs&autostart=1", phone);
+  await live(page);
+  await screenshot(page, "phone-live");
+  await page.getByRole("radio", { name: "Predicted" }).click();
+  const alert = page.locator('.alert[data-code="bad_options"]');
+  await alert.waitFor();
+  assert.match(await alert.innerText(), /refused this setting/);
+  assert.equal(await page.isChecked('input[name="return"][value="exact"]'), true);
+  await screenshot(page, "phone-refused");
+  await nextResults(page, 30);
+  assert.equal(await page.evaluate(() => saccadePage.state), "connected");
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.equal(wide, 0, "nothing is wider than a phone");
+  assert.deepEqual(complaints, []);
+});
+
+proof("a page that is reloaded or closed leaves no session behind", needs(lacks), async (t) => {
+  const { page, complaints, close } = await visit(t, "/?source=scene&model=scene-blobs&autostart=1");
+  await live(page);
+  const first = await page.evaluate(() => saccadePage.session.sessionId);
+  await page.reload();
+  await live(page);
+  const second = await page.evaluate(() => saccadePage.session.sessionId);
+  assert.notEqual(second, first);
+  const only = (ids) => async () => {
+    const now = (await server.sessions()).map(({ session_id }) => session_id);
+    return JSON.stringify(now) === JSON.stringify(ids);
+  };
+  await until("only the new session is there", RESUME_MS + 5_000, only([second]));
+  assert.deepEqual(complaints, []);
+  await close();
+  await until("no session is there", RESUME_MS + 5_000, only([]));
+});
+
+proof("a cut socket resumes its session while the media goes on", needs(lacks), async (t) => {
+  const relay = await Relay.start(server.url);
+  t.after(() => relay.stop());
+  const { page, complaints } = await visit(t, "/?source=scene&model=scene-blobs&autostart=1", { at: relay.url });
+  await live(page);
+  const before = await page.evaluate(() => ({ id: saccadePage.session.sessionId, results: probe.results.length }));
+  const opened = relay.opened;
+  relay.cut();
+  await until("a new socket is there", 10_000, () => relay.opened > opened);
+  const options = await page.evaluate(() => saccadePage.configure({ score_threshold: 0.5 }));
+  assert.equal(options.score_threshold, 0.5);
+  // Longer than a lost session would be kept.
+  await until("results after the time to resume", 3 * RESUME_MS, async () => {
+    const last = await page.evaluate(() => probe.results.at(-1));
+    assert.equal(last.session_id, before.id);
+    return (await page.evaluate(() => probe.results.length)) > before.results + (RESUME_MS / 1_000) * 30;
+  });
+  assert.equal(await page.evaluate(() => saccadePage.session.sessionId), before.id);
+  assert.deepEqual((await server.sessions()).map(({ session_id }) => session_id), [before.id]);
+  const { state, errors } = await page.evaluate(() => ({ state: saccadePage.state, errors: saccadePage.errors }));
+  assert.deepEqual({ state, errors }, { state: "connected", errors: [] });
+  assert.deepEqual(complaints, []);
+});
+
+proof("a full server says so, and lets the next one in when there is room", needs(lacks), async (t) => {
+  const settings = { "admission.mode": "fixed", "admission.max_sessions": "1", "models.default": "scene-blobs" };
+  const full = await Server.start(binary, join(ARTIFACTS, "server-full.log"), settings);
+  t.after(() => full.stop());
+  const path = "/?source=scene&autostart=1";
+  const first = await visit(t, path, { at: full.url });
+  await live(first.page);
+  const second = await visit(t, path, { at: full.url, colorScheme: "dark" });
+  const alert = second.page.locator('.alert[data-code="capacity"]');
+  await alert.waitFor();
+  assert.match(await alert.innerText(), /The server is full/);
+  await screenshot(second.page, "full-dark");
+  await first.close();
+  await live(second.page);
+  assert.equal(await alert.count(), 0, "the error is gone once it has passed");
+  assert.deepEqual(first.complaints, []);
+  assert.deepEqual(second.complaints, []);
+});
+
+proof("a server that ends tells its pages, and ends cleanly", needs(lacks), async (t) => {
+  const settings = { "models.default": "scene-blobs" };
+  const ending = await Server.start(binary, join(ARTIFACTS, "server-ending.log"), settings);
+  t.after(() => ending.stop());
+  const { page } = await visit(t, "/?source=scene&autostart=1", { at: ending.url });
+  await live(page);
+  const how = ending.stop();
+  await page.locator('.alert[data-code="draining"]').waitFor();
+  await screenshot(page, "draining");
+  assert.deepEqual(await how, { code: 0, signal: null });
+});
