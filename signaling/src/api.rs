@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Dropped, ErrorCode, Options, OptionsPatch};
+use crate::{Dropped, ErrorCode, Options, OptionsPatch, options};
 
 /// Body of `POST /v1/offer`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -12,7 +12,7 @@ pub struct OfferRequest {
     #[serde(rename = "type")]
     pub kind: String,
     /// Options of the session.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "options::optional_object", skip_serializing_if = "Option::is_none")]
     pub options: Option<OptionsPatch>,
 }
 

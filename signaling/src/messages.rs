@@ -4,7 +4,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Options, OptionsPatch};
+use crate::{Options, OptionsPatch, options};
 
 /// What a client sends on the signaling WebSocket; `configure` is also taken on the `control` data channel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +16,7 @@ pub enum ClientMessage {
         /// Session description of type `offer`, at most [`crate::MAX_SDP_BYTES`].
         sdp: String,
         /// Options of the session; what is absent keeps its default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(default, deserialize_with = "options::optional_object", skip_serializing_if = "Option::is_none")]
         options: Option<OptionsPatch>,
         /// The session to resume.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,6 +30,7 @@ pub enum ClientMessage {
     /// Changes options while the session runs.
     Configure {
         /// Only the keys to change.
+        #[serde(deserialize_with = "options::object")]
         options: OptionsPatch,
     },
     /// Ends the session.

@@ -1,5 +1,7 @@
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 /// Zones that a session may have.
 pub const MAX_ZONES: usize = 16;
@@ -166,4 +168,16 @@ pub struct OptionsPatch {
     /// See [`Options::lines`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<Vec<Line>>,
+}
+
+/// Reads a patch from a JSON object; what serde derives would take a list, too.
+pub(crate) fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<OptionsPatch, D::Error> {
+    let keys = Map::deserialize(deserializer)?;
+    OptionsPatch::deserialize(Value::Object(keys)).map_err(D::Error::custom)
+}
+
+/// The same where the patch may be absent or `null`.
+pub(crate) fn optional_object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<OptionsPatch>, D::Error> {
+    let keys = Option::<Map<String, Value>>::deserialize(deserializer)?;
+    keys.map(|keys| OptionsPatch::deserialize(Value::Object(keys)).map_err(D::Error::custom)).transpose()
 }

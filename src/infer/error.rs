@@ -20,13 +20,13 @@ impl fmt::Display for Mistake {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// No ONNX Runtime library was found.
-    #[error("ONNX Runtime library not found (looked for {}); run `make setup`", searched.join(", "))]
+    #[error("ONNX Runtime library not found (looked for {}); run `make setup`, or set ORT_DYLIB_PATH to the library", searched.join(", "))]
     LibraryMissing {
         /// Places that were looked at.
         searched: Vec<String>,
     },
     /// The library is there but can't be used, for instance because it is too old.
-    #[error("ONNX Runtime library {} cannot be used: {reason}; run `make setup`", path.display())]
+    #[error("ONNX Runtime library {} cannot be used: {reason}; run `make setup`, or set ORT_DYLIB_PATH to another", path.display())]
     LibraryUnusable {
         /// Its path.
         path: PathBuf,

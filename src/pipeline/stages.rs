@@ -211,6 +211,9 @@ impl Stages {
                 infer::Outcome::Done(inferred) => {
                     failures = 0;
                     Stats::count(&shared.stats.inferred);
+                    shared.metrics.preprocess.record(inferred.timing.preprocess);
+                    shared.metrics.inference.record(inferred.timing.inference);
+                    shared.metrics.postprocess.record(inferred.timing.postprocess);
                     if let Some(replaced) = shared.inferred.put(inferred) {
                         // Its picture is too old to return, its result is not.
                         shared.metrics.dropped_before_encode.increment(1);
@@ -510,6 +513,9 @@ impl Shared {
 
 struct Metrics {
     decode: Histogram,
+    preprocess: Histogram,
+    inference: Histogram,
+    postprocess: Histogram,
     annotate: Histogram,
     encode: Histogram,
     result_latency: Histogram,
@@ -533,6 +539,9 @@ impl Metrics {
         let dropped = |stage: &'static str, reason: &'static str| counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason);
         Self {
             decode: stage("decode"),
+            preprocess: stage("preprocess"),
+            inference: stage("inference"),
+            postprocess: stage("postprocess"),
             annotate: stage("annotate"),
             encode: stage("encode"),
             result_latency: histogram!("saccade_frame_latency_seconds", "path" => "result"),

@@ -8,6 +8,7 @@
 //! is merely dropped.
 
 mod advertise;
+mod declined;
 mod feedback;
 mod filter;
 mod offer;

@@ -35,7 +35,7 @@ use super::feedback::{DeliverKeyframeRequests, PublishedEstimate, asks_for_keyfr
 use super::filter::ValidatingRuntime;
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Transport, advertise, offer,
+    Transport, advertise, declined, offer,
 };
 use crate::clock;
 use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
@@ -133,7 +133,7 @@ impl WebRtcPeer {
             }
         }
         Ok(Answer {
-            sdp: advertise::description(&sdp, &self.shared.advertise),
+            sdp: declined::complete(&advertise::description(&sdp, &self.shared.advertise)),
             codec: inspected.codec,
             returns_video: self.returns_video,
             data_channels: inspected.data_channels,
@@ -169,7 +169,7 @@ impl Peer for WebRtcPeer {
         let mut gathered = self.shared.gathered.subscribe();
         gathered.wait_for(|done| *done).await.map_err(|_| closed())?;
         let description = self.connection.local_description().await.ok_or_else(closed)?;
-        Ok(advertise::description(&description.sdp, &self.shared.advertise))
+        Ok(declined::complete(&advertise::description(&description.sdp, &self.shared.advertise)))
     }
 
     async fn add_candidate(&self, candidate: Option<Candidate>) -> Result<(), Error> {

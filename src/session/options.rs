@@ -139,7 +139,9 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
 ///
 /// [`Refusal`] with `bad_options`, naming all problems.
 pub fn parse(value: Value) -> Result<OptionsPatch, Refusal> {
-    if let Ok(patch) = serde_json::from_value(value.clone()) {
+    if value.is_object()
+        && let Ok(patch) = serde_json::from_value(value.clone())
+    {
         return Ok(patch);
     }
     let mut problems = Problems::default();

@@ -59,6 +59,8 @@ mod tests {
         assert_eq!(code(r#"{"type":"offer","options":{}}"#), (ErrorCode::BadRequest, true));
         assert_eq!(code(r#"{"type":"offer","sdp":"v=0","options":{"modle":"a"}}"#), (ErrorCode::BadOptions, false));
         assert_eq!(code(r#"{"type":"configure","options":7}"#), (ErrorCode::BadOptions, false));
+        assert_eq!(code(r#"{"type":"configure","options":[]}"#), (ErrorCode::BadOptions, false));
+        assert_eq!(code(r#"{"type":"offer","sdp":"v=0","options":[]}"#), (ErrorCode::BadOptions, false));
         assert_eq!(code(r#"{"type":"configure"}"#), (ErrorCode::BadRequest, true));
         assert_eq!(parse(r#"{"type":"bye"}"#), Ok(ClientMessage::Bye));
     }
