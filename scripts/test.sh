@@ -29,6 +29,8 @@ rust_tests() {
     fi
 }
 
+client_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q --durations=5 tests/clients; }
+
 web_tests() { (cd web && npm run check && npm run check:dist && npm test); }
 
 step "format" cargo fmt --all --check
@@ -37,6 +39,7 @@ if [ -e web/package.json ]; then
     step "web client" web_tests
 fi
 step "Rust tests" rust_tests
+step "foreign clients" client_tests
 if [ -x tests/e2e/run ]; then
     step "browser test" tests/e2e/run
 fi

@@ -12,7 +12,8 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BINARY = Path(os.environ.get("SACCADE_BIN", ROOT / "target" / "debug" / "saccade")).resolve()
+BUILT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "saccade"
+BINARY = Path(os.environ.get("SACCADE_BIN") or os.environ.get("SACCADE_TEST_SERVER") or BUILT).resolve()
 # Seconds that a start may take: models load and warm up.
 START_LIMIT = 60.0
 SHOP = "https://shop.example"

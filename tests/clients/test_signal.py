@@ -173,7 +173,7 @@ async def test_bad_offers_have_their_codes_and_the_socket_goes_on(
     http: aiohttp.ClientSession, server: Server, scene: Scene, witness: Peer
 ) -> None:
     good = await offer_of(scene)
-    audio = re.sub(r"m=video(?s:.*?)(?=m=|\Z)", "", good).replace("BUNDLE 0 1", "BUNDLE 1")
+    audio = re.sub(r"m=video(?s:.*?)(?=m=|\Z)", "", good)
     audio += (
         "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n"
         "a=rtpmap:111 opus/48000/2\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n"
