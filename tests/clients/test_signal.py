@@ -200,7 +200,7 @@ async def test_bad_offers_have_their_codes_and_the_socket_goes_on(
         ("bad_options", {"sdp": good, "options": {"score_threshold": 1.5}}),
         ("bad_options", {"sdp": good, "options": {"format": "xml"}}),
         ("bad_options", {"sdp": good, "options": {"overlay": {"hats": True}}}),
-        ("bad_options", {"sdp": good, "options": []}),
+        ("bad_options", {"sdp": good, "options": 7}),
         ("not_found", {"sdp": good, "session_id": "0" * 32}),
         ("not_found", {"sdp": good, "session_id": "../../etc/passwd"}),
     ]
@@ -221,8 +221,12 @@ async def test_bad_offers_have_their_codes_and_the_socket_goes_on(
             await signal.error("bad_options", fatal=False)
         await signal.send("configure", options={"model": "dragon"})
         await signal.error("unknown_model", fatal=False)
-        for candidate in ["candidate:nonsense", "candidate:1 1 tcp 1 127.0.0.1 9 typ host tcptype active", "x" * 9000]:
+        for candidate in ["candidate:nonsense", "x" * 9000]:
             await signal.send("candidate", candidate={"candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0})
+            await signal.error("bad_request", fatal=False)
+        # Not for this server, but no mistake either.
+        tcp = "candidate:1 1 tcp 1 127.0.0.1 9 typ host tcptype active"
+        await signal.send("candidate", candidate={"candidate": tcp, "sdpMid": "0", "sdpMLineIndex": 0})
         await signal.send("candidate", candidate={"candidate": "", "sdpMid": "nowhere", "sdpMLineIndex": 77})
         await signal.send("offer", sdp="v=0")
         await signal.error("bad_sdp", fatal=False)

@@ -60,8 +60,8 @@ def tracked(found: sv.Detections, truth: list[dict], partly: bool) -> None:
         assert list(found.tracker_id) == [-1 if it is None else it for it in ids]
 
 
-def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent / "results"
+def main(arguments: list[str]) -> None:
+    folder = Path(arguments[0]) if arguments else Path(__file__).parent / "results"
     formats = ("saccade", "coco", "roboflow", "supervision")
     files = [(folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines() for name in formats]
     frames = 0
@@ -83,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
