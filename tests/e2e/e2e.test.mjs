@@ -300,8 +300,9 @@ proof("a page that is reloaded or closed leaves no session behind", needs(lacks)
 proof("a cut socket resumes its session while the media goes on", needs(lacks), async (t) => {
   const relay = await Relay.start(server.url);
   t.after(() => relay.stop());
-  const { page, complaints } = await visit(t, "/?source=scene&model=scene-blobs&autostart=1", { at: relay.url });
+  const { page, complaints } = await visit(t, "/?source=scene&autostart=1", { at: relay.url });
   await live(page);
+  await inForce(page, { model: "scene-blobs" });
   const before = await page.evaluate(() => ({ id: saccadePage.session.sessionId, results: probe.results.length }));
   const opened = relay.opened;
   relay.cut();
@@ -315,7 +316,10 @@ proof("a cut socket resumes its session while the media goes on", needs(lacks), 
     return (await page.evaluate(() => probe.results.length)) > before.results + (RESUME_MS / 1_000) * 30;
   });
   assert.equal(await page.evaluate(() => saccadePage.session.sessionId), before.id);
-  assert.deepEqual((await server.sessions()).map(({ session_id }) => session_id), [before.id]);
+  const [kept, ...others] = await server.sessions();
+  assert.equal(kept.session_id, before.id);
+  assert.equal(kept.options.score_threshold, 0.5);
+  assert.deepEqual(others, []);
   const { state, errors } = await page.evaluate(() => ({ state: saccadePage.state, errors: saccadePage.errors }));
   assert.deepEqual({ state, errors }, { state: "connected", errors: [] });
   assert.deepEqual(complaints, []);

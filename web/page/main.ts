@@ -21,7 +21,7 @@ import { clearErrors, showError } from "./alerts.js";
 import { element, figure } from "./dom.js";
 import { ResultsLog } from "./log.js";
 import { Plot } from "./plots.js";
-import { fetchTruth, SCENE_VIDEO, sceneFrameAt, type SceneTruth, trueBoxes, type TruthOfFrame } from "./scene.js";
+import { fetchTruth, SCENE_MODEL, SCENE_VIDEO, sceneFrameAt, type SceneTruth, trueBoxes, type TruthOfFrame } from "./scene.js";
 import { Settings } from "./settings.js";
 import { Stage } from "./stage.js";
 
@@ -116,6 +116,7 @@ const controls = {
   start: element("start", HTMLButtonElement),
   status: element("status", HTMLParagraphElement),
   statusText: element("status-text", HTMLSpanElement),
+  statusWait: element("status-wait", HTMLSpanElement),
   footServer: element("foot-server", HTMLSpanElement),
   footSession: element("foot-session", HTMLSpanElement),
 };
@@ -127,6 +128,7 @@ let recent: SessionResult[] = [];
 let lastDropped = { superseded: 0, late: 0 };
 let ticks = 0;
 let lastReported: SaccadeError | null = null;
+let retryAt: number | null = null;
 
 const page: PageState = {
   state: "idle",
@@ -243,6 +245,10 @@ async function start(): Promise<void> {
     page.session = session;
     applyDrawing();
     if (settings.wanted !== asked) void applyPatch(settings.wanted);
+    // Models trained on photographs take drawn heads for anything.
+    if (scene && !settings.wanted.model && session.welcome?.models.includes(SCENE_MODEL)) {
+      void applyPatch({ model: SCENE_MODEL });
+    }
     controls.footSession.textContent = `session ${session.sessionId ?? ""}`;
   } catch (error) {
     if (signal.aborted) return;
@@ -320,15 +326,23 @@ async function openSource(kind: SourceKind): Promise<OpenSource | null> {
 function onState(change: StateChange): void {
   if (change.state === "closed") return finish(change.error ? "failed" : "idle");
   if (change.state === "connected") clearErrors(true);
-  setState(change.state, change.retryInMs === null ? "" : ` in ${Math.max(1, Math.round(change.retryInMs / 1_000))} s`);
+  setState(change.state, change.retryInMs);
 }
 
-function setState(state: string, suffix = ""): void {
+function setState(state: string, retryInMs: number | null = null): void {
   page.state = state;
+  retryAt = retryInMs === null ? null : performance.now() + retryInMs;
   controls.status.dataset["state"] = state;
-  controls.statusText.textContent = (STATE_WORDS[state] ?? state) + suffix;
+  controls.statusText.textContent = STATE_WORDS[state] ?? state;
+  showWait();
   controls.start.textContent = running() ? "Stop" : "Start";
   controls.start.toggleAttribute("data-running", running());
+}
+
+/** The seconds until the next attempt; counted down in silence, for those who listen to the page. */
+function showWait(): void {
+  const seconds = retryAt === null ? 0 : Math.ceil((retryAt - performance.now()) / 1_000);
+  controls.statusWait.textContent = seconds > 0 ? ` in ${seconds} s` : "";
 }
 
 function report(error: SaccadeError): void {
@@ -376,6 +390,7 @@ function onResult(result: SessionResult): void {
 /** One point on every plot. */
 function tick(): void {
   if (!running()) return;
+  if (retryAt !== null) showWait();
   const { stats } = page;
   const results = recent;
   recent = [];

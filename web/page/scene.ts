@@ -35,6 +35,9 @@ export interface TruthOfFrame {
 /** Address of the scene's video. */
 export const SCENE_VIDEO = "/scene/scene.mp4";
 
+/** The model that finds the scene's heads, where the server has it. */
+export const SCENE_MODEL = "scene-blobs";
+
 /** Fetches the scene's truth; `null` when it cannot be had. */
 export async function fetchTruth(): Promise<SceneTruth | null> {
   try {
