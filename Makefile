@@ -28,7 +28,7 @@ build: setup ## Build the release binary (honours CARGO_TARGET_DIR)
 	@$(CARGO) build --release --locked
 
 demo: setup ## Server, a publisher of the drawn scene, and live results in the terminal (ARGS="--seconds 10")
-	@$(CARGO) run --release --locked --quiet --example demo -- $(ARGS)
+	@$(CARGO) run --release --locked --example demo -- $(ARGS)
 
 bench: ## Not built in this version
 	@echo "make bench is not built in this version" >&2; exit 64
