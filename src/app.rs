@@ -105,7 +105,7 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
         let ops = ops(&registry, &engine_cell, metrics.clone());
-        servers.spawn(serve(ops_listener, http::ops_router(ops), stopped.clone()));
+        servers.spawn(http::listen(ops_listener, http::ops_router(ops), stopped.clone()));
         servers.spawn(upkeep(metrics, stopped.clone()));
 
         let engine = load(config).await?;
@@ -126,7 +126,7 @@ impl App {
             Arc::new(sessions),
             Arc::new(move || model_views(&models, &default)),
         )?;
-        servers.spawn(serve(http_listener, router, stopped));
+        servers.spawn(http::listen(http_listener, router, stopped));
         Ok(Self { http_address, ops_address, registry, workers, engine, servers, stop, grace: config.shutdown.grace })
     }
 
@@ -184,17 +184,6 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Sta
 
 fn local(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(configured)
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, mut stopped: watch::Receiver<bool>) {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let stop = async move {
-        // The sender goes only with the app itself.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stop).await {
-        tracing::error!(%error, "a listener ended");
-    }
 }
 
 async fn upkeep(metrics: telemetry::metrics::Handle, mut stopped: watch::Receiver<bool>) {

@@ -8,6 +8,7 @@ mod api;
 mod assets;
 pub mod auth;
 mod guard;
+mod listen;
 mod measure;
 mod offer;
 mod ops;
@@ -30,6 +31,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Refusal, Registry};
 
+pub use listen::listen;
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 

@@ -105,7 +105,7 @@ fn codecs(media: &MediaDescription) -> impl Iterator<Item = Offered> {
         if clock.split('/').next() != Some("90000") {
             return None;
         }
-        let fmtp = attribute(media, "fmtp", format).unwrap_or_default().to_owned();
+        let fmtp = ours(attribute(media, "fmtp", format).unwrap_or_default());
         let rank = rank(codec, &fmtp)?;
         Some(Offered { codec, payload_type, fmtp, rank })
     })
@@ -117,6 +117,16 @@ fn attribute<'a>(media: &'a MediaDescription, name: &str, format: &str) -> Optio
         let (of, value) = attribute.value.as_deref()?.split_once(' ')?;
         (of == format).then_some(value.trim())
     })
+}
+
+/// The format parameters that an answer repeats. Others tell of the offerer's own stream, such as
+/// `sprop-parameter-sets` (RFC 6184 section 8.1), and would be wrong of ours.
+fn ours(fmtp: &str) -> String {
+    const KEPT: [&str; 4] = ["level-asymmetry-allowed", "packetization-mode", "profile-level-id", "profile-id"];
+    let kept = fmtp.split(';').map(str::trim).filter(|pair| {
+        pair.split_once('=').is_some_and(|(key, _)| KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(key)))
+    });
+    kept.collect::<Vec<_>>().join(";")
 }
 
 /// Lower is better; `None` is not spoken here.
@@ -176,6 +186,13 @@ mod tests {
         let found = inspect(&sdp).unwrap();
         assert_eq!((found.codec, found.payload_type, found.returns_video), (Codec::H264, 109, true));
         assert!(!found.data_channels);
+    }
+
+    #[test]
+    fn parameters_of_the_offerers_own_stream_are_not_repeated() {
+        let fmtp = "a=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0IA,aM4;profile-level-id=42e01f";
+        let found = inspect(&video("96", &["a=sendrecv", "a=rtpmap:96 H264/90000", fmtp])).unwrap();
+        assert_eq!(found.fmtp, "packetization-mode=1;profile-level-id=42e01f");
     }
 
     #[test]

@@ -355,3 +355,23 @@ proof("a server that ends tells its pages, and ends cleanly", needs(lacks), asyn
   await screenshot(page, "draining");
   assert.deepEqual(await how, { code: 0, signal: null });
 });
+
+proof("a keyframe that the browser asks for comes from the encoder", needs(lacks), async (t) => {
+  // The content security policy forbids a worker made by the test.
+  const context = await browser.newContext({ bypassCSP: true });
+  t.after(() => context.close());
+  const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
+  await page.addInitScript({ path: join(ROOT, "tests/e2e/keyframe.js") });
+  await page.goto(`${server.url}/?source=scene&model=scene-blobs&autostart=1`);
+  await live(page);
+  const before = await page.evaluate(() => keyframes());
+  assert.equal(await page.evaluate(() => askForKeyframe()), "asked");
+  await until("the browser sends a PLI and decodes a keyframe", 20_000, async () => {
+    const now = await page.evaluate(() => keyframes());
+    return now.asked > before.asked && now.decoded > before.decoded;
+  });
+  const id = await page.evaluate(() => saccadePage.session.sessionId);
+  const { counters } = (await server.sessions()).find(({ session_id }) => session_id === id);
+  assert.ok(counters.keyframe_requests_in > 0, "the PLI reached the session");
+});
