@@ -59,7 +59,8 @@
       }
     }
     const quality = document.getElementById("returned-video").getVideoPlaybackQuality();
-    return { ...counted, played: quality.totalVideoFrames - quality.droppedVideoFrames };
+    const { previewShown: previewed, previewExact: previewedExact } = window.saccadePage;
+    return { ...counted, played: quality.totalVideoFrames - quality.droppedVideoFrames, previewed, previewedExact };
   }
 
   /** Codecs in use: `{ sent, received }`, such as `video/H264`. */
