@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,11 +44,18 @@ impl Rotation {
 /// A planar YCbCr 4:2:0 picture with 8 bits a sample, in one buffer: Y, then Cb, then Cr, without row padding.
 ///
 /// Chroma planes have `width.div_ceil(2) × height.div_ceil(2)` samples.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct I420 {
     width: u32,
     height: u32,
     data: Vec<u8>,
+}
+
+impl fmt::Debug for I420 {
+    /// The size only: samples would flood a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "I420({}x{})", self.width, self.height)
+    }
 }
 
 impl I420 {

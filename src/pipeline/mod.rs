@@ -5,6 +5,7 @@
 //! places on OS threads: one lane for decoding, one for drawing and encoding, and a slot at its model. This is the one
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
+mod losses;
 mod owner;
 mod stages;
 mod stats;
@@ -22,6 +23,7 @@ use tracing::Instrument;
 
 pub use self::workers::{Lane, Step, Workers};
 
+use self::losses::Losses;
 use self::owner::{Inputs, Link, Metrics, Owner, Shown};
 use self::stages::{Applied, Stages};
 use self::stats::Stats;
@@ -202,6 +204,7 @@ async fn serve(
         mid: accepted.answer.mid,
         link: Link::new(started),
         metrics: Metrics::new(),
+        losses: Losses::new(),
     };
     let inputs = Inputs {
         commands,

@@ -9,6 +9,7 @@ use saccade_signaling as wire;
 use saccade_signaling::{ClientMessage, ErrorCode, Options, OptionsPatch, ServerMessage, SessionView};
 use tokio::sync::{mpsc, watch};
 
+use super::losses::Losses;
 use super::stages::{Output, Stages};
 use super::stats::Stats;
 use super::{Deps, Models, refusal};
@@ -85,6 +86,7 @@ pub(super) struct Owner {
     pub(super) mid: String,
     pub(super) link: Link,
     pub(super) metrics: Metrics,
+    pub(super) losses: Losses,
 }
 
 /// The queues that end at the owner.
@@ -157,6 +159,7 @@ impl Owner {
             }
             self.pump_ingest().await;
             if let Some(reason) = self.pump_machine() {
+                self.losses.report(&self.ingest.stats(), self.peer.packets_dropped());
                 return (reason, inputs);
             }
         }
@@ -412,6 +415,7 @@ impl Owner {
             return;
         }
         self.link.next_tick = now + TICK;
+        self.losses.report(&self.ingest.stats(), self.peer.packets_dropped());
         if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
             self.stages.set_bitrate(bitrate);
         }
