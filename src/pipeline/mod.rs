@@ -131,6 +131,7 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
     };
     let peer = Arc::clone(&accepted.peer);
     serve(&deps, permit, request, applied, accepted, reply).await;
+    // Again, for the ways on which the session did not begin.
     peer.close().await;
 }
 
@@ -188,6 +189,7 @@ async fn serve(
             return;
         }
     };
+    let peer = Arc::clone(&accepted.peer);
     let mut machine = Machine::new(started, deps.settings.timeouts);
     machine.handle_offer(clock::now());
     let owner = Owner {
@@ -229,6 +231,8 @@ async fn serve(
         (EndReason::PeerClosed, None)
     };
     stages.close();
+    // Before the place is free again, and before a shutdown takes the session for ended.
+    peer.close().await;
     deps.registry.remove(&id, reason);
     drop(inputs);
     tracing::info!(parent: &span, reason = %reason, "session ended");

@@ -273,7 +273,8 @@ impl Owner {
     }
 
     fn send_candidate(&mut self, candidate: Option<Candidate>) {
-        if std::mem::replace(&mut self.link.candidates_ended, candidate.is_none()) {
+        let ended = std::mem::replace(&mut self.link.candidates_ended, candidate.is_none());
+        if ended && candidate.is_none() {
             return;
         }
         self.signal(ServerMessage::Candidate { candidate: candidate.map(to_wire) });
@@ -400,6 +401,7 @@ impl Owner {
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a frame was not sent");
                 self.metrics.unsent.increment(1);
+                self.stages.force_keyframe();
             }
             Err(_) => {
                 self.metrics.unsent.increment(1);
@@ -416,6 +418,10 @@ impl Owner {
         }
         self.link.next_tick = now + TICK;
         self.losses.report(&self.ingest.stats(), self.peer.packets_dropped());
+        if let Some(reason) = self.stages.failed() {
+            self.machine.close(now, reason);
+            return;
+        }
         if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
             self.stages.set_bitrate(bitrate);
         }

@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -70,9 +70,10 @@ struct Shared {
     inferred: Mailbox<infer::Inferred>,
     outputs: mpsc::Sender<Output>,
     listeners: broadcast::Sender<Arc<str>>,
+    failed: OnceLock<EndReason>,
     keyframe_wanted: AtomicBool,
     bitrate: AtomicU32,
-    /// Encoding time of the last encoded frame, in microseconds.
+    /// What encoding a frame takes, in microseconds.
     last_encode_us: AtomicU32,
     metrics: Metrics,
 }
@@ -129,6 +130,7 @@ impl Stages {
             inferred: Mailbox::default(),
             outputs: config.outputs,
             listeners: config.listeners,
+            failed: OnceLock::new(),
             keyframe_wanted: AtomicBool::new(false),
             bitrate: AtomicU32::new(config.bitrate),
             last_encode_us: AtomicU32::new(0),
@@ -178,12 +180,21 @@ impl Stages {
 
     /// Puts other options in force, from the next frame on.
     pub(super) fn apply(&self, applied: Applied) {
-        let other_model = !Arc::ptr_eq(&self.applied().model, &applied.model);
+        let before = self.applied();
+        let other_model = !Arc::ptr_eq(&before.model, &applied.model);
+        let starts_video = before.options.return_mode != applied.options.return_mode;
         self.shared.applied.store(Arc::new(applied));
-        self.shared.keyframe_wanted.store(true, Ordering::Relaxed);
+        if starts_video {
+            self.force_keyframe();
+        }
         if other_model {
             self.attach();
         }
+    }
+
+    /// Why the session cannot go on, if it cannot.
+    pub(super) fn failed(&self) -> Option<EndReason> {
+        self.shared.failed.get().copied()
     }
 
     /// Has the next returned frame encoded as a keyframe.
@@ -409,7 +420,7 @@ impl Finisher {
         let encoded = encoder.encode(&frame.picture, frame.color, frame.time, keyframe);
         let took = clock::now().duration_since(started);
         shared.metrics.encode.record(took);
-        shared.last_encode_us.store(u32::try_from(took.as_micros()).unwrap_or(u32::MAX), Ordering::Relaxed);
+        shared.learn_encode_time(took);
         match encoded {
             Ok(Some(encoded)) => {
                 let unit = EncodedFrame {
@@ -427,7 +438,11 @@ impl Finisher {
                     shared.keyframe_wanted.store(true, Ordering::Relaxed);
                 }
             }
-            Ok(None) => {}
+            Ok(None) => {
+                if keyframe {
+                    shared.keyframe_wanted.store(true, Ordering::Relaxed);
+                }
+            }
             Err(error) => {
                 tracing::warn!(session_id = shared.session_id, %error, "a frame was not encoded");
                 shared.metrics.unencodable.increment(1);
@@ -490,6 +505,15 @@ impl Shared {
         }
     }
 
+    /// Follows a faster encoder at once and a slower one gradually: one slow frame, such as the first, must not make
+    /// every later one count as late, since a late frame is never encoded and would never correct it.
+    fn learn_encode_time(&self, took: Duration) {
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        let known = self.last_encode_us.load(Ordering::Relaxed);
+        let learned = if took < known { took } else { known + (took - known) / 8 };
+        self.last_encode_us.store(learned, Ordering::Relaxed);
+    }
+
     /// What the budget leaves from a frame's arrival to its result: all but the last known time of encoding, where the
     /// frame is returned.
     fn time_for_model(&self, options: &Options) -> Duration {
@@ -506,7 +530,9 @@ impl Shared {
         }
     }
 
+    /// Ends the session: told at once, and kept for the owner to find if its queue is full.
     fn fail(&self, reason: EndReason) {
+        let _ = self.failed.set(reason);
         self.tell(Output::Failed(reason));
     }
 }

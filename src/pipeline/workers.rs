@@ -127,7 +127,7 @@ impl Lane {
 
     fn step(self: &Arc<Self>) {
         // Before the step, so that work which arrives during it wakes the lane again.
-        self.awake.store(false, Ordering::Release);
+        self.awake.swap(false, Ordering::AcqRel);
         let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
         if self.closed.load(Ordering::Acquire) {
             if work.take().is_some() {

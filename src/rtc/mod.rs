@@ -26,7 +26,7 @@ use crate::media::{Codec, MediaTime, RtpPacket};
 pub use self::offer::{Inspected, Rejected};
 pub use self::webrtc::WebRtc;
 
-/// Events that wait for the session at most; one more means that the session hangs, and ends it.
+/// Events that wait for the session at most; further ones are lost.
 pub const EVENT_QUEUE: usize = 64;
 /// Packets that wait for the session at most; further ones are dropped and counted.
 pub const PACKET_QUEUE: usize = 256;

@@ -281,13 +281,15 @@ struct Remote {
 impl Shared {
     /// Tells the session; one that does not listen has ended, or hangs and is ended by its own deadline.
     fn emit(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
-            tracing::warn!(?event, "a session does not take its events");
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.events.try_send(event) {
+            tracing::debug!("a session does not take its events");
         }
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
     }
 
     fn channel(&self, wanted: Channel) -> Option<Arc<dyn DataChannel>> {
@@ -307,7 +309,8 @@ impl Shared {
                         drop(channels);
                         shared.emit(Event::ChannelOpen(channel));
                     }
-                    DataChannelEvent::OnMessage(message) if message.is_string => {
+                    // Clients have nothing to say on the others.
+                    DataChannelEvent::OnMessage(message) if message.is_string && channel == Channel::Control => {
                         if let Ok(text) = String::from_utf8(message.data.to_vec()) {
                             shared.emit(Event::Message { channel, text });
                         }

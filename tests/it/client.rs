@@ -276,10 +276,6 @@ impl Peer {
         *self.remote.get().expect("a returned track").ssrcs().await.first().unwrap()
     }
 
-    pub async fn result(&mut self) -> SessionResult {
-        timeout(LIMIT, self.results.recv()).await.expect("a result in time").expect("an open channel")
-    }
-
     pub async fn close(self) {
         self.connection.close().await.unwrap();
     }
