@@ -75,7 +75,7 @@ pub struct Timing {
     pub annotate: f64,
     /// Encoding; the last known when the result leaves before its frame is encoded.
     pub encode: f64,
-    /// From the frame's last packet to this result.
+    /// From the frame's last packet to this result, `encode` included.
     pub total: f64,
 }
 

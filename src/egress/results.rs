@@ -37,7 +37,7 @@ pub struct Timings {
     pub annotate: Duration,
     /// Encoding; the last known when the result leaves before its frame is encoded.
     pub encode: Duration,
-    /// From the frame's last packet to this result.
+    /// From the frame's last packet to this result, `encode` included.
     pub total: Duration,
 }
 

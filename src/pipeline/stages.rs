@@ -470,7 +470,7 @@ impl Shared {
             postprocess: inferred.timing.postprocess,
             annotate,
             encode,
-            total: elapsed,
+            total: elapsed + encode,
         };
         let met = elapsed + encode <= Duration::from_millis(applied.options.budget_ms.into());
         if !met {
