@@ -1441,7 +1441,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
     let now = this.#environment.now();
     if (this.#watch && !this.#sighted) {
       let way = (this.stats().rttMs ?? 0) / 2;
-      this.#clock.sighting(result.rtp_timestamp_in, now - result.timing_ms.total - way);
+      this.#clock.sighting(result.rtp_timestamp_in, now - (result.timing_ms.total - result.timing_ms.encode) - way);
     }
     this.#statistics.result(result, now, this.#clock.capturedAt(result.rtp_timestamp_in)), this.#joiner.result(result), this.#options?.return === "results" && this.#preview?.result(result, now), this.#config.onResult?.(result);
   }

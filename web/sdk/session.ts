@@ -688,7 +688,7 @@ export class SaccadeSession {
     if (this.#watch && !this.#sighted) {
       // Without a transform: the frame was encoded no later than its result, less the server's time and half the way.
       const way = (this.stats().rttMs ?? 0) / 2;
-      this.#clock.sighting(result.rtp_timestamp_in, now - result.timing_ms.total - way);
+      this.#clock.sighting(result.rtp_timestamp_in, now - (result.timing_ms.total - result.timing_ms.encode) - way);
     }
     this.#statistics.result(result, now, this.#clock.capturedAt(result.rtp_timestamp_in));
     this.#joiner.result(result);
