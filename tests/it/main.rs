@@ -11,6 +11,8 @@ mod detect;
 mod lifecycle;
 mod live;
 mod models;
+mod opening;
+mod overload;
 mod publisher;
 mod repository;
 mod server;
