@@ -27,6 +27,8 @@ impl DecodeStage {
     pub(super) fn step(&mut self) -> Step {
         let Some(unit) = self.shared.units.pop() else { return Step::Idle };
         let started = clock::now();
+        let waiting_since = unit.arrival + unit.reorder_wait;
+        self.shared.metrics.decode_wait.record(started.saturating_duration_since(waiting_since));
         match self.decoder.decode(&unit) {
             Ok(Some(decoded)) => self.submit(&unit, decoded, started),
             Ok(None) => {}

@@ -36,6 +36,7 @@ impl Finisher {
     pub(super) fn step(&mut self) -> Step {
         let shared = Arc::clone(&self.shared);
         let Some(mut answered) = shared.answered.take() else { return Step::Idle };
+        shared.metrics.annotate_wait.record(clock::now().duration_since(answered.at));
         let applied = shared.applied.load_full();
         if applied.options.return_mode == ReturnMode::Results || !shared.returns_video {
             // The encoder's memory is the largest of a session.
@@ -153,7 +154,7 @@ impl Finisher {
 
 impl Shared {
     pub(super) fn emit_result(&self, answered: &Answered, returned: Option<MediaTime>, annotate: Duration) {
-        let Answered { inferred, model_id } = answered;
+        let Answered { inferred, model_id, .. } = answered;
         let applied = self.applied.load();
         let frame = &inferred.frame;
         let elapsed = clock::now().saturating_duration_since(frame.arrival);

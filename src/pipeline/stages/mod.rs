@@ -3,7 +3,7 @@ mod finishing;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
@@ -14,11 +14,11 @@ use self::decoding::DecodeStage;
 use self::finishing::Finisher;
 use super::stats::Stats;
 use super::workers::{Lane, Workers};
-use crate::decode;
 use crate::infer;
 use crate::media::{Codec, EncodedFrame, FramePool};
 use crate::queue::{Fifo, Full, Mailbox};
 use crate::session::EndReason;
+use crate::{clock, decode};
 
 /// Access units that wait for the decoder; one more skips to the next keyframe.
 const DECODE_QUEUE: usize = 4;
@@ -66,6 +66,8 @@ struct Place {
 struct Answered {
     inferred: infer::Inferred,
     model_id: Arc<str>,
+    /// When.
+    at: Instant,
 }
 
 /// What the stages of one session share with each other.
@@ -142,8 +144,8 @@ impl Stages {
             returns_video: config.returns_video,
             max_fps: config.max_fps,
             pool,
-            units: Fifo::new(DECODE_QUEUE),
-            answered: Mailbox::default(),
+            units: Fifo::new("decode", DECODE_QUEUE),
+            answered: Mailbox::new("annotate"),
             place: Mutex::default(),
             outputs: config.outputs,
             listeners: config.listeners,
@@ -244,7 +246,8 @@ impl Stages {
                     shared.metrics.preprocess.record(inferred.timing.preprocess);
                     shared.metrics.inference.record(inferred.timing.inference);
                     shared.metrics.postprocess.record(inferred.timing.postprocess);
-                    if let Some(replaced) = shared.answered.put(Answered { inferred, model_id: Arc::clone(&model_id) })
+                    if let Some(replaced) =
+                        shared.answered.put(Answered { inferred, model_id: Arc::clone(&model_id), at: clock::now() })
                     {
                         // Its picture is too old to return, its result is not.
                         shared.metrics.dropped_before_encode.increment(1);
@@ -331,6 +334,8 @@ struct Metrics {
     annotate: Histogram,
     encode: Histogram,
     result_latency: Histogram,
+    decode_wait: Histogram,
+    annotate_wait: Histogram,
     decoded: Counter,
     budget_missed: Counter,
     superseded: Counter,
@@ -356,6 +361,8 @@ impl Metrics {
             postprocess: stage("postprocess"),
             annotate: stage("annotate"),
             encode: stage("encode"),
+            decode_wait: histogram!("saccade_queue_wait_seconds", "queue" => "decode"),
+            annotate_wait: histogram!("saccade_queue_wait_seconds", "queue" => "annotate"),
             result_latency: histogram!("saccade_frame_latency_seconds", "path" => "result"),
             decoded: counter!("saccade_frames_total", "stage" => "decode", "outcome" => "done"),
             budget_missed: counter!("saccade_budget_missed_total"),
