@@ -9,6 +9,7 @@
 
 mod advertise;
 mod declined;
+mod extensions;
 mod feedback;
 mod filter;
 mod offer;

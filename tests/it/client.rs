@@ -143,6 +143,7 @@ impl PeerConnectionEventHandler for Handler {
                         time: MediaTime(packet.header.timestamp),
                         marker: packet.header.marker,
                         rotation: None,
+                        color: None,
                         arrival: saccade::clock::now(),
                         payload: packet.payload,
                     };
