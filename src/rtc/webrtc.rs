@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::webrtc::data_channel::{DataChannel, DataChannelEvent};
 use ::webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -28,14 +28,16 @@ use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
     RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
+use rtc::statistics::StatsSelector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::feedback::{DeliverKeyframeRequests, PublishedEstimate, asks_for_keyframe};
 use super::filter::ValidatingRuntime;
+use super::reports::{Reported, Reports};
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Transport, advertise, declined, offer,
+    Stats, Transport, advertise, declined, offer,
 };
 use crate::clock;
 use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
@@ -73,7 +75,7 @@ impl Transport for WebRtc {
             tasks: Mutex::new(JoinSet::new()),
             gathered: watch::Sender::new(false),
         });
-        let (connection, bandwidth) = Box::pin(build(&inspected, &config, &shared)).await?;
+        let Built { connection, bandwidth, reported } = Box::pin(build(&inspected, &config, &shared)).await?;
         let peer = WebRtcPeer {
             connection,
             track: local_track(&inspected),
@@ -81,6 +83,7 @@ impl Transport for WebRtc {
             payload_type: AtomicU32::new(u32::from(inspected.payload_type)),
             returns_video: inspected.returns_video,
             bandwidth,
+            reported,
             shared,
         };
         match peer.answer(offer, &inspected).await {
@@ -100,6 +103,7 @@ struct WebRtcPeer {
     payload_type: AtomicU32,
     returns_video: bool,
     bandwidth: Arc<AtomicU32>,
+    reported: Arc<Mutex<Reported>>,
     shared: Arc<Shared>,
 }
 
@@ -240,6 +244,12 @@ impl Peer for WebRtcPeer {
 
     fn bandwidth(&self) -> u32 {
         self.bandwidth.load(Ordering::Relaxed)
+    }
+
+    async fn stats(&self, now: Instant) -> Option<Stats> {
+        let report = self.connection.get_stats(now, StatsSelector::None).await;
+        let reported = *self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        Stats::read(&report, &reported, self.bandwidth(), self.returns_video)
     }
 
     fn packets_dropped(&self) -> u64 {
@@ -421,11 +431,14 @@ impl PeerConnectionEventHandler for Handler {
     }
 }
 
-async fn build(
-    inspected: &offer::Inspected,
-    config: &PeerConfig,
-    shared: &Arc<Shared>,
-) -> Result<(Arc<dyn PeerConnection>, Arc<AtomicU32>), Error> {
+/// A connection, and what its interceptors publish.
+struct Built {
+    connection: Arc<dyn PeerConnection>,
+    bandwidth: Arc<AtomicU32>,
+    reported: Arc<Mutex<Reported>>,
+}
+
+async fn build(inspected: &offer::Inspected, config: &PeerConfig, shared: &Arc<Shared>) -> Result<Built, Error> {
     let mut media = MediaEngine::default();
     let codec = RTCRtpCodecParameters { rtp_codec: rtp_codec(inspected), payload_type: inspected.payload_type };
     media.register_codec(codec, RtpCodecKind::Video).map_err(stack)?;
@@ -433,12 +446,14 @@ async fn build(
     media.register_header_extension(orientation, RtpCodecKind::Video, None).map_err(stack)?;
     let (estimator, bandwidth) =
         PublishedEstimate::new(config.start_bandwidth, MIN_BANDWIDTH.min(config.max_bandwidth), config.max_bandwidth);
+    let (reports, reported) = Reports::new(LOCAL_SSRC);
     let registry = configure_congestion_control(Registry::new(), estimator, CongestionFeedback::Twcc, &mut media)
         .map_err(stack)?;
     let registry = register_default_interceptors(registry, &mut media)
         .map_err(stack)?
         .with(Slot::NackGenerator, NackGeneratorBuilder::new().with_interval(NACK_INTERVAL).build())
         .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
+        .with(Reports::slot(), reports)
         .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());
     let settings = SettingEngineBuilder::new().with_include_loopback_candidate(true).with_lite(config.ice_lite).build();
     let builder = PeerConnectionBuilder::new()
@@ -450,7 +465,7 @@ async fn build(
         .with_udp_addrs(bind_addresses(&config.listen))
         .with_data_channel_send_buffer_limit(config.channel_buffer);
     let connection = Box::pin(builder.build()).await.map_err(stack)?;
-    Ok((Arc::new(connection), bandwidth))
+    Ok(Built { connection: Arc::new(connection), bandwidth, reported })
 }
 
 fn local_track(inspected: &offer::Inspected) -> Arc<TrackLocalStaticRTP> {
