@@ -68,8 +68,8 @@ pub struct SessionView {
 /// which both sides send about once a second. It tells no address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TransportView {
-    /// Last round trip in milliseconds: of a connectivity check, which repeats every two seconds, or, where the server
-    /// makes none (ICE-lite), of RTCP reports about returned video. Null before the first.
+    /// Last round trip in milliseconds: of a connectivity check, which repeats every two seconds, or, where none was
+    /// answered, of RTCP reports about returned video. Null before the first.
     pub round_trip_ms: Option<f64>,
     /// How the server's address was found: `host`, `srflx`, `prflx` or `relay`.
     pub local_candidate: String,
