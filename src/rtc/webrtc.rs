@@ -60,7 +60,7 @@ pub struct WebRtc;
 #[async_trait]
 impl Transport for WebRtc {
     async fn accept(&self, offer: &str, config: PeerConfig) -> Result<Accepted, Error> {
-        let inspected = offer::inspect(offer)?;
+        let inspected = offer::inspect(offer, None)?;
         let (event_tx, events) = mpsc::channel(EVENT_QUEUE);
         let (packet_tx, packets) = mpsc::channel(PACKET_QUEUE);
         let shared = Arc::new(Shared {
@@ -70,6 +70,7 @@ impl Transport for WebRtc {
             packets_dropped: AtomicU64::new(0),
             orientation_id: AtomicU32::new(0),
             advertise: config.advertise.clone(),
+            section: inspected.transport.clone(),
             remote: OnceLock::new(),
             channels: Mutex::default(),
             tasks: Mutex::new(JoinSet::new()),
@@ -82,6 +83,8 @@ impl Transport for WebRtc {
             sender: tokio::sync::Mutex::new(None),
             payload_type: AtomicU32::new(u32::from(inspected.payload_type)),
             returns_video: inspected.returns_video,
+            mid: inspected.mid.clone(),
+            offered: Mutex::default(),
             bandwidth,
             reported,
             shared,
@@ -102,6 +105,10 @@ struct WebRtcPeer {
     sender: tokio::sync::Mutex<Option<Arc<dyn RtpSender>>>,
     payload_type: AtomicU32,
     returns_video: bool,
+    /// Tag of the session's video.
+    mid: String,
+    /// The last offer, and the media sections of it that were answered.
+    offered: Mutex<(String, Vec<usize>)>,
     bandwidth: Arc<AtomicU32>,
     reported: Arc<Mutex<Reported>>,
     shared: Arc<Shared>,
@@ -115,13 +122,15 @@ impl WebRtcPeer {
             *sender = Some(self.connection.add_track(track).await.map_err(stack)?);
             self.forward_keyframe_requests();
         }
-        let description = RTCSessionDescription::offer(offer.to_owned()).map_err(|_| offer::Rejected::BadSdp)?;
+        let reduced = declined::reduce(offer, &inspected.answered);
+        let description = RTCSessionDescription::offer(reduced).map_err(|_| offer::Rejected::BadSdp)?;
         self.connection.set_remote_description(description).await.map_err(|error| {
             tracing::debug!(%error, "the stack refused an offer");
             Error::from(offer::Rejected::BadSdp)
         })?;
         let answer = self.connection.create_answer(None).await.map_err(stack)?;
         let sdp = answer.sdp.clone();
+        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.answered.clone());
         self.shared.gathered.send_replace(false);
         self.connection.set_local_description(answer).await.map_err(stack)?;
         self.shared
@@ -137,12 +146,19 @@ impl WebRtcPeer {
             }
         }
         Ok(Answer {
-            sdp: declined::complete(&advertise::description(&sdp, &self.shared.advertise)),
+            sdp: self.whole(&sdp),
             codec: inspected.codec,
             returns_video: self.returns_video,
             data_channels: inspected.data_channels,
             mid: inspected.mid.clone(),
         })
+    }
+
+    /// The stack's answer as the other side gets it.
+    fn whole(&self, answer: &str) -> String {
+        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (offer, answered) = &*offered;
+        declined::restore(&advertise::description(answer, &self.shared.advertise), offer, answered)
     }
 
     fn forward_keyframe_requests(&self) {
@@ -162,7 +178,7 @@ impl WebRtcPeer {
 #[async_trait]
 impl Peer for WebRtcPeer {
     async fn renegotiate(&self, offer: &str) -> Result<Answer, Error> {
-        let inspected = offer::inspect(offer)?;
+        let inspected = offer::inspect(offer, Some(&self.mid))?;
         if inspected.codec != self.shared.codec {
             return Err(offer::Rejected::NoCommonCodec.into());
         }
@@ -173,7 +189,7 @@ impl Peer for WebRtcPeer {
         let mut gathered = self.shared.gathered.subscribe();
         gathered.wait_for(|done| *done).await.map_err(|_| closed())?;
         let description = self.connection.local_description().await.ok_or_else(closed)?;
-        Ok(declined::complete(&advertise::description(&description.sdp, &self.shared.advertise)))
+        Ok(self.whole(&description.sdp))
     }
 
     async fn add_candidate(&self, candidate: Option<Candidate>) -> Result<(), Error> {
@@ -277,6 +293,8 @@ struct Shared {
     packets_dropped: AtomicU64,
     orientation_id: AtomicU32,
     advertise: Vec<IpAddr>,
+    /// Tag and index of the first answered media section, which local candidates belong to.
+    section: (String, u16),
     remote: OnceLock<Remote>,
     channels: Mutex<Vec<(Channel, Arc<dyn DataChannel>)>>,
     tasks: Mutex<JoinSet<()>>,
@@ -383,8 +401,8 @@ impl PeerConnectionEventHandler for Handler {
         for candidate in advertise::candidate(&init.candidate, &self.0.advertise) {
             self.0.emit(Event::Candidate(Some(Candidate {
                 candidate,
-                sdp_mid: init.sdp_mid.clone(),
-                sdp_m_line_index: init.sdp_mline_index,
+                sdp_mid: Some(self.0.section.0.clone()),
+                sdp_m_line_index: Some(self.0.section.1),
                 username_fragment: init.username_fragment.clone(),
             })));
         }
