@@ -60,6 +60,63 @@ pub struct SessionView {
     pub counters: SessionCounters,
     /// Times by stage over the last frames.
     pub stages: Vec<StageTiming>,
+    /// The network path to the peer; null until it is connected and was looked at once, half a second later at most.
+    pub transport: Option<TransportView>,
+}
+
+/// The network path of a session, looked at twice a second. What comes from RTCP reports is as old as the last one,
+/// which both sides send about once a second. It tells no address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TransportView {
+    /// Last round trip in milliseconds: of a connectivity check, which repeats every two seconds, or, where none was
+    /// answered, of RTCP reports about returned video. Null before the first.
+    pub round_trip_ms: Option<f64>,
+    /// How the server's address was found: `host`, `srflx`, `prflx` or `relay`.
+    pub local_candidate: String,
+    /// How the peer's address was found: `host`, `srflx`, `prflx` or `relay`.
+    pub remote_candidate: String,
+    /// `udp` or `tcp`.
+    pub protocol: String,
+    /// Bytes received, of every protocol above `protocol`.
+    pub bytes_in: u64,
+    /// Bytes sent, of every protocol above `protocol`.
+    pub bytes_out: u64,
+    /// Bits a second that the path to the peer is thought to carry, never more than the server is set to send.
+    pub available_out_bps: u32,
+    /// Video from the peer.
+    pub inbound: InboundVideo,
+    /// Video to the peer; null when it takes none.
+    pub outbound: Option<OutboundVideo>,
+}
+
+/// Video from the peer, as the server receives it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InboundVideo {
+    /// RTP packets received.
+    pub packets: u64,
+    /// RTP packets that had not come when the report on their interval was made, repetitions included.
+    pub packets_lost: u64,
+    /// Share of lost packets in the interval of the last report, 0..1; null before the first.
+    pub loss_ratio: Option<f64>,
+    /// Jitter of arrivals in milliseconds (RFC 3550 section 6.4.1); null before the first report.
+    pub jitter_ms: Option<f64>,
+    /// NACK messages sent, each for one or more missing packets.
+    pub nacks_sent: u64,
+}
+
+/// Video to the peer, as its reports tell.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OutboundVideo {
+    /// RTP packets sent, repeated ones included.
+    pub packets: u64,
+    /// RTP packets that the peer says are lost; null before its first report.
+    pub packets_lost: Option<u64>,
+    /// Share of lost packets in the interval of the peer's last report, 0..1; null before the first.
+    pub loss_ratio: Option<f64>,
+    /// Jitter of arrivals at the peer in milliseconds (RFC 3550 section 6.4.1); null before its first report.
+    pub jitter_ms: Option<f64>,
+    /// NACK messages received, each for one or more missing packets.
+    pub nacks_received: u64,
 }
 
 /// Counters of a session.

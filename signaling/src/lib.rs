@@ -14,7 +14,10 @@ mod messages;
 mod options;
 mod result;
 
-pub use api::{ModelView, OfferRequest, OfferResponse, Problem, SessionCounters, SessionView, StageTiming};
+pub use api::{
+    InboundVideo, ModelView, OfferRequest, OfferResponse, OutboundVideo, Problem, SessionCounters, SessionView,
+    StageTiming, TransportView,
+};
 pub use messages::{
     ClientMessage, ErrorCode, IceCandidate, IceServer, Limits, ServerMessage, UnknownErrorCode, close_code,
 };

@@ -104,7 +104,7 @@ fn rewrite(name: &str, value: &Value) -> serde_json::Result<Value> {
         "offer_request" => round::<OfferRequest>(value),
         "offer_response" => round::<OfferResponse>(value),
         "problem" => round::<Problem>(value),
-        "session_view" => round::<SessionView>(value),
+        _ if name.starts_with("session_view") => round::<SessionView>(value),
         "model_view" => round::<ModelView>(value),
         _ => panic!("{name}: no type belongs to this name"),
     }

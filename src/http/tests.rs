@@ -76,6 +76,7 @@ impl Opener for Fake {
             options: view_options.clone(),
             counters: SessionCounters::default(),
             stages: Vec::new(),
+            transport: None,
         };
         let (handle, commands) = Handle::new(id, results, view, request.publisher.clone());
         let trickle = if request.trickle { "trickle" } else { "complete" };

@@ -7,6 +7,7 @@
 
 mod losses;
 mod owner;
+mod path;
 mod stages;
 mod stats;
 mod workers;
@@ -25,6 +26,7 @@ pub use self::workers::{Lane, Step, Workers};
 
 use self::losses::Losses;
 use self::owner::{Inputs, Link, Metrics, Owner, Shown};
+use self::path::PathMetrics;
 use self::stages::{Applied, Stages};
 use self::stats::Stats;
 use crate::egress::packetize::Packetizer;
@@ -191,6 +193,7 @@ async fn serve(
         options: ArcSwap::from_pointee(options.clone()),
         state: Mutex::new("connecting"),
         stats,
+        path: Mutex::default(),
     });
     let view = Arc::clone(&shown);
     let (handle, commands) = Handle::new(id.clone(), listeners, move || view.view(), request.publisher);
@@ -223,6 +226,7 @@ async fn serve(
         link: Link::new(started),
         metrics: Metrics::new(),
         losses: Losses::new(),
+        path: PathMetrics::new(),
     };
     let inputs = Inputs {
         commands,

@@ -10,6 +10,7 @@ use saccade_signaling::{ClientMessage, ErrorCode, Options, OptionsPatch, ServerM
 use tokio::sync::{mpsc, watch};
 
 use super::losses::Losses;
+use super::path::{self, PathMetrics};
 use super::stages::{Output, Stages};
 use super::stats::Stats;
 use super::{Deps, Models, refusal};
@@ -55,6 +56,8 @@ pub(super) struct Shown {
     pub(super) state: Mutex<&'static str>,
     /// Counters and times.
     pub(super) stats: Arc<Stats>,
+    /// The path to the peer, looked at every [`TICK`].
+    pub(super) path: path::Seen,
 }
 
 impl Shown {
@@ -69,6 +72,7 @@ impl Shown {
             options: Options::clone(&self.options.load()),
             counters: self.stats.counters(),
             stages: self.stats.stages(),
+            transport: self.path.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(path::view),
         }
     }
 }
@@ -89,6 +93,7 @@ pub(super) struct Owner {
     pub(super) link: Link,
     pub(super) metrics: Metrics,
     pub(super) losses: Losses,
+    pub(super) path: PathMetrics,
 }
 
 /// The queues that end at the owner.
@@ -445,12 +450,23 @@ impl Owner {
             self.machine.handle_transport(now, TransportEvent::Closed);
             return;
         }
+        self.look_at_path(now).await;
         let waited = self.link.connected_at.is_some_and(|at| now >= at + RESULTS_CHANNEL_WAIT);
         if waited && self.data_channels && !self.link.results_open {
             self.data_channels = false;
             if let Err(error) = within(SEND_LIMIT, self.peer.open_channel(Channel::Results)).await {
                 tracing::debug!(%error, "the results channel was not opened");
             }
+        }
+    }
+
+    /// Keeps what the API and the metrics show of the path; a transport that is busy is asked again at the next tick.
+    async fn look_at_path(&mut self, now: Instant) {
+        if self.link.connected_at.is_some()
+            && let Ok(Some(stats)) = tokio::time::timeout(path::LOOK_LIMIT, self.peer.stats(now)).await
+        {
+            self.path.report(&stats);
+            *self.shown.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
         }
     }
 

@@ -13,10 +13,13 @@ mod extensions;
 mod feedback;
 mod filter;
 mod offer;
+mod reports;
+mod stats;
 mod webrtc;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +28,7 @@ use tokio::sync::mpsc;
 use crate::media::{Codec, MediaTime, RtpPacket};
 
 pub use self::offer::{Inspected, Rejected};
+pub use self::stats::{CandidateKind, Stats, Stream};
 pub use self::webrtc::WebRtc;
 
 /// Events that wait for the session at most; further ones are lost.
@@ -93,6 +97,9 @@ pub trait Peer: Send + Sync {
 
     /// Bits a second that the path to the peer is thought to carry.
     fn bandwidth(&self) -> u32;
+
+    /// What is known of the path to the peer; `None` before ICE has selected one.
+    async fn stats(&self, now: Instant) -> Option<Stats>;
 
     /// Packets that were dropped because the session did not take them in time.
     fn packets_dropped(&self) -> u64;

@@ -18,6 +18,10 @@ pub struct Inspected {
     pub data_channels: bool,
     /// Identification tag of the video's media section.
     pub mid: String,
+    /// Media sections that are answered, by index: the video's and the data channels'. All others are declined.
+    pub answered: Vec<usize>,
+    /// Tag and index of the first of them, which stands for the transport of all.
+    pub transport: (String, u16),
 }
 
 /// Why an offer cannot be served.
@@ -27,7 +31,7 @@ pub enum Rejected {
     #[error("the SDP cannot be parsed: send the offer as the browser's createOffer() made it")]
     BadSdp,
     /// It wants several transports.
-    #[error("the offer must bundle its media sections and give each its own mid")]
+    #[error("the offer must bundle its video and its data channels and give each media section its own mid")]
     NotBundled,
     /// It sends no video.
     #[error("the offer sends no video: add a video track or a sendrecv transceiver")]
@@ -38,48 +42,70 @@ pub enum Rejected {
 }
 
 /// Reads an offer and chooses the codec: H.264 with packetization mode 1 first, in the profile that our encoder
-/// emits where it is offered, then VP8, then VP9 profile 0, then H.264 with mode 0.
+/// emits where it is offered, then VP8, then VP9 profile 0, then H.264 with mode 0. Of several video sections the
+/// first is taken that sends in such a codec; in a renegotiation, the section of the session's video, `mid`.
 ///
 /// # Errors
 /// [`Rejected`] says what is wrong.
-pub(super) fn inspect(sdp: &str) -> Result<Inspected, Rejected> {
+pub(super) fn inspect(sdp: &str, session: Option<&str>) -> Result<Inspected, Rejected> {
     let description = RTCSessionDescription::offer(sdp.to_owned()).map_err(|_| Rejected::BadSdp)?;
     let description = description.unmarshal().map_err(|_| Rejected::BadSdp)?;
-    if description.media_descriptions.is_empty() {
-        return Err(Rejected::NoVideo);
-    }
-    if !is_bundled(&description) {
+    let sections = &description.media_descriptions;
+    let mut sending = sections.iter().enumerate().filter(|(_, media)| {
+        media.media_name.media == "video"
+            && is_live(media)
+            && sends(media)
+            && session.is_none_or(|session| mid(media) == Some(session))
+    });
+    let mut rejected = Rejected::NoVideo;
+    let found = sending.find_map(|(index, video)| {
+        rejected = Rejected::NoCommonCodec;
+        Some((index, video, codecs(video).min_by_key(|offered| offered.rank)?))
+    });
+    let (index, video, best) = found.ok_or(rejected)?;
+    let data = sections.iter().position(|media| carries_data(media) && is_live(media));
+    let mut answered: Vec<usize> = data.into_iter().chain([index]).collect();
+    answered.sort_unstable();
+    if !is_bundled(&description, &answered) {
         return Err(Rejected::NotBundled);
     }
-    let data_channels = description.media_descriptions.iter().any(|media| media.media_name.media == "application");
-    let video = description
-        .media_descriptions
-        .iter()
-        .find(|media| media.media_name.media == "video" && media.media_name.port.value != 0 && sends(media))
-        .ok_or(Rejected::NoVideo)?;
-    let best = codecs(video).min_by_key(|offered| offered.rank).ok_or(Rejected::NoCommonCodec)?;
+    let first = answered.first().copied().unwrap_or(index);
+    let tag = |index: usize| sections.get(index).and_then(mid).unwrap_or_default().to_owned();
     Ok(Inspected {
         codec: best.codec,
         payload_type: best.payload_type,
         fmtp: best.fmtp,
         returns_video: !video.has_attribute("sendonly"),
-        data_channels,
-        mid: mid(video).unwrap_or_default().to_owned(),
+        data_channels: data.is_some(),
+        mid: tag(index),
+        transport: (tag(first), u16::try_from(first).unwrap_or_default()),
+        answered,
     })
 }
 
-/// Whether all media sections share one transport (RFC 9143), as the session has only one.
-fn is_bundled(description: &SessionDescription) -> bool {
-    let live: Vec<&MediaDescription> =
-        description.media_descriptions.iter().filter(|media| media.media_name.port.value != 0).collect();
-    let mids: Vec<&str> = live.iter().filter_map(|media| mid(media)).collect();
+fn carries_data(media: &MediaDescription) -> bool {
+    media.media_name.media == "application" && media.media_name.formats == ["webrtc-datachannel"]
+}
+
+/// Port zero means that a section is not used, unless it is there only as a part of the bundle (RFC 9143 section 6).
+fn is_live(media: &MediaDescription) -> bool {
+    media.media_name.port.value != 0 || media.has_attribute("bundle-only")
+}
+
+/// Whether the answered media sections share one transport (RFC 9143), as the session has only one.
+fn is_bundled(description: &SessionDescription, answered: &[usize]) -> bool {
+    let sections = &description.media_descriptions;
+    let mids: Vec<&str> = sections.iter().filter(|media| is_live(media)).filter_map(mid).collect();
     let unique = mids.iter().enumerate().all(|(index, mid)| !mids[..index].contains(mid));
     let group = description.attributes.iter().find_map(|attribute| match (attribute.key.as_str(), &attribute.value) {
         ("group", Some(value)) => value.strip_prefix("BUNDLE"),
         _ => None,
     });
-    let bundled = |mid: &str| group.is_some_and(|group| group.split(' ').any(|member| member == mid));
-    unique && (live.len() <= 1 || (mids.len() == live.len() && mids.into_iter().all(bundled)))
+    let bundled = |index: &usize| {
+        let mid = sections.get(*index).and_then(mid);
+        group.is_some_and(|group| group.split(' ').any(|member| mid == Some(member)))
+    };
+    unique && (answered.len() <= 1 || answered.iter().all(bundled))
 }
 
 fn mid(media: &MediaDescription) -> Option<&str> {
@@ -183,7 +209,7 @@ mod tests {
                 "a=fmtp:98 profile-id=0",
             ],
         );
-        let found = inspect(&sdp).unwrap();
+        let found = inspect(&sdp, None).unwrap();
         assert_eq!((found.codec, found.payload_type, found.returns_video), (Codec::H264, 109, true));
         assert!(!found.data_channels);
     }
@@ -191,13 +217,13 @@ mod tests {
     #[test]
     fn parameters_of_the_offerers_own_stream_are_not_repeated() {
         let fmtp = "a=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0IA,aM4;profile-level-id=42e01f";
-        let found = inspect(&video("96", &["a=sendrecv", "a=rtpmap:96 H264/90000", fmtp])).unwrap();
+        let found = inspect(&video("96", &["a=sendrecv", "a=rtpmap:96 H264/90000", fmtp]), None).unwrap();
         assert_eq!(found.fmtp, "packetization-mode=1;profile-level-id=42e01f");
     }
 
     #[test]
     fn what_is_offered_alone_is_taken() {
-        let found = inspect(&video("96", &["a=sendonly", "a=rtpmap:96 VP8/90000"])).unwrap();
+        let found = inspect(&video("96", &["a=sendonly", "a=rtpmap:96 VP8/90000"]), None).unwrap();
         assert_eq!((found.codec, found.returns_video), (Codec::Vp8, false));
     }
 
@@ -207,18 +233,41 @@ mod tests {
         let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\n";
         let bundle = |offer: &str| offer.replacen("t=0 0\r\n", "t=0 0\r\na=group:BUNDLE 0 1\r\n", 1);
         let both = format!("{video}{data}");
-        assert!(inspect(&bundle(&both)).unwrap().data_channels);
-        assert_eq!(inspect(&both), Err(Rejected::NotBundled));
-        assert_eq!(inspect(&bundle(&both.replace("a=mid:1", "a=mid:0"))), Err(Rejected::NotBundled));
+        assert!(inspect(&bundle(&both), None).unwrap().data_channels);
+        assert_eq!(inspect(&both, None), Err(Rejected::NotBundled));
+        assert_eq!(inspect(&bundle(&both.replace("a=mid:1", "a=mid:0")), None), Err(Rejected::NotBundled));
+    }
+
+    #[test]
+    fn the_first_video_of_a_codec_spoken_here_is_taken_and_kept() {
+        let section = |mid: u8, port: u16, codec: &str, more: &str| {
+            format!("m=video {port} UDP/TLS/RTP/SAVPF 96\r\na=mid:{mid}\r\n{more}a=rtpmap:96 {codec}/90000\r\n")
+        };
+        let videos = [
+            section(0, 9, "AV1", ""),
+            section(1, 9, "VP8", "a=recvonly\r\n"),
+            section(2, 0, "VP8", ""),
+            section(3, 0, "VP8", "a=bundle-only\r\n"),
+            section(4, 9, "H264", ""),
+        ];
+        let offer = format!("{HEAD}{}", videos.concat());
+        let found = inspect(&offer, None).unwrap();
+        assert_eq!((found.codec, found.mid.as_str(), &found.answered[..]), (Codec::Vp8, "3", &[3][..]));
+        assert_eq!(found.transport, ("3".to_owned(), 3));
+        let again = inspect(&offer, Some("4")).unwrap();
+        assert_eq!((again.codec, again.mid.as_str()), (Codec::H264, "4"));
+        assert_eq!(inspect(&offer, Some("0")), Err(Rejected::NoCommonCodec));
+        assert_eq!(inspect(&offer, Some("1")), Err(Rejected::NoVideo));
+        assert_eq!(inspect(&offer, Some("9")), Err(Rejected::NoVideo));
     }
 
     #[test]
     fn unusable_offers_are_told_apart() {
-        assert_eq!(inspect("hello"), Err(Rejected::BadSdp));
-        assert_eq!(inspect(HEAD), Err(Rejected::NoVideo));
-        assert_eq!(inspect(&video("96", &["a=recvonly", "a=rtpmap:96 VP8/90000"])), Err(Rejected::NoVideo));
-        assert_eq!(inspect(&video("35", &["a=rtpmap:35 AV1/90000"])), Err(Rejected::NoCommonCodec));
+        assert_eq!(inspect("hello", None), Err(Rejected::BadSdp));
+        assert_eq!(inspect(HEAD, None), Err(Rejected::NoVideo));
+        assert_eq!(inspect(&video("96", &["a=recvonly", "a=rtpmap:96 VP8/90000"]), None), Err(Rejected::NoVideo));
+        assert_eq!(inspect(&video("35", &["a=rtpmap:35 AV1/90000"]), None), Err(Rejected::NoCommonCodec));
         let deep = video("98", &["a=rtpmap:98 VP9/90000", "a=fmtp:98 profile-id=2"]);
-        assert_eq!(inspect(&deep), Err(Rejected::NoCommonCodec));
+        assert_eq!(inspect(&deep, None), Err(Rejected::NoCommonCodec));
     }
 }

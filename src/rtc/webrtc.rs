@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::webrtc::data_channel::{DataChannel, DataChannelEvent};
 use ::webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -28,15 +28,17 @@ use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
     RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
+use rtc::statistics::StatsSelector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::extensions::{COLOR_SPACE_URI, Extensions, ORIENTATION_URI};
 use super::feedback::{DeliverKeyframeRequests, PublishedEstimate, asks_for_keyframe};
 use super::filter::ValidatingRuntime;
+use super::reports::{Reported, Reports};
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Transport, advertise, declined, offer,
+    Stats, Transport, advertise, declined, offer,
 };
 use crate::clock;
 use crate::media::{Codec, MediaTime, RtpPacket};
@@ -57,7 +59,7 @@ pub struct WebRtc;
 #[async_trait]
 impl Transport for WebRtc {
     async fn accept(&self, offer: &str, config: PeerConfig) -> Result<Accepted, Error> {
-        let inspected = offer::inspect(offer)?;
+        let inspected = offer::inspect(offer, None)?;
         let (event_tx, events) = mpsc::channel(EVENT_QUEUE);
         let (packet_tx, packets) = mpsc::channel(PACKET_QUEUE);
         let shared = Arc::new(Shared {
@@ -67,19 +69,23 @@ impl Transport for WebRtc {
             packets_dropped: AtomicU64::new(0),
             extensions: Extensions::default(),
             advertise: config.advertise.clone(),
+            section: inspected.transport.clone(),
             remote: OnceLock::new(),
             channels: Mutex::default(),
             tasks: Mutex::new(JoinSet::new()),
             gathered: watch::Sender::new(false),
         });
-        let (connection, bandwidth) = Box::pin(build(&inspected, &config, &shared)).await?;
+        let Built { connection, bandwidth, reported } = Box::pin(build(&inspected, &config, &shared)).await?;
         let peer = WebRtcPeer {
             connection,
             track: local_track(&inspected),
             sender: tokio::sync::Mutex::new(None),
             payload_type: AtomicU32::new(u32::from(inspected.payload_type)),
             returns_video: inspected.returns_video,
+            mid: inspected.mid.clone(),
+            offered: Mutex::default(),
             bandwidth,
+            reported,
             shared,
         };
         match peer.answer(offer, &inspected).await {
@@ -98,7 +104,12 @@ struct WebRtcPeer {
     sender: tokio::sync::Mutex<Option<Arc<dyn RtpSender>>>,
     payload_type: AtomicU32,
     returns_video: bool,
+    /// Tag of the session's video.
+    mid: String,
+    /// The last offer, and the media sections of it that were answered.
+    offered: Mutex<(String, Vec<usize>)>,
     bandwidth: Arc<AtomicU32>,
+    reported: Arc<Mutex<Reported>>,
     shared: Arc<Shared>,
 }
 
@@ -110,13 +121,15 @@ impl WebRtcPeer {
             *sender = Some(self.connection.add_track(track).await.map_err(stack)?);
             self.forward_keyframe_requests();
         }
-        let description = RTCSessionDescription::offer(offer.to_owned()).map_err(|_| offer::Rejected::BadSdp)?;
+        let reduced = declined::reduce(offer, &inspected.answered);
+        let description = RTCSessionDescription::offer(reduced).map_err(|_| offer::Rejected::BadSdp)?;
         self.connection.set_remote_description(description).await.map_err(|error| {
             tracing::debug!(%error, "the stack refused an offer");
             Error::from(offer::Rejected::BadSdp)
         })?;
         let answer = self.connection.create_answer(None).await.map_err(stack)?;
         let sdp = answer.sdp.clone();
+        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.answered.clone());
         self.shared.gathered.send_replace(false);
         self.connection.set_local_description(answer).await.map_err(stack)?;
         self.shared.extensions.negotiate(&sdp);
@@ -130,12 +143,19 @@ impl WebRtcPeer {
             }
         }
         Ok(Answer {
-            sdp: declined::complete(&advertise::description(&sdp, &self.shared.advertise)),
+            sdp: self.whole(&sdp),
             codec: inspected.codec,
             returns_video: self.returns_video,
             data_channels: inspected.data_channels,
             mid: inspected.mid.clone(),
         })
+    }
+
+    /// The stack's answer as the other side gets it.
+    fn whole(&self, answer: &str) -> String {
+        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        let (offer, answered) = &*offered;
+        declined::restore(&advertise::description(answer, &self.shared.advertise), offer, answered)
     }
 
     fn forward_keyframe_requests(&self) {
@@ -155,7 +175,7 @@ impl WebRtcPeer {
 #[async_trait]
 impl Peer for WebRtcPeer {
     async fn renegotiate(&self, offer: &str) -> Result<Answer, Error> {
-        let inspected = offer::inspect(offer)?;
+        let inspected = offer::inspect(offer, Some(&self.mid))?;
         if inspected.codec != self.shared.codec {
             return Err(offer::Rejected::NoCommonCodec.into());
         }
@@ -166,7 +186,7 @@ impl Peer for WebRtcPeer {
         let mut gathered = self.shared.gathered.subscribe();
         gathered.wait_for(|done| *done).await.map_err(|_| closed())?;
         let description = self.connection.local_description().await.ok_or_else(closed)?;
-        Ok(declined::complete(&advertise::description(&description.sdp, &self.shared.advertise)))
+        Ok(self.whole(&description.sdp))
     }
 
     async fn add_candidate(&self, candidate: Option<Candidate>) -> Result<(), Error> {
@@ -239,6 +259,12 @@ impl Peer for WebRtcPeer {
         self.bandwidth.load(Ordering::Relaxed)
     }
 
+    async fn stats(&self, now: Instant) -> Option<Stats> {
+        let report = self.connection.get_stats(now, StatsSelector::None).await;
+        let reported = *self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        Stats::read(&report, &reported, self.bandwidth(), self.returns_video)
+    }
+
     fn packets_dropped(&self) -> u64 {
         self.shared.packets_dropped.load(Ordering::Relaxed)
     }
@@ -264,6 +290,8 @@ struct Shared {
     packets_dropped: AtomicU64,
     extensions: Extensions,
     advertise: Vec<IpAddr>,
+    /// Tag and index of the first answered media section, which local candidates belong to.
+    section: (String, u16),
     remote: OnceLock<Remote>,
     channels: Mutex<Vec<(Channel, Arc<dyn DataChannel>)>>,
     tasks: Mutex<JoinSet<()>>,
@@ -367,8 +395,8 @@ impl PeerConnectionEventHandler for Handler {
         for candidate in advertise::candidate(&init.candidate, &self.0.advertise) {
             self.0.emit(Event::Candidate(Some(Candidate {
                 candidate,
-                sdp_mid: init.sdp_mid.clone(),
-                sdp_m_line_index: init.sdp_mline_index,
+                sdp_mid: Some(self.0.section.0.clone()),
+                sdp_m_line_index: Some(self.0.section.1),
                 username_fragment: init.username_fragment.clone(),
             })));
         }
@@ -415,11 +443,14 @@ impl PeerConnectionEventHandler for Handler {
     }
 }
 
-async fn build(
-    inspected: &offer::Inspected,
-    config: &PeerConfig,
-    shared: &Arc<Shared>,
-) -> Result<(Arc<dyn PeerConnection>, Arc<AtomicU32>), Error> {
+/// A connection, and what its interceptors publish.
+struct Built {
+    connection: Arc<dyn PeerConnection>,
+    bandwidth: Arc<AtomicU32>,
+    reported: Arc<Mutex<Reported>>,
+}
+
+async fn build(inspected: &offer::Inspected, config: &PeerConfig, shared: &Arc<Shared>) -> Result<Built, Error> {
     let mut media = MediaEngine::default();
     let codec = RTCRtpCodecParameters { rtp_codec: rtp_codec(inspected), payload_type: inspected.payload_type };
     media.register_codec(codec, RtpCodecKind::Video).map_err(stack)?;
@@ -429,12 +460,14 @@ async fn build(
     }
     let (estimator, bandwidth) =
         PublishedEstimate::new(config.start_bandwidth, MIN_BANDWIDTH.min(config.max_bandwidth), config.max_bandwidth);
+    let (reports, reported) = Reports::new(LOCAL_SSRC);
     let registry = configure_congestion_control(Registry::new(), estimator, CongestionFeedback::Twcc, &mut media)
         .map_err(stack)?;
     let registry = register_default_interceptors(registry, &mut media)
         .map_err(stack)?
         .with(Slot::NackGenerator, NackGeneratorBuilder::new().with_interval(NACK_INTERVAL).build())
         .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
+        .with(Reports::slot(), reports)
         .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());
     let settings = SettingEngineBuilder::new().with_include_loopback_candidate(true).with_lite(config.ice_lite).build();
     let builder = PeerConnectionBuilder::new()
@@ -446,7 +479,7 @@ async fn build(
         .with_udp_addrs(bind_addresses(&config.listen))
         .with_data_channel_send_buffer_limit(config.channel_buffer);
     let connection = Box::pin(builder.build()).await.map_err(stack)?;
-    Ok((Arc::new(connection), bandwidth))
+    Ok(Built { connection: Arc::new(connection), bandwidth, reported })
 }
 
 fn local_track(inspected: &offer::Inspected) -> Arc<TrackLocalStaticRTP> {

@@ -66,6 +66,9 @@ table! {
     INFERENCE_SECONDS = Histogram "saccade_inference_seconds" ["model"] "Time that a model took for one batch, in seconds.";
     INFERENCE_IN_FLIGHT = Gauge "saccade_inference_in_flight" [] "Batches that run now.";
     MODEL_RESTARTS_TOTAL = Counter "saccade_model_restarts_total" ["model"] "Model instances that were started again after a fault.";
+    RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";
+    RTC_PACKETS_TOTAL = Counter "saccade_rtc_packets_total" ["direction"] "RTP packets received from and sent to peers.";
+    RTC_PACKETS_LOST_TOTAL = Counter "saccade_rtc_packets_lost_total" ["direction"] "RTP packets that their receiver reported as lost.";
     HTTP_REQUESTS_TOTAL = Counter "saccade_http_requests_total" ["route", "method", "status"] "HTTP requests that were answered.";
     HTTP_REQUEST_SECONDS = Histogram "saccade_http_request_seconds" ["route"] "Time to answer an HTTP request, in seconds.";
     BUILD_INFO = Gauge "saccade_build_info" ["version"] "Always 1; its label says which version runs.";

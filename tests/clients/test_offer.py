@@ -1,8 +1,11 @@
 """Live video over `POST /v1/offer`, in the manner of aiortc's own examples."""
 
+import asyncio
+
 import aiohttp
 import numpy as np
 import pytest
+from feed import LIMIT
 from peer import Peer, connect
 from scene import Score
 from server import Server
@@ -22,6 +25,17 @@ async def test_annotated_video_and_exact_results_come_back(
         await peer.pictures.until(lambda it: len(it) >= 30, "30 pictures")
         assert peer.pc.connectionState == "connected"
         assert not peer.opened, "the client's own channel is used"
+        async with asyncio.timeout(LIMIT):
+            while True:
+                async with http.get(f"{server.url}/v1/sessions/{session}") as answer:
+                    path = (await answer.json())["transport"]
+                # aiortc reports on what it receives once a second or so.
+                if path["outbound"]["packets_lost"] is not None and path["round_trip_ms"] is not None:
+                    break
+                await asyncio.sleep(0.2)
+        assert path["local_candidate"] == "host" and path["protocol"] == "udp"
+        assert path["outbound"]["packets_lost"] == 0 == path["inbound"]["packets_lost"]
+        assert path["inbound"]["packets"] > 0 and path["outbound"]["packets"] > 0
 
     score = Score()
     for result in peer.results:

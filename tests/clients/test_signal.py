@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from aiortc import RTCRtpSender
+from aiortc.sdp import SessionDescription
 from feed import LIMIT
 from peer import Peer, Signal, connect, without_candidates
-from scene import Scene
+from scene import Scene, SceneTrack
 from server import Server
 
 MESSAGE_BYTES = SDP_BYTES = 64 * 1024
@@ -103,6 +105,31 @@ async def test_a_second_offer_renegotiates(http, server: Server, scene: Scene) -
         assert again["options"]["budget_ms"] == 1700
         await peer.results.until(lambda it: it[-1]["budget_ms"] == 1700, "result with the new budget")
         await peer.pictures.more(3, "pictures")
+        await signal.send("bye")
+        await signal.expect("closed")
+
+
+@pytest.mark.parametrize("first", ["H264", "VP8"])
+async def test_of_two_cameras_the_first_is_answered(http, server: Server, scene: Scene, first: str) -> None:
+    async with Peer(scene, first) as peer, await Signal.open(http, server.ws, peer) as signal:
+        second = peer.pc.addTransceiver(SceneTrack(scene), direction="sendrecv")
+        codecs = RTCRtpSender.getCapabilities("video").codecs
+        second.setCodecPreferences([it for it in codecs if it.mimeType == f"video/{'VP8' if first == 'H264' else 'H264'}"])
+        await signal.expect("welcome")
+        for _ in range(2):
+            # The offer of the renegotiation still has the second camera.
+            answer = await signal.negotiate(await peer.offer())
+            description = SessionDescription.parse(answer["sdp"])
+            assert [(it.kind, it.rtp.muxId) for it in description.media] == [
+                ("video", "0"), ("video", "1"), ("application", "2")
+            ]  # fmt: skip
+            assert [it.port == 0 for it in description.media] == [False, True, False]
+            assert [it.items for it in description.group] == [["0", "2"]]
+            assert {it.name for it in description.media[0].rtp.codecs} == {first}
+            assert (peer.transceiver.currentDirection, second.currentDirection) == ("sendrecv", "inactive")
+            await peer.results.more(3, "results")
+            await peer.pictures.more(3, "pictures")
+        assert {it["sdpMid"] for it in signal.candidates if it} == {"0"}
         await signal.send("bye")
         await signal.expect("closed")
 

@@ -378,3 +378,78 @@ proof("a keyframe that the browser asks for comes from the encoder", needs(lacks
   const { counters } = (await server.sessions()).find(({ session_id }) => session_id === id);
   assert.ok(counters.keyframe_requests_in > 0, "the PLI reached the session");
 });
+
+// Chromium takes no answer that declines the first section of an offer made with max-bundle.
+for (const [bundlePolicy, order] of [["balanced", "audio video video"], ["max-bundle", "video audio video"]]) {
+  proof(`the first of two cameras is answered: ${order}, ${bundlePolicy}`, needs(lacks), async (t) => {
+    const { page } = await visit(t, "/");
+    const offered = order.split(" ");
+    const answers = await page.evaluate(offerTwoCameras, [bundlePolicy, offered]);
+    assert.equal(answers.length, 2, "the session is renegotiated once");
+    for (const { kinds, ports, direction, received } of answers) {
+      assert.deepEqual(kinds, [...offered, "application"]);
+      const answered = [offered.indexOf("video"), offered.length];
+      assert.deepEqual(ports.flatMap((port, index) => (port === "0" ? [] : [index])), answered);
+      assert.equal(direction, "sendrecv");
+      between(received.results, 5, Infinity, "results received", received);
+      between(received.frames, 5, Infinity, "frames received", received);
+    }
+  });
+}
+
+/** Runs in the page: offers a microphone, two cameras and data channels, twice, and tells what came of each offer. */
+async function offerTwoCameras([bundlePolicy, order]) {
+  const camera = () => {
+    const context = Object.assign(document.createElement("canvas"), { width: 320, height: 240 }).getContext("2d");
+    const draw = () => {
+      context.fillStyle = `hsl(${performance.now() / 10} 80% 50%)`;
+      context.fillRect(0, 0, 320, 240);
+      requestAnimationFrame(draw);
+    };
+    draw();
+    return context.canvas.captureStream(15).getVideoTracks()[0];
+  };
+  const pc = new RTCPeerConnection({ bundlePolicy });
+  const microphone = () => new AudioContext().createMediaStreamDestination().stream.getAudioTracks()[0];
+  for (const kind of order) pc.addTransceiver(kind === "video" ? camera() : microphone(), { direction: "sendrecv" });
+  const first = pc.getTransceivers()[order.indexOf("video")];
+  let results = 0;
+  pc.createDataChannel("results", { ordered: false, maxRetransmits: 0 }).onmessage = () => (results += 1);
+  const socket = new WebSocket(`${location.origin.replace("http", "ws")}/v1/signal`, "saccade.v1");
+  const answered = [];
+  const early = [];
+  let failed;
+  socket.onmessage = ({ data }) => {
+    const message = JSON.parse(data);
+    if (message.type === "answer") answered.shift()(message.sdp);
+    if (message.type === "error") failed = message;
+    if (message.type !== "candidate" || !message.candidate) return;
+    if (pc.remoteDescription) pc.addIceCandidate(message.candidate).catch((error) => (failed = String(error)));
+    else early.push(message.candidate);
+  };
+  await new Promise((resolve) => (socket.onopen = resolve));
+  const told = [];
+  for (let round = 0; round < 2; round += 1) {
+    await pc.setLocalDescription();
+    const answer = new Promise((resolve) => answered.push(resolve));
+    socket.send(JSON.stringify({ type: "offer", sdp: pc.localDescription.sdp }));
+    const sdp = await answer;
+    await pc.setRemoteDescription({ type: "answer", sdp });
+    for (const candidate of early.splice(0)) await pc.addIceCandidate(candidate);
+    const lines = [...sdp.matchAll(/^m=(\S+) (\S+)/gm)];
+    const frames = async () =>
+      [...(await first.receiver.getStats()).values()].find(({ type }) => type === "inbound-rtp")?.framesDecoded ?? 0;
+    const from = { results, frames: await frames() };
+    let received = { results: 0, frames: 0 };
+    while (received.results < 5 || received.frames < 5) {
+      if (failed) throw new Error(JSON.stringify(failed));
+      await new Promise(requestAnimationFrame);
+      received = { results: results - from.results, frames: (await frames()) - from.frames };
+    }
+    const [kinds, ports] = [1, 2].map((group) => lines.map((line) => line[group]));
+    told.push({ kinds, ports, direction: first.currentDirection, received });
+  }
+  socket.send(JSON.stringify({ type: "bye" }));
+  pc.close();
+  return told;
+}

@@ -268,6 +268,11 @@ impl Peer {
         }
     }
 
+    /// Loses packets on the way: their sequence numbers are used up and nobody can repeat them.
+    pub const fn lose(&mut self, packets: u16) {
+        self.sequence = self.sequence.wrapping_add(packets);
+    }
+
     pub async fn request_keyframe(&self, media_ssrc: u32) {
         let request = PictureLossIndication { sender_ssrc: SSRC, media_ssrc };
         self.remote.get().expect("a returned track").write_rtcp(vec![Box::new(request)]).await.unwrap();

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use saccade::media::{Codec, I420};
 use saccade_signaling::{
-    ClientMessage, OptionsPatch, OverlayPatch, ReturnMode, ServerMessage, SessionResult, close_code,
+    ClientMessage, OfferResponse, OptionsPatch, OverlayPatch, ReturnMode, ServerMessage, SessionResult, SessionView,
+    TransportView, close_code,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -218,6 +219,87 @@ async fn an_ice_lite_server_connects() {
     let (socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
     let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
     exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 3).await;
+    finish(socket, peer, server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_video_offered_alone_and_in_no_bundle_is_answered() {
+    let server = Server::start(&[]).await;
+    let mut peer = Peer::new(Codec::H264).await;
+    let offer = peer.complete_offer().await;
+    let alone = offer.split("m=application").next().unwrap();
+    let lines = alone.lines().filter(|line| !line.starts_with("a=group:"));
+    let sdp: String = lines.flat_map(|line| [line, "\r\n"]).collect();
+    let body = serde_json::json!({"type": "offer", "sdp": sdp});
+    let answer = reqwest::Client::new().post(server.url("/v1/offer")).json(&body).send().await.unwrap();
+    let answer: OfferResponse = answer.json().await.unwrap();
+    assert!(answer.sdp.contains("\r\nm=video 9 "), "{}", answer.sdp);
+    assert!(!answer.sdp.contains("a=group:"), "{}", answer.sdp);
+    peer.close().await;
+    server.app.shut_down().await;
+}
+
+/// Exchanges video until the API shows a path of which this holds; every tenth frame, this many packets are lost.
+async fn path(
+    server: &Server,
+    session_id: &str,
+    peer: &mut Peer,
+    lost: u16,
+    enough: impl Fn(&TransportView) -> bool,
+) -> TransportView {
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    let url = server.url(&format!("/v1/sessions/{session_id}"));
+    let look = async {
+        loop {
+            let until = publisher.next + 10;
+            let mut pace = interval(Duration::from_secs(1) / FPS);
+            while publisher.next < until {
+                pace.tick().await;
+                let (time, payloads) = publisher.next();
+                peer.send(time, payloads).await;
+                while let Ok(packet) = peer.packets.try_recv() {
+                    viewer.take(packet);
+                }
+            }
+            peer.lose(lost);
+            let view: SessionView = reqwest::get(&url).await.unwrap().json().await.unwrap();
+            if let Some(path) = view.transport.filter(|path| enough(path)) {
+                return path;
+            }
+        }
+    };
+    timeout(LIMIT, look).await.expect("such a path in time")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_shows_the_path_to_the_peer() {
+    let server = Server::start(&[]).await;
+    let (socket, mut peer, session_id, _) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let reported = |path: &TransportView| {
+        let outbound = path.outbound.expect("the peer takes video");
+        path.round_trip_ms.is_some() && path.inbound.loss_ratio.is_some() && outbound.packets_lost.is_some()
+    };
+    let path = path(&server, &session_id, &mut peer, 0, reported).await;
+    assert!(path.round_trip_ms.is_some_and(|ms| 0.0 < ms && ms < 500.0), "{path:?}");
+    assert_eq!((path.local_candidate.as_str(), path.remote_candidate.as_str()), ("host", "prflx"));
+    assert_eq!(path.protocol, "udp");
+    assert!(path.available_out_bps >= 100_000, "{path:?}");
+    let outbound = path.outbound.unwrap();
+    assert!(path.inbound.packets >= 10 && outbound.packets >= 10, "{path:?}");
+    assert!(path.bytes_in > path.inbound.packets * 100 && path.bytes_out > outbound.packets * 100, "{path:?}");
+    assert_eq!((path.inbound.packets_lost, path.inbound.loss_ratio), (0, Some(0.0)));
+    assert_eq!((outbound.packets_lost, outbound.loss_ratio), (Some(0), Some(0.0)));
+    assert!(path.inbound.jitter_ms.is_some_and(|ms| ms < 200.0), "{path:?}");
+    finish(socket, peer, server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_shows_what_is_lost_on_the_way() {
+    let server = Server::start(&[]).await;
+    let (socket, mut peer, session_id, _) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let path = path(&server, &session_id, &mut peer, 2, |path| path.inbound.packets_lost >= 4).await;
+    assert!(path.inbound.loss_ratio.is_some_and(|ratio| 0.0 < ratio && ratio < 0.5), "{path:?}");
+    assert!(path.inbound.nacks_sent > 0, "{path:?}");
     finish(socket, peer, server).await;
 }
 

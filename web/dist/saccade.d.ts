@@ -328,6 +328,41 @@ export interface Problem {
 	detail: string;
 	status: number;
 }
+/** The network path of a session, looked at twice a second; what comes from RTCP is as old as the last report. */
+export interface TransportView {
+	/** Last round trip in milliseconds; `null` before the first. */
+	round_trip_ms: number | null;
+	/** How the server's address was found: `host`, `srflx`, `prflx` or `relay`. */
+	local_candidate: string;
+	/** How the peer's address was found. */
+	remote_candidate: string;
+	/** `udp` or `tcp`. */
+	protocol: string;
+	/** Bytes received, of every protocol above `protocol`. */
+	bytes_in: number;
+	/** Bytes sent, of every protocol above `protocol`. */
+	bytes_out: number;
+	/** Bits a second that the path to the peer is thought to carry. */
+	available_out_bps: number;
+	/** Video from the peer, as the server receives it. */
+	inbound: {
+		packets: number;
+		packets_lost: number;
+		/** Share of lost packets in the interval of the last report, 0..1. */
+		loss_ratio: number | null;
+		jitter_ms: number | null;
+		nacks_sent: number;
+	};
+	/** Video to the peer, as its reports tell; `null` when it takes none. */
+	outbound: {
+		packets: number;
+		packets_lost: number | null;
+		/** Share of lost packets in the interval of the peer's last report, 0..1. */
+		loss_ratio: number | null;
+		jitter_ms: number | null;
+		nacks_received: number;
+	} | null;
+}
 /** One session as `GET /v1/sessions/{id}` shows it. */
 export interface SessionView {
 	session_id: string;
@@ -347,6 +382,8 @@ export interface SessionView {
 		p50_ms: number;
 		p95_ms: number;
 	}[];
+	/** `null` before the session is connected; absent from servers that do not tell. */
+	transport?: TransportView | null;
 }
 /** One model as `GET /v1/models` shows it. */
 export interface ModelView {

@@ -202,7 +202,31 @@ var point = numbers(2), options = shape({
   batch_size: isNumber,
   dropped,
   degraded: list(isString)
-}), problem = shape({ code: isString, title: isString, detail: isString, status: isNumber }), sessionView = shape({
+}), problem = shape({ code: isString, title: isString, detail: isString, status: isNumber }), transportView = shape({
+  round_trip_ms: nullable(isNumber),
+  local_candidate: isString,
+  remote_candidate: isString,
+  protocol: isString,
+  bytes_in: isNumber,
+  bytes_out: isNumber,
+  available_out_bps: isNumber,
+  inbound: shape({
+    packets: isNumber,
+    packets_lost: isNumber,
+    loss_ratio: nullable(isNumber),
+    jitter_ms: nullable(isNumber),
+    nacks_sent: isNumber
+  }),
+  outbound: nullable(
+    shape({
+      packets: isNumber,
+      packets_lost: nullable(isNumber),
+      loss_ratio: nullable(isNumber),
+      jitter_ms: nullable(isNumber),
+      nacks_received: isNumber
+    })
+  )
+}), sessionView = shape({
   session_id: isString,
   state: isString,
   codec: nullable(isString),
@@ -210,7 +234,8 @@ var point = numbers(2), options = shape({
   age_s: isNumber,
   options,
   counters: (value) => isRecord(value) && dropped(value.dropped),
-  stages: list(shape({ stage: isString, p50_ms: isNumber, p95_ms: isNumber }))
+  stages: list(shape({ stage: isString, p50_ms: isNumber, p95_ms: isNumber })),
+  transport: optional(nullable(transportView))
 }), modelView = shape({
   name: isString,
   version: isString,

@@ -305,6 +305,42 @@ export interface Problem {
   status: number;
 }
 
+/** The network path of a session, looked at twice a second; what comes from RTCP is as old as the last report. */
+export interface TransportView {
+  /** Last round trip in milliseconds; `null` before the first. */
+  round_trip_ms: number | null;
+  /** How the server's address was found: `host`, `srflx`, `prflx` or `relay`. */
+  local_candidate: string;
+  /** How the peer's address was found. */
+  remote_candidate: string;
+  /** `udp` or `tcp`. */
+  protocol: string;
+  /** Bytes received, of every protocol above `protocol`. */
+  bytes_in: number;
+  /** Bytes sent, of every protocol above `protocol`. */
+  bytes_out: number;
+  /** Bits a second that the path to the peer is thought to carry. */
+  available_out_bps: number;
+  /** Video from the peer, as the server receives it. */
+  inbound: {
+    packets: number;
+    packets_lost: number;
+    /** Share of lost packets in the interval of the last report, 0..1. */
+    loss_ratio: number | null;
+    jitter_ms: number | null;
+    nacks_sent: number;
+  };
+  /** Video to the peer, as its reports tell; `null` when it takes none. */
+  outbound: {
+    packets: number;
+    packets_lost: number | null;
+    /** Share of lost packets in the interval of the peer's last report, 0..1. */
+    loss_ratio: number | null;
+    jitter_ms: number | null;
+    nacks_received: number;
+  } | null;
+}
+
 /** One session as `GET /v1/sessions/{id}` shows it. */
 export interface SessionView {
   session_id: string;
@@ -315,6 +351,8 @@ export interface SessionView {
   options: Options;
   counters: Record<string, unknown> & { dropped: Dropped };
   stages: { stage: string; p50_ms: number; p95_ms: number }[];
+  /** `null` before the session is connected; absent from servers that do not tell. */
+  transport?: TransportView | null;
 }
 
 /** One model as `GET /v1/models` shows it. */
@@ -557,6 +595,32 @@ const sessionResult = shape<SessionResult>({
 
 const problem = shape<Problem>({ code: isString, title: isString, detail: isString, status: isNumber });
 
+const transportView = shape<TransportView>({
+  round_trip_ms: nullable(isNumber),
+  local_candidate: isString,
+  remote_candidate: isString,
+  protocol: isString,
+  bytes_in: isNumber,
+  bytes_out: isNumber,
+  available_out_bps: isNumber,
+  inbound: shape<TransportView["inbound"]>({
+    packets: isNumber,
+    packets_lost: isNumber,
+    loss_ratio: nullable(isNumber),
+    jitter_ms: nullable(isNumber),
+    nacks_sent: isNumber,
+  }),
+  outbound: nullable(
+    shape<NonNullable<TransportView["outbound"]>>({
+      packets: isNumber,
+      packets_lost: nullable(isNumber),
+      loss_ratio: nullable(isNumber),
+      jitter_ms: nullable(isNumber),
+      nacks_received: isNumber,
+    }),
+  ),
+});
+
 const sessionView = shape<SessionView>({
   session_id: isString,
   state: isString,
@@ -566,6 +630,7 @@ const sessionView = shape<SessionView>({
   options,
   counters: (value): value is SessionView["counters"] => isRecord(value) && dropped(value["dropped"]),
   stages: list(shape<SessionView["stages"][number]>({ stage: isString, p50_ms: isNumber, p95_ms: isNumber })),
+  transport: optional(nullable(transportView)),
 });
 
 const modelView = shape<ModelView>({

@@ -13,6 +13,7 @@ import {
   parseServerMessage,
   SERVER_ERROR_CODES,
   type OptionsPatch,
+  type SessionView,
 } from "../sdk/wire.js";
 import { golden, goldenOne } from "./fakes.js";
 
@@ -50,7 +51,10 @@ test("results are told from what only looks like one", () => {
 
 test("bodies of the HTTP API are recognised", () => {
   assert.ok(isProblem(goldenOne("problem")));
-  assert.ok(isSessionView(goldenOne("session_view")));
+  for (const [name, value] of golden("session_view")) assert.ok(isSessionView(value), name);
+  const { transport, ...older } = goldenOne<SessionView>("session_view");
+  assert.ok(isSessionView(older));
+  assert.ok(!isSessionView({ ...older, transport: { ...transport, round_trip_ms: "fast" } }));
   assert.ok(isModelView(goldenOne("model_view")));
   assert.ok(isOfferResponse(goldenOne("offer_response")));
   for (const guard of [isProblem, isSessionView, isModelView, isOfferResponse]) assert.ok(!guard({ sdp: "v=0" }));
