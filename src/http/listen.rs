@@ -7,22 +7,26 @@ use axum::Router;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::linger::Lingering;
+
 /// From a connection's first byte to the end of a request's head; whoever sends it slower is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections of one listener at a time; further ones wait in the system's own queue.
-const MAX_CONNECTIONS: usize = 8192;
+/// Connections of one listener at a time, WebSockets included; further ones wait in the system's own queue.
+const MAX_CONNECTIONS: u32 = 8192;
 /// Pause after the system refused a connection, which happens when no file descriptor is left.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves a router until `stop` turns true, and then until the last answer is out. Dropped, it ends every connection.
+/// Serves a router until `stop` turns true, and then until the last answer is out and the last connection closed,
+/// WebSockets included; whoever serves those has to end them. Dropped, it ends every connection that is no WebSocket.
 ///
-/// It does what `axum::serve` does, with two bounds more: on the time of a request's head and on connections.
+/// It does what `axum::serve` does, with two bounds more, on the time of a request's head and on connections, and
+/// closes connections so that clients can read to the end.
 pub async fn listen(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -30,7 +34,7 @@ pub async fn listen(listener: TcpListener, router: Router, mut stop: watch::Rece
             Some(_) = connections.join_next() => continue,
             () = stopped(&mut stop) => break,
         };
-        let (stream, place) = match accepted {
+        let stream = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
@@ -55,11 +59,12 @@ pub async fn listen(listener: TcpListener, router: Router, mut stop: watch::Rece
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection broke");
             }
-            drop(place);
         });
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+    // A WebSocket outlives the task of its request; the connection itself holds its place.
+    places.acquire_many(MAX_CONNECTIONS).await.ok();
 }
 
 /// Whoever could still say stop is gone with the sender.
@@ -67,14 +72,11 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     stop.wait_for(|stop| *stop).await.ok();
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Lingering> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok(Lingering::new(stream, place))
 }
 
 #[cfg(test)]
@@ -82,6 +84,7 @@ async fn accept(
 mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -96,6 +99,7 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+        drop(client);
         stop.send_replace(true);
         serving.await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());

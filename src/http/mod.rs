@@ -8,6 +8,7 @@ mod api;
 mod assets;
 pub mod auth;
 mod guard;
+mod linger;
 mod listen;
 mod measure;
 mod offer;
@@ -71,8 +72,7 @@ pub struct Settings {
     pub messages_per_second: u32,
     /// Messages that a socket may send at once; default 100: an offer and its candidates come in a burst.
     pub message_burst: u32,
-    /// Signaling sockets at a time; default 4096. Each holds a file descriptor, and up to 1 MiB while
-    /// its client breaks the limits.
+    /// Signaling sockets at a time; default 4096. Each holds a file descriptor.
     pub max_sockets: usize,
 }
 

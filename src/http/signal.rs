@@ -21,8 +21,6 @@ use super::{Context, Problem, open};
 use crate::clock;
 use crate::session::{Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
 
-/// Largest message that is read to its end.
-const READ_BYTES: usize = 1024 * 1024;
 /// How long a session may take to say `closed` after `bye`.
 const BYE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a client may take to answer a close frame.
@@ -68,9 +66,7 @@ fn prepare(
         let refusal = Refusal::new(ErrorCode::Capacity, "Too many sockets are open; try again later.");
         Problem::from(refusal.retry_after(Duration::from_secs(5)))
     })?;
-    // A message over the limit is read, to a point, so that its sender can be told: a socket that closes with unread
-    // bytes resets, and the close code is lost.
-    let most = context.settings.limits.message_bytes.max(READ_BYTES);
+    let most = context.settings.limits.message_bytes;
     Ok((upgrade.max_message_size(most).max_frame_size(most), claims, place))
 }
 
@@ -113,6 +109,12 @@ enum End {
     Lost,
 }
 
+impl End {
+    fn draining() -> Self {
+        Self::Close(close_code::DRAINING, "draining".into())
+    }
+}
+
 type Flow<T = ()> = ControlFlow<End, T>;
 
 /// What woke the conversation.
@@ -152,8 +154,14 @@ impl Client {
         let claims = match claims {
             Some(claims) => claims,
             None => {
-                let limit = self.context.settings.auth_timeout;
-                let token = timeout(limit, self.token()).await.unwrap_or(ControlFlow::Continue(None))?;
+                let (limit, mut drain) = (self.context.settings.auth_timeout, self.drain.clone());
+                let token = tokio::select! {
+                    token = timeout(limit, self.token()) => token.unwrap_or(ControlFlow::Continue(None))?,
+                    Ok(()) = drain.changed() => {
+                        self.say_draining().await?;
+                        return ControlFlow::Break(End::draining());
+                    }
+                };
                 let verifier = self.context.verifier.as_ref();
                 let Some(claims) = token.and_then(|token| verifier?.verify(&token)) else {
                     let refusal = Refusal::new(ErrorCode::Unauthorized, "Send `auth` with a valid token first.");
@@ -182,14 +190,15 @@ impl Client {
         loop {
             match self.socket.recv().await {
                 Some(Ok(Message::Text(text))) => {
-                    let short = text.len() <= self.context.settings.limits.message_bytes;
-                    let message = short.then(|| proto::parse(&text).ok()).flatten();
-                    let Some(ClientMessage::Auth { token }) = message else { return ControlFlow::Continue(None) };
+                    let Ok(ClientMessage::Auth { token }) = proto::parse(&text) else {
+                        return ControlFlow::Continue(None);
+                    };
                     return ControlFlow::Continue(Some(token));
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_))) => return ControlFlow::Continue(None),
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return ControlFlow::Break(End::Lost),
+                Some(Err(error)) => return self.broken(&error).await,
+                Some(Ok(Message::Close(_))) | None => return ControlFlow::Break(End::Lost),
             }
         }
     }
@@ -223,7 +232,11 @@ impl Client {
             Woken::Signal(Some(message)) => self.forward(message).await,
             Woken::Signal(None) => self.abandoned().await,
             Woken::Ping => self.ping().await,
-            Woken::Drain => self.say_draining().await,
+            Woken::Drain => {
+                self.say_draining().await?;
+                // A client with a session may use it up to the end of the drain; one without has nothing to wait for.
+                if self.session.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(End::draining()) }
+            }
             Woken::NoOffer => {
                 let refusal = Refusal::new(ErrorCode::BadRequest, "No offer came; connect when you have one.");
                 self.fail(&refusal, close_code::POLICY).await
@@ -243,7 +256,6 @@ impl Client {
             return self.fail(&refusal, close_code::RATE_LIMITED).await;
         }
         match message {
-            Message::Text(text) if text.len() > self.context.settings.limits.message_bytes => self.too_large().await,
             Message::Text(text) => match proto::parse(&text) {
                 Ok(message) => self.act(message, claims).await,
                 Err(bad) if bad.fatal => self.fail(&bad.refusal, close_code::BAD_JSON).await,
@@ -426,28 +438,19 @@ impl Client {
         self.transmit(Message::Ping(axum::body::Bytes::new())).await
     }
 
-    /// A client with a session may use it up to the end of the drain; one without has nothing to wait for.
     async fn say_draining(&mut self) -> Flow {
         let Some(drain) = *self.drain.borrow_and_update() else { return ControlFlow::Continue(()) };
         let reconnect_after_ms = u64::try_from(drain.reconnect_after.as_millis()).unwrap_or(u64::MAX);
-        self.send(&ServerMessage::Draining { reconnect_after_ms }).await?;
-        if self.session.is_some() {
-            return ControlFlow::Continue(());
-        }
-        ControlFlow::Break(End::Close(close_code::DRAINING, "draining".into()))
-    }
-
-    async fn too_large<T>(&mut self) -> Flow<T> {
-        let most = self.context.settings.limits.message_bytes;
-        let refusal = Refusal::new(ErrorCode::TooLarge, format!("A message may have {most} bytes."));
-        self.fail(&refusal, close_code::TOO_LARGE).await
+        self.send(&ServerMessage::Draining { reconnect_after_ms }).await
     }
 
     /// The WebSocket library gave up on what came. Its error type is not ours to name, so its text has to do.
-    async fn broken(&mut self, error: &axum::Error) -> Flow {
+    async fn broken<T>(&mut self, error: &axum::Error) -> Flow<T> {
         let text = error.to_string();
         if text.starts_with("Space limit exceeded") {
-            self.too_large().await
+            let most = self.context.settings.limits.message_bytes;
+            let refusal = Refusal::new(ErrorCode::TooLarge, format!("A message may have {most} bytes."));
+            self.fail(&refusal, close_code::TOO_LARGE).await
         } else if text.starts_with("UTF-8") {
             ControlFlow::Break(End::Close(close_code::BAD_JSON, "text has to be UTF-8".into()))
         } else {

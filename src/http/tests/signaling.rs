@@ -93,13 +93,15 @@ async fn candidates_that_come_early_are_kept_up_to_a_number() {
 async fn each_breach_has_its_close_code() {
     let site = plain();
     let address = site.listen().await;
-    let broken: [(Message, ErrorCode, u16); 6] = [
+    let broken: [(Message, ErrorCode, u16); 8] = [
         (Message::text("{"), ErrorCode::BadRequest, 1007),
         (Message::text(r#"{"type":"hello"}"#), ErrorCode::BadRequest, 1007),
         (Message::text(r#"{"type":"candidate","candidate":null,"now":true}"#), ErrorCode::BadRequest, 1007),
         (Message::Binary(Bytes::from_static(b"{}")), ErrorCode::BadRequest, 1003),
         (Message::text("x".repeat(65_537)), ErrorCode::TooLarge, 1009),
-        (Message::text("x".repeat(1_000_000)), ErrorCode::TooLarge, 1009),
+        (Message::text("x".repeat(1024 * 1024 + 1)), ErrorCode::TooLarge, 1009),
+        (Message::text("x".repeat(12 * 1024 * 1024)), ErrorCode::TooLarge, 1009),
+        (Message::binary(vec![0; 12 * 1024 * 1024]), ErrorCode::TooLarge, 1009),
     ];
     for (message, code, close) in broken {
         let mut socket = Socket::welcomed(address).await;
@@ -277,6 +279,16 @@ async fn a_drain_sends_everybody_away() {
     busy.is_closed(1001).await;
     assert!(site.registry.wait_empty(drain.deadline).await);
     site.saw("open v=0 trickle").await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_tokens() {
+    let site = site(with_auth(), None);
+    let mut socket = Socket::connect(site.listen().await).await;
+    let drain = Drain { deadline: crate::clock::now() + PATIENCE, reconnect_after: Duration::from_millis(1500) };
+    site.registry.drain(drain);
+    assert_eq!(socket.read().await["type"], "draining");
+    socket.is_closed(1001).await;
 }
 
 #[tokio::test]
