@@ -96,10 +96,8 @@ impl App {
     /// # Errors
     /// [`StartError`], with everything that was started stopped again.
     pub async fn start(config: &Config, metrics: telemetry::metrics::Handle) -> Result<Self, StartError> {
-        let http_listener = bind("http.listen", config.http.listen).await?;
-        let ops_listener = bind("ops.listen", config.ops.listen).await?;
-        let (http_address, ops_address) =
-            (local(&http_listener, config.http.listen), local(&ops_listener, config.ops.listen));
+        let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
+        let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
         let registry = Arc::new(Registry::new(max_sessions(config)));
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
@@ -162,6 +160,7 @@ impl App {
             tracing::warn!(sessions = self.registry.len(), "sessions did not end in time");
         }
         self.stop.send_replace(true);
+        // Sockets that were told to close are waited for, too.
         let limit: Instant = clock::now() + STOP_LIMIT;
         let ended = async { while self.servers.join_next().await.is_some() {} };
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
@@ -178,12 +177,13 @@ impl App {
     }
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
-}
-
-fn local(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(configured)
+/// Binds an address, and says which: port 0 is any free one.
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Listen { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    tracing::info!(key, %address, "listening");
+    Ok((listener, address))
 }
 
 async fn upkeep(metrics: telemetry::metrics::Handle, mut stopped: watch::Receiver<bool>) {

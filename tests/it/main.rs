@@ -8,6 +8,7 @@ mod assets;
 mod client;
 mod codecs;
 mod detect;
+mod drain;
 mod lifecycle;
 mod live;
 mod models;
