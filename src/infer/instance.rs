@@ -136,7 +136,7 @@ impl Shared {
 
     pub(super) fn attach(&self, deliver: Deliver) -> (usize, Arc<Inbox>) {
         let inbox =
-            Inbox { mailbox: Mailbox::default(), deliver: Mutex::new(deliver), detached: AtomicBool::new(false) };
+            Inbox { mailbox: Mailbox::new("infer"), deliver: Mutex::new(deliver), detached: AtomicBool::new(false) };
         let inbox = Arc::new(inbox);
         let mut state = self.lock();
         let key = state.next_key;

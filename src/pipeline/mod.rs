@@ -41,9 +41,9 @@ use crate::{clock, decode};
 
 /// Outputs of the stages that wait for the owner at most: a second of results and frames at 30 a second.
 const OUTPUT_QUEUE: usize = 64;
-/// Longest wait for the server's own candidates, where the answer has to hold them all.
 /// Bits a second assumed of a path before anything is measured.
 const START_BITRATE: u32 = 1_500_000;
+/// Longest wait for the server's own candidates, where the answer has to hold them all.
 const GATHERING_LIMIT: Duration = Duration::from_secs(5);
 
 /// How sessions are run.
@@ -114,23 +114,36 @@ type Reply = oneshot::Sender<Result<(Handle, Answer), Refusal>>;
 
 /// Opens a session, runs it to its end and clears up after it, however it ends.
 async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply) {
-    let prepared = async {
-        let models = Models(&deps);
-        let applied = models.apply(options::open(&models, deps.settings.budget_ms, &request.options)?)?;
-        let accepted =
-            deps.transport.accept(&request.sdp, deps.peer_config()).await.map_err(|error| refusal(&error))?;
-        Ok((applied, accepted))
+    let machine = Machine::new(clock::now(), deps.settings.timeouts);
+    let models = Models(&deps);
+    let applied = options::open(&models, deps.settings.budget_ms, &request.options);
+    // Whoever asked may have gone, here and wherever else the reply is not taken.
+    let applied = match applied.and_then(|options| models.apply(options)) {
+        Ok(applied) => applied,
+        Err(refusal) => return drop(reply.send(Err(refusal))),
     };
-    let (applied, accepted) = match prepared.await {
-        Ok(prepared) => prepared,
-        Err(refusal) => {
-            // Whoever asked may have gone.
-            let _ = reply.send(Err(refusal));
+    // Never cancelled half-way: what it has opened by then has to be closed.
+    let (transport, sdp, config) = (Arc::clone(&deps.transport), request.sdp.clone(), deps.peer_config());
+    let mut accepting = tokio::spawn(async move { transport.accept(&sdp, config).await });
+    let accepted = match tokio::time::timeout_at(due(&machine), &mut accepting).await {
+        Ok(Ok(Ok(accepted))) => accepted,
+        Ok(Ok(Err(error))) => return drop(reply.send(Err(refusal(&error)))),
+        Ok(Err(panic)) => {
+            tracing::error!(%panic, "answering an offer panicked");
+            return drop(reply.send(Err(failed(EndReason::Internal))));
+        }
+        Err(_) => {
+            tracing::warn!("an offer took too long to answer");
+            drop(reply.send(Err(failed(EndReason::OfferTimeout))));
+            // The place stays taken until nothing is left of it.
+            if let Ok(Ok(accepted)) = accepting.await {
+                accepted.peer.close().await;
+            }
             return;
         }
     };
     let peer = Arc::clone(&accepted.peer);
-    serve(&deps, permit, request, applied, accepted, reply).await;
+    serve(&deps, permit, request, machine, applied, accepted, reply).await;
     // Again, for the ways on which the session did not begin.
     peer.close().await;
 }
@@ -139,6 +152,7 @@ async fn serve(
     deps: &Arc<Deps>,
     permit: Permit,
     request: OpenRequest,
+    mut machine: Machine,
     applied: Applied,
     accepted: Accepted,
     reply: Reply,
@@ -166,8 +180,8 @@ async fn serve(
         Ok(stages) => Arc::new(stages),
         Err(error) => {
             tracing::error!(%error, "a session's stages did not start");
-            let _ = reply.send(Err(Refusal::new(ErrorCode::Internal, "The server cannot decode this codec.")));
-            return;
+            let refusal = Refusal::new(ErrorCode::Internal, "The server cannot decode this codec.");
+            return drop(reply.send(Err(refusal)));
         }
     };
     let shown = Arc::new(Shown {
@@ -180,17 +194,19 @@ async fn serve(
     });
     let view = Arc::clone(&shown);
     let (handle, commands) = Handle::new(id.clone(), listeners, move || view.view(), request.publisher);
-    let sdp = if request.trickle { Ok(accepted.answer.sdp) } else { complete_answer(accepted.peer.as_ref()).await };
+    let sdp = if request.trickle {
+        Ok(accepted.answer.sdp)
+    } else {
+        complete_answer(accepted.peer.as_ref(), due(&machine)).await
+    };
     let sdp = match sdp {
         Ok(sdp) => sdp,
         Err(refusal) => {
-            let _ = reply.send(Err(refusal));
             stages.close();
-            return;
+            return drop(reply.send(Err(refusal)));
         }
     };
     let peer = Arc::clone(&accepted.peer);
-    let mut machine = Machine::new(started, deps.settings.timeouts);
     machine.handle_offer(clock::now());
     let owner = Owner {
         deps: Arc::clone(deps),
@@ -238,8 +254,20 @@ async fn serve(
     tracing::info!(parent: &span, reason = %reason, "session ended");
 }
 
-async fn complete_answer(peer: &dyn Peer) -> Result<String, Refusal> {
-    match tokio::time::timeout(GATHERING_LIMIT, peer.complete_answer()).await {
+/// When the answer to the offer is due.
+fn due(machine: &Machine) -> tokio::time::Instant {
+    machine.poll_timeout().unwrap_or_else(clock::now).into()
+}
+
+/// The refusal of an offer whose session could not begin.
+fn failed(reason: EndReason) -> Refusal {
+    let (code, message) = reason.error().unwrap_or((ErrorCode::Internal, "The server failed; connect again."));
+    Refusal::new(code, message)
+}
+
+async fn complete_answer(peer: &dyn Peer, due: tokio::time::Instant) -> Result<String, Refusal> {
+    let limit = due.min((clock::now() + GATHERING_LIMIT).into());
+    match tokio::time::timeout_at(limit, peer.complete_answer()).await {
         Ok(answer) => answer.map_err(|error| refusal(&error)),
         Err(_) => Err(Refusal::new(ErrorCode::Internal, "The server found no address to offer; try again.")),
     }
@@ -275,7 +303,7 @@ impl Models<'_> {
             max_detections: options.max_detections as usize,
             classes: options.classes.as_ref().map(wanted),
         });
-        let model_id = model.id();
+        let model_id = model.id().into();
         Ok(Applied { options, params, model, model_id })
     }
 }

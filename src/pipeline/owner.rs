@@ -34,8 +34,10 @@ const TICK: Duration = Duration::from_millis(500);
 const RESULTS_CHANNEL_WAIT: Duration = Duration::from_secs(1);
 /// Events kept until the client opens their channel.
 const PENDING_EVENTS: usize = 16;
-/// Longest time that the packets of one frame may take into the transport.
+/// Longest time that the transport may take to accept a message, a candidate, or all packets of one frame.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
+/// Longest time that a further offer may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Keyframes that the receiver asks for within this time are one.
 const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
 
@@ -109,6 +111,8 @@ pub(super) struct Link {
     events: VecDeque<String>,
     last_keyframe_request: Option<Instant>,
     candidates_ended: bool,
+    /// Size of the frames that the peer was last told of.
+    resolution: Option<[u32; 2]>,
 }
 
 impl Link {
@@ -123,6 +127,7 @@ impl Link {
             events: VecDeque::new(),
             last_keyframe_request: None,
             candidates_ended: false,
+            resolution: None,
         }
     }
 }
@@ -133,7 +138,7 @@ impl Owner {
     pub(super) async fn run(mut self, mut inputs: Inputs) -> (EndReason, Inputs) {
         let mut burst = Vec::with_capacity(PACKET_BURST);
         if let Some(drain) = *inputs.drain.borrow_and_update() {
-            self.machine.handle_drain(drain.deadline);
+            self.machine.handle_drain(clock::now(), drain.deadline);
         }
         loop {
             let deadline = [self.machine.poll_timeout(), self.ingest.poll_timeout(), Some(self.link.next_tick)];
@@ -152,7 +157,7 @@ impl Owner {
                 Some(output) = inputs.outputs.recv() => self.handle_output(output).await,
                 Ok(()) = inputs.drain.changed() => {
                     if let Some(drain) = *inputs.drain.borrow_and_update() {
-                        self.machine.handle_drain(drain.deadline);
+                        self.machine.handle_drain(clock::now(), drain.deadline);
                     }
                 }
                 () = tokio::time::sleep_until(deadline.into()) => self.handle_timeout(clock::now()).await,
@@ -173,7 +178,7 @@ impl Owner {
             }
             Command::Candidate(candidate) => {
                 let candidate = candidate.map(from_wire);
-                if let Err(error) = self.peer.add_candidate(candidate).await {
+                if let Err(error) = within(SEND_LIMIT, self.peer.add_candidate(candidate)).await {
                     tracing::debug!(%error, "a remote candidate was not taken");
                     self.signal(ServerMessage::Error {
                         code: ErrorCode::BadRequest,
@@ -206,7 +211,8 @@ impl Owner {
             self.configure(&patch)?;
         }
         self.link.candidates_ended = false;
-        let PeerAnswer { sdp, .. } = self.peer.renegotiate(sdp).await.map_err(|error| refusal(&error))?;
+        let answer = within(ANSWER_LIMIT, self.peer.renegotiate(sdp)).await;
+        let PeerAnswer { sdp, .. } = answer.map_err(|error| refusal(&error))?;
         Ok(Answer { sdp, options: Options::clone(&self.shown.options.load()) })
     }
 
@@ -266,7 +272,7 @@ impl Owner {
             Err(bad) => bad.refusal.to_message(false),
         };
         if let Ok(json) = serde_json::to_string(&reply)
-            && let Err(error) = self.peer.send_text(Channel::Control, &json).await
+            && let Err(error) = within(SEND_LIMIT, self.peer.send_text(Channel::Control, &json)).await
         {
             tracing::debug!(%error, "a reply on the control channel was lost");
         }
@@ -318,7 +324,7 @@ impl Owner {
                 }
                 ingest::Output::RequestKeyframe => {
                     Stats::count(&self.shown.stats.keyframe_requests_out);
-                    if let Err(error) = self.peer.request_keyframe().await {
+                    if let Err(error) = within(SEND_LIMIT, self.peer.request_keyframe()).await {
                         tracing::debug!(%error, "a keyframe request was not sent");
                     }
                 }
@@ -329,19 +335,34 @@ impl Owner {
     async fn handle_output(&mut self, output: Output) {
         let now = clock::now();
         match output {
-            Output::Decoded { resized } => {
+            Output::Decoded => {
                 self.machine.handle_transport(now, TransportEvent::FrameDecoded);
-                if let Some([width, height]) = resized {
+                let resolution = self.shown.stats.resolution();
+                if std::mem::replace(&mut self.link.resolution, resolution) != resolution
+                    && let Some([width, height]) = resolution
+                {
                     if let Some(bitrate) = self.rate.handle_format(width, height, NOMINAL_FPS) {
                         self.stages.set_bitrate(bitrate);
                     }
                     self.send_event(&wire::Event::ResolutionChanged { width, height }).await;
                 }
             }
-            Output::NeedKeyframe => self.ingest.handle_decode_error(now),
+            Output::NeedKeyframe => self.look_after_decoder(now),
             Output::Result(json) => self.send_result(&json).await,
             Output::Encoded(unit) => self.send_frame(unit).await,
-            Output::Failed(reason) => self.machine.close(now, reason),
+            Output::Failed => self.look_for_failure(now),
+        }
+    }
+
+    fn look_after_decoder(&mut self, now: Instant) {
+        if self.stages.take_keyframe_need() {
+            self.ingest.handle_decode_error(now);
+        }
+    }
+
+    fn look_for_failure(&mut self, now: Instant) {
+        if let Some(reason) = self.stages.failed() {
+            self.machine.close(now, reason);
         }
     }
 
@@ -349,7 +370,7 @@ impl Owner {
         if !self.link.results_open {
             return;
         }
-        match self.peer.send_text(Channel::Results, json).await {
+        match within(SEND_LIMIT, self.peer.send_text(Channel::Results, json)).await {
             Ok(()) => self.metrics.results_sent.increment(1),
             Err(RtcError::ChannelFull) => self.metrics.results_full.increment(1),
             Err(error) => {
@@ -373,7 +394,7 @@ impl Owner {
         while self.link.events_open
             && let Some(json) = self.link.events.pop_front()
         {
-            if let Err(error) = self.peer.send_text(Channel::Events, &json).await {
+            if let Err(error) = within(SEND_LIMIT, self.peer.send_text(Channel::Events, &json)).await {
                 tracing::debug!(%error, "an event was lost");
                 self.metrics.events_dropped.increment(1);
             }
@@ -393,17 +414,13 @@ impl Owner {
             }
             Ok::<_, RtcError>(())
         };
-        match tokio::time::timeout(SEND_LIMIT, sending).await {
-            Ok(Ok(())) => {
+        match within(SEND_LIMIT, sending).await {
+            Ok(()) => {
                 Stats::count(&self.shown.stats.returned);
                 self.metrics.returned.increment(1);
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::debug!(%error, "a frame was not sent");
-                self.metrics.unsent.increment(1);
-                self.stages.force_keyframe();
-            }
-            Err(_) => {
                 self.metrics.unsent.increment(1);
                 self.stages.force_keyframe();
             }
@@ -418,21 +435,20 @@ impl Owner {
         }
         self.link.next_tick = now + TICK;
         self.losses.report(&self.ingest.stats(), self.peer.packets_dropped());
-        if let Some(reason) = self.stages.failed() {
-            self.machine.close(now, reason);
-            return;
-        }
+        self.look_after_decoder(now);
+        self.look_for_failure(now);
         if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
             self.stages.set_bitrate(bitrate);
         }
-        if self.link.connected_at.is_some() && self.peer.remote_closed().await {
+        let closed = async { Ok(self.peer.remote_closed().await) };
+        if self.link.connected_at.is_some() && within(SEND_LIMIT, closed).await.unwrap_or(false) {
             self.machine.handle_transport(now, TransportEvent::Closed);
             return;
         }
         let waited = self.link.connected_at.is_some_and(|at| now >= at + RESULTS_CHANNEL_WAIT);
         if waited && self.data_channels && !self.link.results_open {
             self.data_channels = false;
-            if let Err(error) = self.peer.open_channel(Channel::Results).await {
+            if let Err(error) = within(SEND_LIMIT, self.peer.open_channel(Channel::Results)).await {
                 tracing::debug!(%error, "the results channel was not opened");
             }
         }
@@ -482,6 +498,12 @@ impl Metrics {
             video_latency: histogram!("saccade_frame_latency_seconds", "path" => "video"),
         }
     }
+}
+
+/// The transport's outcome, or [`RtcError::TimedOut`]: a transport that hangs must not hold up the session's own
+/// deadlines.
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, RtcError>>) -> Result<T, RtcError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(RtcError::TimedOut))
 }
 
 fn from_wire(candidate: wire::IceCandidate) -> Candidate {

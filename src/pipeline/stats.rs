@@ -42,13 +42,12 @@ impl Stats {
         counter.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Remembers the size of the upright frame; says whether it changed.
-    pub(super) fn resolution_changed(&self, width: u32, height: u32) -> bool {
-        let packed = u64::from(width) << 32 | u64::from(height);
-        self.resolution.swap(packed, Ordering::Relaxed) != packed
+    /// Remembers the size of the upright frame.
+    pub(super) fn set_resolution(&self, width: u32, height: u32) {
+        self.resolution.store(u64::from(width) << 32 | u64::from(height), Ordering::Relaxed);
     }
 
-    /// Size of the upright frame, once one was decoded.
+    /// Width and height of the upright frame, once one was decoded.
     pub(super) fn resolution(&self) -> Option<[u32; 2]> {
         let packed = self.resolution.load(Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, reason = "the two halves were packed from u32")]
@@ -135,11 +134,11 @@ mod tests {
     }
 
     #[test]
-    fn a_new_resolution_is_noticed_once() {
+    fn the_last_resolution_is_shown() {
         let stats = Stats::default();
         assert_eq!(stats.resolution(), None);
-        assert!(stats.resolution_changed(640, 480));
-        assert!(!stats.resolution_changed(640, 480));
-        assert_eq!(stats.resolution(), Some([640, 480]));
+        stats.set_resolution(640, 480);
+        stats.set_resolution(480, 640);
+        assert_eq!(stats.resolution(), Some([480, 640]));
     }
 }

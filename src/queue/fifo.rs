@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use super::Depth;
+
 /// The queue was full; the item comes back.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full<T>(pub T);
@@ -10,13 +12,14 @@ pub struct Full<T>(pub T);
 pub struct Fifo<T> {
     items: Mutex<VecDeque<T>>,
     capacity: usize,
+    depth: Depth,
 }
 
 impl<T> Fifo<T> {
-    /// A queue for `capacity` items.
+    /// A queue for `capacity` items. `name` is what metrics call it and its like.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
-        Self { items: Mutex::new(VecDeque::with_capacity(capacity)), capacity }
+    pub fn new(name: &'static str, capacity: usize) -> Self {
+        Self { items: Mutex::new(VecDeque::with_capacity(capacity)), capacity, depth: Depth::new(name) }
     }
 
     /// Adds an item at the end.
@@ -29,12 +32,16 @@ impl<T> Fifo<T> {
             return Err(Full(item));
         }
         items.push_back(item);
+        self.depth.set(items.len());
         Ok(())
     }
 
     /// Takes the oldest item.
     pub fn pop(&self) -> Option<T> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let item = items.pop_front();
+        self.depth.set(items.len());
+        item
     }
 
     /// Empties the queue and says how many items that were.
@@ -42,6 +49,7 @@ impl<T> Fifo<T> {
         let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
         let dropped = items.len();
         items.clear();
+        self.depth.set(0);
         dropped
     }
 
@@ -62,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_gives_the_item_back_and_keeps_its_order() {
-        let queue = Fifo::new(2);
+        let queue = Fifo::new("test", 2);
         assert_eq!((queue.push(1), queue.push(2), queue.push(3)), (Ok(()), Ok(()), Err(Full(3))));
         assert_eq!(queue.pop(), Some(1));
         assert_eq!(queue.push(4), Ok(()));

@@ -244,6 +244,9 @@ pub enum Error {
     /// Too many bytes wait on the data channel.
     #[error("too many bytes wait on the data channel")]
     ChannelFull,
+    /// The stack below did not answer in time.
+    #[error("the WebRTC stack did not answer in time")]
+    TimedOut,
     /// The stack below failed.
     #[error("the WebRTC stack failed: {0}")]
     Stack(String),

@@ -178,6 +178,8 @@ pub struct Machine {
     path_deadline: Option<Instant>,
     /// When the session ends whatever happens: its longest duration, or the end of a drain.
     end: Option<(Instant, EndReason)>,
+    /// Whether the server drains: nobody can take over a session any more.
+    draining: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -191,6 +193,7 @@ impl Machine {
             socket_deadline: None,
             path_deadline: None,
             end: timeouts.max_duration.map(|longest| (now + longest, EndReason::MaxDuration)),
+            draining: false,
             outputs: VecDeque::new(),
         }
     }
@@ -273,6 +276,7 @@ impl Machine {
     pub fn handle_signaling(&mut self, now: Instant, event: SignalingEvent) {
         match event {
             SignalingEvent::Attached => self.socket_deadline = None,
+            SignalingEvent::Lost if self.draining => self.close(now, EndReason::Draining),
             SignalingEvent::Lost => {
                 self.socket_deadline.get_or_insert(now + self.timeouts.resume);
             }
@@ -281,8 +285,13 @@ impl Machine {
         }
     }
 
-    /// The server drains: the session goes on until `deadline` at most. The socket tells the peer.
-    pub fn handle_drain(&mut self, deadline: Instant) {
+    /// The server drains: the session goes on until `deadline` at most, and ends at once if its socket is lost, since
+    /// no other can take it over. The socket tells the peer.
+    pub fn handle_drain(&mut self, now: Instant, deadline: Instant) {
+        self.draining = true;
+        if self.socket_deadline.is_some() {
+            return self.close(now, EndReason::Draining);
+        }
         if self.end.is_none_or(|(end, _)| deadline < end) {
             self.end = Some((deadline, EndReason::Draining));
         }
@@ -557,11 +566,31 @@ mod tests {
         for event in [IceConnected, Connected, FrameDecoded] {
             life.transport(event);
         }
-        life.machine.handle_drain(life.now + Duration::from_secs(25));
+        life.machine.handle_drain(life.now, life.now + Duration::from_secs(25));
         life.ends_after(20, EndReason::MaxDuration);
 
         let mut life = Life::live();
-        life.machine.handle_drain(life.now + Duration::from_secs(25));
+        life.machine.handle_drain(life.now, life.now + Duration::from_secs(25));
+        life.ends_after(25, EndReason::Draining);
+    }
+
+    #[test]
+    fn while_the_server_drains_a_lost_socket_ends_the_session_at_once() {
+        let drain = Duration::from_secs(25);
+        let mut life = Life::live();
+        life.machine.handle_drain(life.now, life.now + drain);
+        life.signaling(SignalingEvent::Lost);
+        life.is_closing(EndReason::Draining);
+
+        let mut life = Life::live();
+        life.signaling(SignalingEvent::Lost);
+        life.machine.handle_drain(life.now, life.now + drain);
+        life.is_closing(EndReason::Draining);
+
+        let mut life = Life::live();
+        life.signaling(SignalingEvent::Lost);
+        life.signaling(SignalingEvent::Attached);
+        life.machine.handle_drain(life.now, life.now + drain);
         life.ends_after(25, EndReason::Draining);
     }
 
@@ -590,7 +619,7 @@ mod tests {
                     7 | 8 => life.transport(FrameDecoded),
                     9 => life.signaling(SignalingEvent::Attached),
                     10 => life.signaling(SignalingEvent::Lost),
-                    11 => life.machine.handle_drain(now + Duration::from_secs(30)),
+                    11 => life.machine.handle_drain(now, now + Duration::from_secs(30)),
                     12 if wait < 1_000 => life.transport(Closed),
                     13 if wait < 1_000 => life.signaling(SignalingEvent::Bye),
                     _ => life.machine.handle_timeout(now),

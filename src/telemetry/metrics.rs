@@ -62,6 +62,7 @@ table! {
     BUDGET_MISSED_TOTAL = Counter "saccade_budget_missed_total" [] "Processed frames that left after their session's latency budget.";
     BATCH_SIZE = Histogram "saccade_batch_size" [] "Frames that ran through a model together.";
     QUEUE_WAIT_SECONDS = Histogram "saccade_queue_wait_seconds" ["queue"] "Time between entering and leaving a queue, in seconds.";
+    QUEUE_DEPTH = Gauge "saccade_queue_depth" ["queue"] "Items that wait in the queues of this name now.";
     INFERENCE_SECONDS = Histogram "saccade_inference_seconds" ["model"] "Time that a model took for one batch, in seconds.";
     INFERENCE_IN_FLIGHT = Gauge "saccade_inference_in_flight" [] "Batches that run now.";
     MODEL_RESTARTS_TOTAL = Counter "saccade_model_restarts_total" ["model"] "Model instances that were started again after a fault.";

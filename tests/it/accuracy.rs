@@ -84,7 +84,7 @@ fn compare_shared(name: &str, graph: &str, backend: BackendChoice) {
 
 /// A model folder with the committed manifest and a shared graph. The manifest's checksum is of the usual graph, so it
 /// is left out for another one.
-fn model_folder(root: &Path, name: &str, graph: &Path) -> ModelSpec {
+pub fn model_folder(root: &Path, name: &str, graph: &Path) -> ModelSpec {
     let from = PathBuf::from(format!("{}/tests/data/models/{name}/1", env!("CARGO_MANIFEST_DIR")));
     let folder = root.join(name).join("1");
     fs::create_dir_all(&folder).unwrap();

@@ -12,6 +12,8 @@ mod drain;
 mod lifecycle;
 mod live;
 mod models;
+mod opening;
+mod overload;
 mod publisher;
 mod repository;
 mod server;

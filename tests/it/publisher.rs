@@ -25,7 +25,11 @@ pub struct Publisher {
 
 impl Publisher {
     pub fn new(codec: Codec) -> Self {
-        let config = encode::software::Config { bitrate_bps: 4_000_000, fps: FPS.into() };
+        Self::with_bitrate(codec, 4_000_000)
+    }
+
+    pub fn with_bitrate(codec: Codec, bitrate_bps: u32) -> Self {
+        let config = encode::software::Config { bitrate_bps, fps: FPS.into() };
         Self {
             scene: Scene::new(WIDTH, HEIGHT, FPS, 1),
             encoder: encode::software::Software::new(codec, config).unwrap(),

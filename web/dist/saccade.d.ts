@@ -404,7 +404,7 @@ export declare const build: {
 /** `base` with the keys of `patch`; overlay switches are merged one by one. */
 export declare function mergeOptions(base: OptionsPatch, patch: OptionsPatch): OptionsPatch;
 /** Errors that arise in the browser, beside the server's own. */
-export type ClientErrorCode = "aborted" | "camera_busy" | "camera_denied" | "camera_missing" | "camera_unsuitable" | "file_unplayable" | "insecure_context" | "media_lost" | "not_connected" | "screen_denied" | "server_unreachable" | "session_ended" | "source_ended" | "timeout" | "unsupported_browser" | "wrong_version";
+export type ClientErrorCode = "aborted" | "browser_fault" | "camera_busy" | "camera_denied" | "camera_missing" | "camera_unsuitable" | "file_unplayable" | "insecure_context" | "media_lost" | "not_connected" | "screen_denied" | "server_unreachable" | "session_ended" | "source_ended" | "timeout" | "unsupported_browser" | "wrong_version";
 /** Every code of a {@link SaccadeError}; stable, unlike the sentences. */
 export type ErrorCode = ClientErrorCode | ServerErrorCode;
 interface ErrorDetails {

@@ -227,6 +227,10 @@ var point = numbers(2), options = shape({
 // sdk/errors.ts
 var WORDINGS = {
   aborted: { title: "Stopped", hint: "The connection was called off before it was made." },
+  browser_fault: {
+    title: "This page has a fault",
+    hint: "Reload it. If it stays, report it with the browser's name and version."
+  },
   camera_busy: {
     title: "The camera is in use",
     hint: "Another program or tab holds the camera. Close it there, then start again."
@@ -1574,13 +1578,17 @@ async function playFirst(video, addresses) {
     }
   throw last;
 }
+function frameRequest(stream, track) {
+  for (let owner of [track, stream])
+    if (typeof owner.requestFrame == "function") return owner.requestFrame.bind(owner);
+}
 function throughCanvas(video, release) {
   let canvas = document.createElement("canvas");
   canvas.width = video.videoWidth, canvas.height = video.videoHeight;
-  let context = canvas.getContext("2d", { alpha: !1 }), stream = canvas.captureStream(0), track = stream.getVideoTracks()[0];
-  if (!context || !track) throw new SaccadeError("unsupported_browser");
+  let context = canvas.getContext("2d", { alpha: !1 }), stream = canvas.captureStream(0), track = stream.getVideoTracks()[0], requestFrame = track && frameRequest(stream, track);
+  if (!context || !requestFrame) throw new SaccadeError("unsupported_browser");
   let drawn = [], lastDraw = -1 / 0, stopped = !1, draw = (mediaTime) => {
-    (video.videoWidth !== canvas.width || video.videoHeight !== canvas.height) && (canvas.width = video.videoWidth, canvas.height = video.videoHeight), context.drawImage(video, 0, 0, canvas.width, canvas.height), lastDraw = performance.now(), drawn.push({ at: lastDraw, mediaTime }), drawn.length > 240 && drawn.shift(), track.requestFrame();
+    (video.videoWidth !== canvas.width || video.videoHeight !== canvas.height) && (canvas.width = video.videoWidth, canvas.height = video.videoHeight), context.drawImage(video, 0, 0, canvas.width, canvas.height), lastDraw = performance.now(), drawn.push({ at: lastDraw, mediaTime }), drawn.length > 240 && drawn.shift(), requestFrame();
   }, step = (_now, { mediaTime }) => {
     stopped || (draw(mediaTime), video.requestVideoFrameCallback(step));
   };
@@ -1640,7 +1648,7 @@ async function openSource(source) {
   if (source === "camera") return openCamera();
   if (source === "screen") return openScreen();
   if (!(source instanceof HTMLElement)) return openCamera(source);
-  let capture = source.captureStream;
+  let element = source, capture = element.captureStream ?? element.mozCaptureStream;
   if (!capture) throw new SaccadeError("unsupported_browser", { detail: "this element cannot be captured" });
   try {
     let stream = capture.call(source);

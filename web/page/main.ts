@@ -252,7 +252,7 @@ async function start(): Promise<void> {
     controls.footSession.textContent = `session ${session.sessionId ?? ""}`;
   } catch (error) {
     if (signal.aborted) return;
-    const failure = error instanceof SaccadeError ? error : new SaccadeError("internal", { detail: String(error) });
+    const failure = error instanceof SaccadeError ? error : new SaccadeError("browser_fault", { detail: String(error), cause: error });
     // A session reports its own end.
     if (failure !== lastReported) report(failure);
     finish("failed");

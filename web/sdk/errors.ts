@@ -3,6 +3,7 @@ import { SERVER_ERROR_CODES, type ServerErrorCode } from "./wire.js";
 /** Errors that arise in the browser, beside the server's own. */
 export type ClientErrorCode =
   | "aborted"
+  | "browser_fault"
   | "camera_busy"
   | "camera_denied"
   | "camera_missing"
@@ -31,6 +32,10 @@ interface Wording {
 
 const WORDINGS: Record<ErrorCode, Wording> = {
   aborted: { title: "Stopped", hint: "The connection was called off before it was made." },
+  browser_fault: {
+    title: "This page has a fault",
+    hint: "Reload it. If it stays, report it with the browser's name and version.",
+  },
   camera_busy: {
     title: "The camera is in use",
     hint: "Another program or tab holds the camera. Close it there, then start again.",

@@ -114,7 +114,9 @@ async function openSource(source: NonNullable<ConnectOptions["source"]>): Promis
   if (source === "camera") return openCamera();
   if (source === "screen") return openScreen();
   if (!(source instanceof HTMLElement)) return openCamera(source);
-  const capture = (source as { captureStream?: () => MediaStream }).captureStream;
+  const element = source as { captureStream?: () => MediaStream; mozCaptureStream?: () => MediaStream };
+  // Firefox has it for media elements under the older name only.
+  const capture = element.captureStream ?? element.mozCaptureStream;
   if (!capture) throw new SaccadeError("unsupported_browser", { detail: "this element cannot be captured" });
   try {
     const stream = capture.call(source);

@@ -144,14 +144,26 @@ async function playFirst(video: HTMLVideoElement, addresses: readonly string[]):
   throw last;
 }
 
+/**
+ * What has a captured canvas give its picture to its stream. The specification has it on the track, Firefox on the
+ * stream (MDN, CanvasCaptureMediaStreamTrack.requestFrame).
+ */
+export function frameRequest(stream: MediaStream, track: MediaStreamTrack): (() => void) | undefined {
+  for (const owner of [track, stream] as { requestFrame?: () => void }[]) {
+    if (typeof owner.requestFrame === "function") return owner.requestFrame.bind(owner);
+  }
+  return undefined;
+}
+
 function throughCanvas(video: HTMLVideoElement, release: () => void): PlayingSource {
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   const context = canvas.getContext("2d", { alpha: false });
   const stream = canvas.captureStream(0);
-  const track = stream.getVideoTracks()[0] as CanvasCaptureMediaStreamTrack | undefined;
-  if (!context || !track) throw new SaccadeError("unsupported_browser");
+  const track = stream.getVideoTracks()[0];
+  const requestFrame = track && frameRequest(stream, track);
+  if (!context || !requestFrame) throw new SaccadeError("unsupported_browser");
   const drawn: { at: number; mediaTime: number }[] = [];
   let lastDraw = -Infinity;
   let stopped = false;
@@ -165,7 +177,7 @@ function throughCanvas(video: HTMLVideoElement, release: () => void): PlayingSou
     lastDraw = performance.now();
     drawn.push({ at: lastDraw, mediaTime });
     if (drawn.length > 240) drawn.shift();
-    track.requestFrame();
+    requestFrame();
   };
   const step: VideoFrameRequestCallback = (_now, { mediaTime }) => {
     if (stopped) return;

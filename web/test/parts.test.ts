@@ -8,6 +8,7 @@ import { Joiner, type ShownFrame } from "../sdk/joiner.js";
 import { Rate, Samples } from "../sdk/meters.js";
 import { classColor, labelOf } from "../sdk/overlay.js";
 import { SourceClock } from "../sdk/source-clock.js";
+import { frameRequest } from "../sdk/sources.js";
 import { SERVER_ERROR_CODES, type SessionResult } from "../sdk/wire.js";
 import { RESULT } from "./fakes.js";
 
@@ -35,6 +36,16 @@ test("a bounded map forgets its oldest entry", () => {
   assert.deepEqual([...map.values()], ["a again", "c"]);
   assert.equal(map.size, 2);
   assert.throws(() => new BoundedMap(0), RangeError);
+});
+
+test("a canvas is asked for its frames wherever the browser has that", () => {
+  const asked: string[] = [];
+  const owner = (name: string): unknown => ({ name, requestFrame(this: { name: string }) { asked.push(this.name); } });
+  const nobody = {} as unknown;
+  frameRequest(nobody as MediaStream, owner("track") as MediaStreamTrack)?.();
+  frameRequest(owner("stream") as MediaStream, nobody as MediaStreamTrack)?.();
+  assert.deepEqual(asked, ["track", "stream"]);
+  assert.equal(frameRequest(nobody as MediaStream, nobody as MediaStreamTrack), undefined);
 });
 
 test("rates count their window only", () => {

@@ -1,0 +1,76 @@
+//! Offers that the transport does not answer.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use saccade::infer::{Engine, ModelSpec};
+use saccade::pipeline::{Sessions, Settings, Workers};
+use saccade::rtc::{Accepted, Error, PeerConfig, Transport, WebRtc};
+use saccade::session::machine::Timeouts;
+use saccade::session::{OpenRequest, Opener, Registry};
+use saccade::{clock, decode};
+use saccade_signaling::{ErrorCode, OptionsPatch};
+use tokio::sync::Semaphore;
+
+use crate::client::{LIMIT, Peer};
+
+/// Answers offers when it is let.
+struct Slow {
+    leave: Arc<Semaphore>,
+}
+
+#[async_trait]
+impl Transport for Slow {
+    async fn accept(&self, offer: &str, config: PeerConfig) -> Result<Accepted, Error> {
+        let accepted = WebRtc.accept(offer, config).await;
+        let _leave = self.leave.acquire().await.unwrap();
+        accepted
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_closed() {
+    let engine = Arc::new(Engine::new(saccade::infer::Options::default()).unwrap());
+    let model = engine.load(&ModelSpec::embedded().unwrap()).unwrap();
+    let registry = Arc::new(Registry::new(None));
+    let workers = Arc::new(Workers::start(1).unwrap());
+    let leave = Arc::new(Semaphore::new(0));
+    let settings = Settings {
+        timeouts: Timeouts { offer: Duration::from_millis(100), ..Timeouts::default() },
+        default_model: model.manifest().name.clone(),
+        budget_ms: 200,
+        limits: decode::Limits::default(),
+        max_fps: 60.0,
+        listen: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        advertise: Vec::new(),
+        ice_lite: false,
+        channel_buffer: 1 << 20,
+        max_bitrate: 4_000_000,
+    };
+    let transport = Arc::new(Slow { leave: Arc::clone(&leave) });
+    let sessions = Sessions::new(transport, Arc::clone(&workers), Arc::clone(&engine), Arc::clone(&registry), settings);
+    let mut peer = Peer::new(saccade::media::Codec::Vp8).await;
+    let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = files();
+    let request = OpenRequest {
+        sdp: peer.offer().await,
+        options: OptionsPatch::default(),
+        trickle: true,
+        signals: None,
+        publisher: None,
+    };
+    let refusal = sessions.open(request).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::Internal);
+    assert!(refusal.message.contains("too long"), "{refusal}");
+    // Its place is taken for as long as the transport holds something of it.
+    assert!(!registry.wait_empty(clock::now()).await);
+    assert!(files() > before, "the transport has bound a socket");
+    leave.add_permits(1);
+    assert!(registry.wait_empty(clock::now() + LIMIT).await);
+    assert_eq!((files(), workers.lanes()), (before, 0));
+    peer.close().await;
+    engine.shutdown();
+    workers.stop();
+}
