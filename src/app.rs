@@ -23,7 +23,7 @@ use crate::infer;
 use crate::pipeline::{self, Sessions, Workers};
 use crate::rtc::WebRtc;
 use crate::session::machine::Timeouts;
-use crate::session::{Drain, Registry};
+use crate::session::{Drain, Rate, Registry};
 use crate::telemetry;
 
 /// When clients of a server that shuts down should connect again, to whatever answers then.
@@ -239,7 +239,12 @@ fn session_settings(config: &Config) -> pipeline::Settings {
         ice_lite: config.media.ice_lite,
         channel_buffer: config.limits.channel_buffer_bytes,
         max_bitrate: MAX_BITRATE,
+        control_rate: message_rate(config),
     }
+}
+
+const fn message_rate(config: &Config) -> Rate {
+    Rate { per_second: config.rate.messages_per_s, burst: config.rate.message_burst }
 }
 
 fn http_settings(config: &Config, address: SocketAddr) -> http::Settings {
@@ -268,7 +273,7 @@ fn http_settings(config: &Config, address: SocketAddr) -> http::Settings {
             issuer: auth.issuer.clone(),
             audience: auth.audience.clone(),
         }),
-        messages_per_second: config.rate.messages_per_s,
+        rate: message_rate(config),
         ..http::Settings::default()
     }
 }

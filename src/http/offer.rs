@@ -34,9 +34,15 @@ pub(super) async fn offer(
     if sdp.len() > sdp_bytes {
         return Err(too_large(sdp_bytes));
     }
-    let publisher = claims.sub.map(Into::into);
-    let request = OpenRequest { sdp, options, trickle: false, signals: None, publisher };
-    let (handle, answer) = open(&context.opener, request).await?;
+    let request = OpenRequest {
+        sdp,
+        options,
+        trickle: false,
+        signals: None,
+        publisher: claims.sub.map(Into::into),
+        may_configure: claims.can_configure,
+    };
+    let (handle, answer) = open(&context, request).await?;
     Ok(Json(OfferResponse { sdp: answer.sdp, kind: "answer".into(), session_id: handle.id().to_string() }))
 }
 

@@ -9,6 +9,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use metrics::counter;
 use saccade_signaling::{
     ClientMessage, ErrorCode, IceCandidate, MAX_PENDING_CANDIDATES, OptionsPatch, PROTOCOL_VERSION, SUBPROTOCOL,
     ServerMessage, close_code,
@@ -19,7 +20,7 @@ use tokio::time::{Duration, Interval, MissedTickBehavior, interval, sleep_until,
 use super::auth::Claims;
 use super::{Context, Problem, open};
 use crate::clock;
-use crate::session::{Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
+use crate::session::{Allowance, Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
 
 /// How long a session may take to say `closed` after `bye`.
 const BYE_TIMEOUT: Duration = Duration::from_secs(6);
@@ -80,7 +81,7 @@ async fn serve(context: Arc<Context>, socket: WebSocket, claims: Option<Claims>,
     }
     let mut client = Client {
         drain,
-        allowance: Allowance::new(now, context.settings.messages_per_second, context.settings.message_burst),
+        allowance: Allowance::new(now, context.settings.rate),
         heard: now,
         offer_due: now,
         context,
@@ -252,6 +253,7 @@ impl Client {
         };
         self.heard = clock::now();
         if !self.allowance.take(self.heard) {
+            counter!("saccade_messages_refused_total", "channel" => "socket", "reason" => "rate_limited").increment(1);
             let refusal = Refusal::new(ErrorCode::RateLimited, "Too many messages; connect again and send fewer.");
             return self.fail(&refusal, close_code::RATE_LIMITED).await;
         }
@@ -298,6 +300,12 @@ impl Client {
         session_id: Option<String>,
         claims: &Claims,
     ) -> Flow {
+        // Options of a session's first offer are the publisher's own; later ones change them mid-session.
+        let changes = options.as_ref().is_some_and(|patch| *patch != OptionsPatch::default());
+        let further = self.session.is_some() || session_id.is_some();
+        if further && changes && !claims.can_configure {
+            return self.send(&Refusal::may_not_configure().to_message(false)).await;
+        }
         if let Some(session) = &self.session {
             if session_id.is_some_and(|id| id != session.handle.id().as_str()) {
                 let message = "This socket serves another session; open a new socket for this one.";
@@ -327,8 +335,9 @@ impl Client {
             trickle: true,
             signals: Some(signals),
             publisher: claims.sub.as_deref().map(Into::into),
+            may_configure: claims.can_configure,
         };
-        match open(&self.context.opener, request).await {
+        match open(&self.context, request).await {
             Ok((handle, answer)) => {
                 let session_id = handle.id().to_string();
                 self.session = Some(Session { handle: handle.clone(), signals: receiver });
@@ -383,8 +392,7 @@ impl Client {
             return self.send(&Refusal::new(ErrorCode::Conflict, message).to_message(false)).await;
         };
         if !claims.can_configure {
-            let message = "The token lacks `can_configure`; ask for one that has it.";
-            return self.send(&Refusal::new(ErrorCode::Forbidden, message).to_message(false)).await;
+            return self.send(&Refusal::may_not_configure().to_message(false)).await;
         }
         match session.handle.configure(options).await {
             Ok(options) => self.send(&ServerMessage::Configured { options }).await,
@@ -493,47 +501,5 @@ impl Client {
             let answer = async { while let Some(Ok(_)) = self.socket.recv().await {} };
             timeout(CLOSE_TIMEOUT, answer).await.ok();
         }
-    }
-}
-
-/// A token bucket: what a client may still send.
-struct Allowance {
-    left: f64,
-    per_second: f64,
-    most: f64,
-    at: Instant,
-}
-
-impl Allowance {
-    fn new(now: Instant, per_second: u32, burst: u32) -> Self {
-        let most = f64::from(burst.max(1));
-        Self { left: most, per_second: f64::from(per_second), most, at: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
-        self.at = now;
-        self.left = (self.left + earned).min(self.most);
-        if self.left < 1.0 {
-            return false;
-        }
-        self.left -= 1.0;
-        true
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_allowance_is_a_burst_and_a_rate() {
-        let start = clock::now();
-        let mut allowance = Allowance::new(start, 10, 3);
-        let taken = |allowance: &mut Allowance, ms: u64| allowance.take(start + Duration::from_millis(ms));
-        assert_eq!([0, 0, 0, 0].map(|ms| taken(&mut allowance, ms)), [true, true, true, false]);
-        assert_eq!([99, 101, 102].map(|ms| taken(&mut allowance, ms)), [false, true, false]);
-        assert_eq!([60_000, 60_000, 60_000, 60_000].map(|ms| taken(&mut allowance, ms)), [true, true, true, false]);
     }
 }

@@ -79,7 +79,8 @@ impl Opener for Fake {
         };
         let (handle, commands) = Handle::new(id, results, view, request.publisher.clone());
         let trickle = if request.trickle { "trickle" } else { "complete" };
-        self.seen.send(format!("open {} {trickle}", request.sdp)).await.ok();
+        let bound = if request.may_configure { "" } else { " bound" };
+        self.seen.send(format!("open {} {trickle}{bound}", request.sdp)).await.ok();
         let owner = Owner {
             handle: handle.clone(),
             commands,

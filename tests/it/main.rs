@@ -7,6 +7,7 @@ mod accuracy;
 mod assets;
 mod client;
 mod codecs;
+mod control;
 mod detect;
 mod drain;
 mod lifecycle;

@@ -7,10 +7,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{Sleep, sleep_until, timeout_at};
 
 use crate::clock;
 
+/// How long a client may take to accept any part of what it is sent.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection that we close stays open for what its client still sends.
 const LINGER: Duration = Duration::from_secs(10);
 /// How long it stays open for a client that sends nothing.
@@ -18,21 +20,23 @@ const LINGER_SILENT: Duration = Duration::from_secs(2);
 /// Bytes that are read, and thrown away, from a client that does not stop.
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
-/// A client's connection. Dropped, it closes so that the client can read what it was told last: a socket that closes
+/// A client's connection. One that does not take what it is sent is given up. Dropped, it closes so that the client can read what it was told last: a socket that closes
 /// with unread bytes resets, which takes away what was sent before (RFC 1122 section 4.2.2.13). So it stops sending and
 /// goes on reading, for a while and to a point, in a task of its own.
 #[derive(Debug)]
-pub(super) struct Lingering {
+pub(super) struct Connection {
     stream: Option<TcpStream>,
     /// Held until the connection is really closed.
     place: Option<OwnedSemaphorePermit>,
     /// Whether nothing more comes from the client.
     ended: bool,
+    /// Ends while a write waits.
+    write_due: Option<Pin<Box<Sleep>>>,
 }
 
-impl Lingering {
+impl Connection {
     pub(super) const fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
-        Self { stream: Some(stream), place: Some(place), ended: false }
+        Self { stream: Some(stream), place: Some(place), ended: false, write_due: None }
     }
 
     fn poll<T>(&mut self, poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -41,9 +45,27 @@ impl Lingering {
         self.ended |= matches!(polled, Poll::Ready(Err(_)));
         polled
     }
+
+    fn poll_sending(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Pin<&mut TcpStream>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let polled = self.poll(|stream| poll(stream, cx));
+        if polled.is_ready() {
+            self.write_due = None;
+            return polled;
+        }
+        let due = self.write_due.get_or_insert_with(|| Box::pin(sleep_until((clock::now() + WRITE_TIMEOUT).into())));
+        if due.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.ended = true;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
-impl AsyncRead for Lingering {
+impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining() > 0);
         let polled = self.poll(|stream| stream.poll_read(cx, buf));
@@ -52,9 +74,9 @@ impl AsyncRead for Lingering {
     }
 }
 
-impl AsyncWrite for Lingering {
+impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll(|stream| stream.poll_write(cx, buf))
+        self.poll_sending(cx, |stream, cx| stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -62,7 +84,7 @@ impl AsyncWrite for Lingering {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll(|stream| stream.poll_write_vectored(cx, bufs))
+        self.poll_sending(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -78,7 +100,7 @@ impl AsyncWrite for Lingering {
     }
 }
 
-impl Drop for Lingering {
+impl Drop for Connection {
     fn drop(&mut self) {
         let (stream, place) = (self.stream.take(), self.place.take());
         if let (Some(stream), false, Ok(runtime)) = (stream, self.ended, Handle::try_current()) {
@@ -116,11 +138,11 @@ mod tests {
 
     use super::*;
 
-    async fn pair(places: &Arc<Semaphore>) -> (TcpStream, Lingering) {
+    async fn pair(places: &Arc<Semaphore>) -> (TcpStream, Connection) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let place = Arc::clone(places).acquire_owned().await.unwrap();
-        (client, Lingering::new(listener.accept().await.unwrap().0, place))
+        (client, Connection::new(listener.accept().await.unwrap().0, place))
     }
 
     #[tokio::test]
