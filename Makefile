@@ -33,11 +33,10 @@ demo: setup ## Server, a publisher of the drawn scene, and live results in the t
 bench: ## Not built in this version
 	@echo "make bench is not built in this version" >&2; exit 64
 
-lint: setup ## Check format, lints and, where cargo-deny is there, licences
+lint: setup ## Check format, lints and, where cargo-deny is installed, licences and known faults of dependencies
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
-	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
-	else echo "cargo-deny is not installed: licences were not checked" >&2; fi
+	@scripts/deny.sh --advisories
 
 docs: setup ## Build the reference of the code and say where it is
 	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked

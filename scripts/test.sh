@@ -35,6 +35,7 @@ web_tests() { (cd web && npm run check && npm run check:dist && npm test); }
 
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --workspace --all-targets --locked -- --deny warnings
+step "licences" scripts/deny.sh
 if [ -e web/package.json ]; then
     step "web client" web_tests
 fi

@@ -23,7 +23,7 @@ use crate::infer;
 use crate::pipeline::{self, Sessions, Workers};
 use crate::rtc::WebRtc;
 use crate::session::machine::Timeouts;
-use crate::session::{Drain, Registry};
+use crate::session::{Drain, Rate, Registry};
 use crate::telemetry;
 
 /// When clients of a server that shuts down should connect again, to whatever answers then.
@@ -96,10 +96,8 @@ impl App {
     /// # Errors
     /// [`StartError`], with everything that was started stopped again.
     pub async fn start(config: &Config, metrics: telemetry::metrics::Handle) -> Result<Self, StartError> {
-        let http_listener = bind("http.listen", config.http.listen).await?;
-        let ops_listener = bind("ops.listen", config.ops.listen).await?;
-        let (http_address, ops_address) =
-            (local(&http_listener, config.http.listen), local(&ops_listener, config.ops.listen));
+        let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
+        let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
         let registry = Arc::new(Registry::new(max_sessions(config)));
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
@@ -162,6 +160,7 @@ impl App {
             tracing::warn!(sessions = self.registry.len(), "sessions did not end in time");
         }
         self.stop.send_replace(true);
+        // Sockets that were told to close are waited for, too.
         let limit: Instant = clock::now() + STOP_LIMIT;
         let ended = async { while self.servers.join_next().await.is_some() {} };
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
@@ -178,12 +177,13 @@ impl App {
     }
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
-}
-
-fn local(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
-    listener.local_addr().unwrap_or(configured)
+/// Binds an address, and says which: port 0 is any free one.
+async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Listen { key, address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    tracing::info!(key, %address, "listening");
+    Ok((listener, address))
 }
 
 async fn upkeep(metrics: telemetry::metrics::Handle, mut stopped: watch::Receiver<bool>) {
@@ -239,7 +239,12 @@ fn session_settings(config: &Config) -> pipeline::Settings {
         ice_lite: config.media.ice_lite,
         channel_buffer: config.limits.channel_buffer_bytes,
         max_bitrate: MAX_BITRATE,
+        control_rate: message_rate(config),
     }
+}
+
+const fn message_rate(config: &Config) -> Rate {
+    Rate { per_second: config.rate.messages_per_s, burst: config.rate.message_burst }
 }
 
 fn http_settings(config: &Config, address: SocketAddr) -> http::Settings {
@@ -268,7 +273,7 @@ fn http_settings(config: &Config, address: SocketAddr) -> http::Settings {
             issuer: auth.issuer.clone(),
             audience: auth.audience.clone(),
         }),
-        messages_per_second: config.rate.messages_per_s,
+        rate: message_rate(config),
         ..http::Settings::default()
     }
 }

@@ -17,13 +17,13 @@ pub struct Token {
     /// How long it counts: seconds, or a number with s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = span)]
     pub ttl: Duration,
-    /// Allow opening sessions
+    /// Allow opening sessions, and ending them
     #[arg(long)]
     pub can_publish: bool,
     /// Allow watching sessions and their results
     #[arg(long)]
     pub can_view: bool,
-    /// Allow changing the options of sessions
+    /// Allow changing options while a session runs, and ending sessions of others
     #[arg(long)]
     pub can_configure: bool,
     /// Allow loading and unloading models

@@ -60,7 +60,12 @@ async fn serve(config: &Config, metrics: telemetry::metrics::Handle) -> Exit {
         },
         () = signals.next() => return Exit::Clean,
     };
-    println!("Saccade {} is ready: http://{}/", env!("CARGO_PKG_VERSION"), app::reachable(app.http_address()));
+    println!(
+        "Saccade {} is ready: http://{}/ (health and metrics: http://{}/)",
+        env!("CARGO_PKG_VERSION"),
+        app::reachable(app.http_address()),
+        app::reachable(app.ops_address()),
+    );
     signals.next().await;
     tracing::info!("shutting down; a second signal ends at once");
     tokio::select! {

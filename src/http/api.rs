@@ -47,7 +47,7 @@ pub(super) async fn delete_session(
 ) -> Result<StatusCode, Problem> {
     let claims = context.claims(&headers)?;
     let handle = context.registry.get(&id).ok_or_else(Problem::no_such_session)?;
-    Claims::require(claims.may_steer(handle.publisher()), "can_configure")?;
+    Claims::require(claims.may_end(handle.publisher()), "can_configure")?;
     handle.close(EndReason::Deleted).await;
     handle.closed().await;
     Ok(StatusCode::OK)

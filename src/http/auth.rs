@@ -48,13 +48,13 @@ pub struct Claims {
     /// Whom it was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
-    /// Send video, and steer the sessions that this subject opened.
+    /// Send video, and end the sessions that this subject opened.
     #[serde(default)]
     pub can_publish: bool,
     /// See sessions and their results.
     #[serde(default)]
     pub can_view: bool,
-    /// Change and end sessions of others.
+    /// Change options while a session runs, and end sessions of others.
     #[serde(default)]
     pub can_configure: bool,
     /// Load, unload and route models.
@@ -77,8 +77,8 @@ impl Claims {
         Err(Problem::new(ErrorCode::Forbidden, format!("The token lacks `{claim}`; ask for one that has it.")))
     }
 
-    /// Whether the bearer may steer a session of this publisher.
-    pub(super) fn may_steer(&self, publisher: Option<&str>) -> bool {
+    /// Whether the bearer may end a session of this publisher.
+    pub(super) fn may_end(&self, publisher: Option<&str>) -> bool {
         self.can_configure || (self.can_publish && self.sub.as_deref() == publisher)
     }
 }
@@ -221,10 +221,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_publisher_steers_its_own_sessions_only() {
+    fn a_publisher_ends_its_own_sessions_only() {
         let camera = Claims { sub: Some("a".into()), can_publish: true, ..Claims::default() };
-        assert!(camera.may_steer(Some("a")) && !camera.may_steer(Some("b")) && !camera.may_steer(None));
-        assert!(Claims { can_configure: true, ..Claims::default() }.may_steer(Some("b")));
-        assert!(Claims::everything().may_steer(None));
+        assert!(camera.may_end(Some("a")) && !camera.may_end(Some("b")) && !camera.may_end(None));
+        assert!(Claims { can_configure: true, ..Claims::default() }.may_end(Some("b")));
+        assert!(Claims::everything().may_end(None));
     }
 }

@@ -7,6 +7,7 @@
 mod api;
 mod assets;
 pub mod auth;
+mod connection;
 mod guard;
 mod listen;
 mod measure;
@@ -23,13 +24,14 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
-use saccade_signaling::{IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, ModelView};
+use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, ModelView};
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Refusal, Registry};
+use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
 
 pub use listen::listen;
 pub use ops::{Check, Ops, router as ops_router};
@@ -59,6 +61,8 @@ pub struct Settings {
     pub auth: Option<auth::Settings>,
     /// From a request's head to its answer's head; default 30 s.
     pub request_timeout: Duration,
+    /// From an offer to its answer, whatever the [`Opener`] does; default 20 s.
+    pub open_timeout: Duration,
     /// From the opening of a socket to its token; default 5 s.
     pub auth_timeout: Duration,
     /// From the `welcome` to the first offer; default 60 s.
@@ -67,12 +71,9 @@ pub struct Settings {
     pub ping_interval: Duration,
     /// How long a socket may take to accept one message; default 10 s.
     pub send_timeout: Duration,
-    /// Messages a second that a socket may send in the long run; default 20.
-    pub messages_per_second: u32,
-    /// Messages that a socket may send at once; default 100: an offer and its candidates come in a burst.
-    pub message_burst: u32,
-    /// Signaling sockets at a time; default 4096. Each holds a file descriptor, and up to 1 MiB while
-    /// its client breaks the limits.
+    /// Messages that a socket may send.
+    pub rate: Rate,
+    /// Signaling sockets at a time; default 4096. Each holds a file descriptor.
     pub max_sockets: usize,
 }
 
@@ -92,12 +93,12 @@ impl Default for Settings {
             },
             auth: None,
             request_timeout: Duration::from_secs(30),
+            open_timeout: Duration::from_secs(20),
             auth_timeout: Duration::from_secs(5),
             offer_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(15),
             send_timeout: Duration::from_secs(10),
-            messages_per_second: 20,
-            message_burst: 100,
+            rate: Rate::default(),
             max_sockets: 4096,
         }
     }
@@ -160,9 +161,9 @@ pub fn router(
 }
 
 /// Opens a session in a task of its own, so that a client that goes away while its session is being opened neither
-/// stops that halfway nor leaves a session that nobody knows.
-async fn open(opener: &Arc<dyn Opener>, request: OpenRequest) -> Result<(Handle, Answer), Refusal> {
-    let opener = Arc::clone(opener);
+/// stops that halfway nor leaves a session that nobody knows. One that is opened too late is closed, too.
+async fn open(context: &Context, request: OpenRequest) -> Result<(Handle, Answer), Refusal> {
+    let opener = Arc::clone(&context.opener);
     let (done, outcome) = oneshot::channel();
     tokio::spawn(async move {
         let opened = opener.open(request).await;
@@ -170,9 +171,12 @@ async fn open(opener: &Arc<dyn Opener>, request: OpenRequest) -> Result<(Handle,
             handle.close(EndReason::SocketLost).await;
         }
     });
-    outcome.await.unwrap_or_else(|_| {
-        Err(Refusal::new(saccade_signaling::ErrorCode::Internal, "The session could not be opened; try again."))
-    })
+    let failed = |message: &str| Err(Refusal::new(ErrorCode::Internal, message));
+    match timeout(context.settings.open_timeout, outcome).await {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(_)) => failed("The session could not be opened; try again."),
+        Err(_) => failed("The session took too long to open; try again."),
+    }
 }
 
 fn cors(context: &Arc<Context>) -> CorsLayer {

@@ -34,14 +34,20 @@ pub(super) async fn offer(
     if sdp.len() > sdp_bytes {
         return Err(too_large(sdp_bytes));
     }
-    let publisher = claims.sub.map(Into::into);
-    let request = OpenRequest { sdp, options, trickle: false, signals: None, publisher };
-    let (handle, answer) = open(&context.opener, request).await?;
+    let request = OpenRequest {
+        sdp,
+        options,
+        trickle: false,
+        signals: None,
+        publisher: claims.sub.map(Into::into),
+        may_configure: claims.can_configure,
+    };
+    let (handle, answer) = open(&context, request).await?;
     Ok(Json(OfferResponse { sdp: answer.sdp, kind: "answer".into(), session_id: handle.id().to_string() }))
 }
 
-/// The body, or `None` if it has more than `most` bytes. The rest is read too, to a point: a connection that closes with
-/// unread bytes resets, and the client never reads why.
+/// The body, or `None` if it has more than `most` bytes. The rest is read too, to a point: there are clients that do not
+/// read an answer before they have sent everything.
 async fn read(body: Body, most: usize) -> Result<Option<Vec<u8>>, Problem> {
     let (mut chunks, mut bytes, mut total) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {

@@ -9,6 +9,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use metrics::counter;
 use saccade_signaling::{
     ClientMessage, ErrorCode, IceCandidate, MAX_PENDING_CANDIDATES, OptionsPatch, PROTOCOL_VERSION, SUBPROTOCOL,
     ServerMessage, close_code,
@@ -19,10 +20,8 @@ use tokio::time::{Duration, Interval, MissedTickBehavior, interval, sleep_until,
 use super::auth::Claims;
 use super::{Context, Problem, open};
 use crate::clock;
-use crate::session::{Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
+use crate::session::{Allowance, Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
 
-/// Largest message that is read to its end.
-const READ_BYTES: usize = 1024 * 1024;
 /// How long a session may take to say `closed` after `bye`.
 const BYE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a client may take to answer a close frame.
@@ -68,9 +67,7 @@ fn prepare(
         let refusal = Refusal::new(ErrorCode::Capacity, "Too many sockets are open; try again later.");
         Problem::from(refusal.retry_after(Duration::from_secs(5)))
     })?;
-    // A message over the limit is read, to a point, so that its sender can be told: a socket that closes with unread
-    // bytes resets, and the close code is lost.
-    let most = context.settings.limits.message_bytes.max(READ_BYTES);
+    let most = context.settings.limits.message_bytes;
     Ok((upgrade.max_message_size(most).max_frame_size(most), claims, place))
 }
 
@@ -84,7 +81,7 @@ async fn serve(context: Arc<Context>, socket: WebSocket, claims: Option<Claims>,
     }
     let mut client = Client {
         drain,
-        allowance: Allowance::new(now, context.settings.messages_per_second, context.settings.message_burst),
+        allowance: Allowance::new(now, context.settings.rate),
         heard: now,
         offer_due: now,
         context,
@@ -111,6 +108,12 @@ enum End {
     Close(u16, Cow<'static, str>),
     /// The client is gone, or does not listen.
     Lost,
+}
+
+impl End {
+    fn draining() -> Self {
+        Self::Close(close_code::DRAINING, "draining".into())
+    }
 }
 
 type Flow<T = ()> = ControlFlow<End, T>;
@@ -152,8 +155,14 @@ impl Client {
         let claims = match claims {
             Some(claims) => claims,
             None => {
-                let limit = self.context.settings.auth_timeout;
-                let token = timeout(limit, self.token()).await.unwrap_or(ControlFlow::Continue(None))?;
+                let (limit, mut drain) = (self.context.settings.auth_timeout, self.drain.clone());
+                let token = tokio::select! {
+                    token = timeout(limit, self.token()) => token.unwrap_or(ControlFlow::Continue(None))?,
+                    Ok(()) = drain.changed() => {
+                        self.say_draining().await?;
+                        return ControlFlow::Break(End::draining());
+                    }
+                };
                 let verifier = self.context.verifier.as_ref();
                 let Some(claims) = token.and_then(|token| verifier?.verify(&token)) else {
                     let refusal = Refusal::new(ErrorCode::Unauthorized, "Send `auth` with a valid token first.");
@@ -182,14 +191,15 @@ impl Client {
         loop {
             match self.socket.recv().await {
                 Some(Ok(Message::Text(text))) => {
-                    let short = text.len() <= self.context.settings.limits.message_bytes;
-                    let message = short.then(|| proto::parse(&text).ok()).flatten();
-                    let Some(ClientMessage::Auth { token }) = message else { return ControlFlow::Continue(None) };
+                    let Ok(ClientMessage::Auth { token }) = proto::parse(&text) else {
+                        return ControlFlow::Continue(None);
+                    };
                     return ControlFlow::Continue(Some(token));
                 }
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_))) => return ControlFlow::Continue(None),
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return ControlFlow::Break(End::Lost),
+                Some(Err(error)) => return self.broken(&error).await,
+                Some(Ok(Message::Close(_))) | None => return ControlFlow::Break(End::Lost),
             }
         }
     }
@@ -223,7 +233,11 @@ impl Client {
             Woken::Signal(Some(message)) => self.forward(message).await,
             Woken::Signal(None) => self.abandoned().await,
             Woken::Ping => self.ping().await,
-            Woken::Drain => self.say_draining().await,
+            Woken::Drain => {
+                self.say_draining().await?;
+                // A client with a session may use it up to the end of the drain; one without has nothing to wait for.
+                if self.session.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(End::draining()) }
+            }
             Woken::NoOffer => {
                 let refusal = Refusal::new(ErrorCode::BadRequest, "No offer came; connect when you have one.");
                 self.fail(&refusal, close_code::POLICY).await
@@ -239,11 +253,11 @@ impl Client {
         };
         self.heard = clock::now();
         if !self.allowance.take(self.heard) {
+            counter!("saccade_messages_refused_total", "channel" => "socket", "reason" => "rate_limited").increment(1);
             let refusal = Refusal::new(ErrorCode::RateLimited, "Too many messages; connect again and send fewer.");
             return self.fail(&refusal, close_code::RATE_LIMITED).await;
         }
         match message {
-            Message::Text(text) if text.len() > self.context.settings.limits.message_bytes => self.too_large().await,
             Message::Text(text) => match proto::parse(&text) {
                 Ok(message) => self.act(message, claims).await,
                 Err(bad) if bad.fatal => self.fail(&bad.refusal, close_code::BAD_JSON).await,
@@ -286,6 +300,12 @@ impl Client {
         session_id: Option<String>,
         claims: &Claims,
     ) -> Flow {
+        // Options of a session's first offer are the publisher's own; later ones change them mid-session.
+        let changes = options.as_ref().is_some_and(|patch| *patch != OptionsPatch::default());
+        let further = self.session.is_some() || session_id.is_some();
+        if further && changes && !claims.can_configure {
+            return self.send(&Refusal::may_not_configure().to_message(false)).await;
+        }
         if let Some(session) = &self.session {
             if session_id.is_some_and(|id| id != session.handle.id().as_str()) {
                 let message = "This socket serves another session; open a new socket for this one.";
@@ -315,8 +335,9 @@ impl Client {
             trickle: true,
             signals: Some(signals),
             publisher: claims.sub.as_deref().map(Into::into),
+            may_configure: claims.can_configure,
         };
-        match open(&self.context.opener, request).await {
+        match open(&self.context, request).await {
             Ok((handle, answer)) => {
                 let session_id = handle.id().to_string();
                 self.session = Some(Session { handle: handle.clone(), signals: receiver });
@@ -371,8 +392,7 @@ impl Client {
             return self.send(&Refusal::new(ErrorCode::Conflict, message).to_message(false)).await;
         };
         if !claims.can_configure {
-            let message = "The token lacks `can_configure`; ask for one that has it.";
-            return self.send(&Refusal::new(ErrorCode::Forbidden, message).to_message(false)).await;
+            return self.send(&Refusal::may_not_configure().to_message(false)).await;
         }
         match session.handle.configure(options).await {
             Ok(options) => self.send(&ServerMessage::Configured { options }).await,
@@ -426,28 +446,19 @@ impl Client {
         self.transmit(Message::Ping(axum::body::Bytes::new())).await
     }
 
-    /// A client with a session may use it up to the end of the drain; one without has nothing to wait for.
     async fn say_draining(&mut self) -> Flow {
         let Some(drain) = *self.drain.borrow_and_update() else { return ControlFlow::Continue(()) };
         let reconnect_after_ms = u64::try_from(drain.reconnect_after.as_millis()).unwrap_or(u64::MAX);
-        self.send(&ServerMessage::Draining { reconnect_after_ms }).await?;
-        if self.session.is_some() {
-            return ControlFlow::Continue(());
-        }
-        ControlFlow::Break(End::Close(close_code::DRAINING, "draining".into()))
-    }
-
-    async fn too_large<T>(&mut self) -> Flow<T> {
-        let most = self.context.settings.limits.message_bytes;
-        let refusal = Refusal::new(ErrorCode::TooLarge, format!("A message may have {most} bytes."));
-        self.fail(&refusal, close_code::TOO_LARGE).await
+        self.send(&ServerMessage::Draining { reconnect_after_ms }).await
     }
 
     /// The WebSocket library gave up on what came. Its error type is not ours to name, so its text has to do.
-    async fn broken(&mut self, error: &axum::Error) -> Flow {
+    async fn broken<T>(&mut self, error: &axum::Error) -> Flow<T> {
         let text = error.to_string();
         if text.starts_with("Space limit exceeded") {
-            self.too_large().await
+            let most = self.context.settings.limits.message_bytes;
+            let refusal = Refusal::new(ErrorCode::TooLarge, format!("A message may have {most} bytes."));
+            self.fail(&refusal, close_code::TOO_LARGE).await
         } else if text.starts_with("UTF-8") {
             ControlFlow::Break(End::Close(close_code::BAD_JSON, "text has to be UTF-8".into()))
         } else {
@@ -490,47 +501,5 @@ impl Client {
             let answer = async { while let Some(Ok(_)) = self.socket.recv().await {} };
             timeout(CLOSE_TIMEOUT, answer).await.ok();
         }
-    }
-}
-
-/// A token bucket: what a client may still send.
-struct Allowance {
-    left: f64,
-    per_second: f64,
-    most: f64,
-    at: Instant,
-}
-
-impl Allowance {
-    fn new(now: Instant, per_second: u32, burst: u32) -> Self {
-        let most = f64::from(burst.max(1));
-        Self { left: most, per_second: f64::from(per_second), most, at: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let earned = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
-        self.at = now;
-        self.left = (self.left + earned).min(self.most);
-        if self.left < 1.0 {
-            return false;
-        }
-        self.left -= 1.0;
-        true
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_allowance_is_a_burst_and_a_rate() {
-        let start = clock::now();
-        let mut allowance = Allowance::new(start, 10, 3);
-        let taken = |allowance: &mut Allowance, ms: u64| allowance.take(start + Duration::from_millis(ms));
-        assert_eq!([0, 0, 0, 0].map(|ms| taken(&mut allowance, ms)), [true, true, true, false]);
-        assert_eq!([99, 101, 102].map(|ms| taken(&mut allowance, ms)), [false, true, false]);
-        assert_eq!([60_000, 60_000, 60_000, 60_000].map(|ms| taken(&mut allowance, ms)), [true, true, true, false]);
     }
 }

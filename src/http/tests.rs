@@ -13,7 +13,7 @@ use jsonwebtoken::Algorithm;
 use saccade_signaling::{ErrorCode, Options, ServerMessage, SessionCounters, SessionView};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -80,7 +80,8 @@ impl Opener for Fake {
         };
         let (handle, commands) = Handle::new(id, results, view, request.publisher.clone());
         let trickle = if request.trickle { "trickle" } else { "complete" };
-        self.seen.send(format!("open {} {trickle}", request.sdp)).await.ok();
+        let bound = if request.may_configure { "" } else { " bound" };
+        self.seen.send(format!("open {} {trickle}{bound}", request.sdp)).await.ok();
         let owner = Owner {
             handle: handle.clone(),
             commands,
@@ -173,6 +174,7 @@ struct Site {
     registry: Arc<Registry>,
     fake: Arc<Fake>,
     seen: mpsc::Receiver<String>,
+    stop: watch::Sender<bool>,
 }
 
 fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
@@ -187,7 +189,7 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let models: ListModels = Arc::new(|| vec![model("other", false), model("ppe", true)]);
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let router = router(settings, Arc::clone(&registry), opener, models).unwrap();
-    Site { router, registry, fake, seen }
+    Site { router, registry, fake, seen, stop: watch::Sender::new(false) }
 }
 
 fn plain() -> Site {
@@ -224,7 +226,7 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = self.router.clone();
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        tokio::spawn(super::listen(listener, router, self.stop.subscribe()));
         address
     }
 

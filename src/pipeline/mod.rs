@@ -37,7 +37,8 @@ use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Transport};
 use crate::session::machine::{Machine, Timeouts};
 use crate::session::options::{self, ModelFacts};
 use crate::session::{
-    Answer, EndReason, Handle, OpenRequest, Opener, Permit, RESULTS_CAPACITY, Refusal, Registry, SessionId,
+    Allowance, Answer, EndReason, Handle, OpenRequest, Opener, Permit, RESULTS_CAPACITY, Rate, Refusal, Registry,
+    SessionId,
 };
 use crate::{clock, decode};
 
@@ -71,6 +72,8 @@ pub struct Settings {
     pub channel_buffer: usize,
     /// Bits a second of returned video at most.
     pub max_bitrate: u32,
+    /// Messages that a peer may send on its control channel.
+    pub control_rate: Rate,
 }
 
 /// What every session needs.
@@ -224,6 +227,8 @@ async fn serve(
         data_channels: accepted.answer.data_channels,
         mid: accepted.answer.mid,
         link: Link::new(started),
+        may_configure: request.may_configure,
+        control_allowance: Allowance::new(started, deps.settings.control_rate),
         metrics: Metrics::new(),
         losses: Losses::new(),
         path: PathMetrics::new(),

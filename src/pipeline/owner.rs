@@ -21,7 +21,7 @@ use crate::ingest::{self, Ingest};
 use crate::media::{EncodedFrame, RtpPacket};
 use crate::rtc::{Answer as PeerAnswer, Candidate, Channel, Error as RtcError, Event, OutgoingPacket, Peer};
 use crate::session::machine::{self, Machine, SignalingEvent, TransportEvent};
-use crate::session::{Answer, Command, Drain, EndReason, Refusal, SessionId};
+use crate::session::{Allowance, Answer, Command, Drain, EndReason, Refusal, SessionId, proto};
 
 /// RTP payload bytes of a packet: fits a path MTU of 1,280 with SRTP, header extensions, UDP and IPv6.
 pub(super) const PACKET_PAYLOAD: usize = 1188;
@@ -91,6 +91,9 @@ pub(super) struct Owner {
     pub(super) data_channels: bool,
     pub(super) mid: String,
     pub(super) link: Link,
+    /// Whether the token that opened the session allows changes.
+    pub(super) may_configure: bool,
+    pub(super) control_allowance: Allowance,
     pub(super) metrics: Metrics,
     pub(super) losses: Losses,
     pub(super) path: PathMetrics,
@@ -264,22 +267,29 @@ impl Owner {
     }
 
     async fn handle_control(&mut self, text: &str) {
-        let reply = match crate::session::proto::parse(text) {
-            Ok(ClientMessage::Configure { options }) => match self.configure(&options) {
-                Ok(options) => ServerMessage::Configured { options },
-                Err(refusal) => refusal.to_message(false),
-            },
-            Ok(_) => Refusal::new(
-                ErrorCode::BadRequest,
-                "The control channel takes only `configure`; send the rest on the socket.",
-            )
-            .to_message(false),
-            Err(bad) => bad.refusal.to_message(false),
+        let reply = match self.obey(text) {
+            Ok(options) => ServerMessage::Configured { options },
+            Err(refusal) => refusal.to_message(false),
         };
         if let Ok(json) = serde_json::to_string(&reply)
             && let Err(error) = within(SEND_LIMIT, self.peer.send_text(Channel::Control, &json)).await
         {
             tracing::debug!(%error, "a reply on the control channel was lost");
+        }
+    }
+
+    fn obey(&mut self, text: &str) -> Result<Options, Refusal> {
+        if !self.control_allowance.take(clock::now()) {
+            self.metrics.control_refused.increment(1);
+            return Err(Refusal::new(ErrorCode::RateLimited, "Too many messages; send fewer."));
+        }
+        match proto::parse(text).map_err(|bad| bad.refusal)? {
+            ClientMessage::Configure { options } if self.may_configure => self.configure(&options),
+            ClientMessage::Configure { .. } => Err(Refusal::may_not_configure()),
+            _ => Err(Refusal::new(
+                ErrorCode::BadRequest,
+                "The control channel takes only `configure`; send the rest on the socket.",
+            )),
         }
     }
 
@@ -493,6 +503,7 @@ pub(super) struct Metrics {
     results_full: Counter,
     unsent: Counter,
     events_dropped: Counter,
+    control_refused: Counter,
     reorder: Histogram,
     video_latency: Histogram,
 }
@@ -510,6 +521,7 @@ impl Metrics {
             results_full: dropped("results", "channel_full"),
             unsent: dropped("egress", "send_failed"),
             events_dropped: dropped("events", "queue_full"),
+            control_refused: counter!("saccade_messages_refused_total", "channel" => "control", "reason" => "rate_limited"),
             reorder: histogram!("saccade_stage_duration_seconds", "stage" => "reorder"),
             video_latency: histogram!("saccade_frame_latency_seconds", "path" => "video"),
         }

@@ -132,6 +132,12 @@ impl Refusal {
         self
     }
 
+    /// The refusal of changes that the token does not allow.
+    #[must_use]
+    pub fn may_not_configure() -> Self {
+        Self::new(ErrorCode::Forbidden, "The token lacks `can_configure`; ask for one that has it.")
+    }
+
     /// The `error` message for the peer; `fatal` when the session (or, before one, the socket) ends with it.
     #[must_use]
     pub fn to_message(&self, fatal: bool) -> ServerMessage {
@@ -161,6 +167,8 @@ pub struct OpenRequest {
     pub signals: Option<mpsc::Sender<ServerMessage>>,
     /// Subject of the token that publishes, where there is one.
     pub publisher: Option<Arc<str>>,
+    /// Whether the publisher may change options over the `control` data channel; a socket asks its own token.
+    pub may_configure: bool,
 }
 
 /// What opens sessions.

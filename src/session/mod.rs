@@ -3,10 +3,12 @@
 //! What enters: offers, candidates and options from the signaling endpoints, and events of the transport. What leaves:
 //! answers, messages for the peer, and the order to close with its [`EndReason`]. [`Machine`] decides (it is pure and is
 //! told the time), [`Handle`] and [`Command`] carry orders to the task that owns a session, [`Registry`] knows all
-//! sessions and admits new ones, [`options`] turns what a client asks for into what is in force.
+//! sessions and admits new ones, [`options`] turns what a client asks for into what is in force, and [`Allowance`] bounds
+//! how often it may ask.
 //!
 //! Everything here runs on whatever thread calls it; nothing is spawned, and nothing here touches a packet or a frame.
 
+mod allowance;
 mod end;
 mod handle;
 pub mod machine;
@@ -14,6 +16,7 @@ pub mod options;
 pub mod proto;
 mod registry;
 
+pub use allowance::{Allowance, Rate};
 pub use end::EndReason;
 pub use handle::{
     Answer, COMMAND_CAPACITY, Command, Handle, OpenRequest, Opener, RESULTS_CAPACITY, Refusal, SIGNAL_CAPACITY,

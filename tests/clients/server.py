@@ -45,22 +45,20 @@ class Server:
 
     def __init__(self, **settings: object) -> None:
         settings = {key.replace("__", "."): value for key, value in settings.items()}
-        port = free_port()
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [BINARY, *serve_words(0, port, settings)], cwd=ROOT, stdout=subprocess.PIPE, stderr=self.log, text=True
+            [BINARY, *serve_words(0, 0, settings)], cwd=ROOT, stdout=subprocess.PIPE, stderr=self.log, text=True
         )
-        self.ops = f"http://127.0.0.1:{port}"
         # The one line that it prints says that it is ready; the pipe ends if it gives up.
         watchdog = subprocess.Popen(["sh", "-c", f"sleep {START_LIMIT}; kill -KILL {self.process.pid}"])
         line = self.process.stdout.readline()
         watchdog.kill()
         watchdog.wait()
-        ready = re.search(r"ready: (http://\S+)/", line)
+        ready = re.search(r"ready: (http://\S+)/ .*metrics: (http://\S+)/", line)
         if not ready:
             self.process.kill()
             raise AssertionError(f"the server did not start: {line!r}\n{self.said()}")
-        self.url = ready[1]
+        self.url, self.ops = ready.groups()
         self.ws = self.url.replace("http:", "ws:") + "/v1/signal"
 
     def said(self) -> str:

@@ -47,6 +47,17 @@ async def test_a_signal_drains(http: aiohttp.ClientSession, scene: Scene) -> Non
     assert code == 0, server.said()
 
 
+async def test_free_ports_are_said(server: Server, http: aiohttp.ClientSession) -> None:
+    assert server.url != server.ops
+    for url, path in [(server.url, "/v1/models"), (server.ops, "/readyz")]:
+        async with http.get(url + path) as answer:
+            assert answer.status == 200
+    said = server.said()
+    for key, url in [("http.listen", server.url), ("ops.listen", server.ops)]:
+        [line] = [it for it in said.splitlines() if "listening" in it and key in it]
+        assert url.removeprefix("http://") in line, said
+
+
 async def test_a_drain_ends_with_the_last_session(http: aiohttp.ClientSession, scene: Scene) -> None:
     server = Server(shutdown__grace_ms=60_000)
     async with Peer(scene, fps=10) as peer, await Signal.open(http, server.ws, peer) as signal:

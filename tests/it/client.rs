@@ -102,8 +102,9 @@ pub struct Peer {
     pub connection: Arc<dyn PeerConnection>,
     pub results: mpsc::Receiver<SessionResult>,
     pub packets: mpsc::Receiver<RtpPacket>,
-    pub control: Arc<dyn DataChannel>,
+    control: Arc<dyn DataChannel>,
     pub control_replies: mpsc::Receiver<ServerMessage>,
+    control_open: watch::Receiver<bool>,
     track: Arc<TrackLocalStaticRTP>,
     sender: Arc<dyn RtpSender>,
     state: watch::Receiver<RTCPeerConnectionState>,
@@ -195,11 +196,13 @@ impl Peer {
             .create_data_channel("control", Some(RTCDataChannelInit { ordered: true, ..Default::default() }))
             .await
             .unwrap();
+        let (control_replies, control_open) = read_json(Arc::clone(&control));
         Self {
             connection,
-            results: read_json(results_channel),
+            results: read_json(results_channel).0,
             packets,
-            control_replies: read_json(Arc::clone(&control)),
+            control_replies,
+            control_open,
             control,
             track,
             sender,
@@ -273,6 +276,12 @@ impl Peer {
         self.sequence = self.sequence.wrapping_add(packets);
     }
 
+    /// Sends on the control channel, when it is open.
+    pub async fn order(&mut self, text: &str) {
+        timeout(LIMIT, self.control_open.wait_for(|open| *open)).await.expect("an open channel in time").unwrap();
+        self.control.send_text(text).await.unwrap();
+    }
+
     pub async fn request_keyframe(&self, media_ssrc: u32) {
         let request = PictureLossIndication { sender_ssrc: SSRC, media_ssrc };
         self.remote.get().expect("a returned track").write_rtcp(vec![Box::new(request)]).await.unwrap();
@@ -289,7 +298,11 @@ impl Peer {
 
 /// Connects over the WebSocket and waits until media may flow.
 pub async fn connect(server: SocketAddr, codec: Codec, options: OptionsPatch) -> (Socket, Peer, String, Options) {
-    let mut socket = Socket::connect(server).await;
+    join(Socket::connect(server).await, codec, options).await
+}
+
+/// The same over a socket that is to be welcomed next.
+pub async fn join(mut socket: Socket, codec: Codec, options: OptionsPatch) -> (Socket, Peer, String, Options) {
     assert!(matches!(socket.next().await, ServerMessage::Welcome { protocol: 1, .. }));
     let mut peer = Peer::new(codec).await;
     let sdp = peer.offer().await;
@@ -315,17 +328,25 @@ pub async fn connect(server: SocketAddr, codec: Codec, options: OptionsPatch) ->
     (socket, peer, session_id, options)
 }
 
-fn read_json<T: serde::de::DeserializeOwned + Send + 'static>(channel: Arc<dyn DataChannel>) -> mpsc::Receiver<T> {
+/// The channel's messages, and whether it has opened.
+fn read_json<T: serde::de::DeserializeOwned + Send + 'static>(
+    channel: Arc<dyn DataChannel>,
+) -> (mpsc::Receiver<T>, watch::Receiver<bool>) {
     let (tx, rx) = mpsc::channel(4096);
+    let (opened, open) = watch::channel(false);
     tokio::spawn(async move {
         while let Some(event) = channel.poll().await {
-            if let DataChannelEvent::OnMessage(message) = event {
-                let value = serde_json::from_slice(&message.data).expect("JSON of the contract");
-                let _ = tx.try_send(value);
+            match event {
+                DataChannelEvent::OnOpen => drop(opened.send_replace(true)),
+                DataChannelEvent::OnMessage(message) => {
+                    let value = serde_json::from_slice(&message.data).expect("JSON of the contract");
+                    let _ = tx.try_send(value);
+                }
+                _ => {}
             }
         }
     });
-    rx
+    (rx, open)
 }
 
 fn rtp_codec(codec: Codec) -> RTCRtpCodec {

@@ -195,10 +195,10 @@ async fn options_change_over_the_control_channel() {
     let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
     exchange(&mut peer, &mut publisher, &mut viewer, |returned| !returned.results.is_empty()).await;
 
-    peer.control.send_text(r#"{"type":"configure","options":{"classes":["helmet"]}}"#).await.unwrap();
+    peer.order(r#"{"type":"configure","options":{"classes":["helmet"]}}"#).await;
     let reply = timeout(LIMIT, peer.control_replies.recv()).await.expect("a reply in time").unwrap();
     assert!(matches!(reply, ServerMessage::Configured { options } if options.classes == Some(vec!["helmet".into()])));
-    peer.control.send_text(r#"{"type":"configure","options":{"classes":["dragon"]}}"#).await.unwrap();
+    peer.order(r#"{"type":"configure","options":{"classes":["dragon"]}}"#).await;
     let reply = timeout(LIMIT, peer.control_replies.recv()).await.expect("a reply in time").unwrap();
     assert!(matches!(reply, ServerMessage::Error { fatal: false, .. }), "{reply:?}");
 

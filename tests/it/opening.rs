@@ -9,7 +9,7 @@ use saccade::infer::{Engine, ModelSpec};
 use saccade::pipeline::{Sessions, Settings, Workers};
 use saccade::rtc::{Accepted, Error, PeerConfig, Transport, WebRtc};
 use saccade::session::machine::Timeouts;
-use saccade::session::{OpenRequest, Opener, Registry};
+use saccade::session::{OpenRequest, Opener, Rate, Registry};
 use saccade::{clock, decode};
 use saccade_signaling::{ErrorCode, OptionsPatch};
 use tokio::sync::Semaphore;
@@ -48,6 +48,7 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         ice_lite: false,
         channel_buffer: 1 << 20,
         max_bitrate: 4_000_000,
+        control_rate: Rate::default(),
     };
     let transport = Arc::new(Slow { leave: Arc::clone(&leave) });
     let sessions = Sessions::new(transport, Arc::clone(&workers), Arc::clone(&engine), Arc::clone(&registry), settings);
@@ -60,6 +61,7 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         trickle: true,
         signals: None,
         publisher: None,
+        may_configure: true,
     };
     let refusal = sessions.open(request).await.unwrap_err();
     assert_eq!(refusal.code, ErrorCode::Internal);

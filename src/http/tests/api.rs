@@ -50,7 +50,8 @@ async fn a_client_with_a_huge_body_reads_why_it_is_refused() {
     let site = plain();
     let address = site.listen().await;
     let request = reqwest::Client::new().post(format!("http://{address}/v1/offer"));
-    let response = request.header("content-type", "application/json").body("x".repeat(4_000_000)).send().await.unwrap();
+    let response =
+        request.header("content-type", "application/json").body("x".repeat(12_000_000)).send().await.unwrap();
     let head = (response.status(), response.headers().clone());
     is_problem(413, ErrorCode::TooLarge, &head, &response.json().await.unwrap());
 }

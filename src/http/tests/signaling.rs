@@ -93,13 +93,15 @@ async fn candidates_that_come_early_are_kept_up_to_a_number() {
 async fn each_breach_has_its_close_code() {
     let site = plain();
     let address = site.listen().await;
-    let broken: [(Message, ErrorCode, u16); 6] = [
+    let broken: [(Message, ErrorCode, u16); 8] = [
         (Message::text("{"), ErrorCode::BadRequest, 1007),
         (Message::text(r#"{"type":"hello"}"#), ErrorCode::BadRequest, 1007),
         (Message::text(r#"{"type":"candidate","candidate":null,"now":true}"#), ErrorCode::BadRequest, 1007),
         (Message::Binary(Bytes::from_static(b"{}")), ErrorCode::BadRequest, 1003),
         (Message::text("x".repeat(65_537)), ErrorCode::TooLarge, 1009),
-        (Message::text("x".repeat(1_000_000)), ErrorCode::TooLarge, 1009),
+        (Message::text("x".repeat(1024 * 1024 + 1)), ErrorCode::TooLarge, 1009),
+        (Message::text("x".repeat(12 * 1024 * 1024)), ErrorCode::TooLarge, 1009),
+        (Message::binary(vec![0; 12 * 1024 * 1024]), ErrorCode::TooLarge, 1009),
     ];
     for (message, code, close) in broken {
         let mut socket = Socket::welcomed(address).await;
@@ -154,7 +156,7 @@ async fn what_can_be_mended_leaves_the_socket_open() {
 
 #[tokio::test]
 async fn a_flood_is_cut_off() {
-    let site = site(Settings { messages_per_second: 1, message_burst: 3, ..Settings::default() }, None);
+    let site = site(Settings { rate: Rate { per_second: 1, burst: 3 }, ..Settings::default() }, None);
     let mut socket = Socket::welcomed(site.listen().await).await;
     for number in 0..4 {
         socket.send(candidate(number)).await;
@@ -280,6 +282,16 @@ async fn a_drain_sends_everybody_away() {
 }
 
 #[tokio::test]
+async fn a_drain_does_not_wait_for_tokens() {
+    let site = site(with_auth(), None);
+    let mut socket = Socket::connect(site.listen().await).await;
+    let drain = Drain { deadline: crate::clock::now() + PATIENCE, reconnect_after: Duration::from_millis(1500) };
+    site.registry.drain(drain);
+    assert_eq!(socket.read().await["type"], "draining");
+    socket.is_closed(1001).await;
+}
+
+#[tokio::test]
 async fn tokens_open_the_socket() {
     let site = site(with_auth(), None);
     let address = site.listen().await;
@@ -290,6 +302,10 @@ async fn tokens_open_the_socket() {
     let id = socket.offer("v=0").await;
     socket.send(json!({"type": "configure", "options": {}})).await;
     socket.is_error(ErrorCode::Forbidden, false).await;
+    // A further offer is no way around it.
+    socket.send(json!({"type": "offer", "sdp": "v=1", "options": {"budget_ms": 100}})).await;
+    socket.is_error(ErrorCode::Forbidden, false).await;
+    assert_eq!(socket.ask(json!({"type": "offer", "sdp": "v=1", "options": {}})).await["type"], "answer");
 
     for first in [json!({"type": "auth", "token": "x"}), json!({"type": "offer", "sdp": "v=0"})] {
         let mut socket = Socket::connect(address).await;
@@ -319,6 +335,35 @@ async fn tokens_open_the_socket() {
         panic!("the socket opened");
     };
     assert_eq!((refusal.status().as_u16(), &refusal.headers()["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn the_session_knows_whether_its_publisher_may_configure() {
+    for (can_configure, bound) in [(false, " bound"), (true, "")] {
+        let mut site = site(with_auth(), None);
+        let token = bearer(&json!({"sub": "cam", "can_publish": true, "can_configure": can_configure}));
+        let mut socket = Socket::connect(site.listen().await).await;
+        socket.ask(json!({"type": "auth", "token": token})).await;
+        socket.offer("v=0").await;
+        site.saw(&format!("open v=0 trickle{bound}")).await;
+        let body = json!({"type": "offer", "sdp": "v=0"}).to_string();
+        let request = Request::post("/v1/offer").header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {token}")).body(body.into()).unwrap();
+        assert_eq!(site.request(request).await.status(), StatusCode::OK);
+        site.saw(&format!("open v=0 complete{bound}")).await;
+    }
+}
+
+#[tokio::test]
+async fn an_opening_that_takes_too_long_is_given_up_and_closed() {
+    let mut site = site(Settings { open_timeout: Duration::from_millis(20), ..Settings::default() }, None);
+    let mut socket = Socket::welcomed(site.listen().await).await;
+    socket.send(json!({"type": "offer", "sdp": "hold"})).await;
+    assert!(socket.is_error(ErrorCode::Internal, true).await["message"].as_str().unwrap().contains("too long"));
+    socket.is_closed(1011).await;
+    site.fake.hold.add_permits(1);
+    site.saw("open hold trickle").await;
+    site.saw("close socket_lost").await;
 }
 
 #[tokio::test]
