@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::media::{AnnouncedColor, Codec, EncodedFrame, MediaTime, Rotation, RtpPacket};
+use crate::media::{Codec, EncodedFrame, MediaTime, Rotation, RtpPacket};
 
 use super::{h264, vp8, vp9};
 
@@ -35,7 +35,6 @@ pub(super) struct Assembler {
     /// Packets are missing right before the next one.
     gap: bool,
     rotation: Rotation,
-    color: AnnouncedColor,
     /// Size of the last unit, as a guess for the next.
     last_len: usize,
 }
@@ -46,7 +45,6 @@ struct Unit {
     arrival: Instant,
     data: BytesMut,
     from_start: bool,
-    color: Option<AnnouncedColor>,
     fault: Option<Fault>,
 }
 
@@ -64,8 +62,8 @@ impl Assembler {
             Codec::Vp8 => Depacketizer::Vp8(vp8::Depacketizer::default()),
             Codec::Vp9 => Depacketizer::Vp9(vp9::Depacketizer::default()),
         };
-        let (rotation, color) = (Rotation::None, AnnouncedColor::default());
-        Self { codec, depacketizer, max_bytes, unit: None, gap: true, rotation, color, last_len: 0 }
+        let rotation = Rotation::None;
+        Self { codec, depacketizer, max_bytes, unit: None, gap: true, rotation, last_len: 0 }
     }
 
     /// Whether a keyframe is on its way in and nothing of it is missing so far.
@@ -111,10 +109,8 @@ impl Assembler {
             arrival: packet.arrival,
             data: BytesMut::with_capacity(last_len.max(packet.payload.len() + 8)),
             from_start,
-            color: None,
             fault: None,
         });
-        unit.color = packet.color.or(unit.color);
         unit.arrival = unit.arrival.max(packet.arrival);
         if unit.fault.is_none() {
             // A start code and a superframe index are the most that is added to the payloads.
@@ -144,11 +140,6 @@ impl Assembler {
             Ok(None) => return None,
             Err(fault) => return Some(Err(fault)),
         };
-        // A keyframe without a colour space has none; other pictures have that of the one before (libwebrtc,
-        // RtpVideoStreamReceiver2).
-        if keyframe || unit.color.is_some() {
-            self.color = unit.color.unwrap_or_default();
-        }
         self.last_len = unit.data.len();
         let data = if prefix.is_empty() { unit.data.freeze() } else { [prefix, unit.data.freeze()].concat().into() };
         Some(Ok(EncodedFrame {
@@ -157,7 +148,6 @@ impl Assembler {
             time: unit.time,
             keyframe,
             rotation: self.rotation,
-            color: self.color,
             arrival: unit.arrival,
             reorder_wait: now.saturating_duration_since(unit.arrival),
         }))

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock;
-use crate::media::{AnnouncedColor, ColorRange, MediaTime, Rotation};
+use crate::media::{MediaTime, Rotation};
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 const PARAMETER_SETS: [&[u8]; 2] = [&[0x67, 0x42, 0xc0, 0x1f, 0x8c, 0x8d], &[0x68, 0xce, 0x3c, 0x80]];
@@ -78,7 +78,7 @@ impl Track {
         let (sequence, arrival) = (self.sequence, self.at(ms));
         self.sequence = self.sequence.wrapping_add(1);
         let payload = Bytes::copy_from_slice(payload);
-        RtpPacket { sequence, time: MediaTime(time), marker, rotation: None, color: None, payload, arrival }
+        RtpPacket { sequence, time: MediaTime(time), marker, rotation: None, payload, arrival }
     }
 
     fn feed(&mut self, ms: u64, packet: RtpPacket) {
@@ -127,34 +127,6 @@ fn a_clean_stream_passes_at_once_and_unchanged() {
             assert_eq!(unit.data, data, "{codec} {index}");
         }
         assert_eq!((track.units.len(), track.requests), (20, 0));
-    }
-}
-
-#[test]
-fn a_colour_space_holds_from_its_picture_to_the_next_keyframe() {
-    let full = AnnouncedColor { range: Some(ColorRange::Full), ..AnnouncedColor::default() };
-    let limited = AnnouncedColor { range: Some(ColorRange::Limited), ..AnnouncedColor::default() };
-    // Whether it is a keyframe, what its last packet announces, and what holds.
-    let pictures = [
-        (true, Some(full), full),
-        (false, None, full),
-        (false, Some(limited), limited),
-        (false, None, limited),
-        (true, None, AnnouncedColor::default()),
-        (false, None, AnnouncedColor::default()),
-    ];
-    for codec in CODECS {
-        let mut track = Track::new(codec, Config::default());
-        for (index, (keyframe, announced, holds)) in (0..).zip(pictures) {
-            let payloads = sent(codec, index as usize, keyframe, 2_500, 1_000).1;
-            for (i, payload) in payloads.iter().enumerate() {
-                let last = i + 1 == payloads.len();
-                let packet = track.packet(0, index * 3_000, last, payload);
-                track.feed(0, RtpPacket { color: announced.filter(|_| last), ..packet });
-            }
-            assert_eq!(track.units.last().unwrap().color, holds, "{codec} {index}");
-        }
-        assert_eq!(track.units.len(), pictures.len());
     }
 }
 

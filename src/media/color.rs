@@ -41,23 +41,6 @@ pub struct ColorInfo {
     pub range: ColorRange,
 }
 
-/// What a sender says of its pictures' codes beside the bitstream, where it says something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AnnouncedColor {
-    /// Matrix between RGB and YCbCr.
-    pub matrix: Option<ColorMatrix>,
-    /// Meaning of the codes' ends.
-    pub range: Option<ColorRange>,
-}
-
-impl AnnouncedColor {
-    /// The bitstream's word, corrected by the sender's.
-    #[must_use]
-    pub fn over(self, bitstream: ColorInfo) -> ColorInfo {
-        ColorInfo { matrix: self.matrix.unwrap_or(bitstream.matrix), range: self.range.unwrap_or(bitstream.range) }
-    }
-}
-
 impl ColorInfo {
     /// The codes of an RGB colour, each component 0..255: `[y, cb, cr]`.
     #[must_use]

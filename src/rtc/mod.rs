@@ -9,7 +9,6 @@
 
 mod advertise;
 mod declined;
-mod extensions;
 mod feedback;
 mod filter;
 mod offer;

@@ -32,7 +32,6 @@ use rtc::statistics::StatsSelector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::extensions::{COLOR_SPACE_URI, Extensions, ORIENTATION_URI};
 use super::feedback::{DeliverKeyframeRequests, PublishedEstimate, asks_for_keyframe};
 use super::filter::ValidatingRuntime;
 use super::reports::{Reported, Reports};
@@ -41,8 +40,10 @@ use super::{
     Stats, Transport, advertise, declined, offer,
 };
 use crate::clock;
-use crate::media::{Codec, MediaTime, RtpPacket};
+use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
 
+/// Header extension with the sender's orientation (3GPP TS 26.114, section 7.4.5).
+const ORIENTATION_URI: &str = "urn:3gpp:video-orientation";
 /// Bits a second that the estimate never falls below.
 const MIN_BANDWIDTH: u32 = 100_000;
 
@@ -67,7 +68,7 @@ impl Transport for WebRtc {
             events: event_tx,
             packets: packet_tx,
             packets_dropped: AtomicU64::new(0),
-            extensions: Extensions::default(),
+            orientation_id: AtomicU32::new(0),
             advertise: config.advertise.clone(),
             section: inspected.transport.clone(),
             remote: OnceLock::new(),
@@ -132,7 +133,9 @@ impl WebRtcPeer {
         *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.answered.clone());
         self.shared.gathered.send_replace(false);
         self.connection.set_local_description(answer).await.map_err(stack)?;
-        self.shared.extensions.negotiate(&sdp);
+        self.shared
+            .orientation_id
+            .store(u32::from(extension_id(&sdp, ORIENTATION_URI).unwrap_or(0)), Ordering::Relaxed);
         if let Some(sender) = sender.as_ref() {
             let parameters = sender.get_parameters().await.map_err(stack)?;
             let mime = mime_type(inspected.codec);
@@ -288,7 +291,7 @@ struct Shared {
     events: mpsc::Sender<Event>,
     packets: mpsc::Sender<RtpPacket>,
     packets_dropped: AtomicU64,
-    extensions: Extensions,
+    orientation_id: AtomicU32,
     advertise: Vec<IpAddr>,
     /// Tag and index of the first answered media section, which local candidates belong to.
     section: (String, u16),
@@ -361,12 +364,15 @@ impl Shared {
                     if let Some(remote) = self.remote.get() {
                         remote.ssrc.store(header.ssrc, Ordering::Relaxed);
                     }
+                    let orientation = match self.orientation_id.load(Ordering::Relaxed) {
+                        0 => None,
+                        id => u8::try_from(id).ok().and_then(|id| header.get_extension(id)),
+                    };
                     let packet = RtpPacket {
                         sequence: header.sequence_number,
                         time: MediaTime(header.timestamp),
                         marker: header.marker,
-                        rotation: self.extensions.rotation(header),
-                        color: self.extensions.color(header),
+                        rotation: orientation.and_then(|bytes| bytes.first().copied()).map(Rotation::from_cvo),
                         arrival: clock::now(),
                         payload: packet.payload,
                     };
@@ -454,10 +460,8 @@ async fn build(inspected: &offer::Inspected, config: &PeerConfig, shared: &Arc<S
     let mut media = MediaEngine::default();
     let codec = RTCRtpCodecParameters { rtp_codec: rtp_codec(inspected), payload_type: inspected.payload_type };
     media.register_codec(codec, RtpCodecKind::Video).map_err(stack)?;
-    for uri in [ORIENTATION_URI, COLOR_SPACE_URI] {
-        let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
-        media.register_header_extension(extension, RtpCodecKind::Video, None).map_err(stack)?;
-    }
+    let orientation = RTCRtpHeaderExtensionCapability { uri: ORIENTATION_URI.to_owned() };
+    media.register_header_extension(orientation, RtpCodecKind::Video, None).map_err(stack)?;
     let (estimator, bandwidth) =
         PublishedEstimate::new(config.start_bandwidth, MIN_BANDWIDTH.min(config.max_bandwidth), config.max_bandwidth);
     let (reports, reported) = Reports::new(LOCAL_SSRC);
@@ -525,6 +529,14 @@ fn bind_addresses(listen: &[IpAddr]) -> Vec<SocketAddr> {
     addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
 }
 
+/// Id that an answer gives to a header extension (RFC 8285 section 5).
+fn extension_id(sdp: &str, uri: &str) -> Option<u8> {
+    sdp.lines().find_map(|line| {
+        let (id, rest) = line.strip_prefix("a=extmap:")?.split_once(' ')?;
+        (rest.split(' ').next() == Some(uri)).then(|| id.split('/').next()?.parse().ok())?
+    })
+}
+
 /// Whether the candidate's address is a name of multicast DNS, which browsers use to hide host addresses.
 fn is_mdns(candidate: &str) -> bool {
     candidate.split(' ').nth(4).is_some_and(|address| address.ends_with(".local"))
@@ -541,6 +553,13 @@ fn closed() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extension_ids_are_read_from_the_answer() {
+        let sdp = "v=0\r\na=extmap:3/recvonly urn:3gpp:video-orientation\r\na=extmap:4 urn:x\r\n";
+        assert_eq!(extension_id(sdp, ORIENTATION_URI), Some(3));
+        assert_eq!(extension_id(sdp, "urn:y"), None);
+    }
 
     #[test]
     fn a_wildcard_binds_loopback_too() {

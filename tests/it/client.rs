@@ -144,7 +144,6 @@ impl PeerConnectionEventHandler for Handler {
                         time: MediaTime(packet.header.timestamp),
                         marker: packet.header.marker,
                         rotation: None,
-                        color: None,
                         arrival: saccade::clock::now(),
                         payload: packet.payload,
                     };

@@ -13,8 +13,7 @@ use saccade::egress::packetize::Packetizer;
 use saccade::encode::{self, Encoder};
 use saccade::ingest::{self, Ingest, Output};
 use saccade::media::{
-    AnnouncedColor, Codec, ColorInfo, ColorMatrix, ColorRange, EncodedFrame, FramePool, I420, MediaTime, Rotation,
-    RtpPacket,
+    Codec, ColorInfo, ColorMatrix, ColorRange, EncodedFrame, FramePool, I420, MediaTime, Rotation, RtpPacket,
 };
 
 const CODECS: [Codec; 3] = [Codec::H264, Codec::Vp8, Codec::Vp9];
@@ -78,16 +77,7 @@ fn decoder(codec: Codec, limits: Limits) -> decode::software::Software {
 /// An access unit as the decoder gets it.
 fn unit(codec: Codec, encoded: encode::Encoded, rotation: Rotation) -> EncodedFrame {
     let encode::Encoded { data, keyframe, time } = encoded;
-    EncodedFrame {
-        codec,
-        data,
-        time,
-        keyframe,
-        rotation,
-        color: AnnouncedColor::default(),
-        arrival: clock::now(),
-        reorder_wait: Duration::ZERO,
-    }
+    EncodedFrame { codec, data, time, keyframe, rotation, arrival: clock::now(), reorder_wait: Duration::ZERO }
 }
 
 /// Encodes a row of pictures, the first as a keyframe.
@@ -145,7 +135,7 @@ impl Loop {
             let sequence = self.sequence;
             self.sequence = sequence.wrapping_add(1);
             let (payload, marker) = (payload.data, payload.marker);
-            RtpPacket { sequence, time, marker, rotation: None, color: None, payload, arrival }
+            RtpPacket { sequence, time, marker, rotation: None, payload, arrival }
         });
         packets.collect()
     }
@@ -288,25 +278,6 @@ fn rotation_is_undone_exactly() {
     }
 }
 
-#[test]
-fn what_the_sender_says_of_its_colours_goes_before_the_bitstream() {
-    for codec in CODECS {
-        let keyframe = encode_scene(codec, 64, 36, 1, ColorInfo::default()).remove(0);
-        let decoded = |color| {
-            let unit = EncodedFrame { color, ..keyframe.clone() };
-            decoder(codec, Limits::default()).decode(&unit).unwrap().unwrap()
-        };
-        let plain = decoded(AnnouncedColor::default());
-        assert_eq!(plain.color, ColorInfo::default(), "{codec}");
-        let (matrix, range) = (Some(ColorMatrix::Bt709), Some(ColorRange::Full));
-        let announced = decoded(AnnouncedColor { matrix, range });
-        assert_eq!(announced.color, ColorInfo { matrix: ColorMatrix::Bt709, range: ColorRange::Full }, "{codec}");
-        assert_eq!(announced.picture, plain.picture, "{codec}: the codes stay as they are");
-        let range_only = decoded(AnnouncedColor { matrix: None, range }).color;
-        assert_eq!(range_only, ColorInfo { matrix: ColorMatrix::Bt601, range: ColorRange::Full }, "{codec}");
-    }
-}
-
 fn quarter_clockwise(picture: &I420) -> I420 {
     let mut turned = I420::new(picture.height(), picture.width());
     let (strides, turned_strides) = (picture.strides(), turned.strides());
@@ -402,7 +373,7 @@ proptest! {
             prop_assert!(payload.data.len() <= max_payload);
             let (sequence, time) = (sequence as u16, MediaTime(0));
             let (payload, marker) = (payload.data, payload.marker);
-            ingest.handle_packet(arrival, RtpPacket { sequence, time, marker, rotation: None, color: None, payload, arrival });
+            ingest.handle_packet(arrival, RtpPacket { sequence, time, marker, rotation: None, payload, arrival });
         }
         let Some(Output::AccessUnit(unit)) = ingest.poll_output() else { panic!("no unit") };
         prop_assert_eq!(&unit.data[..], &data[..]);

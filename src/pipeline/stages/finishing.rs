@@ -10,7 +10,7 @@ use crate::clock;
 use crate::egress::results;
 use crate::encode::{self, Encoder};
 use crate::infer;
-use crate::media::{AnnouncedColor, Codec, EncodedFrame, Frame, MediaTime, Rotation};
+use crate::media::{Codec, EncodedFrame, Frame, MediaTime, Rotation};
 use crate::pipeline::stats::Stats;
 use crate::pipeline::workers::Step;
 use crate::session::EndReason;
@@ -120,7 +120,6 @@ impl Finisher {
                     time: frame.time,
                     keyframe: encoded.keyframe,
                     rotation: Rotation::None,
-                    color: AnnouncedColor::default(),
                     arrival: frame.arrival,
                     reorder_wait: Duration::ZERO,
                 };
