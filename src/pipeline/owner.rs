@@ -405,7 +405,9 @@ impl Owner {
         let packets = self.packetizer.packetize(&unit.data, unit.keyframe);
         let sending = async {
             for (index, Payload { data, marker }) in packets.into_iter().enumerate() {
-                let packet = OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, payload: data };
+                let color = (marker && unit.keyframe).then_some(unit.color);
+                let packet =
+                    OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, color, payload: data };
                 self.link.sequence = self.link.sequence.wrapping_add(1);
                 self.peer.send_packet(packet).await?;
                 if index == 0 {
