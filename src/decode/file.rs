@@ -9,7 +9,7 @@ use ffmpeg_next::codec::threading;
 use ffmpeg_next::error::{EAGAIN, EINVAL};
 use ffmpeg_next::{Packet, Rational, codec, decoder, format, frame, media, packet};
 
-use crate::media::{ColorInfo, FramePool, I420, Rotation};
+use crate::media::{AnnouncedColor, ColorInfo, FramePool, I420, Rotation};
 
 use super::picture::Copier;
 use super::{Decoded, Limits, init};
@@ -234,7 +234,7 @@ impl Reader {
     fn take_picture(&mut self) -> Result<Picture, Error> {
         self.limits.check(self.frame.width(), self.frame.height())?;
         let turn = self.frame.metadata().get("Orientation").map_or(self.rotation, from_exif);
-        let Decoded { picture, color } = self.copier.copy(&self.frame, turn, &self.pool)?;
+        let Decoded { picture, color } = self.copier.copy(&self.frame, turn, AnnouncedColor::default(), &self.pool)?;
         #[expect(clippy::cast_precision_loss, reason = "below 2^52 in any real file")]
         let seconds = match (self.frame.timestamp(), self.info.fps) {
             (Some(timestamp), _) => (timestamp - *self.start.get_or_insert(timestamp)) as f64 * self.time_base,

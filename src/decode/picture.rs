@@ -5,7 +5,7 @@ use ffmpeg_next::format::Pixel;
 use ffmpeg_next::software::scaling;
 use ffmpeg_next::{color, frame};
 
-use crate::media::{ColorInfo, ColorMatrix, ColorRange, FramePool, I420, Rotation};
+use crate::media::{AnnouncedColor, ColorInfo, ColorMatrix, ColorRange, FramePool, I420, Rotation};
 
 use super::{Decoded, Error};
 
@@ -19,11 +19,18 @@ pub(super) struct Copier {
 }
 
 impl Copier {
-    pub(super) fn copy(&mut self, frame: &frame::Video, turn: Rotation, pool: &FramePool) -> Result<Decoded, Error> {
+    /// `announced` overrides what the frame says of its codes, unless they are RGB.
+    pub(super) fn copy(
+        &mut self,
+        frame: &frame::Video,
+        turn: Rotation,
+        announced: AnnouncedColor,
+        pool: &FramePool,
+    ) -> Result<Decoded, Error> {
         if matches!(frame.format(), Pixel::YUV420P | Pixel::YUVJ420P)
             && let Some(planes) = planes(frame)
         {
-            let color = color_info(frame);
+            let color = announced.over(color_info(frame));
             let picture = upright(frame.width(), frame.height(), planes, turn, pool);
             return Ok(Decoded { picture, color });
         }
@@ -36,7 +43,7 @@ impl Copier {
         let color = if scaler.from_rgb {
             ColorInfo { matrix: ColorMatrix::Bt601, range: ColorRange::Full }
         } else {
-            color_info(frame)
+            announced.over(color_info(frame))
         };
         Ok(Decoded { picture: upright(frame.width(), frame.height(), planes, turn, pool), color })
     }
@@ -205,7 +212,8 @@ mod tests {
         let frame = sample(Pixel::YUV420P);
         let pool = FramePool::new(1);
         for turn in [Rotation::None, Rotation::Clockwise90, Rotation::Half, Rotation::Clockwise270] {
-            let Decoded { picture, .. } = Copier::default().copy(&frame, turn, &pool).unwrap();
+            let Decoded { picture, .. } =
+                Copier::default().copy(&frame, turn, AnnouncedColor::default(), &pool).unwrap();
             assert_eq!((picture.width(), picture.height()), turn.apply(37, 41));
             for plane in 0..3 {
                 let (width, height) = if plane == 0 { (37, 41) } else { (19, 21) };
@@ -246,7 +254,7 @@ mod tests {
         for (plane, code) in [(0, 90), (1, 110), (2, 200)] {
             frame.data_mut(plane).fill(code);
         }
-        let Decoded { picture, color } = copier.copy(&frame, Rotation::None, &pool).unwrap();
+        let Decoded { picture, color } = copier.copy(&frame, Rotation::None, AnnouncedColor::default(), &pool).unwrap();
         assert_eq!(color, ColorInfo::default());
         assert_eq!(picture.planes().map(|plane| plane[plane.len() / 2]), [90, 110, 200]);
 
@@ -255,7 +263,8 @@ mod tests {
         for row in frame.data_mut(0).chunks_exact_mut(stride) {
             row[..64 * 3].chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&[220, 40, 90]));
         }
-        let Decoded { picture, color } = copier.copy(&frame, Rotation::None, &pool).unwrap();
+        let announced = ColorInfo { matrix: ColorMatrix::Bt709, range: ColorRange::Limited }.into();
+        let Decoded { picture, color } = copier.copy(&frame, Rotation::None, announced, &pool).unwrap();
         assert_eq!(color, ColorInfo { matrix: ColorMatrix::Bt601, range: ColorRange::Full });
         let codes = picture.planes().map(|plane| plane[plane.len() / 2]);
         let expected = color.from_rgb([220, 40, 90]);

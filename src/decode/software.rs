@@ -76,7 +76,7 @@ impl Software {
             return Ok(None);
         }
         self.limits.check(self.frame.width(), self.frame.height())?;
-        self.copier.copy(&self.frame, unit.rotation, &self.pool).map(Some)
+        self.copier.copy(&self.frame, unit.rotation, unit.color, &self.pool).map(Some)
     }
 }
 

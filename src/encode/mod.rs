@@ -48,6 +48,8 @@ pub struct Encoded {
     pub keyframe: bool,
     /// RTP timestamp of the picture.
     pub time: MediaTime,
+    /// What its codes mean. The encoder may have converted them, and not every bitstream can say it.
+    pub color: ColorInfo,
 }
 
 /// What goes wrong while encoding.

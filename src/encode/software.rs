@@ -38,7 +38,8 @@ pub struct Config {
 ///
 /// - H.264 is constrained baseline, at level 3.1 (as in `profile-level-id=42e01f`) or the lowest above that fits.
 ///   x264 needs even sides, so the last column or row of an odd picture is repeated.
-/// - VP8 is BT.601 with limited range by definition (RFC 6386, section 9.2); other colours are converted.
+/// - VP8 is BT.601 with limited range by definition (RFC 6386, section 9.2); other colours are converted, so that they
+///   look right to receivers that take no announcement, too.
 /// - For x264 the bitrate is an upper bound, and a new one holds from the next picture on. FFmpeg has no way to tell libvpx: its encoder is opened anew,
 ///   which costs a keyframe, and therefore only for a change by a quarter or more after 3 s, or for a loss of 40 % or
 ///   more after 1 s.
@@ -174,7 +175,7 @@ impl Software {
             Err(error) => return Err(Error::Failed(error)),
         }
         let data = Bytes::copy_from_slice(self.packet.data().unwrap_or_default());
-        Ok((!data.is_empty()).then_some(Encoded { data, keyframe: self.packet.is_key(), time }))
+        Ok((!data.is_empty()).then_some(Encoded { data, keyframe: self.packet.is_key(), time, color }))
     }
 }
 

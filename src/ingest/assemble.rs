@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::media::{Codec, EncodedFrame, MediaTime, Rotation, RtpPacket};
+use crate::media::{AnnouncedColor, Codec, EncodedFrame, MediaTime, Rotation, RtpPacket};
 
 use super::{h264, vp8, vp9};
 
@@ -35,6 +35,9 @@ pub(super) struct Assembler {
     /// Packets are missing right before the next one.
     gap: bool,
     rotation: Rotation,
+    /// Announced by the last keyframe or by a unit since: senders repeat it in each keyframe, and otherwise only when it
+    /// changes.
+    color: Option<AnnouncedColor>,
     /// Size of the last unit, as a guess for the next.
     last_len: usize,
 }
@@ -45,6 +48,7 @@ struct Unit {
     arrival: Instant,
     data: BytesMut,
     from_start: bool,
+    color: Option<AnnouncedColor>,
     fault: Option<Fault>,
 }
 
@@ -63,7 +67,7 @@ impl Assembler {
             Codec::Vp9 => Depacketizer::Vp9(vp9::Depacketizer::default()),
         };
         let rotation = Rotation::None;
-        Self { codec, depacketizer, max_bytes, unit: None, gap: true, rotation, last_len: 0 }
+        Self { codec, depacketizer, max_bytes, unit: None, gap: true, rotation, color: None, last_len: 0 }
     }
 
     /// Whether a keyframe is on its way in and nothing of it is missing so far.
@@ -109,9 +113,11 @@ impl Assembler {
             arrival: packet.arrival,
             data: BytesMut::with_capacity(last_len.max(packet.payload.len() + 8)),
             from_start,
+            color: None,
             fault: None,
         });
         unit.arrival = unit.arrival.max(packet.arrival);
+        unit.color = packet.color.or(unit.color);
         if unit.fault.is_none() {
             // A start code and a superframe index are the most that is added to the payloads.
             if unit.data.len() + packet.payload.len() + 64 > self.max_bytes {
@@ -141,6 +147,9 @@ impl Assembler {
             Err(fault) => return Some(Err(fault)),
         };
         self.last_len = unit.data.len();
+        if keyframe || unit.color.is_some() {
+            self.color = unit.color;
+        }
         let data = if prefix.is_empty() { unit.data.freeze() } else { [prefix, unit.data.freeze()].concat().into() };
         Some(Ok(EncodedFrame {
             codec: self.codec,
@@ -148,6 +157,7 @@ impl Assembler {
             time: unit.time,
             keyframe,
             rotation: self.rotation,
+            color: self.color.unwrap_or_default(),
             arrival: unit.arrival,
             reorder_wait: now.saturating_duration_since(unit.arrival),
         }))

@@ -209,7 +209,7 @@ mod tests {
             let arrival = self.start + Duration::from_millis(ms);
             let payload = Bytes::from_static(&[0; 100]);
             let time = MediaTime(0);
-            let packet = RtpPacket { sequence, time, marker: false, rotation: None, payload, arrival };
+            let packet = RtpPacket { sequence, time, marker: false, rotation: None, color: None, payload, arrival };
             self.reorder.handle_packet(packet, &mut self.stats);
             self.drain()
         }

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock;
-use crate::media::{MediaTime, Rotation};
+use crate::media::{AnnouncedColor, ColorMatrix, ColorRange, MediaTime, Rotation};
 
 const START_CODE: [u8; 4] = [0, 0, 0, 1];
 const PARAMETER_SETS: [&[u8]; 2] = [&[0x67, 0x42, 0xc0, 0x1f, 0x8c, 0x8d], &[0x68, 0xce, 0x3c, 0x80]];
@@ -78,7 +78,7 @@ impl Track {
         let (sequence, arrival) = (self.sequence, self.at(ms));
         self.sequence = self.sequence.wrapping_add(1);
         let payload = Bytes::copy_from_slice(payload);
-        RtpPacket { sequence, time: MediaTime(time), marker, rotation: None, payload, arrival }
+        RtpPacket { sequence, time: MediaTime(time), marker, rotation: None, color: None, payload, arrival }
     }
 
     fn feed(&mut self, ms: u64, packet: RtpPacket) {
@@ -263,6 +263,54 @@ fn rotation_holds_until_it_changes() {
     }
     let rotations: Vec<_> = track.units.iter().map(|unit| unit.rotation).collect();
     assert_eq!(rotations, [Rotation::None, Rotation::Clockwise90, Rotation::Clockwise90, Rotation::None]);
+}
+
+#[test]
+fn announced_colours_hold_until_a_keyframe_comes_without() {
+    let full = AnnouncedColor { matrix: Some(ColorMatrix::Bt709), range: Some(ColorRange::Full) };
+    let limited = AnnouncedColor { matrix: None, range: Some(ColorRange::Limited) };
+    let units = [
+        (false, Some(limited), None),
+        (true, None, Some(AnnouncedColor::default())),
+        (false, Some(full), Some(full)),
+        (false, None, Some(full)),
+        (true, Some(limited), Some(limited)),
+        (false, None, Some(limited)),
+        (true, None, Some(AnnouncedColor::default())),
+        (false, None, Some(AnnouncedColor::default())),
+    ];
+    for codec in CODECS {
+        let mut track = Track::new(codec, Config::default());
+        for (index, (keyframe, color, _)) in units.into_iter().enumerate() {
+            let (_, payloads) = sent(codec, index, keyframe, 2_500, 1_000);
+            for (i, payload) in payloads.iter().enumerate() {
+                let last = i + 1 == payloads.len();
+                let packet = track.packet(0, u32::try_from(index).unwrap() * 3_000, last, payload);
+                track.feed(0, RtpPacket { color: color.filter(|_| last), ..packet });
+            }
+        }
+        let colors: Vec<_> = track.units.iter().map(|unit| unit.color).collect();
+        let expected: Vec<_> = units.into_iter().filter_map(|(_, _, expected)| expected).collect();
+        assert_eq!(colors, expected, "{codec}");
+    }
+}
+
+#[test]
+fn a_unit_that_is_dropped_announces_nothing() {
+    let mut track = Track::new(Codec::Vp8, Config::default());
+    let full = AnnouncedColor { matrix: None, range: Some(ColorRange::Full) };
+    track.send(0, 0, &sent(Codec::Vp8, 0, true, 100, 1_000).1, &[]);
+    let (_, payloads) = sent(Codec::Vp8, 1, false, 1_500, 1_000);
+    let packet = track.packet(33, 3_000, false, &payloads[0]);
+    track.feed(33, packet);
+    track.sequence = track.sequence.wrapping_add(1);
+    let packet = track.packet(33, 3_000, true, &payloads[1]);
+    track.feed(33, RtpPacket { color: Some(full), ..packet });
+    track.timeout(500);
+    assert_eq!(track.ingest.stats().dropped_incomplete, 1);
+    track.send(600, 6_000, &sent(Codec::Vp8, 2, true, 100, 1_000).1, &[]);
+    let colors: Vec<_> = track.units.iter().map(|unit| unit.color).collect();
+    assert_eq!(colors, [AnnouncedColor::default(); 2]);
 }
 
 #[test]

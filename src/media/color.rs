@@ -73,9 +73,43 @@ impl ColorInfo {
     }
 }
 
+/// What a sender says of its colours beside the bitstream, where it overrides the bitstream. What it leaves open, the
+/// bitstream says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct AnnouncedColor {
+    /// Matrix between RGB and YCbCr.
+    pub matrix: Option<ColorMatrix>,
+    /// Meaning of the codes' ends.
+    pub range: Option<ColorRange>,
+}
+
+impl AnnouncedColor {
+    /// The meaning of codes whose bitstream says `bitstream`.
+    #[must_use]
+    pub fn over(self, bitstream: ColorInfo) -> ColorInfo {
+        ColorInfo { matrix: self.matrix.unwrap_or(bitstream.matrix), range: self.range.unwrap_or(bitstream.range) }
+    }
+}
+
+impl From<ColorInfo> for AnnouncedColor {
+    fn from(ColorInfo { matrix, range }: ColorInfo) -> Self {
+        Self { matrix: Some(matrix), range: Some(range) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_announced_wins_and_the_rest_stays() {
+        let bitstream = ColorInfo { matrix: ColorMatrix::Bt709, range: ColorRange::Limited };
+        assert_eq!(AnnouncedColor::default().over(bitstream), bitstream);
+        let range = AnnouncedColor { range: Some(ColorRange::Full), matrix: None };
+        assert_eq!(range.over(bitstream), ColorInfo { range: ColorRange::Full, ..bitstream });
+        let all = ColorInfo { matrix: ColorMatrix::Bt2020, range: ColorRange::Full };
+        assert_eq!(AnnouncedColor::from(all).over(bitstream), all);
+    }
 
     #[test]
     fn white_and_black_take_the_ends_of_the_range() {

@@ -8,7 +8,7 @@ mod frame;
 mod packet;
 mod time;
 
-pub use color::{ColorInfo, ColorMatrix, ColorRange};
+pub use color::{AnnouncedColor, ColorInfo, ColorMatrix, ColorRange};
 pub use detection::{Class, Detection};
 pub use frame::{Frame, FramePool, I420, Rotation};
 pub use packet::{Codec, EncodedFrame, RtpPacket};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{MediaTime, Rotation};
+use super::{AnnouncedColor, MediaTime, Rotation};
 
 /// A video codec that sessions may negotiate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,8 @@ pub struct RtpPacket {
     pub marker: bool,
     /// Rotation that the sender announced in this packet (3GPP TS 26.114, coordination of video orientation).
     pub rotation: Option<Rotation>,
+    /// Colours that the sender announced in this packet.
+    pub color: Option<AnnouncedColor>,
     /// Payload; empty in packets that only pad.
     pub payload: Bytes,
     /// When it came in.
@@ -78,6 +80,8 @@ pub struct EncodedFrame {
     pub keyframe: bool,
     /// Rotation that is to be undone to stand upright.
     pub rotation: Rotation,
+    /// What is said of the picture's colours beside `data`.
+    pub color: AnnouncedColor,
     /// When its last packet came in (received frames), or when its source frame's last packet did (sent ones).
     pub arrival: Instant,
     /// How long it waited for missing packets, from `arrival`.

@@ -420,7 +420,9 @@ impl Owner {
         let packets = self.packetizer.packetize(&unit.data, unit.keyframe);
         let sending = async {
             for (index, Payload { data, marker }) in packets.into_iter().enumerate() {
-                let packet = OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, payload: data };
+                let color = (marker && unit.keyframe).then_some(unit.color);
+                let packet =
+                    OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, color, payload: data };
                 self.link.sequence = self.link.sequence.wrapping_add(1);
                 self.peer.send_packet(packet).await?;
                 if index == 0 {
@@ -455,8 +457,7 @@ impl Owner {
         if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
             self.stages.set_bitrate(bitrate);
         }
-        let closed = async { Ok(self.peer.remote_closed().await) };
-        if self.link.connected_at.is_some() && within(SEND_LIMIT, closed).await.unwrap_or(false) {
+        if self.link.connected_at.is_some() && self.remote_closed().await {
             self.machine.handle_transport(now, TransportEvent::Closed);
             return;
         }
@@ -478,6 +479,11 @@ impl Owner {
             self.path.report(&stats);
             *self.shown.path.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
         }
+    }
+
+    async fn remote_closed(&self) -> bool {
+        let closed = async { Ok(self.peer.remote_closed().await) };
+        within(SEND_LIMIT, closed).await.unwrap_or(false)
     }
 
     fn pump_machine(&mut self) -> Option<EndReason> {

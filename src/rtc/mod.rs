@@ -8,6 +8,7 @@
 //! is merely dropped.
 
 mod advertise;
+mod color_space;
 mod declined;
 mod feedback;
 mod filter;
@@ -24,7 +25,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::media::{Codec, MediaTime, RtpPacket};
+use crate::media::{AnnouncedColor, Codec, MediaTime, RtpPacket};
 
 pub use self::offer::{Inspected, Rejected};
 pub use self::stats::{CandidateKind, Stats, Stream};
@@ -231,6 +232,8 @@ pub struct OutgoingPacket {
     pub time: MediaTime,
     /// Marker bit.
     pub marker: bool,
+    /// Colours to announce, if the peer takes announcements: in the last packet of a keyframe.
+    pub color: Option<AnnouncedColor>,
     /// Payload.
     pub payload: Bytes,
 }

@@ -17,6 +17,7 @@ use ::webrtc::peer_connection::{
 use ::webrtc::rtp_transceiver::RtpSender;
 use ::webrtc::runtime::TokioRuntime;
 use async_trait::async_trait;
+use bytes::Bytes;
 use rtc::data_channel::RTCDataChannelInit;
 use rtc::interceptor::{NackGeneratorBuilder, PacerBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
@@ -37,13 +38,15 @@ use super::filter::ValidatingRuntime;
 use super::reports::{Reported, Reports};
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Stats, Transport, advertise, declined, offer,
+    Stats, Transport, advertise, color_space, declined, offer,
 };
 use crate::clock;
 use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
 
 /// Header extension with the sender's orientation (3GPP TS 26.114, section 7.4.5).
 const ORIENTATION_URI: &str = "urn:3gpp:video-orientation";
+/// Largest id in the one-byte form of header extensions (RFC 8285, section 4.2), the only one that is sent.
+const MAX_ONE_BYTE_ID: u8 = 14;
 /// Bits a second that the estimate never falls below.
 const MIN_BANDWIDTH: u32 = 100_000;
 
@@ -69,6 +72,7 @@ impl Transport for WebRtc {
             packets: packet_tx,
             packets_dropped: AtomicU64::new(0),
             orientation_id: AtomicU32::new(0),
+            color_space_id: AtomicU32::new(0),
             advertise: config.advertise.clone(),
             section: inspected.transport.clone(),
             remote: OnceLock::new(),
@@ -133,9 +137,10 @@ impl WebRtcPeer {
         *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.answered.clone());
         self.shared.gathered.send_replace(false);
         self.connection.set_local_description(answer).await.map_err(stack)?;
-        self.shared
-            .orientation_id
-            .store(u32::from(extension_id(&sdp, ORIENTATION_URI).unwrap_or(0)), Ordering::Relaxed);
+        let ids = [(&self.shared.orientation_id, ORIENTATION_URI), (&self.shared.color_space_id, color_space::URI)];
+        for (id, uri) in ids {
+            id.store(u32::from(extension_id(&sdp, uri).unwrap_or(0)), Ordering::Relaxed);
+        }
         if let Some(sender) = sender.as_ref() {
             let parameters = sender.get_parameters().await.map_err(stack)?;
             let mime = mime_type(inspected.codec);
@@ -211,7 +216,7 @@ impl Peer for WebRtcPeer {
 
     async fn send_packet(&self, packet: OutgoingPacket) -> Result<(), Error> {
         let payload_type = self.payload_type.load(Ordering::Relaxed);
-        let header = rtc::rtp::Header {
+        let mut header = rtc::rtp::Header {
             version: 2,
             marker: packet.marker,
             payload_type: u8::try_from(payload_type).unwrap_or_default(),
@@ -220,6 +225,11 @@ impl Peer for WebRtcPeer {
             ssrc: LOCAL_SSRC,
             ..Default::default()
         };
+        let color_space_id = negotiated(&self.shared.color_space_id).filter(|id| *id <= MAX_ONE_BYTE_ID);
+        if let (Some(id), Some(color)) = (color_space_id, packet.color) {
+            let announcement = Bytes::copy_from_slice(&color_space::write(color));
+            header.set_extension(id, announcement).map_err(stack)?;
+        }
         self.track.write_rtp(rtc::rtp::Packet { header, payload: packet.payload }).await.map_err(stack)
     }
 
@@ -292,6 +302,7 @@ struct Shared {
     packets: mpsc::Sender<RtpPacket>,
     packets_dropped: AtomicU64,
     orientation_id: AtomicU32,
+    color_space_id: AtomicU32,
     advertise: Vec<IpAddr>,
     /// Tag and index of the first answered media section, which local candidates belong to.
     section: (String, u16),
@@ -364,15 +375,14 @@ impl Shared {
                     if let Some(remote) = self.remote.get() {
                         remote.ssrc.store(header.ssrc, Ordering::Relaxed);
                     }
-                    let orientation = match self.orientation_id.load(Ordering::Relaxed) {
-                        0 => None,
-                        id => u8::try_from(id).ok().and_then(|id| header.get_extension(id)),
-                    };
+                    let extension = |id| negotiated(id).and_then(|id| header.get_extension(id));
+                    let orientation = extension(&self.orientation_id);
                     let packet = RtpPacket {
                         sequence: header.sequence_number,
                         time: MediaTime(header.timestamp),
                         marker: header.marker,
                         rotation: orientation.and_then(|bytes| bytes.first().copied()).map(Rotation::from_cvo),
+                        color: extension(&self.color_space_id).and_then(|bytes| color_space::parse(&bytes)),
                         arrival: clock::now(),
                         payload: packet.payload,
                     };
@@ -460,8 +470,10 @@ async fn build(inspected: &offer::Inspected, config: &PeerConfig, shared: &Arc<S
     let mut media = MediaEngine::default();
     let codec = RTCRtpCodecParameters { rtp_codec: rtp_codec(inspected), payload_type: inspected.payload_type };
     media.register_codec(codec, RtpCodecKind::Video).map_err(stack)?;
-    let orientation = RTCRtpHeaderExtensionCapability { uri: ORIENTATION_URI.to_owned() };
-    media.register_header_extension(orientation, RtpCodecKind::Video, None).map_err(stack)?;
+    for uri in [ORIENTATION_URI, color_space::URI] {
+        let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
+        media.register_header_extension(extension, RtpCodecKind::Video, None).map_err(stack)?;
+    }
     let (estimator, bandwidth) =
         PublishedEstimate::new(config.start_bandwidth, MIN_BANDWIDTH.min(config.max_bandwidth), config.max_bandwidth);
     let (reports, reported) = Reports::new(LOCAL_SSRC);
@@ -535,6 +547,11 @@ fn extension_id(sdp: &str, uri: &str) -> Option<u8> {
         let (id, rest) = line.strip_prefix("a=extmap:")?.split_once(' ')?;
         (rest.split(' ').next() == Some(uri)).then(|| id.split('/').next()?.parse().ok())?
     })
+}
+
+/// The id of a header extension, unless it is 0 for one that was not negotiated.
+fn negotiated(id: &AtomicU32) -> Option<u8> {
+    u8::try_from(id.load(Ordering::Relaxed)).ok().filter(|id| *id != 0)
 }
 
 /// Whether the candidate's address is a name of multicast DNS, which browsers use to hide host addresses.

@@ -1,5 +1,6 @@
 //! A WebRTC client over the `saccade.v1` WebSocket: publishes pre-encoded video, collects results and returned frames.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use rtc::data_channel::RTCDataChannelInit;
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp_transceiver::rtp_sender::{
-    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
+    RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
 use saccade::media::{Codec, MediaTime, RtpPacket};
 use saccade_signaling::{
@@ -35,6 +37,7 @@ use webrtc::rtp_transceiver::RtpSender;
 /// Longest wait for anything in a test.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+const COLOR_SPACE_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/color-space";
 const SSRC: u32 = 0xC11E_0001;
 
 /// The signaling socket.
@@ -105,6 +108,11 @@ pub struct Peer {
     control: Arc<dyn DataChannel>,
     pub control_replies: mpsc::Receiver<ServerMessage>,
     control_open: watch::Receiver<bool>,
+    /// Header extension to put into the last packet of every frame.
+    pub color_space: Option<[u8; 4]>,
+    /// The same of each returned packet that ends a frame, with the frame's time.
+    pub returned_color_spaces: Arc<std::sync::Mutex<HashMap<u32, Option<bytes::Bytes>>>>,
+    color_space_id: u8,
     track: Arc<TrackLocalStaticRTP>,
     sender: Arc<dyn RtpSender>,
     state: watch::Receiver<RTCPeerConnectionState>,
@@ -119,6 +127,7 @@ struct Handler {
     gathered: watch::Sender<bool>,
     packets: mpsc::Sender<RtpPacket>,
     remote: Arc<std::sync::OnceLock<Arc<dyn TrackRemote>>>,
+    color_spaces: Arc<std::sync::Mutex<HashMap<u32, Option<bytes::Bytes>>>>,
 }
 
 #[async_trait::async_trait]
@@ -134,16 +143,23 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
-        let packets = self.packets.clone();
+        let (packets, color_spaces) = (self.packets.clone(), Arc::clone(&self.color_spaces));
         let _ = self.remote.set(Arc::clone(&track));
         tokio::spawn(async move {
             while let Some(event) = track.poll().await {
                 if let TrackRemoteEvent::OnRtpPacket(packet) = event {
+                    let header = &packet.header;
+                    let color_space = header.extensions.iter().find(|extension| extension.payload.len() == 4);
+                    if header.marker || color_space.is_some() {
+                        let color_space = color_space.map(|extension| extension.payload.clone());
+                        color_spaces.lock().unwrap().insert(header.timestamp, color_space);
+                    }
                     let packet = RtpPacket {
                         sequence: packet.header.sequence_number,
                         time: MediaTime(packet.header.timestamp),
                         marker: packet.header.marker,
                         rotation: None,
+                        color: None,
                         arrival: saccade::clock::now(),
                         payload: packet.payload,
                     };
@@ -159,12 +175,19 @@ impl Peer {
         let (state_tx, state) = watch::channel(RTCPeerConnectionState::New);
         let (gathered_tx, gathered) = watch::channel(false);
         let (packet_tx, packets) = mpsc::channel(4096);
-        let remote = Arc::default();
-        let handler =
-            Handler { state: state_tx, gathered: gathered_tx, packets: packet_tx, remote: Arc::clone(&remote) };
+        let (remote, returned_color_spaces) = (Arc::default(), Arc::default());
+        let handler = Handler {
+            state: state_tx,
+            gathered: gathered_tx,
+            packets: packet_tx,
+            remote: Arc::clone(&remote),
+            color_spaces: Arc::clone(&returned_color_spaces),
+        };
         let mut media = MediaEngine::default();
         let codec_parameters = RTCRtpCodecParameters { rtp_codec: rtp_codec(codec), payload_type: 109 };
         media.register_codec(codec_parameters, RtpCodecKind::Video).unwrap();
+        let color_space = RTCRtpHeaderExtensionCapability { uri: COLOR_SPACE_URI.to_owned() };
+        media.register_header_extension(color_space, RtpCodecKind::Video, None).unwrap();
         let registry = register_default_interceptors(Registry::new(), &mut media).unwrap();
         let connection = PeerConnectionBuilder::new()
             .with_media_engine(media)
@@ -203,6 +226,9 @@ impl Peer {
             control_replies,
             control_open,
             control,
+            color_space: None,
+            returned_color_spaces,
+            color_space_id: 0,
             track,
             sender,
             state,
@@ -229,6 +255,9 @@ impl Peer {
     }
 
     pub async fn answer(&mut self, sdp: String) {
+        let line = sdp.lines().find(|line| line.ends_with(COLOR_SPACE_URI)).expect("colours can be announced");
+        let id = line.strip_prefix("a=extmap:").and_then(|line| line.split([' ', '/']).next());
+        self.color_space_id = id.and_then(|id| id.parse().ok()).expect("the extension's id");
         let answer = RTCSessionDescription::answer(sdp).unwrap();
         self.connection.set_remote_description(answer).await.unwrap();
         let parameters = self.sender.get_parameters().await.unwrap();
@@ -256,7 +285,7 @@ impl Peer {
     /// Sends one access unit as the payloads of its packets.
     pub async fn send(&mut self, time: MediaTime, payloads: impl IntoIterator<Item = (bytes::Bytes, bool)>) {
         for (payload, marker) in payloads {
-            let header = rtc::rtp::Header {
+            let mut header = rtc::rtp::Header {
                 version: 2,
                 marker,
                 payload_type: self.payload_type,
@@ -266,6 +295,9 @@ impl Peer {
                 ..Default::default()
             };
             self.sequence = self.sequence.wrapping_add(1);
+            if let Some(color_space) = self.color_space.filter(|_| marker) {
+                header.set_extension(self.color_space_id, color_space.to_vec().into()).unwrap();
+            }
             self.track.write_rtp(rtc::rtp::Packet { header, payload }).await.unwrap();
         }
     }

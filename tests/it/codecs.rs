@@ -13,7 +13,8 @@ use saccade::egress::packetize::Packetizer;
 use saccade::encode::{self, Encoder};
 use saccade::ingest::{self, Ingest, Output};
 use saccade::media::{
-    Codec, ColorInfo, ColorMatrix, ColorRange, EncodedFrame, FramePool, I420, MediaTime, Rotation, RtpPacket,
+    AnnouncedColor, Codec, ColorInfo, ColorMatrix, ColorRange, EncodedFrame, FramePool, I420, MediaTime, Rotation,
+    RtpPacket,
 };
 
 const CODECS: [Codec; 3] = [Codec::H264, Codec::Vp8, Codec::Vp9];
@@ -76,8 +77,9 @@ fn decoder(codec: Codec, limits: Limits) -> decode::software::Software {
 
 /// An access unit as the decoder gets it.
 fn unit(codec: Codec, encoded: encode::Encoded, rotation: Rotation) -> EncodedFrame {
-    let encode::Encoded { data, keyframe, time } = encoded;
-    EncodedFrame { codec, data, time, keyframe, rotation, arrival: clock::now(), reorder_wait: Duration::ZERO }
+    let encode::Encoded { data, keyframe, time, .. } = encoded;
+    let color = AnnouncedColor::default();
+    EncodedFrame { codec, data, time, keyframe, rotation, color, arrival: clock::now(), reorder_wait: Duration::ZERO }
 }
 
 /// Encodes a row of pictures, the first as a keyframe.
@@ -135,7 +137,7 @@ impl Loop {
             let sequence = self.sequence;
             self.sequence = sequence.wrapping_add(1);
             let (payload, marker) = (payload.data, payload.marker);
-            RtpPacket { sequence, time, marker, rotation: None, payload, arrival }
+            RtpPacket { sequence, time, marker, rotation: None, color: None, payload, arrival }
         });
         packets.collect()
     }
@@ -278,6 +280,36 @@ fn rotation_is_undone_exactly() {
     }
 }
 
+#[test]
+fn announced_colours_override_the_bitstreams() {
+    let limited = ColorInfo { matrix: ColorMatrix::Bt601, range: ColorRange::Limited };
+    let full = ColorInfo { matrix: ColorMatrix::Bt709, range: ColorRange::Full };
+    for codec in CODECS {
+        for (said, announced) in [(limited, full), (full, limited)] {
+            let keyframe = encode_scene(codec, 64, 36, 1, said).remove(0);
+            let decode = |color| {
+                let unit = EncodedFrame { color, ..keyframe.clone() };
+                decoder(codec, Limits::default()).decode(&unit).unwrap().unwrap()
+            };
+            let plain = decode(AnnouncedColor::default());
+            assert_eq!(plain.color, if codec == Codec::Vp8 { limited } else { said }, "{codec}");
+            assert_eq!(decode(announced.into()), Decoded { color: announced, ..plain.clone() }, "{codec}");
+            let range = AnnouncedColor { matrix: None, range: Some(announced.range) };
+            let color = ColorInfo { range: announced.range, ..plain.color };
+            assert_eq!(decode(range), Decoded { color, ..plain.clone() }, "{codec}");
+        }
+    }
+}
+
+#[test]
+fn the_encoder_tells_what_its_codes_mean() {
+    let full = ColorInfo { matrix: ColorMatrix::Bt709, range: ColorRange::Full };
+    for (codec, color) in [(Codec::H264, full), (Codec::Vp9, full), (Codec::Vp8, ColorInfo::default())] {
+        let encoded = encoder(codec).encode(&scene(64, 36, 0), full, MediaTime(0), false).unwrap().unwrap();
+        assert_eq!(encoded.color, color, "{codec}");
+    }
+}
+
 fn quarter_clockwise(picture: &I420) -> I420 {
     let mut turned = I420::new(picture.height(), picture.width());
     let (strides, turned_strides) = (picture.strides(), turned.strides());
@@ -373,7 +405,7 @@ proptest! {
             prop_assert!(payload.data.len() <= max_payload);
             let (sequence, time) = (sequence as u16, MediaTime(0));
             let (payload, marker) = (payload.data, payload.marker);
-            ingest.handle_packet(arrival, RtpPacket { sequence, time, marker, rotation: None, payload, arrival });
+            ingest.handle_packet(arrival, RtpPacket { sequence, time, marker, rotation: None, color: None, payload, arrival });
         }
         let Some(Output::AccessUnit(unit)) = ingest.poll_output() else { panic!("no unit") };
         prop_assert_eq!(&unit.data[..], &data[..]);

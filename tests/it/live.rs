@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use saccade::media::{Codec, I420};
+use saccade::media::{Codec, ColorInfo, ColorMatrix, ColorRange, I420};
 use saccade_signaling::{
     ClientMessage, OfferResponse, OptionsPatch, OverlayPatch, ReturnMode, ServerMessage, SessionResult, SessionView,
     TransportView, close_code,
@@ -144,6 +144,43 @@ async fn without_overlay_the_picture_comes_back_as_it_was_sent() {
         let psnr = 10.0 * (255.0_f64.powi(2) * ours.len() as f64 / error).log10();
         assert!(psnr > 26.0, "PSNR {psnr:.1} dB");
     }
+    finish(socket, peer, server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vp8_that_is_announced_as_full_range_comes_back_looking_the_same() {
+    let server = Server::start(&[]).await;
+    let nothing = OverlayPatch { boxes: Some(false), labels: Some(false), ..OverlayPatch::default() };
+    let patch = OptionsPatch { overlay: Some(nothing), ..OptionsPatch::default() };
+    let (socket, mut peer, ..) = connect(server.http, Codec::Vp8, patch).await;
+    // What Chromium sends with a canvas: BT.709 primaries, sRGB transfer function, BT.709 matrix, full range.
+    peer.color_space = Some([1, 13, 1, 0x20]);
+    let meant = ColorInfo { matrix: ColorMatrix::Bt709, range: ColorRange::Full };
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::Vp8), Viewer::new(Codec::Vp8));
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.pictures.len() >= 20).await;
+
+    let mut changed = Vec::new();
+    for (time, picture) in &returned.pictures {
+        let sent = publisher.scene.frame(publisher.number(*time));
+        for (x, y) in (1..30).flat_map(|y| (1..40).map(move |x| (16 * x, 16 * y))) {
+            let codes = |picture: &I420| {
+                let ([luma, cb, cr], [stride, chroma, _]) = (picture.planes(), picture.strides());
+                let at = y / 2 * chroma + x / 2;
+                [luma[y * stride + x], cb[at], cr[at]]
+            };
+            let (before, after) = (meant.to_rgb(codes(&sent)), ColorInfo::default().to_rgb(codes(picture)));
+            changed.push(before.iter().zip(after).map(|(a, b)| a.abs_diff(b)).max().unwrap());
+        }
+    }
+    changed.sort_unstable();
+    let median = changed[changed.len() / 2];
+    assert!(median <= 8, "colours changed by {median}");
+
+    // Returned VP8 is limited-range BT.601, and says so in its keyframes.
+    let spaces = peer.returned_color_spaces.lock().unwrap().clone();
+    let announced: HashSet<&[u8]> = spaces.values().flatten().map(|bytes| &bytes[..]).collect();
+    assert_eq!(announced, HashSet::from([&[2, 2, 6, 0x10][..]]));
+    assert!(spaces.values().any(Option::is_none), "frames between keyframes announce nothing");
     finish(socket, peer, server).await;
 }
 

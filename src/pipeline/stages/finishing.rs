@@ -120,6 +120,7 @@ impl Finisher {
                     time: frame.time,
                     keyframe: encoded.keyframe,
                     rotation: Rotation::None,
+                    color: encoded.color.into(),
                     arrival: frame.arrival,
                     reorder_wait: Duration::ZERO,
                 };
