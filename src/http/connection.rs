@@ -20,9 +20,11 @@ const LINGER_SILENT: Duration = Duration::from_secs(2);
 /// Bytes that are read, and thrown away, from a client that does not stop.
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 
-/// A client's connection. One that does not take what it is sent is given up. Dropped, it closes so that the client can read what it was told last: a socket that closes
-/// with unread bytes resets, which takes away what was sent before (RFC 1122 section 4.2.2.13). So it stops sending and
-/// goes on reading, for a while and to a point, in a task of its own.
+/// A client's connection. One that does not take what it is sent is given up.
+///
+/// Dropped, it closes so that the client can read what it was told last: a socket that closes with unread bytes resets,
+/// which takes away what was sent before (RFC 1122 section 4.2.2.13). So it stops sending and goes on reading, for a
+/// while and to a point, in a task of its own.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Option<TcpStream>,
