@@ -18,10 +18,20 @@ pub struct Inspected {
     pub data_channels: bool,
     /// Identification tag of the video's media section.
     pub mid: String,
-    /// Media sections that are answered, by index: the video's and the data channels'. All others are declined.
-    pub answered: Vec<usize>,
-    /// Tag and index of the first of them, which stands for the transport of all.
+    /// What becomes of the media sections.
+    pub sections: Sections,
+    /// Tag and index of the first section that is not declined, which stands for the transport of all.
     pub transport: (String, u16),
+}
+
+/// Media sections of an offer, by index. Those that are in neither list are declined.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sections {
+    /// The video's and the data channels'.
+    pub answered: Vec<usize>,
+    /// Audio in the same bundle: accepted, and nothing is sent or taken there. Declining it would be as good a word, but
+    /// aiortc does not connect then, and Chromium only if it is not the first section of an offer with `max-bundle`.
+    pub idle: Vec<usize>,
 }
 
 /// Why an offer cannot be served.
@@ -69,7 +79,14 @@ pub(super) fn inspect(sdp: &str, session: Option<&str>) -> Result<Inspected, Rej
     if !is_bundled(&description, &answered) {
         return Err(Rejected::NotBundled);
     }
-    let first = answered.first().copied().unwrap_or(index);
+    let bundle = bundle(&description);
+    let is_bundled_video = mid(video).is_some_and(|mid| bundle.contains(&mid));
+    let is_idle = |media: &&MediaDescription| {
+        media.media_name.media == "audio" && is_live(media) && mid(media).is_some_and(|mid| bundle.contains(&mid))
+    };
+    let idle = sections.iter().enumerate().filter(|(_, media)| is_bundled_video && is_idle(media));
+    let idle: Vec<usize> = idle.map(|(index, _)| index).collect();
+    let first = answered.iter().chain(&idle).min().copied().unwrap_or(index);
     let tag = |index: usize| sections.get(index).and_then(mid).unwrap_or_default().to_owned();
     Ok(Inspected {
         codec: best.codec,
@@ -79,7 +96,7 @@ pub(super) fn inspect(sdp: &str, session: Option<&str>) -> Result<Inspected, Rej
         data_channels: data.is_some(),
         mid: tag(index),
         transport: (tag(first), u16::try_from(first).unwrap_or_default()),
-        answered,
+        sections: Sections { answered, idle },
     })
 }
 
@@ -97,15 +114,18 @@ fn is_bundled(description: &SessionDescription, answered: &[usize]) -> bool {
     let sections = &description.media_descriptions;
     let mids: Vec<&str> = sections.iter().filter(|media| is_live(media)).filter_map(mid).collect();
     let unique = mids.iter().enumerate().all(|(index, mid)| !mids[..index].contains(mid));
+    let bundle = bundle(description);
+    let bundled = |index: &usize| sections.get(*index).and_then(mid).is_some_and(|mid| bundle.contains(&mid));
+    unique && (answered.len() <= 1 || answered.iter().all(bundled))
+}
+
+/// The tags of the sections that are offered as one bundle.
+fn bundle(description: &SessionDescription) -> Vec<&str> {
     let group = description.attributes.iter().find_map(|attribute| match (attribute.key.as_str(), &attribute.value) {
         ("group", Some(value)) => value.strip_prefix("BUNDLE"),
         _ => None,
     });
-    let bundled = |index: &usize| {
-        let mid = sections.get(*index).and_then(mid);
-        group.is_some_and(|group| group.split(' ').any(|member| mid == Some(member)))
-    };
-    unique && (answered.len() <= 1 || answered.iter().all(bundled))
+    group.unwrap_or_default().split_whitespace().collect()
 }
 
 fn mid(media: &MediaDescription) -> Option<&str> {
@@ -252,7 +272,7 @@ mod tests {
         ];
         let offer = format!("{HEAD}{}", videos.concat());
         let found = inspect(&offer, None).unwrap();
-        assert_eq!((found.codec, found.mid.as_str(), &found.answered[..]), (Codec::Vp8, "3", &[3][..]));
+        assert_eq!((found.codec, found.mid.as_str(), &found.sections.answered[..]), (Codec::Vp8, "3", &[3][..]));
         assert_eq!(found.transport, ("3".to_owned(), 3));
         let again = inspect(&offer, Some("4")).unwrap();
         assert_eq!((again.codec, again.mid.as_str()), (Codec::H264, "4"));

@@ -111,8 +111,8 @@ struct WebRtcPeer {
     returns_video: bool,
     /// Tag of the session's video.
     mid: String,
-    /// The last offer, and the media sections of it that were answered.
-    offered: Mutex<(String, Vec<usize>)>,
+    /// The last offer, and what became of its media sections.
+    offered: Mutex<(String, offer::Sections)>,
     bandwidth: Arc<AtomicU32>,
     reported: Arc<Mutex<Reported>>,
     shared: Arc<Shared>,
@@ -126,7 +126,7 @@ impl WebRtcPeer {
             *sender = Some(self.connection.add_track(track).await.map_err(stack)?);
             self.forward_keyframe_requests();
         }
-        let reduced = declined::reduce(offer, &inspected.answered);
+        let reduced = declined::reduce(offer, &inspected.sections);
         let description = RTCSessionDescription::offer(reduced).map_err(|_| offer::Rejected::BadSdp)?;
         self.connection.set_remote_description(description).await.map_err(|error| {
             tracing::debug!(%error, "the stack refused an offer");
@@ -134,7 +134,7 @@ impl WebRtcPeer {
         })?;
         let answer = self.connection.create_answer(None).await.map_err(stack)?;
         let sdp = answer.sdp.clone();
-        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.answered.clone());
+        *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.sections.clone());
         self.shared.gathered.send_replace(false);
         self.connection.set_local_description(answer).await.map_err(stack)?;
         let ids = [(&self.shared.orientation_id, ORIENTATION_URI), (&self.shared.color_space_id, color_space::URI)];
@@ -162,8 +162,8 @@ impl WebRtcPeer {
     /// The stack's answer as the other side gets it.
     fn whole(&self, answer: &str) -> String {
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
-        let (offer, answered) = &*offered;
-        declined::restore(&advertise::description(answer, &self.shared.advertise), offer, answered)
+        let (offer, sections) = &*offered;
+        declined::restore(&advertise::description(answer, &self.shared.advertise), offer, sections)
     }
 
     fn forward_keyframe_requests(&self) {

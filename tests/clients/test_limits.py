@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import aiohttp
 import pytest
+from aiortc.mediastreams import AudioStreamTrack
 from aiortc.sdp import SessionDescription
 from peer import Peer, Signal, connect, post_offer, without_candidates
 from scene import Scene
@@ -92,14 +93,15 @@ async def test_a_session_without_a_socket_ends_unless_it_is_resumed(http, small:
             await signal.error("not_found", fatal=False)
 
 
-async def test_a_microphone_is_declined(http: aiohttp.ClientSession, small: Server, scene: Scene) -> None:
+async def test_a_microphone_beside_the_camera_is_idle(http: aiohttp.ClientSession, small: Server, scene: Scene) -> None:
     async with Peer(scene) as peer:
-        peer.pc.addTransceiver("audio")
-        answer = await post_offer(http, small.url, await peer.offer())
-        sections = SessionDescription.parse(answer["sdp"]).media
-        assert [(it.kind, it.rtp.muxId) for it in sections] == [("video", "0"), ("audio", "1"), ("application", "2")]
-        assert [it.port == 0 for it in sections] == [False, True, False]
-        async with http.delete(f"{small.url}/v1/sessions/{answer['session_id']}") as deleted:
+        peer.pc.addTrack(AudioStreamTrack())
+        session = await connect(http, small.url, peer, {"return": "exact"})
+        sections = SessionDescription.parse(peer.pc.remoteDescription.sdp).media
+        assert [(it.kind, it.direction) for it in sections[:2]] == [("video", "sendrecv"), ("audio", "inactive")]
+        await peer.results.more(2, "results")
+        await peer.pictures.more(2, "pictures")
+        async with http.delete(f"{small.url}/v1/sessions/{session}") as deleted:
             assert deleted.status == 200
 
 
