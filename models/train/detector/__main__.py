@@ -1,0 +1,36 @@
+"""The command line: `python -m detector COMMAND RECIPE`."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from . import config
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m detector", description=__doc__.splitlines()[0])
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the recipe")
+    parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--threads", type=int, default=2)
+    commands = parser.add_subparsers(dest="command", required=True)
+    train = commands.add_parser("train", help="train, or go on with an interrupted run")
+    train.add_argument("recipe", type=pathlib.Path)
+    train.add_argument("--workers", type=int, default=1, help="processes that make samples")
+    train.add_argument("--stop-after", type=float, default=0, metavar="MINUTES", help="leave early, to go on later")
+    scenes = commands.add_parser("scenes", help="make pictures and boxes of the drawn scene")
+    scenes.add_argument("--renderer", type=pathlib.Path, required=True, help="the built example render_scene")
+    scenes.add_argument("--seeds", type=int, nargs=2, required=True, metavar=("FIRST", "BEHIND"))
+    arguments = parser.parse_args()
+    if arguments.command == "scenes":
+        from .scenes import make
+        make(arguments.renderer, arguments.work, range(*arguments.seeds))
+        return
+    recipe = config.load(arguments.recipe, arguments.set)
+    if arguments.command == "train":
+        from .train import train as run
+        run(recipe, arguments.work, arguments.threads, arguments.workers, arguments.stop_after)
+
+
+if __name__ == "__main__":
+    main()

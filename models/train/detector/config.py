@@ -1,0 +1,135 @@
+"""What a recipe file (TOML) says: data, network, schedule. Every key has the default given here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import tomllib
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A folder of pictures and the COCO JSON about it. `categories` maps COCO names to class names of the recipe."""
+
+    annotations: str
+    images: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    photos: Source
+    #: Pictures without any object of any class, and which of them are kept from training: the false-positive figure
+    #: is theirs. Both may be empty.
+    negatives: str = ""
+    negatives_list: str = ""
+    #: Drawn pictures for training and for the figure, as made by `python -m detector scenes`; may be empty.
+    scenes: str = ""
+    scenes_test: str = ""
+    validation: float = 0.08
+    test: float = 0.08
+    #: Correlation of thumbnails from which two photos count as near-duplicates.
+    similarity: float = 0.90
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    #: Channels at strides 2, 4, 8, 16, 32, residual blocks at strides 4 to 32, channels of the pyramid and the heads.
+    widths: tuple[int, ...] = (16, 32, 48, 80, 96)
+    depths: tuple[int, ...] = (1, 2, 3, 1)
+    pyramid: int = 48
+    #: Width and height of the input in pixels, a multiple of 32.
+    size: int = 320
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    epochs: int = 160
+    batch: int = 16
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.03
+    warmup_steps: int = 200
+    ema: float = 0.999
+    #: Share of the epochs trained on smaller crops, and share of the last epochs without mosaic at the full size.
+    small: float = 0.5
+    plain: float = 0.15
+    #: Validate every so many epochs.
+    every: int = 10
+    seed: int = 0
+    #: Checkpoint to start from, relative to the work folder ("" = from scratch).
+    start: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    """Shares of one epoch's samples that are not photos, and chances of what is pasted into a sample."""
+
+    scenes: float = 0.08
+    negatives: float = 0.08
+    #: Round and bright things without a head, drawn or cut out of the negatives.
+    distractors: float = 0.35
+    #: Heads and helmets cut out of other photos.
+    objects: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    box: float = 2.5
+    #: Anchors that each object may take, and the exponents of score and IoU in the alignment (TOOD).
+    candidates: int = 10
+    alpha: float = 0.5
+    beta: float = 4.0
+    #: Weight of the teacher's opinion, and its checkpoint, relative to the work folder ("" = no teacher).
+    distillation: float = 0.0
+    teacher: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    name: str
+    classes: tuple[str, ...]
+    data: Data
+    network: Network = Network()
+    schedule: Schedule = Schedule()
+    mix: Mix = Mix()
+    loss: Loss = Loss()
+
+
+def _build(kind, table: dict, where: str):
+    """A dataclass from a TOML table; an unknown or missing key is an error that names it. `$NAME` in a text is the
+    environment's."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    if unknown := set(table) - set(fields):
+        raise ValueError(f"{where}: unknown key {sorted(unknown)[0]!r}; known are {', '.join(fields)}")
+    values = {}
+    for name, value in table.items():
+        inner = {"data": Data, "photos": Source, "network": Network, "schedule": Schedule, "mix": Mix, "loss": Loss}
+        if isinstance(value, dict):
+            value = _build(inner[name], value, f"{where}.{name}")
+        if isinstance(value, str):
+            value = os.path.expandvars(value)
+            if "$" in value:
+                raise ValueError(f"{where}.{name}: set the environment variable that {value!r} names")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def load(path: pathlib.Path, changes: list[str] = ()) -> Recipe:
+    """Reads a recipe; `changes` are `section.key=value` with TOML values, applied last."""
+    table = tomllib.loads(path.read_text())
+    if listed := table.get("data", {}).get("negatives_list"):
+        table["data"]["negatives_list"] = str(path.parent / listed)
+    for change in changes:
+        key, _, value = change.partition("=")
+        *sections, last = key.split(".")
+        inner = table
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        try:
+            inner[last] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            inner[last] = value
+    return _build(Recipe, table, path.name)

@@ -1,0 +1,109 @@
+"""Pictures and their boxes, read from COCO JSON, and the split of the photos."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import random
+
+import cv2
+import numpy as np
+
+from .config import Data, Source
+
+#: Class index of boxes that are neither object nor background.
+IGNORE = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    name: str
+    #: uint8 [height, width, 3], BGR.
+    picture: np.ndarray
+    #: float32 [n, 5]: x1, y1, x2, y2 in pixels, class index.
+    boxes: np.ndarray
+
+
+def load(source: Source, classes: tuple[str, ...]) -> list[Sample]:
+    """All pictures of a COCO JSON. Categories that are not among the classes, and crowds, become ignored areas."""
+    document = json.loads(pathlib.Path(source.annotations).read_text())
+    index = {c["id"]: classes.index(c["name"]) if c["name"] in classes else IGNORE for c in document["categories"]}
+    boxes = {image["id"]: [] for image in document["images"]}
+    for annotation in document["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        label = IGNORE if annotation.get("iscrowd") else index[annotation["category_id"]]
+        boxes[annotation["image_id"]].append([x, y, x + width, y + height, label])
+    samples = []
+    for image in document["images"]:
+        path = pathlib.Path(source.images) / image["file_name"]
+        picture = cv2.imread(str(path))
+        if picture is None:
+            raise ValueError(f"{path} is missing or no picture, but {source.annotations} lists it")
+        samples.append(Sample(image["file_name"], picture, np.array(boxes[image["id"]], np.float32).reshape(-1, 5)))
+    return samples
+
+
+def load_scenes(folder: str, classes: tuple[str, ...]) -> list[Sample]:
+    """The drawn pictures in a folder with annotations.json and images/; none if the folder is ""."""
+    return load(Source(f"{folder}/annotations.json", f"{folder}/images"), classes) if folder else []
+
+
+def load_negatives(data: Data, held_out: bool) -> list[Sample]:
+    """Pictures without objects: every other one of the sorted list trains, the rest (`held_out`) is measured on."""
+    if not data.negatives:
+        return []
+    names = sorted(pathlib.Path(data.negatives_list).read_text().split())
+    samples = []
+    for name in names[1 if held_out else 0::2]:
+        picture = cv2.imread(str(pathlib.Path(data.negatives) / name))
+        if picture is None:
+            raise ValueError(f"{data.negatives}/{name} is missing or no picture, but {data.negatives_list} lists it")
+        samples.append(Sample(name, picture, np.zeros((0, 5), np.float32)))
+    return samples
+
+
+def clusters(samples: list[Sample], similarity: float) -> list[int]:
+    """A cluster number for each sample: photos are joined whose 16 × 16 grey thumbnails, mirrored or not, correlate."""
+    shrink = lambda picture: cv2.resize(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
+    thumbnails = np.stack([shrink(sample.picture) for sample in samples]).astype(np.float32)
+
+    def normal(pictures: np.ndarray) -> np.ndarray:
+        flat = pictures.reshape(len(pictures), -1)
+        flat = flat - flat.mean(1, keepdims=True)
+        return flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
+
+    upright = normal(thumbnails)
+    correlation = np.maximum(upright @ upright.T, upright @ normal(thumbnails[:, :, ::-1]).T)
+    parent = list(range(len(samples)))
+
+    def root(n: int) -> int:
+        while parent[n] != n:
+            parent[n] = parent[parent[n]]
+            n = parent[n]
+        return n
+
+    for a, b in zip(*np.where(np.triu(correlation > similarity, 1))):
+        parent[root(a)] = root(b)
+    return [root(n) for n in range(len(samples))]
+
+
+def split(samples: list[Sample], data: Data, seed: int) -> dict[str, list[int]]:
+    """Indices for `train`, `validation` and `test`. A cluster is never divided; those that hold more than 2 % of all
+    photos train, because one of them would fill the validation set with a single scene."""
+    groups: dict[int, list[int]] = {}
+    for n, cluster in enumerate(clusters(samples, data.similarity)):
+        groups.setdefault(cluster, []).append(n)
+    order = sorted(groups)
+    random.Random(seed).shuffle(order)
+    parts = {"validation": [], "test": []}
+    wanted = {"validation": data.validation * len(samples), "test": data.test * len(samples)}
+    train = []
+    for cluster in order:
+        members = groups[cluster]
+        part = next((name for name in parts if len(parts[name]) < wanted[name]), None)
+        if part is None or len(members) > 0.02 * len(samples):
+            train += members
+        else:
+            parts[part] += members
+    return {"train": sorted(train), **{name: sorted(part) for name, part in parts.items()}}

@@ -1,0 +1,213 @@
+"""The training loop: resumable, repeatable, the same on a CPU and on CUDA."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import time
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from . import augment, dataset, evaluate, loss, model
+from .config import Recipe
+
+#: Index of the pool that a sample comes from.
+PHOTO, SCENE, NEGATIVE = range(3)
+
+
+class Samples(torch.utils.data.Dataset):
+    """Indexed by (epoch, position, pool, index, style): the sampler decides everything."""
+
+    def __init__(self, pools: augment.Pools, recipe: Recipe):
+        self.pools, self.recipe = pools, recipe
+
+    def __getitem__(self, key):
+        epoch, position, pool, index, style = key
+        sample = (self.pools.photos, self.pools.scenes, self.pools.negatives)[pool][index]
+        rng = np.random.default_rng((self.recipe.schedule.seed, epoch, position))
+        return augment.make(self.pools, sample, style, self.recipe.mix, rng)
+
+
+def collate(samples):
+    """uint8 [n, 3, h, w] (channels last in memory) and boxes [n, most, 5], padded with class -2."""
+    pictures = torch.from_numpy(np.stack([picture for picture, _ in samples])).permute(0, 3, 1, 2)
+    boxes = np.zeros((len(samples), max(1, max(len(b) for _, b in samples)), 5), np.float32)
+    boxes[..., 4] = dataset.IGNORE - 1
+    for row, (_, found) in zip(boxes, samples):
+        row[:len(found)] = found
+    return pictures, torch.from_numpy(boxes)
+
+
+class Batches:
+    """The batches of one epoch: every photo once, with its share of scenes and negatives; one size a batch."""
+
+    def __init__(self, pools: augment.Pools, recipe: Recipe):
+        self.pools, self.recipe, self.epoch = pools, recipe, 0
+        share = lambda pool, part: round(len(pools.photos) * part) if pool else 0
+        self.scenes, self.negatives = share(pools.scenes, recipe.mix.scenes), share(pools.negatives, recipe.mix.negatives)
+
+    def __len__(self) -> int:
+        return (len(self.pools.photos) + self.scenes + self.negatives) // self.recipe.schedule.batch
+
+    def __iter__(self):
+        schedule, size = self.recipe.schedule, self.recipe.network.size
+        rng = np.random.default_rng((schedule.seed, self.epoch))
+        keys = [(PHOTO, n) for n in range(len(self.pools.photos))]
+        keys += [(SCENE, int(n)) for n in rng.integers(0, max(1, len(self.pools.scenes)), self.scenes)]
+        keys += [(NEGATIVE, int(n)) for n in rng.integers(0, max(1, len(self.pools.negatives)), self.negatives)]
+        keys = [keys[n] for n in rng.permutation(len(keys))]
+        if self.epoch < schedule.small * schedule.epochs:
+            sizes, strong = (size - 96, size - 64, size - 32), True
+        elif self.epoch < (1 - schedule.plain) * schedule.epochs:
+            sizes, strong = (size - 32, size, size + 32), True
+        else:
+            sizes, strong = (size,), False
+        for n in range(len(self)):
+            style = augment.Style(int(rng.choice(sizes)), size, strong)
+            start = n * schedule.batch
+            yield [(self.epoch, start + k, *key, style) for k, key in enumerate(keys[start:start + schedule.batch])]
+
+
+def mixed_precision(device: torch.device) -> bool:
+    """Whether bf16 pays: always on CUDA, on a CPU only with instructions for it (else it is ten times slower)."""
+    return device.type == "cuda" or torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2") \
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, net: nn.Module, decay: float) -> None:
+    """Exponential moving average of weights and statistics."""
+    for slow, fast in zip(average.state_dict().values(), net.state_dict().values()):
+        if slow.dtype.is_floating_point:
+            slow.lerp_(fast, 1 - decay)
+        else:
+            slow.copy_(fast)
+
+
+def network(recipe: Recipe, device: torch.device) -> model.Detector:
+    return model.Detector(len(recipe.classes), recipe.network).to(device, memory_format=torch.channels_last)
+
+
+def load_average(path: pathlib.Path) -> model.Detector:
+    """The averaged weights of a checkpoint, as a network in evaluation mode."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    from .config import Network
+    net = model.Detector(len(state["classes"]), Network(**{k: tuple(v) if isinstance(v, list) else v for k, v in state["network"].items()}))
+    net.load_state_dict(state["average"])
+    return net.eval().to(memory_format=torch.channels_last)
+
+
+def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_after: float) -> None:
+    """Trains to the recipe's last epoch, from `work/last.pt` if it exists; leaves after `stop_after` minutes (0: never)
+    at the end of an epoch, to be called again."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(threads)
+    schedule = recipe.schedule
+    torch.manual_seed(schedule.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    work.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+
+    photos = dataset.load(recipe.data.photos, recipe.classes)
+    parts = dataset.split(photos, recipe.data, seed=0)
+    names = {part: [photos[n].name for n in members] for part, members in parts.items()}
+    (work / "split.json").write_text(json.dumps(names, indent=1))
+    validation = [photos[n] for n in parts["validation"]]
+    pools = augment.Pools(
+        [photos[n] for n in parts["train"]], dataset.load_scenes(recipe.data.scenes, recipe.classes),
+        dataset.load_negatives(recipe.data, held_out=False))
+    say(work, f"photos {len(pools.photos)} (validation {len(validation)}), scenes {len(pools.scenes)}, "
+              f"negatives {len(pools.negatives)}")
+
+    net, average = network(recipe, device), network(recipe, device)
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [dict(params=decayed, weight_decay=schedule.weight_decay), dict(params=others, weight_decay=0.0)],
+        lr=schedule.learning_rate, betas=(0.9, 0.99))
+    say(work, f"parameters {sum(p.numel() for p in net.parameters())}, {device}, bf16 {mixed_precision(device)}")
+    first = step = 0
+    if (work / "last.pt").exists():
+        state = torch.load(work / "last.pt", map_location=device, weights_only=True)
+        net.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, step = state["epoch"], state["step"]
+        say(work, f"resumed after epoch {first}")
+    else:
+        if schedule.start:
+            net.load_state_dict(torch.load(work / schedule.start, map_location=device, weights_only=True)["average"])
+        average.load_state_dict(net.state_dict())
+    teacher = load_average(work / recipe.loss.teacher).to(device) if recipe.loss.teacher else None
+
+    batches = Batches(pools, recipe)
+    loader = torch.utils.data.DataLoader(
+        Samples(pools, recipe), batch_sampler=batches, collate_fn=collate, num_workers=workers,
+        prefetch_factor=4 if workers else None, pin_memory=device.type == "cuda")
+    grids = {}
+    for epoch in range(first, schedule.epochs):
+        batches.epoch = epoch
+        net.train()
+        epoch_started, sums = time.monotonic(), np.zeros(4)
+        for pictures, targets in loader:
+            progress = step / (schedule.epochs * len(batches))
+            cosine = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.learning_rate * min(1.0, (step + 1) / schedule.warmup_steps) * cosine
+            size = pictures.shape[-1]
+            if size not in grids:
+                grids[size] = [tensor.to(device) for tensor in model.cells(size, size)]
+            centres, strides = grids[size]
+            pictures = (pictures.to(device, non_blocking=True).float() / 255).contiguous(memory_format=torch.channels_last)
+            targets = targets.to(device, non_blocking=True)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
+                exponents, logits = model.flatten(net(pictures))
+            boxes = model.corners(exponents, centres, strides)
+            class_loss, box_loss, positives = loss.detection_loss(logits, boxes, targets, centres, strides, recipe.loss)
+            total = class_loss + recipe.loss.box * box_loss
+            taught = 0.0
+            if teacher is not None:
+                with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
+                    exponents, opinion = model.flatten(teacher(pictures))
+                    wanted = model.corners(exponents, centres, strides)
+                parts_of = loss.distillation_loss(logits, boxes, opinion.clone(), wanted.clone())
+                lesson = parts_of[0] + recipe.loss.box * parts_of[1]
+                total, taught = total + recipe.loss.distillation * lesson, lesson.item()
+            optimiser.zero_grad(set_to_none=True)
+            total.backward()
+            norm = nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+            if torch.isfinite(norm):
+                optimiser.step()
+            step += 1
+            follow(average, net, min(schedule.ema, (1 + step) / (20 + step)))
+            sums += (class_loss.item(), box_loss.item(), positives / len(targets), taught)
+        seconds = time.monotonic() - epoch_started
+        done = epoch + 1
+        line = dict(epoch=done, rate=round(len(batches) * schedule.batch / seconds, 1))
+        line |= dict(zip(("class", "box", "positives", "teacher"), (round(x, 4) for x in sums / len(batches))))
+        if done % schedule.every == 0 or done == schedule.epochs:
+            average.eval()
+            found = evaluate.detect_all(evaluate.torch_runner(average, recipe.network.size), validation, recipe.network.size)
+            figures = evaluate.average_precision(validation, found, recipe.classes)
+            line |= {key: round(figures[key], 4) for key in ("ap50", "ap")}
+        state = dict(
+            net=net.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict(), epoch=done, step=step,
+            classes=list(recipe.classes), network=vars(recipe.network))
+        torch.save(state, work / "last.tmp")
+        os.replace(work / "last.tmp", work / "last.pt")
+        say(work, json.dumps(line))
+        if stop_after and (time.monotonic() - started) / 60 > stop_after and done < schedule.epochs:
+            say(work, f"stopped after epoch {done}; the same command goes on")
+            return
+
+
+def say(work: pathlib.Path, line: str) -> None:
+    """To the terminal and to the log of the run."""
+    print(line, flush=True)
+    with open(work / "log.txt", "a") as log:
+        log.write(line + "\n")
