@@ -3,6 +3,7 @@
 //! Live video comes in over WebRTC, is decoded, run through a model within the session's latency budget, and goes back
 //! annotated, together with results that name the exact frame they belong to.
 
+pub mod accuracy;
 pub mod annotate;
 pub mod app;
 pub mod cli;

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Detect, Doctor, ModelsCheck, ModelsList, Serve};
+use super::{Detect, Doctor, Eval, ModelsCheck, ModelsList, Serve};
 use crate::config::Sources;
 
 /// Flags that every command with a configuration takes.
@@ -124,6 +124,16 @@ impl Doctor {
 
 impl Detect {
     /// See [`Serve::sources`]. Nothing is listened on, so that nothing can be insecure.
+    pub fn sources(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
+        let mut sources = self.settings.sources(variables);
+        self.models.add_to(&mut sources);
+        sources.insecure = true;
+        sources
+    }
+}
+
+impl Eval {
+    /// See [`Detect::sources`].
     pub fn sources(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
         let mut sources = self.settings.sources(variables);
         self.models.add_to(&mut sources);

@@ -1,8 +1,12 @@
 //! What each command of the program does. Nothing here is known to the stages.
 
 mod detect;
+mod eval;
+mod lines;
 mod models;
 mod offline;
+mod pending;
+mod progress;
 mod serve;
 
 use crate::cli::{Args, Command, Exit};
@@ -26,6 +30,7 @@ pub fn run(args: Args) -> Exit {
             report.exit()
         }
         Command::Detect(args) => detect::run(args),
+        Command::Eval(args) => eval::run(args),
         Command::Models(args) => models::run(&args),
         Command::Token(token) => match token.make(&token.sources(std::env::vars_os()), clock::wall()) {
             Ok(token) => {
@@ -38,6 +43,6 @@ pub fn run(args: Args) -> Exit {
             }
         },
         // The command line is refused before it comes here.
-        Command::Eval(_) | Command::Bench(_) => Exit::Internal,
+        Command::Bench(_) => Exit::Internal,
     }
 }

@@ -71,7 +71,7 @@ fn check(args: &ModelsCheck) -> Exit {
         eprintln!("{}; there are {}", Error::UnknownModel { name: name.clone() }, ids().collect::<Vec<_>>().join(", "));
         return Exit::Configuration;
     }
-    let engine = match offline::engine(&config, 1) {
+    let engine = match offline::engine(&config, 1, None) {
         Ok(engine) => engine,
         Err(error) => {
             eprintln!("{error}");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::serve::Signals;
 use crate::cli::{Exit, Settings};
 use crate::config::{Config, Hardware};
-use crate::infer::{Engine, Error, Options, Repository, manifest::BackendChoice};
+use crate::infer::{Engine, Error, Options, Repository, manifest::BackendChoice, manifest::Precision};
 use crate::telemetry;
 
 /// Log lines from warnings on, unless `--log` asks for others. Standard output stays free for results.
@@ -22,10 +22,10 @@ pub(super) fn repository(config: &Config) -> Result<Repository, Error> {
     Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir()))
 }
 
-/// An engine without models, each of which will run with this many threads.
-pub(super) fn engine(config: &Config, intra_threads: usize) -> Result<Engine, Error> {
+/// An engine without models, each of which will run with this many threads, and in this precision if one is given.
+pub(super) fn engine(config: &Config, intra_threads: usize, precision: Option<Precision>) -> Result<Engine, Error> {
     let backend = (config.hw.infer == Hardware::Off).then_some(BackendChoice::Cpu);
-    Engine::new(Options { intra_threads, backend, ..Options::default() })
+    Engine::new(Options { intra_threads, precision, backend })
 }
 
 /// The exit code that an error of models stands for.

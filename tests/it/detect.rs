@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use saccade::decode::Limits;
 use saccade::decode::file::{Picture, Reader};
@@ -15,9 +15,9 @@ use saccade_signaling::SessionResult;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::program::{MODELS, run, saccade};
 use crate::publisher::iou;
 
-const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 const FRAMES: u64 = 24;
 /// The videos' first frame: many people are in it.
 const FIRST: u64 = 60;
@@ -67,27 +67,10 @@ impl Files {
     }
 }
 
-/// The program, with the test model and without the machine's own configuration.
-fn saccade(command: &str) -> Command {
-    let mut program = Command::new(env!("CARGO_BIN_EXE_saccade"));
-    let folder = std::env::temp_dir();
-    program.current_dir(folder).arg(command);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SACCADE_")) {
-        program.env_remove(name);
-    }
-    program
-}
-
 fn detect() -> Command {
     let mut program = saccade("detect");
     program.args(["--model", "scene-blobs", "--models-dir", MODELS]);
     program
-}
-
-/// Exit code, standard output and standard error.
-fn run(program: &mut Command) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = program.output().unwrap();
-    (status.code().expect("no signal"), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
 /// Every line as the file it names and the result.

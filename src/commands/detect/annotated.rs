@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::file::Error;
-use super::pending::Pending;
+use crate::commands::pending::Pending;
 use crate::decode::file::Info;
 use crate::encode::file::{Effort, Settings, Writer};
 use crate::encode::picture::{self, Format};

@@ -7,11 +7,11 @@ use std::time::Duration;
 use saccade_signaling::{Dropped, ResultFormat};
 
 use super::annotated::{Annotated, Kind};
-use super::lines::Lines;
-use super::progress::Progress;
 use crate::annotate::{Annotator, Overlay};
 use crate::cli::Exit;
 use crate::clock;
+use crate::commands::lines::Lines;
+use crate::commands::progress::Progress;
 use crate::decode::Limits;
 use crate::decode::file::{self, Reader};
 use crate::egress::results::{Processed, Timings};

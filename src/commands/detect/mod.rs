@@ -8,9 +8,6 @@
 
 mod annotated;
 mod file;
-mod lines;
-mod pending;
-mod progress;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,9 +19,10 @@ use saccade_signaling::ResultFormat;
 
 use self::annotated::Kind;
 use self::file::Stages;
-use self::lines::Lines;
-use self::progress::Progress;
+
+use super::lines::Lines;
 use super::offline;
+use super::progress::Progress;
 use crate::annotate::Annotator;
 use crate::cli::{Detect, Exit, Format};
 use crate::config::{Config, Mistakes};
@@ -142,7 +140,7 @@ fn load(config: &Config) -> Result<Arc<Model>, Error> {
     let models = |source| Error::Models { source };
     // On a machine that does nothing else, more threads are faster.
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-    let engine = offline::engine(config, threads).map_err(models)?;
+    let engine = offline::engine(config, threads, None).map_err(models)?;
     let repository = offline::repository(config).map_err(models)?;
     let name = &config.models.default;
     let named = |source| match source {

@@ -1,0 +1,168 @@
+//! `saccade eval`: how accurate a model is on pictures whose objects are known, and how fast.
+//!
+//! Pictures go one after the other through the server's own preprocessing, model and postprocessing, so that the
+//! figures are those that users get. They are COCO's, as pycocotools computes them.
+//!
+//! Exit codes: 0 measured; 64 for a wrong argument, an unusable data set or an unknown model; 69 without ONNX Runtime;
+//! 70 when a picture or the model failed, or after an interruption.
+
+mod report;
+pub(super) mod run;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde_json::json;
+
+use self::report::Report;
+use self::run::Evaluation;
+use super::lines::Lines;
+use super::offline;
+use super::progress::Progress;
+use crate::accuracy::dataset::Dataset;
+use crate::cli::{self, Eval, Exit};
+use crate::config::{Config, Mistakes};
+use crate::infer::manifest::Precision;
+use crate::infer::{self, Model, Params};
+
+/// Detections from this score on count for average precision, which looks at all scores.
+const LOWEST_SCORE: f32 = 0.001;
+/// COCO's measures look at no more in a picture and class.
+const MAX_DETECTIONS: usize = 100;
+
+/// What ends the command.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Configuration(#[from] Mistakes),
+    #[error("{}", offline::sentence(source))]
+    Models { source: infer::Error },
+    #[error("model {name} cannot be used: {source}")]
+    Model { name: String, source: infer::Error },
+    #[error("model {model} does not run in {wanted} here: {}", reasons.join("; "))]
+    Precision { model: String, wanted: Precision, reasons: Vec<String> },
+    #[error(transparent)]
+    Run(#[from] run::Error),
+    #[error("{} would be overwritten: choose another name to write to", path.display())]
+    Overwritten { path: PathBuf },
+    #[error("cannot write: {0}")]
+    Write(io::Error),
+}
+
+impl Error {
+    const fn exit(&self) -> Exit {
+        match self {
+            Self::Configuration(_) | Self::Overwritten { .. } => Exit::Configuration,
+            Self::Models { source } | Self::Model { source, .. } => offline::exit_of(source),
+            Self::Run(error) => error.exit(),
+            Self::Precision { .. } | Self::Write(_) => Exit::Internal,
+        }
+    }
+}
+
+/// Does what was asked for; mistakes and failures go to standard error.
+pub(super) fn run(args: Eval) -> Exit {
+    offline::interruptible(move |stop| match eval(&args, stop) {
+        Ok(()) => Exit::Clean,
+        // Whoever read the figures has had enough of them.
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Clean,
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit()
+        }
+    })
+}
+
+fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
+    let config = Config::load(&args.sources(std::env::vars_os()))?;
+    offline::init_logs(&args.settings, &config);
+    for path in [&args.json, &args.results].into_iter().flatten() {
+        if args.data.canonicalize().is_ok_and(|data| path.canonicalize().is_ok_and(|path| path == data)) {
+            return Err(Error::Overwritten { path: path.clone() });
+        }
+    }
+    let mut json = Lines::open(args.json.as_deref(), false).map_err(Error::Write)?;
+    let mut results = Lines::open(args.results.as_deref(), false).map_err(Error::Write)?;
+    let model = load(&config, args.precision.map(Precision::from))?;
+    let dataset = run::read(&args.data, &model)?;
+    let defaults = model.default_params();
+    let params = Arc::new(Params {
+        score_threshold: LOWEST_SCORE,
+        iou_threshold: args.iou_threshold.unwrap_or(defaults.iou_threshold),
+        max_detections: MAX_DETECTIONS * model.classes().len(),
+        classes: None,
+    });
+    let mut progress = Progress::new(1, args.quiet);
+    progress.begin(&args.data, Some(dataset.pictures.len() as u64));
+    let evaluation = Evaluation::run(&model, &params, &dataset, &args.images, &progress, stop);
+    progress.finish();
+    let evaluation = evaluation?;
+    let score = args.score_threshold.unwrap_or(defaults.score_threshold);
+    let report = Report::new(&model, &dataset, &evaluation, score, args.input_side);
+    if args.json.is_none() {
+        print!("{report}");
+    }
+    json.write(format!("{:#}", report.to_json())).map_err(Error::Write)?;
+    results.write(coco_results(&dataset, &evaluation)).map_err(Error::Write)?;
+    json.finish().and_then(|()| results.finish()).map_err(Error::Write)
+}
+
+/// The model as the server runs it.
+fn load(config: &Config, precision: Option<Precision>) -> Result<Arc<Model>, Error> {
+    let models = |source| Error::Models { source };
+    let repository = offline::repository(config).map_err(models)?;
+    let name = &config.models.default;
+    let spec = repository.find(name).map_err(models)?;
+    let engine = offline::engine(config, 1, precision).map_err(models)?;
+    let model = engine.load(spec).map_err(|source| Error::Model { name: name.clone(), source })?;
+    let selection = model.selection();
+    match precision {
+        Some(wanted) if wanted != selection.precision => {
+            Err(Error::Precision { model: model.id(), wanted, reasons: selection.others.clone() })
+        }
+        _ => Ok(model),
+    }
+}
+
+/// Detections of classes that the data set knows, as COCO results.
+fn coco_results(dataset: &Dataset, evaluation: &Evaluation) -> String {
+    let mut results = Vec::new();
+    for (entry, picture) in dataset.pictures.iter().zip(&evaluation.pictures) {
+        for found in &picture.found {
+            let Some(category) = dataset.categories.get(found.class).copied().flatten() else { continue };
+            let [x1, y1, x2, y2] = found.bbox;
+            results.push(json!({
+                "image_id": entry.id,
+                "category_id": category,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": found.score,
+            }));
+        }
+    }
+    serde_json::Value::from(results).to_string()
+}
+
+impl run::Error {
+    const fn exit(&self) -> Exit {
+        match self {
+            Self::Data { .. } | Self::Large { .. } | Self::Dataset { .. } => Exit::Configuration,
+            Self::Picture { .. }
+            | Self::NoPicture { .. }
+            | Self::Size { .. }
+            | Self::Model { .. }
+            | Self::Interrupted => Exit::Internal,
+        }
+    }
+}
+
+impl From<cli::Precision> for Precision {
+    fn from(precision: cli::Precision) -> Self {
+        match precision {
+            cli::Precision::Fp32 => Self::Fp32,
+            cli::Precision::Bf16 => Self::Bf16,
+            cli::Precision::Int8 => Self::Int8,
+        }
+    }
+}
