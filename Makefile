@@ -7,7 +7,12 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `make run` and `make demo`, such as ARGS="--listen 127.0.0.1:9000".
 ARGS ?=
 
-.PHONY: help run test setup setup-test build demo bench lint docs
+# Folders of the data sets and of checkpoints, and further words for the training program.
+TRAIN_DATA ?=
+TRAIN_WORK ?=
+TRAIN_ARGS ?=
+
+.PHONY: help run test setup setup-test build demo bench lint docs train train-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +37,12 @@ demo: setup ## Server, a publisher of the drawn scene, and live results in the t
 
 bench: ## Not built in this version
 	@echo "make bench is not built in this version" >&2; exit 64
+
+train: setup ## Train and export the default model, or go on with it (TRAIN_DATA=DATASETS; see models/train/README.md)
+	@TRAIN_DATA="$(TRAIN_DATA)" TRAIN_WORK="$(TRAIN_WORK)" scripts/train.sh run $(TRAIN_ARGS)
+
+train-test: setup ## Run all tests of the training package, those with PyTorch too
+	@scripts/train.sh test
 
 lint: setup ## Check format, lints and, where cargo-deny is installed, licences and known faults of dependencies
 	@$(CARGO) fmt --all --check

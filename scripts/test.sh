@@ -31,6 +31,9 @@ rust_tests() {
 
 client_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q --durations=5 tests/clients; }
 
+# Those with PyTorch, which is large, are run by `make train-test`.
+training_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q models/train/tests/test_data.py; }
+
 web_tests() { (cd web && npm run check && npm run check:dist && npm test); }
 
 step "format" cargo fmt --all --check
@@ -41,6 +44,7 @@ if [ -e web/package.json ]; then
 fi
 step "Rust tests" rust_tests
 step "foreign clients" client_tests
+step "training data" training_tests
 if [ -x tests/e2e/run ]; then
     step "browser test" tests/e2e/run
 fi

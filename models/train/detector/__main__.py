@@ -18,18 +18,28 @@ def main() -> None:
     train.add_argument("recipe", type=pathlib.Path)
     train.add_argument("--workers", type=int, default=1, help="processes that make samples")
     train.add_argument("--stop-after", type=float, default=0, metavar="MINUTES", help="leave early, to go on later")
+    export = commands.add_parser("export", help="write model.onnx and model.int8.onnx")
+    export.add_argument("recipe", type=pathlib.Path)
+    export.add_argument("--out", type=pathlib.Path, required=True, help="folder for the graphs")
+    export.add_argument("--pictures", type=int, default=200, help="photos to calibrate int8 with")
     scenes = commands.add_parser("scenes", help="make pictures and boxes of the drawn scene")
     scenes.add_argument("--renderer", type=pathlib.Path, required=True, help="the built example render_scene")
     scenes.add_argument("--seeds", type=int, nargs=2, required=True, metavar=("FIRST", "BEHIND"))
     arguments = parser.parse_args()
     if arguments.command == "scenes":
         from .scenes import make
+
         make(arguments.renderer, arguments.work, range(*arguments.seeds))
         return
     recipe = config.load(arguments.recipe, arguments.set)
     if arguments.command == "train":
         from .train import train as run
+
         run(recipe, arguments.work, arguments.threads, arguments.workers, arguments.stop_after)
+    elif arguments.command == "export":
+        from .export import export as run
+
+        run(recipe, arguments.work / "last.pt", arguments.out, arguments.pictures)
 
 
 if __name__ == "__main__":

@@ -49,12 +49,15 @@ def letterbox(picture: np.ndarray, size: int) -> tuple[np.ndarray, float, int, i
     inner_width, inner_height = int(width * scale + 0.5), int(height * scale + 0.5)
     left, top = (size - inner_width) // 2, (size - inner_height) // 2
     canvas = np.full((size, size, 3), PAD, np.uint8)
-    canvas[top:top + inner_height, left:left + inner_width] = cv2.resize(
-        picture, (inner_width, inner_height), interpolation=cv2.INTER_LINEAR)
+    canvas[top : top + inner_height, left : left + inner_width] = cv2.resize(
+        picture, (inner_width, inner_height), interpolation=cv2.INTER_LINEAR
+    )
     return canvas, scale, left, top
 
 
-def make(pools: Pools, sample: Sample, style: Style, mix: Mix, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def make(
+    pools: Pools, sample: Sample, style: Style, mix: Mix, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """One training sample: uint8 RGB [size, size, 3] and its boxes float32 [n, 5]."""
     if style.strong and rng.random() < 0.5:
         picture, boxes = mosaic(pools, sample, style, rng)
@@ -108,14 +111,26 @@ def mosaic(pools: Pools, sample: Sample, style: Style, rng: np.random.Generator)
         other = sample if n == 0 else pool[rng.integers(len(pool))]
         rotation = rng.uniform(-8, 8) if rng.random() < 0.3 else 0.0
         tile, boxes = place(
-            other, (x2 - x1, y2 - y1), scale * log_uniform(0.7, 1.4, rng), rotation, bool(rng.random() < 0.7), style, rng)
+            other,
+            (x2 - x1, y2 - y1),
+            scale * log_uniform(0.7, 1.4, rng),
+            rotation,
+            bool(rng.random() < 0.7),
+            style,
+            rng,
+        )
         picture[y1:y2, x1:x2] = tile
         parts.append(boxes + np.array([x1, y1, x1, y1, 0], np.float32))
     return picture, np.concatenate(parts)
 
 
 def place(
-    sample: Sample, tile: tuple[int, int], scale: float, rotation: float, show: bool, style: Style,
+    sample: Sample,
+    tile: tuple[int, int],
+    scale: float,
+    rotation: float,
+    show: bool,
+    style: Style,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Warps a sample into a tile (width, height): scaled, turned, perhaps mirrored, anywhere that fits."""
@@ -141,7 +156,8 @@ def place(
                 at[axis] = rng.uniform(0.15, 0.85) * outer - shown[axis]
     matrix[:, 2] = at - middle
     picture = cv2.warpAffine(
-        sample.picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(PAD, PAD, PAD))
+        sample.picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(PAD, PAD, PAD)
+    )
     if not len(boxes):
         return picture, np.zeros((0, 5), np.float32)
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
@@ -173,14 +189,19 @@ def covered(boxes: np.ndarray, x1: int, y1: int, x2: int, y2: int) -> np.ndarray
 def blend(picture: np.ndarray, patch: np.ndarray, mask: np.ndarray, x: int, y: int) -> np.ndarray:
     """Lays a patch over the picture where the mask (0..1) says so."""
     height, width = patch.shape[:2]
-    below = picture[y:y + height, x:x + width].astype(np.float32)
+    below = picture[y : y + height, x : x + width].astype(np.float32)
     mask = mask[..., None]
-    picture[y:y + height, x:x + width] = (below * (1 - mask) + patch.astype(np.float32) * mask).astype(np.uint8)
+    picture[y : y + height, x : x + width] = (below * (1 - mask) + patch.astype(np.float32) * mask).astype(np.uint8)
     return picture
 
 
 def free_spot(
-    boxes: np.ndarray, width: int, height: int, size: int, most: float, rng: np.random.Generator,
+    boxes: np.ndarray,
+    width: int,
+    height: int,
+    size: int,
+    most: float,
+    rng: np.random.Generator,
 ) -> tuple[int, int] | None:
     """A random place for a rectangle that covers no box by more than `most`; None after a few tries."""
     for _ in range(6):
@@ -191,7 +212,10 @@ def free_spot(
 
 
 def paste_distractor(
-    picture: np.ndarray, boxes: np.ndarray, negatives: list[Sample], rng: np.random.Generator,
+    picture: np.ndarray,
+    boxes: np.ndarray,
+    negatives: list[Sample],
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """Lays something that is no object into the picture, clear of the objects: a shaded ball, mug, bucket or box in a
     loud colour, or a piece of a picture without objects."""
@@ -206,7 +230,9 @@ def paste_distractor(
         share = rng.uniform(0.15, 0.7)
         rows, columns = (max(8, int(side * share)) for side in source.shape[:2])
         top, left = (int(rng.integers(0, full - part + 1)) for full, part in zip(source.shape[:2], (rows, columns)))
-        patch = cv2.resize(source[top:top + rows, left:left + columns], (width, height), interpolation=cv2.INTER_AREA)
+        patch = cv2.resize(
+            source[top : top + rows, left : left + columns], (width, height), interpolation=cv2.INTER_AREA
+        )
         patch = patch[:, ::-1] if rng.random() < 0.5 else patch
         mask = shape_mask(width, height, "ellipse" if rng.random() < 0.6 else "box", rng)
     else:
@@ -246,20 +272,25 @@ def shaded(width: int, height: int, rng: np.random.Generator) -> np.ndarray:
     colour = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     angle = rng.uniform(0, 2 * math.pi)
-    slope = (math.cos(angle) * (x / width - 0.5) + math.sin(angle) * (y / height - 0.5))
+    slope = math.cos(angle) * (x / width - 0.5) + math.sin(angle) * (y / height - 0.5)
     light = 0.85 + rng.uniform(0.2, 0.9) * slope
     patch = colour[None, None] * light[..., None]
     if rng.random() < 0.4:
         bands = np.sin((y / height if rng.random() < 0.5 else x / width) * rng.uniform(4, 30)) > rng.uniform(-0.5, 0.8)
         patch = np.where(bands[..., None], patch, patch[:, :, ::-1])
     if rng.random() < 0.6:
-        spot = ((x / width - rng.uniform(0.2, 0.8)) ** 2 + (y / height - rng.uniform(0.15, 0.6)) ** 2) / rng.uniform(0.005, 0.05)
+        spot = ((x / width - rng.uniform(0.2, 0.8)) ** 2 + (y / height - rng.uniform(0.15, 0.6)) ** 2) / rng.uniform(
+            0.005, 0.05
+        )
         patch = patch + 160 * np.exp(-spot)[..., None]
     return np.clip(patch + rng.normal(0, rng.uniform(1, 6), patch.shape), 0, 255)
 
 
 def paste_object(
-    picture: np.ndarray, boxes: np.ndarray, photos: list[Sample], rng: np.random.Generator,
+    picture: np.ndarray,
+    boxes: np.ndarray,
+    photos: list[Sample],
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Copies an object of another photo, with a soft rim, to a free place (Ghiasi et al. 2021)."""
     size = picture.shape[0]
@@ -285,8 +316,12 @@ def paste_object(
     at = (box[:4] - [x1, y1, x1, y1]) * scale
     if rng.random() < 0.5:
         piece, at = piece[:, ::-1], np.array([width - at[2], at[1], width - at[0], at[3]])
-    picture = blend(picture, piece, cv2.GaussianBlur(
-        shape_mask(width, height, "ellipse", rng), (0, 0), max(0.6, 0.03 * height)), *spot)
+    picture = blend(
+        picture,
+        piece,
+        cv2.GaussianBlur(shape_mask(width, height, "ellipse", rng), (0, 0), max(0.6, 0.03 * height)),
+        *spot,
+    )
     pasted = np.array([[at[0] + spot[0], at[1] + spot[1], at[2] + spot[0], at[3] + spot[1], box[4]]], np.float32)
     return picture, np.concatenate([boxes, pasted])
 
@@ -300,7 +335,7 @@ def relight(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if dark:
         gamma *= rng.uniform(1.2, 2.0)
         contrast *= rng.uniform(0.35, 0.8)
-    curve = (value ** gamma - 0.5) * contrast + (0.5 * contrast if dark else 0.5) + brightness
+    curve = (value**gamma - 0.5) * contrast + (0.5 * contrast if dark else 0.5) + brightness
     table = np.stack([np.clip(curve * gain, 0, 1) * 255 for gain in rng.uniform(0.88, 1.12, 3)], 1).astype(np.uint8)
     picture = cv2.LUT(picture, table[None])
     draw = rng.random(5)
@@ -338,7 +373,7 @@ def cut_out(picture: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) ->
         width, height = (int(size * rng.uniform(0.04, 0.2)) for _ in range(2))
         x, y = int(rng.integers(0, size - width)), int(rng.integers(0, size - height))
         flat = rng.random() < 0.5
-        picture[y:y + height, x:x + width] = rng.integers(0, 256, 3 if flat else (height, width, 3))
+        picture[y : y + height, x : x + width] = rng.integers(0, 256, 3 if flat else (height, width, 3))
         if len(boxes):
             boxes[covered(boxes, x, y, x + width, y + height) > 0.5, 4] = IGNORE
     return picture, boxes

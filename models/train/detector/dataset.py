@@ -55,7 +55,7 @@ def load_negatives(data: Data, held_out: bool) -> list[Sample]:
         return []
     names = sorted(pathlib.Path(data.negatives_list).read_text().split())
     samples = []
-    for name in names[1 if held_out else 0::2]:
+    for name in names[1 if held_out else 0 :: 2]:
         picture = cv2.imread(str(pathlib.Path(data.negatives) / name))
         if picture is None:
             raise ValueError(f"{data.negatives}/{name} is missing or no picture, but {data.negatives_list} lists it")
@@ -65,7 +65,9 @@ def load_negatives(data: Data, held_out: bool) -> list[Sample]:
 
 def clusters(samples: list[Sample], similarity: float) -> list[int]:
     """A cluster number for each sample: photos are joined whose 16 × 16 grey thumbnails, mirrored or not, correlate."""
-    shrink = lambda picture: cv2.resize(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
+    shrink = lambda picture: cv2.resize(
+        cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), (16, 16), interpolation=cv2.INTER_AREA
+    )
     thumbnails = np.stack([shrink(sample.picture) for sample in samples]).astype(np.float32)
 
     def normal(pictures: np.ndarray) -> np.ndarray:
@@ -88,21 +90,24 @@ def clusters(samples: list[Sample], similarity: float) -> list[int]:
     return [root(n) for n in range(len(samples))]
 
 
-def split(samples: list[Sample], data: Data, seed: int) -> dict[str, list[int]]:
-    """Indices for `train`, `validation` and `test`. A cluster is never divided; those that hold more than 2 % of all
-    photos train, because one of them would fill the validation set with a single scene."""
+def split(samples: list[Sample], data: Data) -> dict[str, list[int]]:
+    """Indices for `train`, `validation` and `test`, always the same for the same photos.
+
+    A cluster is never divided; one that would fill more than half of a part trains, because the part's figures would
+    be about a single scene.
+    """
     groups: dict[int, list[int]] = {}
     for n, cluster in enumerate(clusters(samples, data.similarity)):
         groups.setdefault(cluster, []).append(n)
     order = sorted(groups)
-    random.Random(seed).shuffle(order)
+    random.Random(0).shuffle(order)
     parts = {"validation": [], "test": []}
     wanted = {"validation": data.validation * len(samples), "test": data.test * len(samples)}
     train = []
     for cluster in order:
         members = groups[cluster]
         part = next((name for name in parts if len(parts[name]) < wanted[name]), None)
-        if part is None or len(members) > 0.02 * len(samples):
+        if part is None or len(members) > max(1, wanted[part] / 2):
             train += members
         else:
             parts[part] += members

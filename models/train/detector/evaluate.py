@@ -7,25 +7,12 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
-from . import model
 from .augment import letterbox
 from .dataset import Sample
 
 #: float32 [1, 3, size, size] → [1, 4 + classes, cells].
 Runner = Callable[[np.ndarray], np.ndarray]
-
-
-def torch_runner(net: model.Detector, size: int) -> Runner:
-    decoded = model.Decoded(net, size).eval().to(next(net.parameters()).device)
-
-    def run(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            tensor = torch.from_numpy(images).to(decoded.centres.device, memory_format=torch.channels_last)
-            return decoded(tensor).cpu().numpy()
-
-    return run
 
 
 def onnx_runner(path, threads: int = 2) -> tuple[Runner, int]:
@@ -75,7 +62,11 @@ def detect_all(run: Runner, samples: list[Sample], size: int) -> list[np.ndarray
 
 
 def average_precision(
-    samples: list[Sample], found: list[np.ndarray], classes: tuple[str, ...], size: int | None = None, edge: float = 24.0,
+    samples: list[Sample],
+    found: list[np.ndarray],
+    classes: tuple[str, ...],
+    size: int | None = None,
+    edge: float = 24.0,
 ) -> dict[str, float]:
     """`ap50`, `ap` (0.50:0.95) and `ap50_CLASS` over all sizes. With `size`, areas are counted in pixels of a
     letterboxed input of that size, and `ap50_CLASS_large`/`_small` are those of boxes of at least / under edge²."""
@@ -87,8 +78,11 @@ def average_precision(
     for number, (sample, rows) in enumerate(zip(samples, found), 1):
         scale = size / max(sample.picture.shape[:2]) if size else 1.0
         entry = lambda row, label: dict(
-            image_id=number, category_id=int(label) + 1, bbox=[float(row[0]), float(row[1]), float(row[2] - row[0]), float(row[3] - row[1])],
-            area=float((row[2] - row[0]) * (row[3] - row[1]) * scale**2))
+            image_id=number,
+            category_id=int(label) + 1,
+            bbox=[float(row[0]), float(row[1]), float(row[2] - row[0]), float(row[3] - row[1])],
+            area=float((row[2] - row[0]) * (row[3] - row[1]) * scale**2),
+        )
         annotations += [entry(row, row[4]) | dict(iscrowd=0) for row in sample.boxes if row[4] >= 0]
         answers += [entry(row, row[5]) | dict(score=float(row[4])) for row in rows]
     for number, annotation in enumerate(annotations, 1):
@@ -96,8 +90,11 @@ def average_precision(
     for number, answer in enumerate(answers, 1):
         answer |= dict(id=number, iscrowd=0)
     truth.dataset = dict(
-        info={}, images=[dict(id=n) for n in range(1, len(samples) + 1)], annotations=annotations,
-        categories=[dict(id=n, name=name) for n, name in enumerate(classes, 1)])
+        info={},
+        images=[dict(id=n) for n in range(1, len(samples) + 1)],
+        annotations=annotations,
+        categories=[dict(id=n, name=name) for n, name in enumerate(classes, 1)],
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         results = COCO()

@@ -81,8 +81,11 @@ def detection_loss(logits, boxes, targets, centres, strides, how: config.Loss):
 
 
 def distillation_loss(logits, boxes, teacher_logits, teacher_boxes):
-    """What the student says differently from its teacher, cell by cell: quality-focal cross-entropy of the scores
-    (Li et al. 2020, generalised focal loss: |difference|² × cross-entropy) and GIoU where the teacher sees an object."""
+    """What the student says differently from its teacher, cell by cell, as (class loss, box loss).
+
+    Scores: quality-focal cross-entropy (generalised focal loss, Li et al. 2020: |difference|² × cross-entropy); boxes:
+    1 − GIoU where the teacher sees an object.
+    """
     belief = teacher_logits.sigmoid()
     gap = (belief - logits.detach().sigmoid()).abs() ** 2
     sure = belief.amax(-1)

@@ -7,11 +7,13 @@ exponents in strides, and one logit for each class.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .config import Network
+from .evaluate import Runner
 
 STRIDES = (8, 16, 32)
 #: Distances are cut at exp(5) strides, so that a wild weight never overflows.
@@ -33,9 +35,7 @@ class Block(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.narrow = conv(channels, channels // 2, 1)
-        self.widen = nn.Sequential(
-            nn.Conv2d(channels // 2, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.widen = nn.Sequential(nn.Conv2d(channels // 2, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return F.relu(x + self.widen(self.narrow(x)), inplace=True)
@@ -78,9 +78,7 @@ class Detector(nn.Module):
         self.out4, self.out5 = conv(pyramid, pyramid), conv(pyramid, pyramid)
 
         def heads(outputs: int) -> nn.ModuleList:
-            return nn.ModuleList(
-                nn.Sequential(conv(pyramid, pyramid), nn.Conv2d(pyramid, outputs, 1)) for _ in STRIDES
-            )
+            return nn.ModuleList(nn.Sequential(conv(pyramid, pyramid), nn.Conv2d(pyramid, outputs, 1)) for _ in STRIDES)
 
         self.class_heads, self.box_heads = heads(classes), heads(4)
         for module in self.modules():
@@ -147,3 +145,15 @@ class Decoded(nn.Module):
         distances = exponents.clamp(max=MAX_EXPONENT).exp() * self.strides
         near, far = distances[:, :2], distances[:, 2:]
         return torch.cat([self.centres + (far - near) * 0.5, near + far, logits.sigmoid()], 1)
+
+
+def runner(net: Detector, size: int) -> Runner:
+    """The network as a function of numpy arrays, on the device where it is."""
+    decoded = Decoded(net, size).eval().to(next(net.parameters()).device)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            tensor = torch.from_numpy(images).to(decoded.centres.device, memory_format=torch.channels_last)
+            return decoded(tensor).cpu().numpy()
+
+    return run

@@ -21,8 +21,21 @@ def make(renderer: pathlib.Path, folder: pathlib.Path, seeds: range) -> None:
         width, height = SIZES[position % len(SIZES)]
         with tempfile.TemporaryDirectory() as scratch:
             subprocess.run(
-                [renderer, "--out", scratch, "--width", str(width), "--height", str(height), "--fps", "1", "--seed", str(seed)],
-                check=True)
+                [
+                    renderer,
+                    "--out",
+                    scratch,
+                    "--width",
+                    str(width),
+                    "--height",
+                    str(height),
+                    "--fps",
+                    "1",
+                    "--seed",
+                    str(seed),
+                ],
+                check=True,
+            )
             truth = json.loads((pathlib.Path(scratch) / "scene.json").read_text())
             video = cv2.VideoCapture(str(pathlib.Path(scratch) / "scene.mp4"))
             categories = [dict(id=n, name=name) for n, name in enumerate(truth["classes"])]
@@ -34,9 +47,16 @@ def make(renderer: pathlib.Path, folder: pathlib.Path, seeds: range) -> None:
                 cv2.imwrite(str(folder / "images" / name), picture, [cv2.IMWRITE_JPEG_QUALITY, 92])
                 images.append(dict(id=image, file_name=name, width=width, height=height))
                 for x1, y1, x2, y2, label, _ in heads:
-                    annotations.append(dict(
-                        id=len(annotations) + 1, image_id=image, category_id=label, bbox=[x1, y1, x2 - x1, y2 - y1],
-                        area=(x2 - x1) * (y2 - y1), iscrowd=0))
+                    annotations.append(
+                        dict(
+                            id=len(annotations) + 1,
+                            image_id=image,
+                            category_id=label,
+                            bbox=[x1, y1, x2 - x1, y2 - y1],
+                            area=(x2 - x1) * (y2 - y1),
+                            iscrowd=0,
+                        )
+                    )
     document = dict(images=images, annotations=annotations, categories=categories)
     (folder / "annotations.json").write_text(json.dumps(document))
     print(f"{folder}: {len(images)} pictures, {len(annotations)} boxes")

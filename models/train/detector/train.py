@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from . import augment, dataset, evaluate, loss, model
-from .config import Recipe
+from .config import Network, Recipe
 
 #: Index of the pool that a sample comes from.
 PHOTO, SCENE, NEGATIVE = range(3)
@@ -39,7 +39,7 @@ def collate(samples):
     boxes = np.zeros((len(samples), max(1, max(len(b) for _, b in samples)), 5), np.float32)
     boxes[..., 4] = dataset.IGNORE - 1
     for row, (_, found) in zip(boxes, samples):
-        row[:len(found)] = found
+        row[: len(found)] = found
     return pictures, torch.from_numpy(boxes)
 
 
@@ -49,7 +49,10 @@ class Batches:
     def __init__(self, pools: augment.Pools, recipe: Recipe):
         self.pools, self.recipe, self.epoch = pools, recipe, 0
         share = lambda pool, part: round(len(pools.photos) * part) if pool else 0
-        self.scenes, self.negatives = share(pools.scenes, recipe.mix.scenes), share(pools.negatives, recipe.mix.negatives)
+        self.scenes, self.negatives = (
+            share(pools.scenes, recipe.mix.scenes),
+            share(pools.negatives, recipe.mix.negatives),
+        )
 
     def __len__(self) -> int:
         return (len(self.pools.photos) + self.scenes + self.negatives) // self.recipe.schedule.batch
@@ -70,13 +73,16 @@ class Batches:
         for n in range(len(self)):
             style = augment.Style(int(rng.choice(sizes)), size, strong)
             start = n * schedule.batch
-            yield [(self.epoch, start + k, *key, style) for k, key in enumerate(keys[start:start + schedule.batch])]
+            yield [(self.epoch, start + k, *key, style) for k, key in enumerate(keys[start : start + schedule.batch])]
 
 
 def mixed_precision(device: torch.device) -> bool:
     """Whether bf16 pays: always on CUDA, on a CPU only with instructions for it (else it is ten times slower)."""
-    return device.type == "cuda" or torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2") \
+    return (
+        device.type == "cuda"
+        or torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
         and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
 
 
 @torch.no_grad()
@@ -94,12 +100,24 @@ def network(recipe: Recipe, device: torch.device) -> model.Detector:
 
 
 def load_average(path: pathlib.Path) -> model.Detector:
-    """The averaged weights of a checkpoint, as a network in evaluation mode."""
+    """The averaged weights of a checkpoint, as a network in evaluation mode on the CPU."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    from .config import Network
-    net = model.Detector(len(state["classes"]), Network(**{k: tuple(v) if isinstance(v, list) else v for k, v in state["network"].items()}))
+    net = model.Detector(len(state["classes"]), Network(**state["network"]))
     net.load_state_dict(state["average"])
     return net.eval().to(memory_format=torch.channels_last)
+
+
+def load_pools(recipe: Recipe) -> tuple[augment.Pools, dict[str, list[dataset.Sample]]]:
+    """What training is made of, and the photos of each part of the split."""
+    photos = dataset.load(recipe.data.photos, recipe.classes)
+    indices = dataset.split(photos, recipe.data)
+    parts = {part: [photos[n] for n in members] for part, members in indices.items()}
+    pools = augment.Pools(
+        parts["train"],
+        dataset.load_scenes(recipe.data.scenes, recipe.classes),
+        dataset.load_negatives(recipe.data, held_out=False),
+    )
+    return pools, parts
 
 
 def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_after: float) -> None:
@@ -113,23 +131,24 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
     work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
 
-    photos = dataset.load(recipe.data.photos, recipe.classes)
-    parts = dataset.split(photos, recipe.data, seed=0)
-    names = {part: [photos[n].name for n in members] for part, members in parts.items()}
+    pools, parts = load_pools(recipe)
+    validation = parts["validation"]
+    names = {part: [sample.name for sample in samples] for part, samples in parts.items()}
     (work / "split.json").write_text(json.dumps(names, indent=1))
-    validation = [photos[n] for n in parts["validation"]]
-    pools = augment.Pools(
-        [photos[n] for n in parts["train"]], dataset.load_scenes(recipe.data.scenes, recipe.classes),
-        dataset.load_negatives(recipe.data, held_out=False))
-    say(work, f"photos {len(pools.photos)} (validation {len(validation)}), scenes {len(pools.scenes)}, "
-              f"negatives {len(pools.negatives)}")
+    say(
+        work,
+        f"photos {len(pools.photos)} (validation {len(validation)}), scenes {len(pools.scenes)}, "
+        f"negatives {len(pools.negatives)}",
+    )
 
     net, average = network(recipe, device), network(recipe, device)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
         [dict(params=decayed, weight_decay=schedule.weight_decay), dict(params=others, weight_decay=0.0)],
-        lr=schedule.learning_rate, betas=(0.9, 0.99))
+        lr=schedule.learning_rate,
+        betas=(0.9, 0.99),
+    )
     say(work, f"parameters {sum(p.numel() for p in net.parameters())}, {device}, bf16 {mixed_precision(device)}")
     first = step = 0
     if (work / "last.pt").exists():
@@ -147,8 +166,13 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
 
     batches = Batches(pools, recipe)
     loader = torch.utils.data.DataLoader(
-        Samples(pools, recipe), batch_sampler=batches, collate_fn=collate, num_workers=workers,
-        prefetch_factor=4 if workers else None, pin_memory=device.type == "cuda")
+        Samples(pools, recipe),
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=device.type == "cuda",
+    )
     grids = {}
     for epoch in range(first, schedule.epochs):
         batches.epoch = epoch
@@ -163,7 +187,9 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
             if size not in grids:
                 grids[size] = [tensor.to(device) for tensor in model.cells(size, size)]
             centres, strides = grids[size]
-            pictures = (pictures.to(device, non_blocking=True).float() / 255).contiguous(memory_format=torch.channels_last)
+            pictures = (pictures.to(device, non_blocking=True).float() / 255).contiguous(
+                memory_format=torch.channels_last
+            )
             targets = targets.to(device, non_blocking=True)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
                 exponents, logits = model.flatten(net(pictures))
@@ -172,7 +198,10 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
             total = class_loss + recipe.loss.box * box_loss
             taught = 0.0
             if teacher is not None:
-                with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)):
+                with (
+                    torch.inference_mode(),
+                    torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed_precision(device)),
+                ):
                     exponents, opinion = model.flatten(teacher(pictures))
                     wanted = model.corners(exponents, centres, strides)
                 parts_of = loss.distillation_loss(logits, boxes, opinion.clone(), wanted.clone())
@@ -192,12 +221,18 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
         line |= dict(zip(("class", "box", "positives", "teacher"), (round(x, 4) for x in sums / len(batches))))
         if done % schedule.every == 0 or done == schedule.epochs:
             average.eval()
-            found = evaluate.detect_all(evaluate.torch_runner(average, recipe.network.size), validation, recipe.network.size)
+            found = evaluate.detect_all(model.runner(average, recipe.network.size), validation, recipe.network.size)
             figures = evaluate.average_precision(validation, found, recipe.classes)
             line |= {key: round(figures[key], 4) for key in ("ap50", "ap")}
         state = dict(
-            net=net.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict(), epoch=done, step=step,
-            classes=list(recipe.classes), network=vars(recipe.network))
+            net=net.state_dict(),
+            average=average.state_dict(),
+            optimiser=optimiser.state_dict(),
+            epoch=done,
+            step=step,
+            classes=list(recipe.classes),
+            network=vars(recipe.network),
+        )
         torch.save(state, work / "last.tmp")
         os.replace(work / "last.tmp", work / "last.pt")
         say(work, json.dumps(line))

@@ -1,0 +1,111 @@
+"""Data, split, augmentation and figures: what needs no PyTorch."""
+
+import dataclasses
+import pathlib
+
+import cv2
+import numpy as np
+import pytest
+from detector import augment, config, dataset, evaluate
+
+
+def photos(recipe_file: pathlib.Path) -> tuple[config.Recipe, list[dataset.Sample]]:
+    recipe = config.load(recipe_file)
+    return recipe, dataset.load(recipe.data.photos, recipe.classes)
+
+
+def test_a_recipe_with_an_unknown_key_is_refused_by_name(recipe_file: pathlib.Path) -> None:
+    assert config.load(recipe_file, ["schedule.epochs=7"]).schedule.epochs == 7
+    with pytest.raises(ValueError, match="epoch.*known are epochs"):
+        config.load(recipe_file, ["schedule.epoch=7"])
+    with pytest.raises(ValueError, match="set the environment variable"):
+        config.load(recipe_file, ['data.scenes="$NOT_SET_ANYWHERE/scenes"'])
+
+
+def test_near_duplicates_are_never_divided(recipe_file: pathlib.Path) -> None:
+    recipe, samples = photos(recipe_file)
+    # Every photo again: once mirrored, once darker and smaller.
+    twins = []
+    for sample in samples:
+        darker = (cv2.resize(sample.picture, None, fx=0.8, fy=0.8) * 0.6).astype(np.uint8)
+        for name, picture in (("mirrored", sample.picture[:, ::-1].copy()), ("darker", darker)):
+            twins.append(dataclasses.replace(sample, name=f"{name} {sample.name}", picture=picture))
+    everything = samples + twins
+    data = dataclasses.replace(recipe.data, validation=0.3, test=0.3)
+    parts = dataset.split(everything, data)
+    assert sorted(n for part in parts.values() for n in part) == list(range(len(everything)))
+    scene = lambda n: everything[n].name.split()[-1]
+    scenes = {part: {scene(n) for n in members} for part, members in parts.items()}
+    assert all(parts.values())
+    assert not scenes["train"] & scenes["test"]
+    assert not scenes["train"] & scenes["validation"] and not scenes["validation"] & scenes["test"]
+    assert dataset.split(everything, data) == parts
+
+
+def test_boxes_stay_on_their_objects(recipe_file: pathlib.Path) -> None:
+    recipe, samples = photos(recipe_file)
+    pools = augment.Pools(samples, [], samples[:2])
+    style = augment.Style(128, 128, True)
+    plain = config.Mix(distractors=0.0, objects=0.0)
+    seen = 0
+    for position in range(60):
+        rng = np.random.default_rng((0, position))
+        sample = samples[position % len(samples)]
+        picture, boxes = augment.place(sample, (128, 128), 1.2, 0.0, True, style, rng)
+        for x1, y1, x2, y2, label in boxes[boxes[:, 4] >= 0]:
+            middle = picture[int((y1 + y2) / 2), int((x1 + x2) / 2)].astype(int)
+            # Another disc may lie on this one; both are pure colours.
+            assert middle.max() > 200 and sorted(middle)[1] < 90, (position, middle, label)
+            seen += 1
+        again = [augment.make(pools, sample, style, plain, np.random.default_rng((1, position))) for _ in range(2)]
+        assert np.array_equal(again[0][0], again[1][0]) and np.array_equal(again[0][1], again[1][1])
+        picture, boxes = again[0]
+        assert picture.shape == (128, 128, 3) and picture.dtype == np.uint8
+        assert (boxes[:, :4] >= 0).all() and (boxes[:, :4] <= 128).all()
+    assert seen > 40
+
+
+def test_an_object_that_is_mostly_cut_off_is_ignored() -> None:
+    boxes = np.array([[-30, 10, 10, 50, 1], [60, 60, 90, 90, 0], [200, 0, 230, 30, 0]], np.float32)
+    cropped = augment.crop(boxes, 100, 100)
+    assert cropped.tolist() == [[0, 10, 10, 50, dataset.IGNORE], [60, 60, 90, 90, 0]]
+
+
+def test_distractors_keep_clear_of_objects_and_pasted_objects_bring_their_box(recipe_file: pathlib.Path) -> None:
+    _, samples = photos(recipe_file)
+    boxes = np.array([[20, 20, 60, 60, 0]], np.float32)
+    changed = pasted = 0
+    for position in range(40):
+        rng = np.random.default_rng(position)
+        grey = np.full((128, 128, 3), 128, np.uint8)
+        out = augment.paste_distractor(grey.copy(), boxes, samples[:1], rng)
+        changed += not np.array_equal(out, grey)
+        inside = (out[20:60, 20:60] != 128).any(-1).mean()
+        assert inside <= 0.06
+        out, more = augment.paste_object(grey.copy(), boxes, samples, rng)
+        assert np.array_equal(more[0], boxes[0])
+        for x1, y1, x2, y2, label in more[1:]:
+            middle = out[int((y1 + y2) / 2), int((x1 + x2) / 2)].astype(int)
+            assert middle.max() > 150 and sorted(middle)[1] < 110, (middle, label)
+            pasted += 1
+    assert changed > 20 and pasted > 5
+
+
+def test_the_letterbox_maps_boxes_back(recipe_file: pathlib.Path) -> None:
+    recipe, samples = photos(recipe_file)
+    sample = samples[0]
+    _, scale, left, top = augment.letterbox(sample.picture, 128)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        """Says where the truth is, in pixels of the input."""
+        rows = []
+        for x1, y1, x2, y2, label in sample.boxes:
+            x, y = (x1 + x2) / 2 * scale + left, (y1 + y2) / 2 * scale + top
+            rows.append([x, y, (x2 - x1) * scale, (y2 - y1) * scale, 0.9 * (label == 0), 0.9 * (label == 1)])
+        return np.array(rows).T[None]
+
+    found = evaluate.detect_all(run, [sample], 128)
+    figures = evaluate.average_precision([sample], found, recipe.classes, 128)
+    assert figures["ap50"] == pytest.approx(1.0) and figures["ap"] == pytest.approx(1.0)
+    nothing = evaluate.average_precision([sample], [found[0][:0]], recipe.classes)
+    assert nothing["ap50"] == 0.0

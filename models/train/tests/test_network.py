@@ -1,0 +1,101 @@
+"""Network, losses, training and export: what needs PyTorch."""
+
+import pathlib
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from detector import config, evaluate, export, loss, model, train
+
+
+def tiny(recipe: config.Recipe) -> model.Detector:
+    torch.manual_seed(0)
+    return model.Detector(len(recipe.classes), recipe.network)
+
+
+def test_an_interrupted_run_gives_the_same_weights(recipe_file: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    recipe = config.load(recipe_file)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train.train(recipe, whole, threads=1, workers=0, stop_after=0)
+    # Stops after each epoch; with another number of workers.
+    for _ in range(recipe.schedule.epochs):
+        train.train(recipe, parts, threads=1, workers=1, stop_after=1e-9)
+    a, b = (torch.load(folder / "last.pt", weights_only=True) for folder in (whole, parts))
+    assert a["epoch"] == b["epoch"] == recipe.schedule.epochs
+    for name, weights in a["average"].items():
+        assert torch.equal(weights, b["average"][name]), name
+    assert (parts / "log.txt").read_text().count("resumed") == recipe.schedule.epochs - 1
+
+
+def test_training_lowers_the_loss_on_what_it_sees(recipe_file: pathlib.Path) -> None:
+    recipe = config.load(recipe_file)
+    net = tiny(recipe)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    torch.manual_seed(1)
+    pictures = torch.full((2, 3, 128, 128), 0.5)
+    targets = torch.tensor([[[20.0, 20, 60, 60, 0]], [[70.0, 50, 110, 90, 1]]])
+    for picture, (x1, y1, x2, y2, label) in zip(pictures, targets[:, 0].int().tolist()):
+        picture[label, y1:y2, x1:x2] = 1.0
+    centres, strides = model.cells(128, 128)
+    losses = []
+    for _ in range(60):
+        exponents, logits = model.flatten(net(pictures))
+        boxes = model.corners(exponents, centres, strides)
+        class_loss, box_loss, positives = loss.detection_loss(logits, boxes, targets, centres, strides, recipe.loss)
+        assert positives > 0
+        optimiser.zero_grad()
+        (class_loss + box_loss).backward()
+        optimiser.step()
+        losses.append((class_loss + box_loss).item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_cells_are_assigned_to_objects_they_lie_in_and_ignored_ones_cost_nothing() -> None:
+    centres, strides = model.cells(128, 128)
+    boxes = torch.cat([centres - 20, centres + 20], 1)[None]
+    logits = torch.full((1, len(centres), 2), -3.0)
+    targets = torch.tensor([[[30.0, 30, 70, 70, 1], [80, 80, 120, 120, -1], [0, 0, 0, 0, -2]]])
+    positive, owner, quality, ignored = loss.assign(logits, boxes, targets, centres, strides, config.Loss())
+    inside = ((centres > 30) & (centres < 70)).all(1)
+    assert positive.sum() > 0 and not positive[0][~inside].any()
+    assert (owner[positive] == 0).all() and (quality[positive] > 0).all() and (quality <= 1).all()
+    in_ignored = ((centres > 80) & (centres < 120)).all(1)
+    assert torch.equal(ignored[0], in_ignored)
+    # Whatever is said there, the loss stays.
+    sure = logits.clone()
+    sure[0, in_ignored] = 5.0
+    plain, shouted = (
+        loss.detection_loss(values, boxes, targets, centres, strides, config.Loss())[0] for values in (logits, sure)
+    )
+    assert torch.isclose(plain, shouted)
+
+
+def test_a_student_that_agrees_with_its_teacher_learns_nothing() -> None:
+    centres, strides = model.cells(64, 64)
+    boxes = torch.cat([centres - 9, centres + 9], 1)[None]
+    logits = torch.randn(1, len(centres), 2)
+    same = loss.distillation_loss(logits, boxes, logits, boxes)
+    other = loss.distillation_loss(logits, boxes + 4, logits + 1, boxes)
+    assert same[0] == 0 and same[1] < 1e-5 and other[0] > 0.001 and other[1] > 0.01
+
+
+def test_the_exported_graphs_say_what_the_network_says(recipe_file: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    recipe = config.load(recipe_file, ["schedule.epochs=1", "schedule.every=1"])
+    work, out = tmp_path / "work", tmp_path / "out"
+    train.train(recipe, work, threads=1, workers=0, stop_after=0)
+    export.export(recipe, work / "last.pt", out, pictures=6)
+    images = np.random.default_rng(0).random((2, 3, 128, 128), np.float32)
+    wanted = model.runner(train.load_average(work / "last.pt"), 128)(images)
+    assert wanted.shape == (2, 6, 16 * 16 + 8 * 8 + 4 * 4)
+    fp32, size = evaluate.onnx_runner(out / "model.onnx", 1)
+    assert size == 128
+    assert fp32(images) == pytest.approx(wanted, abs=1e-3)
+    int8, _ = evaluate.onnx_runner(out / "model.int8.onnx", 1)
+    # Centres and sizes in pixels.
+    assert np.abs(int8(images)[:, :4] - wanted[:, :4]).mean() < 4
+    graph = onnx.load(str(out / "model.int8.onnx")).graph
+    quantised = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    floats = [node for node in graph.node if node.op_type == "Conv" and node.input[1] not in quantised]
+    # The last convolutions, one for scores and one for boxes at each stride, stay float.
+    assert len(floats) == 2 * len(model.STRIDES)
