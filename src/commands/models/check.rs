@@ -1,0 +1,93 @@
+use serde_json::{Value, json};
+
+use super::{offline, open, print_refusal, refusal};
+use crate::cli::{Exit, ModelsCheck};
+use crate::config::Config;
+use crate::infer::backend::Selection;
+use crate::infer::{Engine, Error, ModelSpec, Refused};
+
+/// Loads one model after the other and runs each. Exit codes: 0 when every model works, 70 when one does not, 64 for an
+/// unknown one, 69 without ONNX Runtime.
+pub(super) fn run(args: &ModelsCheck) -> Exit {
+    let config = Config::load(&args.sources(std::env::vars_os()));
+    if let Ok(config) = &config {
+        offline::init_logs(&args.settings, config);
+    }
+    let (config, repository) = match open(config) {
+        Ok(found) => found,
+        Err(exit) => return exit,
+    };
+    let ids = || {
+        let models = repository.models().iter().map(|spec| spec.manifest.id());
+        models.chain(repository.refused().iter().map(|refused| refused.id.clone()))
+    };
+    if let Some(name) = args.names.iter().find(|name| !ids().any(|id| is_meant(&id, name))) {
+        eprintln!("{}; there are {}", Error::UnknownModel { name: name.clone() }, ids().collect::<Vec<_>>().join(", "));
+        return Exit::Configuration;
+    }
+    let engine = match offline::engine(&config, 1, None) {
+        Ok(engine) => engine,
+        Err(error) => {
+            eprintln!("{error}");
+            return offline::exit_of(&error);
+        }
+    };
+    let wanted = |id: &str| args.names.is_empty() || args.names.iter().any(|name| is_meant(id, name));
+    let mut exit = Exit::Clean;
+    let mut reports = Vec::new();
+    for spec in repository.models().iter().filter(|spec| wanted(&spec.manifest.id())) {
+        let id = spec.manifest.id();
+        match load(&engine, spec) {
+            Ok(selection) if args.json => reports.push(working(&id, &selection)),
+            Ok(selection) => print_working(&id, &selection),
+            Err(error) => {
+                exit = Exit::Internal;
+                if args.json { reports.push(refusal(&id, &error)) } else { print_refusal(&id, &error) }
+            }
+        }
+    }
+    for Refused { id, error } in repository.refused().iter().filter(|refused| wanted(&refused.id)) {
+        exit = Exit::Internal;
+        if args.json { reports.push(refusal(id, error)) } else { print_refusal(id, error) }
+    }
+    if args.json {
+        println!("{:#}", Value::Array(reports));
+    }
+    exit
+}
+
+/// Loads a model, which warms it up and times it, and lets go of it again.
+fn load(engine: &Engine, spec: &ModelSpec) -> Result<Selection, Error> {
+    let model = engine.load(spec)?;
+    engine.unload(&model.id());
+    Ok(model.selection().clone())
+}
+
+/// Whether `name` means the model with this id: `NAME@VERSION`, or any version of `NAME`.
+fn is_meant(id: &str, name: &str) -> bool {
+    id == name || id.split_once('@').is_some_and(|(without_version, _)| without_version == name)
+}
+
+fn working(id: &str, selection: &Selection) -> Value {
+    json!({
+        "model": id,
+        "status": "ready",
+        "provider": selection.provider.name(),
+        "precision": selection.precision.name(),
+        "measured_ms": milliseconds(selection),
+        "others": selection.others,
+    })
+}
+
+/// Milliseconds for one picture, in hundredths.
+fn milliseconds(selection: &Selection) -> f64 {
+    (selection.measured.as_secs_f64() * 100_000.0).round() / 100.0
+}
+
+fn print_working(id: &str, selection: &Selection) {
+    let Selection { provider, precision, others, .. } = selection;
+    println!("{id}: ready; {provider} in {precision}, {} ms a picture", milliseconds(selection));
+    for other in others {
+        println!("    not taken: {other}");
+    }
+}
