@@ -229,3 +229,44 @@ fn mistakes_in_the_data_are_told_with_what_to_mend() {
     assert_eq!(exit, 64, "{error}");
     assert!(error.contains("would be overwritten"), "{error}");
 }
+
+#[test]
+fn models_check_measures_what_lower_precisions_cost() {
+    let data = Data::new();
+    let check = |model: &str| {
+        let mut program = saccade("models");
+        program.args(["check", model, "--models-dir", MODELS, "--images"]).arg(data.folder.path());
+        program.arg("--data").arg(data.path("coco.json"));
+        program
+    };
+    let (exit, out, error) = run(check("ppe-nano").arg("--json"));
+    assert_eq!(exit, 0, "{error}");
+    let reports: Vec<Value> = serde_json::from_str(&out).unwrap();
+    assert!(!reports.is_empty());
+    for report in reports {
+        let accuracy = &report["accuracy"];
+        assert_eq!(accuracy["pictures"], FRAMES.len() + 1, "{report}");
+        let row = |precision: &str| {
+            let mut rows = accuracy["precisions"].as_array().unwrap().iter();
+            rows.find(|row| row["precision"] == precision).unwrap_or_else(|| panic!("no {precision}: {report}"))
+        };
+        let figure = |precision: &str, name: &str| row(precision)[name].as_f64().unwrap();
+        assert_eq!(figure("fp32", "loss"), 0.0);
+        let lost = ["map50", "map50_95"].map(|name| figure("fp32", name) - figure("int8", name));
+        let lost = lost.into_iter().fold(0.0, f64::max);
+        // Figures are rounded to four digits, the loss is rounded up.
+        assert!((figure("int8", "loss") - lost).abs() < 3e-4, "{report}");
+        assert!(row("int8")["loss_in_manifest"].is_number(), "{report}");
+    }
+
+    let (exit, out, error) = run(&mut check("scene-blobs"));
+    assert_eq!(exit, 0, "{error}");
+    assert!(out.contains("fp32") && out.contains("the model has no int8 variant"), "{out}");
+    assert!(!out.contains("[accuracy]"), "nothing to put there: {out}");
+    let (exit, out, _) = run(check("scene-blobs").args(["--data", "nowhere.json"]));
+    assert_eq!(exit, 64, "given twice: {out}");
+    let mut program = saccade("models");
+    let (exit, _, error) = run(program.args(["check", "--data", "coco.json", "--images", "."]));
+    assert_eq!(exit, 64);
+    assert!(error.contains("MODEL"), "{error}");
+}

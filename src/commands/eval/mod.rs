@@ -25,7 +25,7 @@ use crate::accuracy::dataset::Dataset;
 use crate::cli::{self, Eval, Exit};
 use crate::config::{Config, Mistakes};
 use crate::infer::manifest::Precision;
-use crate::infer::{self, Model, Params};
+use crate::infer::{self, Model, ModelSpec, Params};
 
 /// Detections from this score on count for average precision, which looks at all scores.
 const LOWEST_SCORE: f32 = 0.001;
@@ -34,7 +34,7 @@ const MAX_DETECTIONS: usize = 100;
 
 /// What ends the command.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(super) enum Error {
     #[error(transparent)]
     Configuration(#[from] Mistakes),
     #[error("{}", offline::sentence(source))]
@@ -45,6 +45,8 @@ enum Error {
     Precision { model: String, wanted: Precision, reasons: Vec<String> },
     #[error(transparent)]
     Run(#[from] run::Error),
+    #[error("{} states no object of any class: there is nothing to measure", path.display())]
+    NoObjects { path: PathBuf },
     #[error("{} would be overwritten: choose another name to write to", path.display())]
     Overwritten { path: PathBuf },
     #[error("cannot write: {0}")]
@@ -54,7 +56,7 @@ enum Error {
 impl Error {
     const fn exit(&self) -> Exit {
         match self {
-            Self::Configuration(_) | Self::Overwritten { .. } => Exit::Configuration,
+            Self::Configuration(_) | Self::NoObjects { .. } | Self::Overwritten { .. } => Exit::Configuration,
             Self::Models { source } | Self::Model { source, .. } => offline::exit_of(source),
             Self::Run(error) => error.exit(),
             Self::Precision { .. } | Self::Write(_) => Exit::Internal,
@@ -85,21 +87,18 @@ fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
     }
     let mut json = Lines::open(args.json.as_deref(), false).map_err(Error::Write)?;
     let mut results = Lines::open(args.results.as_deref(), false).map_err(Error::Write)?;
-    let model = load(&config, args.precision.map(Precision::from))?;
+    let models = |source| Error::Models { source };
+    let repository = offline::repository(&config).map_err(models)?;
+    let spec = repository.find(&config.models.default).map_err(models)?;
+    let model = load(&config, spec, args.precision.map(Precision::from))?;
     let dataset = run::read(&args.data, &model)?;
-    let defaults = model.default_params();
-    let params = Arc::new(Params {
-        score_threshold: LOWEST_SCORE,
-        iou_threshold: args.iou_threshold.unwrap_or(defaults.iou_threshold),
-        max_detections: MAX_DETECTIONS * model.classes().len(),
-        classes: None,
-    });
+    let params = Arc::new(params(&model, args.iou_threshold));
     let mut progress = Progress::new(1, args.quiet);
     progress.begin(&args.data, Some(dataset.pictures.len() as u64));
     let evaluation = Evaluation::run(&model, &params, &dataset, &args.images, &progress, stop);
     progress.finish();
     let evaluation = evaluation?;
-    let score = args.score_threshold.unwrap_or(defaults.score_threshold);
+    let score = args.score_threshold.unwrap_or(model.default_params().score_threshold);
     let report = Report::new(&model, &dataset, &evaluation, score, args.input_side);
     if args.json.is_none() {
         print!("{report}");
@@ -109,20 +108,26 @@ fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
     json.finish().and_then(|()| results.finish()).map_err(Error::Write)
 }
 
-/// The model as the server runs it.
-fn load(config: &Config, precision: Option<Precision>) -> Result<Arc<Model>, Error> {
-    let models = |source| Error::Models { source };
-    let repository = offline::repository(config).map_err(models)?;
-    let name = &config.models.default;
-    let spec = repository.find(name).map_err(models)?;
-    let engine = offline::engine(config, 1, precision).map_err(models)?;
-    let model = engine.load(spec).map_err(|source| Error::Model { name: name.clone(), source })?;
+/// The model as the server runs it, in one precision if one is given.
+pub(super) fn load(config: &Config, spec: &ModelSpec, precision: Option<Precision>) -> Result<Arc<Model>, Error> {
+    let engine = offline::engine(config, 1, precision).map_err(|source| Error::Models { source })?;
+    let model = engine.load(spec).map_err(|source| Error::Model { name: spec.manifest.id(), source })?;
     let selection = model.selection();
     match precision {
         Some(wanted) if wanted != selection.precision => {
             Err(Error::Precision { model: model.id(), wanted, reasons: selection.others.clone() })
         }
         _ => Ok(model),
+    }
+}
+
+/// What average precision needs: everything that the model finds.
+pub(super) fn params(model: &Model, iou_threshold: Option<f32>) -> Params {
+    Params {
+        score_threshold: LOWEST_SCORE,
+        iou_threshold: iou_threshold.unwrap_or(model.default_params().iou_threshold),
+        max_detections: MAX_DETECTIONS * model.classes().len(),
+        classes: None,
     }
 }
 

@@ -73,14 +73,8 @@ impl Report {
     ) -> Self {
         let classes = model.classes().len();
         let sizes: Vec<_> = Sizes::COCO.into_iter().chain(Sizes::at_input(f64::from(input_side))).collect();
-        // Of a class without a category nobody knows where its objects are: what is found of it is no false alarm.
         let is_known = |class: usize| dataset.categories.get(class).is_some_and(Option::is_some);
-        let known = |picture: &Picture| {
-            let mut picture = picture.clone();
-            picture.found.retain(|found| is_known(found.class));
-            picture
-        };
-        let pictures: Vec<_> = evaluation.pictures.iter().map(known).collect();
+        let pictures = evaluation.of_known_classes(dataset);
         let measures = Measures::new(&pictures, classes, &sizes);
         let counts = Counts::at(&pictures, classes, f64::from(score_threshold));
         let row = |class: Option<usize>| {

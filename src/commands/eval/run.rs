@@ -94,6 +94,18 @@ impl Evaluation {
         Ok(evaluation)
     }
 
+    /// The pictures without what was found of classes that the data set has no category for: nobody knows where their
+    /// objects are, so that it is neither right nor wrong.
+    pub(in crate::commands) fn of_known_classes(&self, dataset: &Dataset) -> Vec<Picture> {
+        let is_known = |class: usize| dataset.categories.get(class).is_some_and(Option::is_some);
+        let known = |picture: &Picture| {
+            let mut picture = picture.clone();
+            picture.found.retain(|found| is_known(found.class));
+            picture
+        };
+        self.pictures.iter().map(known).collect()
+    }
+
     fn add(&mut self, model: &Model, params: &Arc<Params>, entry: &Entry, folder: &Path) -> Result<(), Error> {
         let path = folder.join(&entry.file_name);
         let broken = |source| Error::Picture { path: path.clone(), source };

@@ -1,13 +1,14 @@
 use serde_json::{Value, json};
 
+use super::accuracy::Accuracy;
 use super::{offline, open, print_refusal, refusal};
 use crate::cli::{Exit, ModelsCheck};
 use crate::config::Config;
 use crate::infer::backend::Selection;
 use crate::infer::{Engine, Error, ModelSpec, Refused};
 
-/// Loads one model after the other and runs each. Exit codes: 0 when every model works, 70 when one does not, 64 for an
-/// unknown one, 69 without ONNX Runtime.
+/// Loads one model after the other and runs each; with a data set, measures what lower precisions cost. Exit codes: 0
+/// when every model works, 70 when one does not, 64 for an unknown one, 69 without ONNX Runtime.
 pub(super) fn run(args: &ModelsCheck) -> Exit {
     let config = Config::load(&args.sources(std::env::vars_os()));
     if let Ok(config) = &config {
@@ -38,8 +39,20 @@ pub(super) fn run(args: &ModelsCheck) -> Exit {
     for spec in repository.models().iter().filter(|spec| wanted(&spec.manifest.id())) {
         let id = spec.manifest.id();
         match load(&engine, spec) {
-            Ok(selection) if args.json => reports.push(working(&id, &selection)),
-            Ok(selection) => print_working(&id, &selection),
+            Ok(selection) => {
+                let accuracy = args.data.as_ref().zip(args.images.as_ref()).map(|(data, images)| {
+                    Accuracy::measure(&config, spec, data, images).map_err(|error| error.to_string())
+                });
+                if matches!(accuracy, Some(Err(_))) {
+                    exit = Exit::Internal;
+                }
+                if args.json {
+                    reports.push(working(&id, &selection, accuracy));
+                } else {
+                    print_working(&id, &selection);
+                    print_accuracy(accuracy);
+                }
+            }
             Err(error) => {
                 exit = Exit::Internal;
                 if args.json { reports.push(refusal(&id, &error)) } else { print_refusal(&id, &error) }
@@ -68,15 +81,29 @@ fn is_meant(id: &str, name: &str) -> bool {
     id == name || id.split_once('@').is_some_and(|(without_version, _)| without_version == name)
 }
 
-fn working(id: &str, selection: &Selection) -> Value {
-    json!({
+fn working(id: &str, selection: &Selection, accuracy: Option<Result<Accuracy, String>>) -> Value {
+    let mut report = json!({
         "model": id,
         "status": "ready",
         "provider": selection.provider.name(),
         "precision": selection.precision.name(),
         "measured_ms": milliseconds(selection),
         "others": selection.others,
-    })
+    });
+    match accuracy {
+        None => {}
+        Some(Ok(accuracy)) => report["accuracy"] = accuracy.to_json(),
+        Some(Err(reason)) => report["accuracy_error"] = reason.into(),
+    }
+    report
+}
+
+fn print_accuracy(accuracy: Option<Result<Accuracy, String>>) {
+    match accuracy {
+        None => {}
+        Some(Ok(accuracy)) => print!("{accuracy}"),
+        Some(Err(reason)) => println!("    accuracy not measured: {reason}"),
+    }
 }
 
 /// Milliseconds for one picture, in hundredths.

@@ -1,5 +1,6 @@
 //! `saccade models`: which models there are, and how they run here.
 
+mod accuracy;
 mod check;
 mod list;
 
