@@ -6,6 +6,7 @@ import pathlib
 import cv2
 import numpy as np
 import pytest
+
 from detector import augment, config, dataset, evaluate
 
 

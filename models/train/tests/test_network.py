@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+
 from detector import config, evaluate, export, loss, model, train
 
 
