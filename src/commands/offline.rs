@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::serve::Signals;
 use crate::cli::{Exit, Settings};
 use crate::config::{Config, Hardware};
+use crate::decode::Limits;
 use crate::infer::{Engine, Error, Options, Repository, manifest::BackendChoice, manifest::Precision};
 use crate::telemetry;
+
+/// Files on the own disk may hold larger pictures than strangers may send.
+pub(super) const LIMITS: Limits = Limits { max_width: 16_384, max_height: 16_384 };
 
 /// Log lines from warnings on, unless `--log` asks for others. Standard output stays free for results.
 pub(super) fn init_logs(settings: &Settings, config: &Config) {

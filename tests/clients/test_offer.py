@@ -28,14 +28,14 @@ async def test_annotated_video_and_exact_results_come_back(
         async with asyncio.timeout(LIMIT):
             while True:
                 async with http.get(f"{server.url}/v1/sessions/{session}") as answer:
-                    path = (await answer.json())["transport"]
+                    network = (await answer.json())["transport"]
                 # aiortc reports on what it receives once a second or so.
-                if path["outbound"]["packets_lost"] is not None and path["round_trip_ms"] is not None:
+                if network["outbound"]["packets_lost"] is not None and network["round_trip_ms"] is not None:
                     break
                 await asyncio.sleep(0.2)
-        assert path["local_candidate"] == "host" and path["protocol"] == "udp"
-        assert path["outbound"]["packets_lost"] == 0 == path["inbound"]["packets_lost"]
-        assert path["inbound"]["packets"] > 0 and path["outbound"]["packets"] > 0
+        assert network["local_candidate"] == "host" and network["protocol"] == "udp"
+        assert network["outbound"]["packets_lost"] == 0 == network["inbound"]["packets_lost"]
+        assert network["inbound"]["packets"] > 0 and network["outbound"]["packets"] > 0
 
     score = Score()
     for result in peer.results:

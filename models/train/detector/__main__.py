@@ -11,7 +11,9 @@ from . import config
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m detector", description=__doc__.splitlines()[0])
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change the recipe")
-    parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument(
+        "--work", type=pathlib.Path, default=pathlib.Path("work"), help="folder for checkpoints and logs"
+    )
     parser.add_argument("--threads", type=int, default=2)
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="train, or go on with an interrupted run")
@@ -22,6 +24,9 @@ def main() -> None:
     export.add_argument("recipe", type=pathlib.Path)
     export.add_argument("--out", type=pathlib.Path, required=True, help="folder for the graphs")
     export.add_argument("--pictures", type=int, default=200, help="photos to calibrate int8 with")
+    parts = commands.add_parser("parts", help="write the parts of the split as COCO JSON, for `saccade eval`")
+    parts.add_argument("recipe", type=pathlib.Path)
+    parts.add_argument("--out", type=pathlib.Path, required=True, help="folder for the files")
     scenes = commands.add_parser("scenes", help="make pictures and boxes of the drawn scene")
     scenes.add_argument("--renderer", type=pathlib.Path, required=True, help="the built example render_scene")
     scenes.add_argument("--seeds", type=int, nargs=2, required=True, metavar=("FIRST", "BEHIND"))
@@ -36,6 +41,10 @@ def main() -> None:
         from .train import train as run
 
         run(recipe, arguments.work, arguments.threads, arguments.workers, arguments.stop_after)
+    elif arguments.command == "parts":
+        from .dataset import write_parts
+
+        write_parts(recipe.data, recipe.classes, arguments.out)
     elif arguments.command == "export":
         from .export import export as run
 

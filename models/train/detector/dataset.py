@@ -112,3 +112,19 @@ def split(samples: list[Sample], data: Data) -> dict[str, list[int]]:
         else:
             parts[part] += members
     return {"train": sorted(train), **{name: sorted(part) for name, part in parts.items()}}
+
+
+def write_parts(data: Data, classes: tuple[str, ...], out: pathlib.Path) -> None:
+    """Writes COCO JSON of the validation part, the test part and the held-out negatives, as other tools take it."""
+    out.mkdir(parents=True, exist_ok=True)
+    document = json.loads(pathlib.Path(data.photos.annotations).read_text())
+    samples = load(data.photos, classes)
+    for part, members in split(samples, data).items():
+        names = {samples[n].name for n in members}
+        images = [image for image in document["images"] if image["file_name"] in names]
+        ids = {image["id"] for image in images}
+        annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in ids]
+        (out / f"{part}.json").write_text(json.dumps(document | dict(images=images, annotations=annotations)))
+    images = [dict(id=n, file_name=sample.name) for n, sample in enumerate(load_negatives(data, held_out=True), 1)]
+    negatives = dict(images=images, annotations=[], categories=document["categories"])
+    (out / "negatives.json").write_text(json.dumps(negatives))

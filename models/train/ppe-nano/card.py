@@ -57,9 +57,7 @@ def plot(path: pathlib.Path, title: str, across: str, up: str, ticks: list[tuple
     for x, label in ticks:
         parts.append(f'<text x="{left + x * width:.1f}" y="{top + height + 18}" text-anchor="middle">{label}</text>')
     parts.append(f'<text x="{left + width / 2}" y="{top + height + 40}" text-anchor="middle">{across}</text>')
-    parts.append(
-        f'<text transform="translate(14 {top + height / 2}) rotate(-90)" text-anchor="middle">{up}</text>'
-    )
+    parts.append(f'<text transform="translate(14 {top + height / 2}) rotate(-90)" text-anchor="middle">{up}</text>')
     for row, (name, points) in enumerate(lines.items()):
         path_points = " ".join(at(x, y) for x, y in points)
         parts.append(f'<polyline points="{path_points}" fill="none" stroke="{COLOURS[name]}" stroke-width="2"/>')

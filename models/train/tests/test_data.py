@@ -110,3 +110,16 @@ def test_the_letterbox_maps_boxes_back(recipe_file: pathlib.Path) -> None:
     assert figures["ap50"] == pytest.approx(1.0) and figures["ap"] == pytest.approx(1.0)
     nothing = evaluate.average_precision([sample], [found[0][:0]], recipe.classes)
     assert nothing["ap50"] == 0.0
+
+
+def test_the_parts_of_the_split_are_written_as_coco_json(recipe_file: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    recipe, samples = photos(recipe_file)
+    dataset.write_parts(recipe.data, recipe.classes, tmp_path / "parts")
+    names = []
+    for part, members in dataset.split(samples, recipe.data).items():
+        source = dataclasses.replace(recipe.data.photos, annotations=str(tmp_path / "parts" / f"{part}.json"))
+        again = dataset.load(source, recipe.classes)
+        for sample, n in zip(again, members):
+            assert sample.name == samples[n].name and np.array_equal(sample.boxes, samples[n].boxes)
+        names += [sample.name for sample in again]
+    assert sorted(names) == sorted(sample.name for sample in samples)

@@ -11,16 +11,14 @@ use crate::annotate::{Annotator, Overlay};
 use crate::cli::Exit;
 use crate::clock;
 use crate::commands::lines::Lines;
+use crate::commands::offline;
 use crate::commands::progress::Progress;
-use crate::decode::Limits;
 use crate::decode::file::{self, Reader};
 use crate::egress::results::{Processed, Timings};
 use crate::encode;
 use crate::infer::{self, Model, Params};
 use crate::media::MediaTime;
 
-/// Files on the own disk may hold larger pictures than strangers may send.
-const LIMITS: Limits = Limits { max_width: 16_384, max_height: 16_384 };
 /// What results name instead of a session.
 const SESSION: &str = "offline";
 /// Hundredths of the stated pictures that have to come; an edited file may leave some out on purpose.
@@ -89,7 +87,7 @@ impl Stages<'_> {
             return Err(Error::Folder);
         }
         let mut started = clock::now();
-        let mut reader = Reader::open(&path, LIMITS)?;
+        let mut reader = Reader::open(&path, offline::LIMITS)?;
         let stated = reader.info().frames.filter(|_| reader.info().counted);
         self.progress.begin(input, reader.info().frames);
         let annotated = annotate.map(|(target, kind)| Annotated::new(target, kind, reader.info()));

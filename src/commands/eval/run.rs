@@ -10,14 +10,12 @@ use std::time::Duration;
 use crate::accuracy::dataset::{self, Dataset, Entry};
 use crate::accuracy::{Found, Picture};
 use crate::clock;
+use crate::commands::offline;
 use crate::commands::progress::Progress;
-use crate::decode::Limits;
 use crate::decode::file::{self, Reader};
 use crate::infer::{self, Letterbox, Model, Params};
 use crate::media::Detection;
 
-/// Files on the own disk may hold larger pictures than strangers may send.
-const LIMITS: Limits = Limits { max_width: 16_384, max_height: 16_384 };
 /// Larger descriptions of data sets than COCO's own 450 MB are a mistake.
 const MAX_DATA_BYTES: u64 = 1 << 30;
 
@@ -111,7 +109,7 @@ impl Evaluation {
         let broken = |source| Error::Picture { path: path.clone(), source };
         // The resolved path begins with a slash, so that FFmpeg never takes it for an address.
         let real = path.canonicalize().map_err(|source| Error::Data { path: path.clone(), source })?;
-        let decoded = Reader::open(&real, LIMITS).map_err(broken)?.next();
+        let decoded = Reader::open(&real, offline::LIMITS).map_err(broken)?.next();
         let file::Picture { picture, color, .. } =
             decoded.ok_or_else(|| Error::NoPicture { path: path.clone() })?.map_err(broken)?;
         let found = (picture.width(), picture.height());
