@@ -26,7 +26,7 @@ pub fn run(args: Args) -> Exit {
             report.exit()
         }
         Command::Detect(args) => detect::run(args),
-        Command::Models(args) => models::run(&args),
+        Command::Models(args) => models::run(args),
         Command::Token(token) => match token.make(&token.sources(std::env::vars_os()), clock::wall()) {
             Ok(token) => {
                 println!("{token}");
