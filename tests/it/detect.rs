@@ -68,7 +68,7 @@ impl Files {
 }
 
 /// The program, with the test model and without the machine's own configuration.
-fn saccade(command: &str) -> Command {
+pub(crate) fn saccade(command: &str) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_saccade"));
     let folder = std::env::temp_dir();
     program.current_dir(folder).arg(command);
@@ -85,7 +85,7 @@ fn detect() -> Command {
 }
 
 /// Exit code, standard output and standard error.
-fn run(program: &mut Command) -> (i32, String, String) {
+pub(crate) fn run(program: &mut Command) -> (i32, String, String) {
     let Output { status, stdout, stderr } = program.output().unwrap();
     (status.code().expect("no signal"), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }

@@ -16,5 +16,6 @@ mod models;
 mod opening;
 mod overload;
 mod publisher;
+mod pull;
 mod repository;
 mod server;
