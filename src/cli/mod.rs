@@ -38,7 +38,7 @@ pub enum Command {
     Doctor(Doctor),
     /// Run a model on pictures and video files
     Detect(Detect),
-    /// List and check models
+    /// List, check and fetch models
     #[command(subcommand)]
     Models(Models),
     /// Make a token (JWT) for clients, signed with auth.secret
@@ -198,9 +198,8 @@ pub enum Models {
     List(ModelsList),
     /// Load models, run them once, and say what is wrong with them
     Check(ModelsCheck),
-    /// Not built in this version
-    #[command(hide = true)]
-    Pull(Unbuilt),
+    /// Fetch well-known models from their publishers, checksums compared
+    Pull(ModelsPull),
 }
 
 /// `saccade models list`.
@@ -241,6 +240,41 @@ pub struct ModelsCheck {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `saccade models pull`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 all are there, 64 wrong argument, registry or unknown model, 69 the publisher is not reached, 70 a file is not what the registry says or cannot be written. HTTPS_PROXY and NO_PROXY are honoured."
+)]
+pub struct ModelsPull {
+    /// Models as NAME (its newest version) or NAME@VERSION
+    #[arg(value_name = "NAME", required_unless_present = "list")]
+    pub names: Vec<String>,
+    /// Configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Folder that the models go to; it is made where it is not there [default: models]
+    #[arg(long, value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+    /// List what can be pulled, and pull nothing
+    #[arg(long, conflicts_with = "names")]
+    pub list: bool,
+    /// Registry to look in [default: the built-in one]
+    #[arg(long, value_name = "FILE")]
+    pub registry: Option<PathBuf>,
+    /// The model's file, fetched by other means; it is checked and put in place without a network
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    pub from: Option<PathBuf>,
+    /// Replace what lies in the model's place
+    #[arg(long)]
+    pub force: bool,
+    /// Seconds without a byte after which fetching ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub stall_timeout: u64,
+    /// Show no progress
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// A command that later versions have: it takes any arguments and does nothing.
@@ -286,7 +320,6 @@ impl Command {
     fn unbuilt(&self) -> Option<&'static str> {
         match self {
             Self::Bench(_) => Some("bench"),
-            Self::Models(Models::Pull(_)) => Some("models pull"),
             _ => None,
         }
     }
@@ -365,7 +398,9 @@ mod tests {
             ("saccade --version", Exit::Clean, env!("CARGO_PKG_VERSION")),
             ("saccade bench --url ws://h --sessions 4", Exit::Configuration, "bench is not built in this version"),
             ("saccade eval --data coco.json", Exit::Configuration, "--images <DIR>"),
-            ("saccade models pull yolox", Exit::Configuration, "models pull is not built in this version"),
+            ("saccade models pull", Exit::Configuration, "<NAME>"),
+            ("saccade models pull yolox --list", Exit::Configuration, "cannot be used with"),
+            ("saccade models --help", Exit::Clean, "Fetch well-known models"),
         ] {
             let (code, message) = parse(line).expect_err(line);
             assert_eq!(code, exit, "{line}");

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Detect, Doctor, Eval, ModelsCheck, ModelsList, Serve};
+use super::{Detect, Doctor, Eval, ModelsCheck, ModelsList, ModelsPull, Serve};
 use crate::config::Sources;
 
 /// Flags that every command with a configuration takes.
@@ -153,6 +153,13 @@ impl ModelsCheck {
     /// See [`Detect::sources`].
     pub fn sources(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
         offline(&self.settings, self.models_dir.as_ref(), variables)
+    }
+}
+
+impl ModelsPull {
+    /// See [`Detect::sources`]. The folder of `--models-dir` need not be there yet, so it is not among them.
+    pub fn sources(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
+        offline(&self.settings, None, variables)
     }
 }
 

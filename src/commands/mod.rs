@@ -31,7 +31,7 @@ pub fn run(args: Args) -> Exit {
         }
         Command::Detect(args) => detect::run(args),
         Command::Eval(args) => eval::run(args),
-        Command::Models(args) => models::run(&args),
+        Command::Models(args) => models::run(args),
         Command::Token(token) => match token.make(&token.sources(std::env::vars_os()), clock::wall()) {
             Ok(token) => {
                 println!("{token}");

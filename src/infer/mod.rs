@@ -32,6 +32,7 @@ pub use letterbox::Letterbox;
 pub use manifest::Manifest;
 pub use model::{Model, Slot};
 pub use repository::{ModelSpec, Refused, Repository};
+pub(crate) use repository::{compare_versions, matches_name};
 
 use crate::media::{Detection, Frame};
 

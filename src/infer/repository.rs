@@ -175,7 +175,7 @@ impl ModelSpec {
 }
 
 /// Whether `name` is the manifest's name, or its `name@version`.
-pub(super) fn matches_name(manifest: &Manifest, name: &str) -> bool {
+pub(crate) fn matches_name(manifest: &Manifest, name: &str) -> bool {
     match name.split_once('@') {
         Some((name, version)) => manifest.name == name && manifest.version == version,
         None => manifest.name == name,
@@ -183,7 +183,7 @@ pub(super) fn matches_name(manifest: &Manifest, name: &str) -> bool {
 }
 
 /// Orders versions by their numbers where they are numbers: `2` before `10`, `1.9` before `1.10`.
-pub(super) fn compare_versions(a: &str, b: &str) -> Ordering {
+pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     let (mut left, mut right) = (a.split(['.', '-', '_']), b.split(['.', '-', '_']));
     loop {
         let order = match (left.next(), right.next()) {

@@ -18,5 +18,6 @@ mod opening;
 mod overload;
 mod program;
 mod publisher;
+mod pull;
 mod repository;
 mod server;

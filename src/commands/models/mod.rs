@@ -1,8 +1,9 @@
-//! `saccade models`: which models there are, and how they run here.
+//! `saccade models`: which models there are, and how they run here, and how they come here.
 
 mod accuracy;
 mod check;
 mod list;
+mod pull;
 
 use serde_json::{Value, json};
 
@@ -11,12 +12,12 @@ use crate::cli::{Exit, Models};
 use crate::config::Config;
 use crate::infer::{Error, Repository};
 
-/// Lists or checks models.
-pub(super) fn run(args: &Models) -> Exit {
+/// Lists, checks or fetches models.
+pub(super) fn run(args: Models) -> Exit {
     match args {
-        Models::List(args) => list::run(args),
-        Models::Check(args) => check::run(args),
-        Models::Pull(_) => Exit::Internal,
+        Models::List(args) => list::run(&args),
+        Models::Check(args) => check::run(&args),
+        Models::Pull(args) => pull::run(args),
     }
 }
 

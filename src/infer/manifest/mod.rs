@@ -1,6 +1,6 @@
 //! `manifest.toml`: what a model is, what it takes, and how its outputs are to be read.
 
-mod table;
+pub(crate) mod table;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::table::{Mistakes, Table};
-use super::error::{Error, Mistake};
+use super::error::Error;
 use crate::media::Class;
 
 /// Largest loss of AP (0..1) against fp32 at which `auto` may take a lower precision.
@@ -296,11 +296,8 @@ impl Manifest {
     /// # Errors
     /// [`Error::Manifest`] with all mistakes at once, each with its key.
     pub fn parse(text: &str, read_file: impl FnOnce(&str) -> Result<String, Error>) -> Result<Self, Error> {
-        let root = text.parse::<toml::Table>().map_err(|error| Error::Manifest {
-            mistakes: vec![Mistake { key: "(toml)".to_owned(), problem: one_line(error.message(), &error, text) }],
-        })?;
         let mistakes = Mistakes::default();
-        let manifest = parse_root(Table::root(root, &mistakes), read_file);
+        let manifest = Table::parse(text, &mistakes).and_then(|root| parse_root(root, read_file));
         let mistakes = mistakes.into_inner();
         match manifest {
             Some(manifest) if mistakes.is_empty() => Ok(manifest),
@@ -313,11 +310,6 @@ impl Manifest {
     pub fn id(&self) -> String {
         format!("{}@{}", self.name, self.version)
     }
-}
-
-fn one_line(message: &str, error: &toml::de::Error, text: &str) -> String {
-    let line = error.span().map_or(0, |span| text.get(..span.start).unwrap_or(text).matches('\n').count() + 1);
-    format!("line {line}: {}", message.replace('\n', " "))
 }
 
 fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String, Error>) -> Option<Manifest> {

@@ -6,25 +6,25 @@ use toml::Value;
 
 use crate::infer::error::Mistake;
 
-/// Mistakes found so far, shared by all tables of one manifest.
+/// Mistakes found so far, shared by all tables of one file.
 #[derive(Debug, Default)]
-pub(super) struct Mistakes(RefCell<Vec<Mistake>>);
+pub(crate) struct Mistakes(RefCell<Vec<Mistake>>);
 
 impl Mistakes {
-    pub(super) fn add(&self, key: impl Into<String>, problem: impl Into<String>) {
+    pub(crate) fn add(&self, key: impl Into<String>, problem: impl Into<String>) {
         self.0.borrow_mut().push(Mistake { key: key.into(), problem: problem.into() });
     }
 
-    pub(super) fn into_inner(self) -> Vec<Mistake> {
+    pub(crate) fn into_inner(self) -> Vec<Mistake> {
         self.0.into_inner()
     }
 }
 
-/// One table of a manifest: values are taken out key by key, and whatever is left in the end is unknown.
+/// One table of a manifest or registry: values are taken out key by key, and whatever is left in the end is unknown.
 ///
 /// A getter returns `None` both for an absent key and for a bad value; the latter is noted as a mistake.
 #[derive(Debug)]
-pub(super) struct Table<'m> {
+pub(crate) struct Table<'m> {
     path: String,
     left: toml::Table,
     asked: Vec<&'static str>,
@@ -32,41 +32,69 @@ pub(super) struct Table<'m> {
 }
 
 impl<'m> Table<'m> {
-    pub(super) fn root(table: toml::Table, mistakes: &'m Mistakes) -> Self {
-        Self { path: String::new(), left: table, asked: Vec::new(), mistakes }
+    /// The whole file; text that is no TOML is a mistake with its line.
+    pub(crate) fn parse(text: &str, mistakes: &'m Mistakes) -> Option<Self> {
+        match text.parse() {
+            Ok(table) => Some(Self { path: String::new(), left: table, asked: Vec::new(), mistakes }),
+            Err(error) => {
+                mistakes.add("(toml)", one_line(&error, text));
+                None
+            }
+        }
+    }
+
+    /// Where it is in the file: dotted keys; nothing for the whole file.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     fn key(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    pub(super) fn mistake(&self, key: &str, problem: impl Into<String>) {
+    pub(crate) fn mistake(&self, key: &str, problem: impl Into<String>) {
         self.mistakes.add(self.key(key), problem);
     }
 
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.left.contains_key(key)
     }
 
-    fn take(&mut self, key: &'static str) -> Option<Value> {
+    /// Whatever the key has.
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<Value> {
         self.asked.push(key);
         self.left.remove(key)
     }
 
-    fn wrong<T>(&self, key: &str, found: &Value, legal: impl Display) -> Option<T> {
+    pub(crate) fn wrong<T>(&self, key: &str, found: &Value, legal: impl Display) -> Option<T> {
         self.mistake(key, format!("{found} is not legal: {legal}"));
         None
     }
 
     /// The sub-table; an empty one when it is absent.
-    pub(super) fn table(&mut self, key: &'static str) -> Self {
+    pub(crate) fn table(&mut self, key: &'static str) -> Self {
         self.optional_table(key).unwrap_or_else(|| self.child(key, toml::Table::new()))
     }
 
-    pub(super) fn optional_table(&mut self, key: &'static str) -> Option<Self> {
+    pub(crate) fn optional_table(&mut self, key: &'static str) -> Option<Self> {
         match self.take(key)? {
             Value::Table(table) => Some(self.child(key, table)),
             other => self.wrong(key, &other, "a table is needed"),
+        }
+    }
+
+    /// The tables of a list of tables, each with its number in its path.
+    pub(crate) fn tables(&mut self, key: &'static str) -> Vec<Self> {
+        match self.take(key) {
+            None => Vec::new(),
+            Some(Value::Array(items)) if items.iter().all(Value::is_table) => {
+                let tables = items.into_iter().filter_map(|item| item.try_into::<toml::Table>().ok());
+                (0..).zip(tables).map(|(index, table)| self.child(&format!("{key}[{index}]"), table)).collect()
+            }
+            Some(other) => {
+                self.mistake(key, format!("{other} is not legal: a list of tables is needed"));
+                Vec::new()
+            }
         }
     }
 
@@ -74,14 +102,14 @@ impl<'m> Table<'m> {
         Self { path: self.key(key), left: table, asked: Vec::new(), mistakes: self.mistakes }
     }
 
-    pub(super) fn string(&mut self, key: &'static str) -> Option<String> {
+    pub(crate) fn string(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
             Value::String(text) if !text.is_empty() => Some(text),
             other => self.wrong(key, &other, "a string that is not empty is needed"),
         }
     }
 
-    pub(super) fn required_string(&mut self, key: &'static str) -> Option<String> {
+    pub(crate) fn required_string(&mut self, key: &'static str) -> Option<String> {
         let missing = !self.has(key);
         let value = self.string(key);
         if missing {
@@ -91,7 +119,7 @@ impl<'m> Table<'m> {
     }
 
     /// A string that stands for one of `choices`.
-    pub(super) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+    pub(crate) fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
         let value = self.take(key)?;
         let found = value.as_str().and_then(|text| choices.iter().find(|(name, _)| *name == text));
         if let Some((_, choice)) = found {
@@ -100,12 +128,12 @@ impl<'m> Table<'m> {
         self.wrong(key, &value, format!("one of {}", names(choices)))
     }
 
-    pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
+    pub(crate) fn integer(&mut self, key: &'static str, range: RangeInclusive<u32>) -> Option<u32> {
         let value = self.take(key)?;
         integer_in(&value, &range).or_else(|| self.wrong(key, &value, integer_range(&range)))
     }
 
-    pub(super) fn integers(
+    pub(crate) fn integers(
         &mut self,
         key: &'static str,
         count: RangeInclusive<usize>,
@@ -119,12 +147,12 @@ impl<'m> Table<'m> {
         })
     }
 
-    pub(super) fn float(&mut self, key: &'static str, range: RangeInclusive<f32>) -> Option<f32> {
+    pub(crate) fn float(&mut self, key: &'static str, range: RangeInclusive<f32>) -> Option<f32> {
         let value = self.take(key)?;
         float_in(&value, &range).or_else(|| self.wrong(key, &value, float_range(&range)))
     }
 
-    pub(super) fn floats(&mut self, key: &'static str, count: usize, range: RangeInclusive<f32>) -> Option<Vec<f32>> {
+    pub(crate) fn floats(&mut self, key: &'static str, count: usize, range: RangeInclusive<f32>) -> Option<Vec<f32>> {
         let value = self.take(key)?;
         let items = value.as_array().filter(|items| items.len() == count);
         let numbers = items.and_then(|items| items.iter().map(|item| float_in(item, &range)).collect());
@@ -133,7 +161,7 @@ impl<'m> Table<'m> {
         })
     }
 
-    pub(super) fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
+    pub(crate) fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.take(key)?;
         let items = value.as_array().filter(|items| !items.is_empty());
         let texts = items.and_then(|items| items.iter().map(|item| item.as_str().map(str::to_owned)).collect());
@@ -141,14 +169,19 @@ impl<'m> Table<'m> {
     }
 
     /// Notes every key that nobody asked for.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         for key in self.left.keys() {
             self.mistake(key, format!("unknown key; known here: {}", self.asked.join(", ")));
         }
     }
 }
 
-pub(super) fn names<T>(choices: &[(&'static str, T)]) -> String {
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map_or(0, |span| text.get(..span.start).unwrap_or(text).matches('\n').count() + 1);
+    format!("line {line}: {}", error.message().replace('\n', " "))
+}
+
+pub(crate) fn names<T>(choices: &[(&'static str, T)]) -> String {
     choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
