@@ -158,7 +158,7 @@ pub struct Eval {
     /// Write the figures as JSON instead of a table; `-` is stdout
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
-    /// Write all detections as COCO results, to compare with other tools
+    /// Write all detections as COCO results into a file, to compare with other tools
     #[arg(long, value_name = "FILE")]
     pub results: Option<PathBuf>,
     /// Show no progress bar

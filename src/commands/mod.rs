@@ -1,5 +1,12 @@
 //! What each command of the program does. Nothing here is known to the stages.
 
+/// Prints a line to standard output; whoever closed it has had enough, which is no failure.
+macro_rules! say {
+    ($($what:tt)*) => {
+        $crate::commands::offline::say(format_args!($($what)*))
+    };
+}
+
 mod detect;
 mod eval;
 mod lines;
@@ -23,9 +30,9 @@ pub fn run(args: Args) -> Exit {
             let config = Config::load(&doctor.sources(std::env::vars_os()));
             let report = doctor::Report::new(&config);
             if doctor.json {
-                println!("{:#}", report.to_json());
+                say!("{:#}", report.to_json());
             } else {
-                println!("{report}");
+                say!("{report}");
             }
             report.exit()
         }
@@ -34,7 +41,7 @@ pub fn run(args: Args) -> Exit {
         Command::Models(args) => models::run(args),
         Command::Token(token) => match token.make(&token.sources(std::env::vars_os()), clock::wall()) {
             Ok(token) => {
-                println!("{token}");
+                say!("{token}");
                 Exit::Clean
             }
             Err(error) => {

@@ -1,6 +1,8 @@
 //! What commands without a server share: configuration, models, interruption.
 
 use std::error::Error as StdError;
+use std::fmt;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,14 +23,28 @@ pub(super) fn init_logs(settings: &Settings, config: &Config) {
     let _ = telemetry::init_logs(level, config.telemetry.log_format);
 }
 
+/// Writes a line to standard output, as `say!` does.
+pub(super) fn say(line: fmt::Arguments<'_>) {
+    // A closed pipe is no failure: what was asked for is done.
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
 /// The models of the configured folder, where it is there, and the embedded one.
 pub(super) fn repository(config: &Config) -> Result<Repository, Error> {
     Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir()))
 }
 
-/// An engine without models, each of which will run with this many threads, and in this precision if one is given.
-pub(super) fn engine(config: &Config, intra_threads: usize, precision: Option<Precision>) -> Result<Engine, Error> {
-    let backend = (config.hw.infer == Hardware::Off).then_some(BackendChoice::Cpu);
+/// How models are to run, where it is not left to their manifests and to measurement.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Way {
+    pub(super) precision: Option<Precision>,
+    pub(super) backend: Option<BackendChoice>,
+}
+
+/// An engine without models, each of which will run with this many threads.
+pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<Engine, Error> {
+    let Way { precision, backend } = way;
+    let backend = if config.hw.infer == Hardware::Off { Some(BackendChoice::Cpu) } else { backend };
     Engine::new(Options { intra_threads, precision, backend })
 }
 

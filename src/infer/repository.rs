@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use super::error::{Error, Mistake};
 use super::manifest::{FileRef, Manifest};
 
-const EMBEDDED_MANIFEST: &str = include_str!("../../models/ppe-nano/1/manifest.toml");
-const EMBEDDED_MODEL: &[u8] = include_bytes!("../../models/ppe-nano/1/model.onnx");
-const EMBEDDED_INT8: &[u8] = include_bytes!("../../models/ppe-nano/1/model.int8.onnx");
+const EMBEDDED_MANIFEST: &str = include_str!("../../models/ppe-nano/2/manifest.toml");
+const EMBEDDED_MODEL: &[u8] = include_bytes!("../../models/ppe-nano/2/model.onnx");
+const EMBEDDED_INT8: &[u8] = include_bytes!("../../models/ppe-nano/2/model.int8.onnx");
 
 /// The models that can be loaded: those of a folder laid out as `NAME/VERSION/{manifest.toml, model.onnx}`, and the
 /// embedded default model. A model in the folder hides an embedded one of the same name and version.
@@ -261,10 +261,17 @@ mod tests {
         repository.models().iter().map(|model| model.manifest.id()).collect()
     }
 
+    /// The embedded model's id.
+    fn default() -> String {
+        let id = ModelSpec::embedded().unwrap().manifest.id();
+        assert!(id.starts_with("ppe-nano@"), "{id}");
+        id
+    }
+
     #[test]
     fn without_a_folder_there_is_the_embedded_model() {
         let repository = Repository::scan(None).unwrap();
-        assert_eq!(ids(&repository), ["ppe-nano@1"]);
+        assert_eq!(ids(&repository), [default()]);
         assert_eq!(repository.refused(), []);
         let spec = repository.find("ppe-nano").unwrap();
         assert!(spec.is_embedded());
@@ -279,7 +286,7 @@ mod tests {
         }
         put(root.path(), "a", "1", &manifest("a", "1", ""));
         let repository = Repository::scan(Some(root.path())).unwrap();
-        assert_eq!(ids(&repository), ["a@1", "b@1.9", "b@2", "b@10", "ppe-nano@1"]);
+        assert_eq!(ids(&repository), ["a@1", "b@1.9", "b@2", "b@10", &default()]);
         assert_eq!(repository.find("b").unwrap().manifest.version, "10");
         assert_eq!(repository.find("b@2").unwrap().manifest.version, "2");
         assert_eq!(repository.find("b@3").unwrap_err(), Error::UnknownModel { name: "b@3".to_owned() });
@@ -296,7 +303,7 @@ mod tests {
         fs::remove_file(root.path().join("gone/1/model.onnx")).unwrap();
         fs::create_dir_all(root.path().join("empty/1")).unwrap();
         let repository = Repository::scan(Some(root.path())).unwrap();
-        assert_eq!(ids(&repository), ["good@1", "ppe-nano@1"]);
+        assert_eq!(ids(&repository), ["good@1", &default()]);
         let refused = repository.refused();
         assert_eq!(
             refused.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(),
@@ -316,9 +323,10 @@ mod tests {
     #[test]
     fn a_model_in_the_folder_hides_the_embedded_one_of_its_version() {
         let root = tempfile::tempdir().unwrap();
-        put(root.path(), "ppe-nano", "1", &manifest("ppe-nano", "1", ""));
+        let version = ModelSpec::embedded().unwrap().manifest.version;
+        put(root.path(), "ppe-nano", &version, &manifest("ppe-nano", &version, ""));
         let repository = Repository::scan(Some(root.path())).unwrap();
-        assert_eq!(ids(&repository), ["ppe-nano@1"]);
+        assert_eq!(ids(&repository), [default()]);
         assert!(!repository.models()[0].is_embedded());
         assert!(Repository::scan(Some(&root.path().join("nowhere"))).is_err());
     }

@@ -228,7 +228,7 @@ for (const [codec, mime] of Object.entries(CODECS)) {
     await assertFlows(page, mime);
     await screenshot(page, `camera-${codec}-dark`);
     const [result] = await nextResults(page, 1);
-    assert.equal(result.model, "ppe-nano@1");
+    assert.equal(result.model, "ppe-nano@2");
     assertPainted(await compare(page), CHANGED_ELSEWHERE);
 
     const threshold = await page.inputValue("#threshold");

@@ -350,7 +350,7 @@ fn bad_models_are_refused_with_their_reasons() {
     let good = of("scene-blobs@1");
     assert_eq!((&good["status"], &good["precision"]), (&"ready".into(), &"fp32".into()));
     assert!(good["measured_ms"].as_f64().unwrap() > 0.0);
-    assert_eq!(of("ppe-nano@1")["status"], "ready");
+    assert_eq!(of("ppe-nano@2")["status"], "ready");
 
     let check = |name: &str| run(saccade("models").args(["check", name, "--models-dir"]).arg(models.path()));
     let (code, stdout, _) = check("scene-blobs");
@@ -372,7 +372,7 @@ fn models_are_listed_without_the_library() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     let row = |id: &str| stdout.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{stdout}"));
     for (id, cells) in [
-        ("ppe-nano@1", ["detect", "320x320", "MIT OR Apache-2.0", "embedded", "ready (default)"]),
+        ("ppe-nano@2", ["detect", "320x320", "MIT OR Apache-2.0", "embedded", "ready (default)"]),
         ("scene-blobs@1", ["detect", "320x320", "MIT OR Apache-2.0", "folder", "ready"]),
     ] {
         assert!(cells.iter().all(|cell| row(id).contains(cell)), "{stdout}");

@@ -10,7 +10,7 @@ use saccade::infer::manifest::{BackendChoice, Precision};
 use saccade::infer::{Engine, Error, ModelSpec, Options, Outcome, Repository};
 use saccade::media::{ColorInfo, Frame, I420, MediaTime};
 
-const EMBEDDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/ppe-nano/1");
+const EMBEDDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/ppe-nano/2");
 
 /// A folder `models/NAME/1` with the default model, its manifest and graph changed.
 fn model(root: &Path, name: &str, change: impl FnOnce(String) -> String, graph: impl FnOnce(Vec<u8>) -> Vec<u8>) {
@@ -19,6 +19,7 @@ fn model(root: &Path, name: &str, change: impl FnOnce(String) -> String, graph: 
     let manifest = fs::read_to_string(format!("{EMBEDDED}/manifest.toml")).unwrap();
     let lines = manifest.lines().filter(|line| !line.starts_with("sha256")).map(|line| format!("{line}\n"));
     let manifest = change(lines.collect::<String>()).replacen("name = \"ppe-nano\"", &format!("name = \"{name}\""), 1);
+    let manifest = manifest.replacen("version = \"2\"", "version = \"1\"", 1);
     fs::write(folder.join("manifest.toml"), manifest).unwrap();
     fs::write(folder.join("model.onnx"), graph(fs::read(format!("{EMBEDDED}/model.onnx")).unwrap())).unwrap();
     fs::copy(format!("{EMBEDDED}/model.int8.onnx"), folder.join("model.int8.onnx")).unwrap();
@@ -76,7 +77,7 @@ fn a_model_is_found_by_name_and_replaced_by_its_like() {
     let first = engine.load(&spec).unwrap();
     let second = engine.load(&spec).unwrap();
     assert_eq!(engine.models().len(), 1);
-    assert!(Arc::ptr_eq(&engine.get("ppe-nano@1").unwrap(), &second));
+    assert!(Arc::ptr_eq(&engine.get("ppe-nano@2").unwrap(), &second));
     assert!(first.is_ready(), "whoever has the old one keeps it");
     assert!(engine.get("ppe-nano@2").is_none());
     assert!(engine.unload("ppe-nano").is_some() && engine.get("ppe-nano").is_none());

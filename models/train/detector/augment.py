@@ -155,8 +155,11 @@ def place(
             if not 0 < shown[axis] + at[axis] < outer:
                 at[axis] = rng.uniform(0.15, 0.85) * outer - shown[axis]
     matrix[:, 2] = at - middle
+    # Boxes are given by edges, pixels by their middles: pixel 0 is the stretch from 0 to 1.
+    pixels = matrix.copy()
+    pixels[:, 2] += matrix[:, :2] @ np.array([0.5, 0.5], np.float32) - 0.5
     picture = cv2.warpAffine(
-        sample.picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(PAD, PAD, PAD)
+        sample.picture, pixels, (width, height), flags=cv2.INTER_LINEAR, borderValue=(PAD, PAD, PAD)
     )
     if not len(boxes):
         return picture, np.zeros((0, 5), np.float32)

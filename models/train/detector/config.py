@@ -10,7 +10,7 @@ import tomllib
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A folder of pictures and the COCO JSON about it. `categories` maps COCO names to class names of the recipe."""
+    """A folder of pictures and the COCO JSON about it."""
 
     annotations: str
     images: str
@@ -111,6 +111,9 @@ def _build(kind, table: dict, where: str):
             if "$" in value:
                 raise ValueError(f"{where}.{name}: set the environment variable that {value!r} names")
         values[name] = tuple(value) if isinstance(value, list) else value
+        default = fields[name].default if name in fields else None
+        if isinstance(default, (int, float)) and not isinstance(values[name], (int, float)):
+            raise ValueError(f"{where}.{name}: {value!r} is no number")
     try:
         return kind(**values)
     except TypeError as error:
@@ -120,8 +123,6 @@ def _build(kind, table: dict, where: str):
 def load(path: pathlib.Path, changes: list[str] = ()) -> Recipe:
     """Reads a recipe; `changes` are `section.key=value` with TOML values, applied last."""
     table = tomllib.loads(path.read_text())
-    if listed := table.get("data", {}).get("negatives_list"):
-        table["data"]["negatives_list"] = str(path.parent / listed)
     for change in changes:
         key, _, value = change.partition("=")
         *sections, last = key.split(".")
@@ -132,4 +133,10 @@ def load(path: pathlib.Path, changes: list[str] = ()) -> Recipe:
             inner[last] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             inner[last] = value
-    return _build(Recipe, table, path.name)
+    recipe = _build(Recipe, table, path.name)
+    if listed := recipe.data.negatives_list:
+        data = dataclasses.replace(recipe.data, negatives_list=str(path.parent / listed))
+        recipe = dataclasses.replace(recipe, data=data)
+    if recipe.network.size % 32 or recipe.network.size < 128:
+        raise ValueError(f"{path.name}.network.size: {recipe.network.size} is no multiple of 32 from 128 on")
+    return recipe

@@ -75,8 +75,7 @@ def clusters(samples: list[Sample], similarity: float) -> list[int]:
         flat = flat - flat.mean(1, keepdims=True)
         return flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6)
 
-    upright = normal(thumbnails)
-    correlation = np.maximum(upright @ upright.T, upright @ normal(thumbnails[:, :, ::-1]).T)
+    upright, mirrored = normal(thumbnails), normal(thumbnails[:, :, ::-1])
     parent = list(range(len(samples)))
 
     def root(n: int) -> int:
@@ -85,8 +84,13 @@ def clusters(samples: list[Sample], similarity: float) -> list[int]:
             n = parent[n]
         return n
 
-    for a, b in zip(*np.where(np.triu(correlation > similarity, 1))):
-        parent[root(a)] = root(b)
+    # A thousand rows at a time: all correlations of a large data set would not fit into memory.
+    for first in range(0, len(samples), 1000):
+        rows = upright[first : first + 1000]
+        correlation = np.maximum(rows @ upright.T, rows @ mirrored.T)
+        for a, b in zip(*np.where(correlation > similarity)):
+            if first + a < b:
+                parent[root(first + a)] = root(b)
     return [root(n) for n in range(len(samples))]
 
 
@@ -125,6 +129,7 @@ def write_parts(data: Data, classes: tuple[str, ...], out: pathlib.Path) -> None
         ids = {image["id"] for image in images}
         annotations = [annotation for annotation in document["annotations"] if annotation["image_id"] in ids]
         (out / f"{part}.json").write_text(json.dumps(document | dict(images=images, annotations=annotations)))
-    images = [dict(id=n, file_name=sample.name) for n, sample in enumerate(load_negatives(data, held_out=True), 1)]
-    negatives = dict(images=images, annotations=[], categories=document["categories"])
-    (out / "negatives.json").write_text(json.dumps(negatives))
+    if data.negatives:
+        images = [dict(id=n, file_name=sample.name) for n, sample in enumerate(load_negatives(data, held_out=True), 1)]
+        negatives = dict(images=images, annotations=[], categories=document["categories"])
+        (out / "negatives.json").write_text(json.dumps(negatives))

@@ -83,7 +83,10 @@ def average_precision(
             bbox=[float(row[0]), float(row[1]), float(row[2] - row[0]), float(row[3] - row[1])],
             area=float((row[2] - row[0]) * (row[3] - row[1]) * scale**2),
         )
-        annotations += [entry(row, row[4]) | dict(iscrowd=0) for row in sample.boxes if row[4] >= 0]
+        for row in sample.boxes:
+            # What is ignored is so for every class: what lies in it is neither right nor wrong.
+            labels = [row[4]] if row[4] >= 0 else range(len(classes))
+            annotations += [entry(row, label) | dict(iscrowd=int(row[4] < 0)) for label in labels]
         answers += [entry(row, row[5]) | dict(score=float(row[4])) for row in rows]
     for number, annotation in enumerate(annotations, 1):
         annotation["id"] = number

@@ -126,7 +126,7 @@ def export(recipe: Recipe, checkpoint: pathlib.Path, out: pathlib.Path, pictures
     among them."""
     out.mkdir(parents=True, exist_ok=True)
     size = recipe.network.size
-    write_fp32(load_average(checkpoint), size, out / "model.onnx")
+    write_fp32(load_average(checkpoint, recipe.classes), size, out / "model.onnx")
     pools, _ = load_pools(recipe)
     rng = random.Random(recipe.schedule.seed)
     few = pictures // 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -16,6 +17,8 @@ from torch import nn
 from . import augment, dataset, evaluate, loss, model
 from .config import Network, Recipe
 
+#: Steps without a finite gradient, one after the other, that end a run.
+MAX_BROKEN_STEPS = 10
 #: Index of the pool that a sample comes from.
 PHOTO, SCENE, NEGATIVE = range(3)
 
@@ -44,7 +47,8 @@ def collate(samples):
 
 
 class Batches:
-    """The batches of one epoch: every photo once, with its share of scenes and negatives; one size a batch."""
+    """The batches of one epoch: every photo once, with its share of scenes and negatives; one size a batch. What does
+    not fill a batch waits for another epoch."""
 
     def __init__(self, pools: augment.Pools, recipe: Recipe):
         self.pools, self.recipe, self.epoch = pools, recipe, 0
@@ -99,9 +103,27 @@ def network(recipe: Recipe, device: torch.device) -> model.Detector:
     return model.Detector(len(recipe.classes), recipe.network).to(device, memory_format=torch.channels_last)
 
 
-def load_average(path: pathlib.Path) -> model.Detector:
+def described(recipe: Recipe) -> dict:
+    """A recipe as plain values, to be kept beside weights and compared."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def refuse_other(recipe: Recipe, state: dict, work: pathlib.Path) -> None:
+    """Raises if a checkpoint was made by another recipe; where its data lies does not matter."""
+    for section, values in described(recipe).items():
+        before = state["recipe"].get(section)
+        if section != "data" and before != values:
+            raise ValueError(
+                f"{work} was begun with {section} = {before}, but the recipe says {values}: take another "
+                '--work folder, and schedule.start = "…/last.pt" to begin with these weights'
+            )
+
+
+def load_average(path: pathlib.Path, classes: tuple[str, ...]) -> model.Detector:
     """The averaged weights of a checkpoint, as a network in evaluation mode on the CPU."""
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if tuple(state["classes"]) != tuple(classes):
+        raise ValueError(f"{path} knows {state['classes']}, not {list(classes)}")
     net = model.Detector(len(state["classes"]), Network(**state["network"]))
     net.load_state_dict(state["average"])
     return net.eval().to(memory_format=torch.channels_last)
@@ -153,6 +175,7 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
     first = step = 0
     if (work / "last.pt").exists():
         state = torch.load(work / "last.pt", map_location=device, weights_only=True)
+        refuse_other(recipe, state, work)
         net.load_state_dict(state["net"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -162,9 +185,11 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
         if schedule.start:
             net.load_state_dict(torch.load(work / schedule.start, map_location=device, weights_only=True)["average"])
         average.load_state_dict(net.state_dict())
-    teacher = load_average(work / recipe.loss.teacher).to(device) if recipe.loss.teacher else None
+    teacher = load_average(work / recipe.loss.teacher, recipe.classes).to(device) if recipe.loss.teacher else None
 
     batches = Batches(pools, recipe)
+    if not len(batches):
+        raise ValueError(f"{len(pools.photos)} photos to train on do not fill one batch of {schedule.batch}")
     loader = torch.utils.data.DataLoader(
         Samples(pools, recipe),
         batch_sampler=batches,
@@ -173,7 +198,7 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
         prefetch_factor=4 if workers else None,
         pin_memory=device.type == "cuda",
     )
-    grids = {}
+    grids, broken = {}, 0
     for epoch in range(first, schedule.epochs):
         batches.epoch = epoch
         net.train()
@@ -210,10 +235,15 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
             optimiser.zero_grad(set_to_none=True)
             total.backward()
             norm = nn.utils.clip_grad_norm_(net.parameters(), 10.0)
+            step += 1
             if torch.isfinite(norm):
                 optimiser.step()
-            step += 1
-            follow(average, net, min(schedule.ema, (1 + step) / (20 + step)))
+                follow(average, net, min(schedule.ema, (1 + step) / (20 + step)))
+                broken = 0
+            else:
+                broken += 1
+            if broken == MAX_BROKEN_STEPS:
+                raise ValueError(f"{broken} steps in a row had no finite gradient: lower schedule.learning_rate")
             sums += (class_loss.item(), box_loss.item(), positives / len(targets), taught)
         seconds = time.monotonic() - epoch_started
         done = epoch + 1
@@ -230,6 +260,7 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
             optimiser=optimiser.state_dict(),
             epoch=done,
             step=step,
+            recipe=described(recipe),
             classes=list(recipe.classes),
             network=vars(recipe.network),
         )

@@ -19,6 +19,10 @@ def test_a_recipe_with_an_unknown_key_is_refused_by_name(recipe_file: pathlib.Pa
     assert config.load(recipe_file, ["schedule.epochs=7"]).schedule.epochs == 7
     with pytest.raises(ValueError, match="epoch.*known are epochs"):
         config.load(recipe_file, ["schedule.epoch=7"])
+    with pytest.raises(ValueError, match="schedule.epochs: 'ten' is no number"):
+        config.load(recipe_file, ["schedule.epochs=ten"])
+    with pytest.raises(ValueError, match="no multiple of 32"):
+        config.load(recipe_file, ["network.size=200"])
     with pytest.raises(ValueError, match="set the environment variable"):
         config.load(recipe_file, ['data.scenes="$NOT_SET_ANYWHERE/scenes"'])
 
@@ -43,27 +47,46 @@ def test_near_duplicates_are_never_divided(recipe_file: pathlib.Path) -> None:
     assert dataset.split(everything, data) == parts
 
 
-def test_boxes_stay_on_their_objects(recipe_file: pathlib.Path) -> None:
-    recipe, samples = photos(recipe_file)
+def test_boxes_stay_on_their_objects_to_a_fraction_of_a_pixel() -> None:
+    picture = np.zeros((120, 160, 3), np.uint8)
+    picture[40:60, 70:100] = 255
+    sample = dataset.Sample("square", picture, np.array([[70, 40, 100, 60, 1]], np.float32))
+    style = augment.Style(320, 320, True)
+    off, mirrored = [], 0
+    y, x = np.mgrid[:320, :320] + 0.5
+    for position in range(80):
+        rng = np.random.default_rng(position)
+        tile, boxes = augment.place(sample, (320, 320), (0.7, 1.0, 1.4)[position % 3], 0.0, True, style, rng)
+        if len(boxes) != 1 or boxes[0, 4] != 1 or boxes[0, :4].min() <= 1 or boxes[0, :4].max() >= 319:
+            continue
+        light = np.where(tile[..., 0] > 127, tile[..., 0], 0).astype(float)
+        x1, y1, x2, y2, _ = boxes[0]
+        off.append([(light * x).sum() / light.sum() - (x1 + x2) / 2, (light * y).sum() / light.sum() - (y1 + y2) / 2])
+        # The square is right of its picture's middle, and left of it in a mirrored one.
+        mirrored += int((tile[:, :, 0] == 0).any(0).nonzero()[0].mean() > (x1 + x2) / 2 + 1)
+    assert len(off) > 30 and 5 < mirrored < len(off)
+    assert np.abs(off).max() < 0.3 and np.abs(np.mean(off, 0)).max() < 0.05
+
+
+def test_classes_stay_with_their_objects_and_samples_repeat(recipe_file: pathlib.Path) -> None:
+    _, samples = photos(recipe_file)
     pools = augment.Pools(samples, [], samples[:2])
-    style = augment.Style(128, 128, True)
     plain = config.Mix(distractors=0.0, objects=0.0)
-    seen = 0
-    for position in range(60):
-        rng = np.random.default_rng((0, position))
-        sample = samples[position % len(samples)]
-        picture, boxes = augment.place(sample, (128, 128), 1.2, 0.0, True, style, rng)
-        for x1, y1, x2, y2, label in boxes[boxes[:, 4] >= 0]:
-            middle = picture[int((y1 + y2) / 2), int((x1 + x2) / 2)].astype(int)
-            # Another disc may lie on this one; both are pure colours.
-            assert middle.max() > 200 and sorted(middle)[1] < 90, (position, middle, label)
-            seen += 1
-        again = [augment.make(pools, sample, style, plain, np.random.default_rng((1, position))) for _ in range(2)]
-        assert np.array_equal(again[0][0], again[1][0]) and np.array_equal(again[0][1], again[1][1])
-        picture, boxes = again[0]
+    right = wrong = 0
+    for position in range(80):
+        make = lambda style: augment.make(
+            pools, samples[position % len(samples)], style, plain, np.random.default_rng((1, position))
+        )
+        (picture, boxes), again = (make(augment.Style(128, 128, True)) for _ in range(2))
+        assert np.array_equal(picture, again[0]) and np.array_equal(boxes, again[1])
         assert picture.shape == (128, 128, 3) and picture.dtype == np.uint8
         assert (boxes[:, :4] >= 0).all() and (boxes[:, :4] <= 128).all()
-    assert seen > 40
+        for x1, y1, x2, y2, label in boxes[boxes[:, 4] >= 0]:
+            red, green, _ = picture[int((y1 + y2) / 2), int((x1 + x2) / 2)].astype(int)
+            right += (red > green) == (label == 0)
+            wrong += (red > green) != (label == 0)
+    # Some discs lie on others, some are covered, some pictures are grey.
+    assert right > 10 * wrong and right > 60
 
 
 def test_an_object_that_is_mostly_cut_off_is_ignored() -> None:
@@ -110,6 +133,13 @@ def test_the_letterbox_maps_boxes_back(recipe_file: pathlib.Path) -> None:
     assert figures["ap50"] == pytest.approx(1.0) and figures["ap"] == pytest.approx(1.0)
     nothing = evaluate.average_precision([sample], [found[0][:0]], recipe.classes)
     assert nothing["ap50"] == 0.0
+    # What is found in an ignored area is neither right nor wrong.
+    ignored = np.array([[0, 0, 40, 40, dataset.IGNORE]], np.float32)
+    more = np.array([[5, 5, 35, 35, 0.99, 0], [6, 6, 36, 36, 0.98, 1]])
+    with_area = dataclasses.replace(sample, boxes=np.concatenate([sample.boxes, ignored]))
+    both = [np.concatenate([more, found[0]])]
+    assert evaluate.average_precision([with_area], both, recipe.classes)["ap50"] == pytest.approx(1.0)
+    assert evaluate.average_precision([sample], both, recipe.classes)["ap50"] < 0.9
 
 
 def test_the_parts_of_the_split_are_written_as_coco_json(recipe_file: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -87,7 +87,7 @@ def test_the_exported_graphs_say_what_the_network_says(recipe_file: pathlib.Path
     train.train(recipe, work, threads=1, workers=0, stop_after=0)
     export.export(recipe, work / "last.pt", out, pictures=6)
     images = np.random.default_rng(0).random((2, 3, 128, 128), np.float32)
-    wanted = model.runner(train.load_average(work / "last.pt"), 128)(images)
+    wanted = model.runner(train.load_average(work / "last.pt", recipe.classes), 128)(images)
     assert wanted.shape == (2, 6, 16 * 16 + 8 * 8 + 4 * 4)
     fp32, size = evaluate.onnx_runner(out / "model.onnx", 1)
     assert size == 128
@@ -100,3 +100,21 @@ def test_the_exported_graphs_say_what_the_network_says(recipe_file: pathlib.Path
     floats = [node for node in graph.node if node.op_type == "Conv" and node.input[1] not in quantised]
     # The last convolutions, one for scores and one for boxes at each stride, stay float.
     assert len(floats) == 2 * len(model.STRIDES)
+
+
+def test_a_run_is_not_gone_on_with_under_another_recipe(recipe_file: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    recipe = config.load(recipe_file, ["schedule.epochs=1"])
+    train.train(recipe, tmp_path / "work", threads=1, workers=0, stop_after=0)
+    for change, part in (("schedule.epochs=2", "schedule"), ("mix.objects=0.9", "mix"), ("loss.box=1.0", "loss")):
+        with pytest.raises(ValueError, match=f"was begun with {part} .*take another"):
+            train.train(
+                config.load(recipe_file, [change, *["schedule.epochs=1"][: part != "schedule"]]),
+                tmp_path / "work",
+                1,
+                0,
+                0,
+            )
+    with pytest.raises(ValueError, match="knows .*red.*not .*blue"):
+        train.load_average(tmp_path / "work/last.pt", ("blue", "green"))
+    with pytest.raises(ValueError, match="do not fill one batch of 64"):
+        train.train(config.load(recipe_file, ["schedule.batch=64"]), tmp_path / "other", 1, 0, 0)

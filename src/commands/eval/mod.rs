@@ -9,7 +9,7 @@
 mod report;
 pub(super) mod run;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,7 +19,7 @@ use serde_json::json;
 use self::report::Report;
 use self::run::Evaluation;
 use super::lines::Lines;
-use super::offline;
+use super::offline::{self, Way};
 use super::progress::Progress;
 use crate::accuracy::dataset::Dataset;
 use crate::cli::{self, Eval, Exit};
@@ -29,8 +29,6 @@ use crate::infer::{self, Model, ModelSpec, Params};
 
 /// Detections from this score on count for average precision, which looks at all scores.
 const LOWEST_SCORE: f32 = 0.001;
-/// COCO's measures look at no more in a picture and class.
-const MAX_DETECTIONS: usize = 100;
 
 /// What ends the command.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +45,10 @@ pub(super) enum Error {
     Run(#[from] run::Error),
     #[error("{} states no object of any class: there is nothing to measure", path.display())]
     NoObjects { path: PathBuf },
+    #[error("--json and --results cannot both go to {}: choose two names", path.display())]
+    SamePlace { path: PathBuf },
+    #[error("model `{name}` is unknown; there are {}", known.join(", "))]
+    UnknownModel { name: String, known: Vec<String> },
     #[error("{} would be overwritten: choose another name to write to", path.display())]
     Overwritten { path: PathBuf },
     #[error("cannot write: {0}")]
@@ -54,9 +56,13 @@ pub(super) enum Error {
 }
 
 impl Error {
-    const fn exit(&self) -> Exit {
+    pub(super) const fn exit(&self) -> Exit {
         match self {
-            Self::Configuration(_) | Self::NoObjects { .. } | Self::Overwritten { .. } => Exit::Configuration,
+            Self::Configuration(_)
+            | Self::UnknownModel { .. }
+            | Self::NoObjects { .. }
+            | Self::SamePlace { .. }
+            | Self::Overwritten { .. } => Exit::Configuration,
             Self::Models { source } | Self::Model { source, .. } => offline::exit_of(source),
             Self::Run(error) => error.exit(),
             Self::Precision { .. } | Self::Write(_) => Exit::Internal,
@@ -80,6 +86,9 @@ pub(super) fn run(args: Eval) -> Exit {
 fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
     let config = Config::load(&args.sources(std::env::vars_os()))?;
     offline::init_logs(&args.settings, &config);
+    if args.json.is_some() && args.json == args.results {
+        return Err(Error::SamePlace { path: args.json.clone().unwrap_or_default() });
+    }
     for path in [&args.json, &args.results].into_iter().flatten() {
         if args.data.canonicalize().is_ok_and(|data| path.canonicalize().is_ok_and(|path| path == data)) {
             return Err(Error::Overwritten { path: path.clone() });
@@ -89,8 +98,16 @@ fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
     let mut results = Lines::open(args.results.as_deref(), false).map_err(Error::Write)?;
     let models = |source| Error::Models { source };
     let repository = offline::repository(&config).map_err(models)?;
-    let spec = repository.find(&config.models.default).map_err(models)?;
-    let model = load(&config, spec, args.precision.map(Precision::from))?;
+    let name = &config.models.default;
+    let spec = repository.find(name).map_err(|source| match source {
+        infer::Error::UnknownModel { .. } => Error::UnknownModel {
+            name: name.clone(),
+            known: repository.models().iter().map(|spec| spec.manifest.id()).collect(),
+        },
+        source => Error::Model { name: name.clone(), source },
+    })?;
+    let way = Way { precision: args.precision.map(Precision::from), backend: None };
+    let model = load(&config, spec, way)?;
     let dataset = run::read(&args.data, &model)?;
     let params = Arc::new(params(&model, args.iou_threshold));
     let mut progress = Progress::new(1, args.quiet);
@@ -101,19 +118,19 @@ fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
     let score = args.score_threshold.unwrap_or(model.default_params().score_threshold);
     let report = Report::new(&model, &dataset, &evaluation, score, args.input_side);
     if args.json.is_none() {
-        print!("{report}");
+        write!(io::stdout(), "{report}").map_err(Error::Write)?;
     }
     json.write(format!("{:#}", report.to_json())).map_err(Error::Write)?;
     results.write(coco_results(&dataset, &evaluation)).map_err(Error::Write)?;
     json.finish().and_then(|()| results.finish()).map_err(Error::Write)
 }
 
-/// The model as the server runs it, in one precision if one is given.
-pub(super) fn load(config: &Config, spec: &ModelSpec, precision: Option<Precision>) -> Result<Arc<Model>, Error> {
-    let engine = offline::engine(config, 1, precision).map_err(|source| Error::Models { source })?;
+/// The model as the server runs it; in one precision, if one is given, or not at all.
+pub(super) fn load(config: &Config, spec: &ModelSpec, way: Way) -> Result<Arc<Model>, Error> {
+    let engine = offline::engine(config, 1, way).map_err(|source| Error::Models { source })?;
     let model = engine.load(spec).map_err(|source| Error::Model { name: spec.manifest.id(), source })?;
     let selection = model.selection();
-    match precision {
+    match way.precision {
         Some(wanted) if wanted != selection.precision => {
             Err(Error::Precision { model: model.id(), wanted, reasons: selection.others.clone() })
         }
@@ -121,12 +138,12 @@ pub(super) fn load(config: &Config, spec: &ModelSpec, precision: Option<Precisio
     }
 }
 
-/// What average precision needs: everything that the model finds.
+/// What average precision needs: everything that the model finds, as far as suppression looks (1,024 candidates).
 pub(super) fn params(model: &Model, iou_threshold: Option<f32>) -> Params {
     Params {
         score_threshold: LOWEST_SCORE,
         iou_threshold: iou_threshold.unwrap_or(model.default_params().iou_threshold),
-        max_detections: MAX_DETECTIONS * model.classes().len(),
+        max_detections: usize::MAX,
         classes: None,
     }
 }
@@ -152,12 +169,8 @@ fn coco_results(dataset: &Dataset, evaluation: &Evaluation) -> String {
 impl run::Error {
     const fn exit(&self) -> Exit {
         match self {
-            Self::Data { .. } | Self::Large { .. } | Self::Dataset { .. } => Exit::Configuration,
-            Self::Picture { .. }
-            | Self::NoPicture { .. }
-            | Self::Size { .. }
-            | Self::Model { .. }
-            | Self::Interrupted => Exit::Internal,
+            Self::Data { .. } | Self::Large { .. } | Self::Dataset { .. } | Self::Size { .. } => Exit::Configuration,
+            Self::Picture { .. } | Self::NoPicture { .. } | Self::Model { .. } | Self::Interrupted => Exit::Internal,
         }
     }
 }

@@ -180,7 +180,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { model, provider, precision, pictures, score_threshold, input_side, .. } = self;
         writeln!(f, "{model}, {provider} in {precision}: {pictures} pictures\n")?;
-        let width = self.rows.iter().map(|row| row.name().chars().count()).max().unwrap_or(0).max(5);
+        let width = self.rows.iter().map(|row| row.name().chars().count()).max().unwrap_or(0).max("from 0.55".len());
         let under = format!("<{input_side}px");
         let from = format!(">={input_side}px");
         writeln!(
@@ -260,8 +260,9 @@ fn latency(times: &[Times]) -> Vec<(&'static str, Percentiles)> {
     let percentiles = |stage: Stage| {
         let mut values: Vec<_> = times.iter().map(|times| stage(times).as_secs_f64() * 1000.0).collect();
         values.sort_by(f64::total_cmp);
-        let at =
-            |percent: usize| values.get(values.len().saturating_sub(1) * percent / 100).map_or(0.0, |ms| round(*ms));
+        // The nearest rank: the smallest value that so many percent do not exceed.
+        let rank = |percent: usize| (values.len() * percent).div_ceil(100).saturating_sub(1);
+        let at = |percent: usize| values.get(rank(percent)).map_or(0.0, |ms| round(*ms));
         Percentiles { at: PERCENTILES.map(|(_, percent)| at(percent)), max: at(100) }
     };
     stages.into_iter().map(|(name, stage)| (name, percentiles(stage))).collect()

@@ -3,12 +3,13 @@ use serde_json::{Value, json};
 use super::accuracy::Accuracy;
 use super::{offline, open, print_refusal, refusal};
 use crate::cli::{Exit, ModelsCheck};
+use crate::commands::eval;
 use crate::config::Config;
 use crate::infer::backend::Selection;
 use crate::infer::{Engine, Error, ModelSpec, Refused};
 
 /// Loads one model after the other and runs each; with a data set, measures what lower precisions cost. Exit codes: 0
-/// when every model works, 70 when one does not, 64 for an unknown one, 69 without ONNX Runtime.
+/// when every model works, 70 when one does not, 64 for an unknown one or an unusable data set, 69 without ONNX Runtime.
 pub(super) fn run(args: &ModelsCheck) -> Exit {
     let config = Config::load(&args.sources(std::env::vars_os()));
     if let Ok(config) = &config {
@@ -26,7 +27,7 @@ pub(super) fn run(args: &ModelsCheck) -> Exit {
         eprintln!("{}; there are {}", Error::UnknownModel { name: name.clone() }, ids().collect::<Vec<_>>().join(", "));
         return Exit::Configuration;
     }
-    let engine = match offline::engine(&config, 1, None) {
+    let engine = match offline::engine(&config, 1, offline::Way::default()) {
         Ok(engine) => engine,
         Err(error) => {
             eprintln!("{error}");
@@ -40,17 +41,16 @@ pub(super) fn run(args: &ModelsCheck) -> Exit {
         let id = spec.manifest.id();
         match load(&engine, spec) {
             Ok(selection) => {
-                let accuracy = args.data.as_ref().zip(args.images.as_ref()).map(|(data, images)| {
-                    Accuracy::measure(&config, spec, data, images).map_err(|error| error.to_string())
-                });
-                if matches!(accuracy, Some(Err(_))) {
-                    exit = Exit::Internal;
+                let data = args.data.as_ref().zip(args.images.as_ref());
+                let accuracy = data.map(|(data, images)| Accuracy::measure(&config, spec, data, images));
+                if let Some(Err(error)) = &accuracy {
+                    exit = error.exit();
                 }
                 if args.json {
-                    reports.push(working(&id, &selection, accuracy));
+                    reports.push(working(&id, &selection, accuracy.as_ref()));
                 } else {
                     print_working(&id, &selection);
-                    print_accuracy(accuracy);
+                    print_accuracy(accuracy.as_ref());
                 }
             }
             Err(error) => {
@@ -64,7 +64,7 @@ pub(super) fn run(args: &ModelsCheck) -> Exit {
         if args.json { reports.push(refusal(id, error)) } else { print_refusal(id, error) }
     }
     if args.json {
-        println!("{:#}", Value::Array(reports));
+        say!("{:#}", Value::Array(reports));
     }
     exit
 }
@@ -81,7 +81,7 @@ fn is_meant(id: &str, name: &str) -> bool {
     id == name || id.split_once('@').is_some_and(|(without_version, _)| without_version == name)
 }
 
-fn working(id: &str, selection: &Selection, accuracy: Option<Result<Accuracy, String>>) -> Value {
+fn working(id: &str, selection: &Selection, accuracy: Option<&Result<Accuracy, eval::Error>>) -> Value {
     let mut report = json!({
         "model": id,
         "status": "ready",
@@ -93,16 +93,16 @@ fn working(id: &str, selection: &Selection, accuracy: Option<Result<Accuracy, St
     match accuracy {
         None => {}
         Some(Ok(accuracy)) => report["accuracy"] = accuracy.to_json(),
-        Some(Err(reason)) => report["accuracy_error"] = reason.into(),
+        Some(Err(error)) => report["accuracy_error"] = error.to_string().into(),
     }
     report
 }
 
-fn print_accuracy(accuracy: Option<Result<Accuracy, String>>) {
+fn print_accuracy(accuracy: Option<&Result<Accuracy, eval::Error>>) {
     match accuracy {
         None => {}
-        Some(Ok(accuracy)) => print!("{accuracy}"),
-        Some(Err(reason)) => println!("    accuracy not measured: {reason}"),
+        Some(Ok(accuracy)) => say!("{accuracy}"),
+        Some(Err(error)) => say!("    accuracy not measured: {error}"),
     }
 }
 
@@ -113,8 +113,8 @@ fn milliseconds(selection: &Selection) -> f64 {
 
 fn print_working(id: &str, selection: &Selection) {
     let Selection { provider, precision, others, .. } = selection;
-    println!("{id}: ready; {provider} in {precision}, {} ms a picture", milliseconds(selection));
+    say!("{id}: ready; {provider} in {precision}, {} ms a picture", milliseconds(selection));
     for other in others {
-        println!("    not taken: {other}");
+        say!("    not taken: {other}");
     }
 }

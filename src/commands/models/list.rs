@@ -16,7 +16,7 @@ pub(super) fn run(args: &ModelsList) -> Exit {
     if args.json {
         let models = repository.models().iter().map(|spec| describe(spec, is_default(spec)));
         let refused = repository.refused().iter().map(|Refused { id, error }| refusal(id, error));
-        println!("{:#}", Value::Array(models.chain(refused).collect()));
+        say!("{:#}", Value::Array(models.chain(refused).collect()));
         return Exit::Clean;
     }
     let mut rows = vec![["MODEL", "TASK", "INPUT", "CLASSES", "LICENCE", "FROM", "STATE"].map(str::to_owned)];

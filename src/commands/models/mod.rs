@@ -46,9 +46,9 @@ fn reasons(error: &Error) -> Vec<String> {
 }
 
 fn print_refusal(id: &str, error: &Error) {
-    println!("{id}: refused");
+    say!("{id}: refused");
     for reason in reasons(error) {
-        println!("    {reason}");
+        say!("    {reason}");
     }
 }
 
@@ -57,6 +57,6 @@ fn print_table<const N: usize>(rows: &[[String; N]]) {
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     for row in rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+        say!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
 }

@@ -47,6 +47,10 @@ def main():
                 found.append(dict(image_id=picture, category_id=label, bbox=jitter(rng, bbox)))
         for _ in range(rng.integers(0, 4)):
             found.append(dict(image_id=picture, category_id=int(rng.integers(1, CLASSES + 1)), bbox=box(rng)))
+    # One picture has more detections of a class than count, with equal scores at the cut.
+    crowded = box(rng)
+    truth.append(dict(image_id=3, category_id=1, bbox=crowded, area=crowded[2] * crowded[3], iscrowd=0))
+    found += [dict(image_id=3, category_id=1, bbox=jitter(rng, crowded)) for _ in range(130)]
     for entry in truth + found:
         entry["bbox"] = [round(float(side), 2) for side in entry["bbox"]]
     for number, entry in enumerate(truth, 1):

@@ -47,7 +47,7 @@ pub(super) enum Error {
 /// looked at here.
 ///
 /// # Errors
-/// See [`Error`]; `stop` ends it within a moment.
+/// See [`Error`]; `stop` ends it within a moment, or within [`CONNECT`] while a name is looked up or a connection opens.
 pub(super) fn fetch(
     entry: &Entry,
     partial: &mut Partial,

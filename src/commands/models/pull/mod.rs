@@ -120,7 +120,8 @@ fn pull(args: &ModelsPull, stop: &AtomicBool) -> Result<Exit, Error> {
                     offline::sentence(&failure),
                     advice(entry, models, &failure)
                 );
-                exit = failure.exit();
+                // A wrong file is graver than one that did not come.
+                exit = if exit == Exit::Internal { exit } else { failure.exit() };
             }
         }
         if stop.load(Ordering::Acquire) {
@@ -190,7 +191,7 @@ fn one(entry: &Entry, models: &Path, args: &ModelsPull, stop: &AtomicBool) -> Re
         let origin = args.from.as_ref().map_or_else(|| entry.host().to_owned(), |path| path.display().to_string());
         return Err(Failure::Mismatch { origin, expected: entry.sha256.clone(), actual });
     }
-    partial.put_in_place(entry, &target)?;
+    partial.put_in_place(entry, &target, args.force)?;
     Ok(true)
 }
 
@@ -220,26 +221,22 @@ fn copy(entry: &Entry, partial: &mut Partial, path: &Path) -> Result<(), Failure
     if found != entry.bytes {
         return Err(Failure::OtherFile { path: path.to_owned(), found, expected: entry.bytes });
     }
+    // All of it before the kept part is thrown away: the file may be that very part, completed by hand.
+    let mut bytes = Vec::new();
+    file.take(entry.bytes).read_to_end(&mut bytes).map_err(read)?;
     partial.restart(None).map_err(write)?;
-    let mut file = file.take(entry.bytes);
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer).map_err(read)? {
-            0 => return Ok(()),
-            read => partial.append(&buffer[..read]).map_err(write)?,
-        }
-    }
+    partial.append(&bytes).map_err(write)
 }
 
 fn say(entry: &Entry, models: &Path, fresh: bool, args: &ModelsPull) {
     let (id, target) = (entry.manifest.id(), place(entry, models));
     if !fresh {
-        println!("{id}: already there, {}", target.display());
+        say!("{id}: already there, {}", target.display());
         return;
     }
     let folder = args.models_dir.as_ref().map(|folder| format!(" --models-dir {}", folder.display()));
-    println!("{id}: {}, {} under {}", target.display(), DecimalBytes(entry.bytes), entry.manifest.licence);
-    println!("    saccade serve{} --model {}", folder.unwrap_or_default(), entry.manifest.name);
+    say!("{id}: {}, {} under {}", target.display(), DecimalBytes(entry.bytes), entry.manifest.licence);
+    say!("    saccade serve{} --model {}", folder.unwrap_or_default(), entry.manifest.name);
 }
 
 /// What can be done about a failure.
@@ -269,6 +266,13 @@ fn advice(entry: &Entry, models: &Path, failure: &Failure) -> String {
                 .to_owned()
         }
         Failure::Fetch(fetch::Error::TooLong { .. }) => "; it was thrown away".to_owned(),
-        _ => String::new(),
+        Failure::Fetch(fetch::Error::Write(_)) | Failure::Partial(partial::Error::Write { .. }) => format!(
+            "; {} has to be writable and to have room for {}, or name another folder with --models-dir",
+            models.display(),
+            DecimalBytes(entry.bytes)
+        ),
+        Failure::Partial(partial::Error::Busy) => "; wait for it, and run this again".to_owned(),
+        Failure::Read { .. } | Failure::OtherFile { .. } => format!("; {elsewhere}"),
+        Failure::Mismatch { .. } | Failure::Occupied { .. } => String::new(),
     }
 }

@@ -93,8 +93,9 @@ impl Partial {
         }
     }
 
-    /// Adds the manifest and puts the whole folder at `target` in one step, instead of what lies there.
-    pub(super) fn put_in_place(self, entry: &Entry, target: &Path) -> Result<(), Error> {
+    /// Adds the manifest and puts the whole folder at `target` in one step. With `replace`, what lies there is moved
+    /// away first, and removed after.
+    pub(super) fn put_in_place(self, entry: &Entry, target: &Path, replace: bool) -> Result<(), Error> {
         self.file
             .sync_all()
             .map_err(|source| Error::Write { path: self.folder.join(&entry.manifest.file.path), source })?;
@@ -106,21 +107,30 @@ impl Partial {
         if let Some(classes) = &entry.classes {
             write(CLASSES_FILE, classes)?;
         }
-        self.move_to(entry, target).map_err(|source| Error::Write { path: target.to_owned(), source })
+        self.move_to(entry, target, replace).map_err(|source| Error::Write { path: target.to_owned(), source })
     }
 
-    fn move_to(&self, entry: &Entry, target: &Path) -> io::Result<()> {
+    fn move_to(&self, entry: &Entry, target: &Path, replace: bool) -> io::Result<()> {
         remove(&self.folder.join(TAG_FILE))?;
         File::open(&self.folder)?.sync_all()?;
         let parent = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
         fs::create_dir_all(parent)?;
         let replaced = self.folder.with_file_name(format!(".{}.replaced", entry.manifest.id()));
-        remove(&replaced)?;
-        match fs::rename(target, &replaced) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        if replace {
+            remove(&replaced)?;
+            match fs::rename(target, &replaced) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
-        fs::rename(&self.folder, target)?;
+        // Where something lies in the place after all, this fails and leaves it there.
+        if let Err(error) = fs::rename(&self.folder, target) {
+            if replace {
+                // What was there comes back; where nothing was, nothing does.
+                let _ = fs::rename(&replaced, target);
+            }
+            return Err(error);
+        }
         File::open(parent)?.sync_all()?;
         remove(&replaced)
     }
