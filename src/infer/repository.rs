@@ -79,6 +79,9 @@ impl Repository {
     }
 
     fn add(&mut self, folder: &Path) {
+        if !looks_like_a_model(folder) {
+            return;
+        }
         match ModelSpec::open(folder) {
             Ok(spec) => self.models.push(spec),
             Err(error) => {
@@ -234,6 +237,14 @@ fn folders(parent: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(folders)
 }
 
+/// Whether a folder has a manifest or a graph. Others that lie among the models, such as how one was trained, are none
+/// of the repository's business.
+fn looks_like_a_model(folder: &Path) -> bool {
+    let is_part = |path: PathBuf| path.ends_with("manifest.toml") || path.extension().is_some_and(|end| end == "onnx");
+    // A folder that can't be listed is opened, which says why not.
+    fs::read_dir(folder).map_or(true, |entries| entries.flatten().any(|entry| is_part(entry.path())))
+}
+
 fn file_name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
@@ -301,19 +312,23 @@ mod tests {
         put(root.path(), "changed", "1", &manifest("changed", "1", &format!("sha256 = '{}'", "0".repeat(64))));
         put(root.path(), "gone", "1", &manifest("gone", "1", ""));
         fs::remove_file(root.path().join("gone/1/model.onnx")).unwrap();
-        fs::create_dir_all(root.path().join("empty/1")).unwrap();
+        fs::create_dir_all(root.path().join("bare/1")).unwrap();
+        fs::write(root.path().join("bare/1/model.onnx"), b"graph").unwrap();
+        // Not a model at all.
+        fs::create_dir_all(root.path().join("train/code")).unwrap();
+        fs::write(root.path().join("train/code/main.py"), b"print()").unwrap();
         let repository = Repository::scan(Some(root.path())).unwrap();
         assert_eq!(ids(&repository), ["good@1", &default()]);
         let refused = repository.refused();
         assert_eq!(
             refused.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(),
-            ["changed@1", "empty@1", "gone@1", "moved@1", "typo@1"]
+            ["bare@1", "changed@1", "gone@1", "moved@1", "typo@1"]
         );
         assert!(
-            matches!(&refused[0].error, Error::Checksum { actual, .. } if actual.starts_with("eef93e1d")),
+            matches!(&refused[1].error, Error::Checksum { actual, .. } if actual.starts_with("eef93e1d")),
             "{refused:?}"
         );
-        assert!(matches!(&refused[1].error, Error::Read { path, .. } if path.ends_with("manifest.toml")));
+        assert!(matches!(&refused[0].error, Error::Read { path, .. } if path.ends_with("manifest.toml")));
         assert!(matches!(&refused[2].error, Error::Read { path, .. } if path.ends_with("model.onnx")));
         assert!(refused[3].error.to_string().contains("`name`: is \"other\", but its folder is called \"moved\""));
         assert!(refused[4].error.to_string().contains("`input.sice`: unknown key"));
