@@ -84,9 +84,9 @@ def pose(sample: Sample, style: Style, rng: np.random.Generator) -> tuple[float,
     draw = rng.random()
     if draw < 0.60:
         scale = log_uniform(0.65, 1.4, rng)
-    elif draw < 0.80:
+    elif draw < 0.78:
         scale = log_uniform(1.4, 3.5, rng)
-    elif draw < 0.90 and len(sample.boxes):
+    elif draw < 0.92 and len(sample.boxes):
         # A close-up: someone before the camera of a desk or a gate.
         box = sample.boxes[rng.integers(len(sample.boxes))]
         side = max(box[2] - box[0], box[3] - box[1]) * style.reference / max(sample.picture.shape[:2])

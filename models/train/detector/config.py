@@ -34,10 +34,12 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    #: Channels at strides 2, 4, 8, 16, 32, residual blocks at strides 4 to 32, channels of the pyramid and the heads.
-    widths: tuple[int, ...] = (16, 32, 48, 80, 96)
+    #: Channels at strides 2, 4, 8, 16, 32, residual blocks at strides 4 to 32, channels of the pyramid and inside each
+    #: head.
+    widths: tuple[int, ...] = (16, 24, 48, 80, 96)
     depths: tuple[int, ...] = (1, 2, 3, 1)
     pyramid: int = 48
+    heads: int = 32
     #: Width and height of the input in pixels, a multiple of 32.
     size: int = 320
 
@@ -56,7 +58,8 @@ class Schedule:
     #: Validate every so many epochs.
     every: int = 10
     seed: int = 0
-    #: Checkpoint to start from, relative to the work folder ("" = from scratch).
+    #: Checkpoint to start from, relative to the work folder ("" = from scratch). One of a wider network is pruned to
+    #: the width of this one.
     start: str = ""
 
 

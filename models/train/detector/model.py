@@ -78,7 +78,8 @@ class Detector(nn.Module):
         self.out4, self.out5 = conv(pyramid, pyramid), conv(pyramid, pyramid)
 
         def heads(outputs: int) -> nn.ModuleList:
-            return nn.ModuleList(nn.Sequential(conv(pyramid, pyramid), nn.Conv2d(pyramid, outputs, 1)) for _ in STRIDES)
+            inner = network.heads
+            return nn.ModuleList(nn.Sequential(conv(pyramid, inner), nn.Conv2d(inner, outputs, 1)) for _ in STRIDES)
 
         self.class_heads, self.box_heads = heads(classes), heads(4)
         for module in self.modules():

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import augment, dataset, evaluate, loss, model
+from . import augment, dataset, evaluate, loss, model, prune
 from .config import Network, Recipe
 
 #: Steps without a finite gradient, one after the other, that end a run.
@@ -124,7 +124,8 @@ def load_average(path: pathlib.Path, classes: tuple[str, ...]) -> model.Detector
     state = torch.load(path, map_location="cpu", weights_only=True)
     if tuple(state["classes"]) != tuple(classes):
         raise ValueError(f"{path} knows {state['classes']}, not {list(classes)}")
-    net = model.Detector(len(state["classes"]), Network(**state["network"]))
+    # Heads were as wide as the pyramid before they had a key of their own.
+    net = model.Detector(len(state["classes"]), Network(**{"heads": state["network"]["pyramid"], **state["network"]}))
     net.load_state_dict(state["average"])
     return net.eval().to(memory_format=torch.channels_last)
 
@@ -183,7 +184,9 @@ def train(recipe: Recipe, work: pathlib.Path, threads: int, workers: int, stop_a
         say(work, f"resumed after epoch {first}")
     else:
         if schedule.start:
-            net.load_state_dict(torch.load(work / schedule.start, map_location=device, weights_only=True)["average"])
+            net.load_state_dict(
+                prune.slimmed(load_average(work / schedule.start, recipe.classes), recipe.network).state_dict()
+            )
         average.load_state_dict(net.state_dict())
     teacher = load_average(work / recipe.loss.teacher, recipe.classes).to(device) if recipe.loss.teacher else None
 

@@ -18,6 +18,7 @@ test = 0.2
 widths = [4, 8, 8, 16, 16]
 depths = [1, 1, 1, 1]
 pyramid = 8
+heads = 8
 size = 128
 [schedule]
 epochs = 4

@@ -1,5 +1,6 @@
-"""Network, losses, training and export: what needs PyTorch."""
+"""Network, losses, training, pruning and export: what needs PyTorch."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -7,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from detector import config, evaluate, export, loss, model, train
+from detector import config, evaluate, export, loss, model, prune, train
 
 
 def tiny(recipe: config.Recipe) -> model.Detector:
@@ -98,8 +99,8 @@ def test_the_exported_graphs_say_what_the_network_says(recipe_file: pathlib.Path
     graph = onnx.load(str(out / "model.int8.onnx")).graph
     quantised = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     floats = [node for node in graph.node if node.op_type == "Conv" and node.input[1] not in quantised]
-    # The last convolutions, one for scores and one for boxes at each stride, stay float.
-    assert len(floats) == 2 * len(model.STRIDES)
+    # The first convolution and the last ones, one for scores and one for boxes at each stride, stay float.
+    assert len(floats) == 1 + 2 * len(model.STRIDES) and "images" in {node.input[0] for node in floats}
 
 
 def test_a_run_is_not_gone_on_with_under_another_recipe(recipe_file: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -118,3 +119,46 @@ def test_a_run_is_not_gone_on_with_under_another_recipe(recipe_file: pathlib.Pat
         train.load_average(tmp_path / "work/last.pt", ("blue", "green"))
     with pytest.raises(ValueError, match="do not fill one batch of 64"):
         train.train(config.load(recipe_file, ["schedule.batch=64"]), tmp_path / "other", 1, 0, 0)
+
+
+def test_pruning_leaves_out_what_says_nothing(recipe_file: pathlib.Path) -> None:
+    recipe = config.load(recipe_file)
+    wide = tiny(recipe).eval()
+    pictures = torch.rand(2, 3, 128, 128)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        # Every channel counts something, and statistics differ, so that a mix-up shows.
+        for convolution, norm, _, _ in prune.links(wide):
+            if norm is not None:
+                for values in (norm.weight, norm.running_var):
+                    values.copy_(torch.rand(values.shape, generator=generator) + 0.5)
+                for values in (norm.bias, norm.running_mean):
+                    values.copy_(torch.rand(values.shape, generator=generator) * 0.2)
+            else:
+                convolution.weight.copy_(torch.rand(convolution.weight.shape, generator=generator) - 0.5)
+        # Silent channels: two at stride 4, in its block and in a head, four at stride 32.
+        silent = {"width1": [1, 4], "width1.0": [2], "class0": [0, 7], "width4": [0, 3, 9, 15], "context": [5, 6]}
+        silent["width4.out"] = [2, 8, 11, 12]
+        silent["width4.0"] = silent["context"]
+        for level in range(3):
+            silent[f"class{level}"] = silent[f"box{level}"] = [0, 7]
+        for convolution, norm, _, writes in prune.links(wide):
+            for channel in silent.get(writes, ()):
+                if norm is not None:
+                    norm.weight[channel] = norm.bias[channel] = 0
+    narrow = dataclasses.replace(recipe.network, widths=(4, 6, 8, 16, 12), heads=6)
+    net = prune.slimmed(wide, narrow).eval()
+    assert sum(p.numel() for p in net.parameters()) < sum(p.numel() for p in wide.parameters())
+    with torch.inference_mode():
+        for before, after in zip(wide(pictures), net(pictures)):
+            assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, after))
+    with pytest.raises(ValueError, match="has 8 channels at width2, not more"):
+        prune.slimmed(wide, dataclasses.replace(recipe.network, widths=(4, 8, 12, 16, 16)))
+
+
+def test_a_run_starts_from_a_wider_network(recipe_file: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    train.train(config.load(recipe_file, ["schedule.epochs=1"]), tmp_path / "wide", 1, 0, 0)
+    changes = ["schedule.epochs=1", "schedule.start=../wide/last.pt", "network.heads=4"]
+    train.train(config.load(recipe_file, changes), tmp_path / "narrow", 1, 0, 0)
+    net = train.load_average(tmp_path / "narrow/last.pt", ("red", "green"))
+    assert net.class_heads[0][0][0].out_channels == 4
