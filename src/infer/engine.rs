@@ -70,8 +70,9 @@ impl Engine {
             runners.push(opener.open(&selection)?);
         }
         let model = Arc::new(start(manifest, selection, opener, runners)?);
-        let Selection { provider, precision, measured, .. } = model.selection();
+        let Selection { provider, precision, measured, others } = model.selection();
         let id = model.id();
+        tracing::debug!(model = id, ?others, "other ways to run the model");
         tracing::info!(model = id, %provider, %precision, ?measured, "model loaded");
         let mut models = self.lock();
         models.retain(|other| other.id() != id);

@@ -1,6 +1,6 @@
 //! Inference: frames in, detections out.
 //!
-//! **Enters**: raw [`Frame`](crate::media::Frame)s of many sessions, each through its own [`Slot`], a mailbox of one
+//! **Enters**: raw [`Frame`]s of many sessions, each through its own [`Slot`], a mailbox of one
 //! in which the newest frame wins. **Leaves**: one [`Outcome`] a frame taken from a slot, through the callback given
 //! to [`Model::attach`]. **Runs on**: one owner thread for each instance of a model; the callback is called there, so
 //! it has to be quick. **Must not**: know sessions, transport or encoders, or let a session's frames wait in a queue.

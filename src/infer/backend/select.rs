@@ -10,7 +10,7 @@ use crate::infer::manifest::{Accuracy, BackendChoice, MAX_ACCURACY_LOSS, Manifes
 use crate::infer::repository::Graphs;
 use crate::infer::runner::Runner;
 
-/// Timed runs of each candidate, after the warm-up.
+/// Timed runs of each candidate in a comparison of two, after the warm-up.
 const TIMED_RUNS: u32 = 5;
 /// A candidate has to beat the ones before it by this share to be taken: the simpler comes first.
 const WORTHWHILE: f64 = 0.95;
@@ -112,23 +112,31 @@ impl Opener {
         let mut best: Option<(Runner, Candidate, Duration)> = None;
         let mut failure = None;
         for candidate in &candidates {
-            match self.measure(*candidate, candidates.len() > 1) {
+            let (mut runner, warm) = match self.warmed_up(*candidate) {
+                Ok(ready) => ready,
                 Err(error) => {
                     others.push(error.to_string());
                     failure.get_or_insert(error);
+                    continue;
                 }
-                Ok((runner, measured)) => {
-                    let worth = best.as_ref().is_none_or(|(_, _, best)| measured < best.mul_f64(WORTHWHILE));
-                    let (slower, time) = if worth {
-                        let old = best.replace((runner, *candidate, measured));
-                        let Some((_, old, time)) = old else { continue };
-                        (old, time)
-                    } else {
-                        (*candidate, measured)
-                    };
-                    others.push(format!("{} in {}: {time:.1?}", slower.provider, slower.precision));
-                }
+            };
+            let Some((champion, _, time)) = &mut best else {
+                best = Some((runner, *candidate, warm));
+                continue;
+            };
+            // In turn, so that whatever else the machine does in the meantime slows both.
+            let mut measured = warm;
+            for _ in 0..TIMED_RUNS {
+                *time = champion.warm_up(1)?.min(*time);
+                measured = runner.warm_up(1)?.min(measured);
             }
+            let (slower, time) = if measured < time.mul_f64(WORTHWHILE) {
+                let Some((_, old, time)) = best.replace((runner, *candidate, measured)) else { continue };
+                (old, time)
+            } else {
+                (*candidate, measured)
+            };
+            others.push(format!("{} in {}: {time:.1?}", slower.provider, slower.precision));
         }
         let Some((runner, candidate, measured)) = best else {
             return Err(failure.unwrap_or_else(|| Error::Unavailable {
@@ -140,19 +148,16 @@ impl Opener {
         Ok((runner, Selection { provider, precision, measured, others }))
     }
 
-    fn measure(&self, candidate: Candidate, compare: bool) -> Result<(Runner, Duration), Error> {
+    fn warmed_up(&self, candidate: Candidate) -> Result<(Runner, Duration), Error> {
         let mut runner = self.open_candidate(candidate)?;
         let warm = runner.warm_up(self.manifest.warmup)?;
-        let measured = if compare { runner.warm_up(TIMED_RUNS)?.min(warm) } else { warm };
-        Ok((runner, measured))
+        Ok((runner, warm))
     }
 
     /// Another instance, warmed up.
     pub(in crate::infer) fn open(&self, selection: &Selection) -> Result<Runner, Error> {
         let Selection { provider, precision, .. } = *selection;
-        let mut runner = self.open_candidate(Candidate { provider, precision })?;
-        runner.warm_up(self.manifest.warmup)?;
-        Ok(runner)
+        self.warmed_up(Candidate { provider, precision }).map(|(runner, _)| runner)
     }
 
     fn open_candidate(&self, Candidate { provider, precision }: Candidate) -> Result<Runner, Error> {
