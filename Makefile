@@ -50,5 +50,5 @@ lint: setup ## Check format, lints and, where cargo-deny is installed, licences 
 	@scripts/deny.sh --advisories
 
 docs: setup ## Build the reference of the code and say where it is
-	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	@RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 	@echo "$(TARGET_DIR)/doc/saccade/index.html"

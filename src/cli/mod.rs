@@ -231,7 +231,7 @@ pub struct ModelsCheck {
     /// Folder of models
     #[arg(long, value_name = "DIR")]
     pub models_dir: Option<PathBuf>,
-    /// Measure on these pictures and objects (COCO JSON) what lower precisions cost, for the manifest's [accuracy]
+    /// Measure on these pictures and objects (COCO JSON) what lower precisions cost, for the manifest's `[accuracy]`
     #[arg(long, value_name = "FILE", requires = "images", requires = "names")]
     pub data: Option<PathBuf>,
     /// Folder of the pictures of --data

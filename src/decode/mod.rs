@@ -2,7 +2,7 @@
 //!
 //! What enters: access units in decoding order, the first a keyframe. What leaves: upright pictures with the meaning of
 //! their codes. A [`Decoder`] belongs to one session and is called on one of the codec threads; it does no I/O, keeps
-//! no picture back, and never lets a stream make it allocate more than its [`Limits`] allow. [`file`] reads video
+//! no picture back, and never lets a stream make it allocate more than its [`Limits`] allow. [`mod@file`] reads video
 //! files and still pictures for offline use.
 
 use std::sync::Once;

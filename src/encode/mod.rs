@@ -3,7 +3,7 @@
 //! What enters: upright pictures, the meaning of their codes, and the bitrate to keep to. What leaves: one access unit
 //! a picture, without delay. An [`Encoder`] belongs to one session and is called on one of the codec threads; it does
 //! no I/O and knows neither network nor packets: its owner drives [`RateControl`] with the transport's estimate and
-//! asks for keyframes. [`file`] writes video files and [`picture`] still pictures, for offline use.
+//! asks for keyframes. [`mod@file`] writes video files and [`picture`] still pictures, for offline use.
 
 use std::sync::Once;
 
