@@ -1,14 +1,12 @@
 //! `saccade models pull`: the built program against publishers on this machine.
 
-use std::collections::HashMap;
+mod publisher;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,139 +14,13 @@ use tempfile::TempDir;
 
 use crate::assets::asset;
 use crate::program::{run, saccade};
+use publisher::{Publisher, Reply, Request};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/scene-blobs/1/model.onnx");
 const SHA256: &str = "ff500c33898dcb7d444398221b52a4b1568694d416e1c53e9bbb8b5f74f2c64d";
 const TAG: &str = "\"first\"";
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(60);
-
-/// What a publisher was asked: its first line, and headers by their names in lower case.
-#[derive(Debug, Clone)]
-struct Request {
-    line: String,
-    headers: HashMap<String, String>,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(String::as_str)
-    }
-
-    /// The byte from which on the file is wanted.
-    fn start(&self) -> Option<usize> {
-        self.header("range")
-            .map(|range| range.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap().parse().unwrap())
-    }
-}
-
-struct Reply {
-    head: String,
-    body: Vec<u8>,
-    /// Whether the connection stays open, although nothing more comes.
-    stalls: bool,
-}
-
-impl Reply {
-    fn new(status: &str, headers: &[(&str, String)], body: &[u8]) -> Self {
-        let headers = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect::<String>();
-        let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n");
-        Self { head, body: body.to_vec(), stalls: false }
-    }
-
-    /// The whole file.
-    fn whole(file: &[u8], tag: &str) -> Self {
-        Self::new("200 OK", &[("Content-Length", file.len().to_string()), ("ETag", tag.to_owned())], file)
-    }
-
-    /// The file from `start` on.
-    fn rest(file: &[u8], start: usize, tag: &str) -> Self {
-        let range = format!("bytes {start}-{}/{}", file.len() - 1, file.len());
-        let length = (file.len() - start).to_string();
-        let headers = [("Content-Length", length), ("Content-Range", range), ("ETag", tag.to_owned())];
-        Self::new("206 Partial Content", &headers, &file[start..])
-    }
-
-    /// As a server answers that knows ranges and their conditions.
-    fn fitting(request: &Request, file: &[u8], tag: &str) -> Self {
-        match request.start().filter(|_| request.header("if-range").is_none_or(|wanted| wanted == tag)) {
-            Some(start) => Self::rest(file, start, tag),
-            None => Self::whole(file, tag),
-        }
-    }
-
-    fn status(status: &str) -> Self {
-        Self::new(status, &[("Content-Length", "0".to_owned())], &[])
-    }
-
-    /// Only so many bytes of the body come.
-    fn cut(mut self, at: usize) -> Self {
-        self.body.truncate(at);
-        self
-    }
-
-    fn stalling(mut self) -> Self {
-        self.stalls = true;
-        self
-    }
-}
-
-/// A server on a free port that answers each connection's one request.
-struct Publisher {
-    address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
-    /// Says so after each reply.
-    replied: Receiver<()>,
-}
-
-impl Publisher {
-    /// `answer` is given each request and how many came before it.
-    fn start(answer: impl Fn(usize, &Request) -> Reply + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let requests = Arc::<Mutex<Vec<Request>>>::default();
-        let (say, replied) = sync_channel(64);
-        let seen = Arc::clone(&requests);
-        thread::spawn(move || {
-            let mut open = Vec::new();
-            for connection in listener.incoming() {
-                let mut connection = connection.unwrap();
-                let Some(request) = read_request(&connection) else { continue };
-                let number = seen.lock().unwrap().len();
-                seen.lock().unwrap().push(request.clone());
-                let reply = answer(number, &request);
-                // Whoever does not like the head goes before the body.
-                let _ = connection.write_all(reply.head.as_bytes());
-                let _ = connection.write_all(&reply.body);
-                if reply.stalls {
-                    open.push(connection);
-                }
-                if say.try_send(()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { address, requests, replied }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}/a/model.onnx", self.address)
-    }
-
-    fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
-    }
-}
-
-fn read_request(connection: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(connection).lines();
-    let line = lines.next()?.ok()?;
-    let headers = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
-    let headers = headers.filter_map(|line| {
-        line.split_once(':').map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-    });
-    Some(Request { line, headers: headers.collect() })
-}
 
 /// A folder for models, and a registry beside it with one entry: the test model.
 struct Place {
@@ -654,4 +526,20 @@ fn the_proxy_of_the_environment_is_asked() {
     assert_eq!(proxy.requests()[0].line, format!("CONNECT {} HTTP/1.1", publisher.address));
     let (code, _, stderr) = through("127.0.0.1");
     assert_eq!((code, proxy.requests().len(), publisher.requests().len()), (0, 1, 1), "{stderr}");
+}
+
+#[test]
+fn only_certificates_that_the_machine_trusts_are_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let (own, foreign) = (folder.path().join("own.pem"), folder.path().join("foreign.pem"));
+    let publisher = Publisher::secure(&own, |_, request| Reply::fitting(request, &file(), TAG));
+    let _other = Publisher::secure(&foreign, |_, _| Reply::status("404 Not Found"));
+    let place = Place::new(&publisher.url());
+    let trusting = |certificate: &Path| run(place.pull().env("SSL_CERT_FILE", certificate).env_remove("SSL_CERT_DIR"));
+    let (code, _, stderr) = trusting(&foreign);
+    assert_eq!((code, publisher.requests().len()), (69, 0), "{stderr}");
+    assert!(stderr.contains("certificate"), "{stderr}");
+    let (code, _, stderr) = trusting(&own);
+    assert_eq!(code, 0, "{stderr}");
+    place.assert_whole();
 }
