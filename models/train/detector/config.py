@@ -123,9 +123,22 @@ def _build(kind, table: dict, where: str):
         raise ValueError(f"{where}: {error}") from error
 
 
-def load(path: pathlib.Path, changes: list[str] = ()) -> Recipe:
-    """Reads a recipe; `changes` are `section.key=value` with TOML values, applied last."""
+def _read(path: pathlib.Path, seen: tuple[pathlib.Path, ...] = ()) -> dict:
+    """The table of a file, laid over that of the file that its key `base` names, section by section."""
+    if path in seen:
+        raise ValueError(f"{path.name}: a recipe can't be its own base")
     table = tomllib.loads(path.read_text())
+    if "base" not in table:
+        return table
+    below = _read(path.parent / table.pop("base"), (*seen, path))
+    for key, value in table.items():
+        below[key] = below.get(key, {}) | value if isinstance(value, dict) else value
+    return below
+
+
+def load(path: pathlib.Path, changes: list[str] = ()) -> Recipe:
+    """Reads a recipe and what it is based on; `changes` are `section.key=value` with TOML values, applied last."""
+    table = _read(path)
     for change in changes:
         key, _, value = change.partition("=")
         *sections, last = key.split(".")

@@ -27,6 +27,17 @@ def test_a_recipe_with_an_unknown_key_is_refused_by_name(recipe_file: pathlib.Pa
         config.load(recipe_file, ['data.scenes="$NOT_SET_ANYWHERE/scenes"'])
 
 
+def test_a_recipe_is_laid_over_its_base(recipe_file: pathlib.Path) -> None:
+    over = recipe_file.with_name("over.toml")
+    over.write_text('base = "recipe.toml"\n[schedule]\nepochs = 9\n[loss]\nbox = 1.5\n')
+    recipe, base = config.load(over), config.load(recipe_file)
+    assert (recipe.schedule.epochs, recipe.schedule.batch, recipe.loss.box) == (9, base.schedule.batch, 1.5)
+    assert (recipe.network, recipe.data) == (base.network, base.data)
+    over.write_text('base = "over.toml"\n')
+    with pytest.raises(ValueError, match="its own base"):
+        config.load(over)
+
+
 def test_near_duplicates_are_never_divided(recipe_file: pathlib.Path) -> None:
     recipe, samples = photos(recipe_file)
     # Every photo again: once mirrored, once darker and smaller.
