@@ -6,7 +6,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/saccade
 venv=$cache/train-venv
-recipes=$root/models/train/ppe-nano
+recipe=$root/models/train/ppe-nano/recipe.toml
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -43,9 +43,8 @@ run)
     export DATA WORK
     draw_scenes train 1000 1040
     draw_scenes test 1 9
-    "$python" -B -m detector --work "$WORK/wide" --threads "$(nproc)" "$@" train "$recipes/wide.toml"
-    "$python" -B -m detector --work "$WORK/run" --threads "$(nproc)" "$@" train "$recipes/recipe.toml"
-    "$python" -B -m detector --work "$WORK/run" "$@" export "$recipes/recipe.toml" --out "$WORK/out"
+    "$python" -B -m detector --work "$WORK/run" --threads "$(nproc)" "$@" train "$recipe"
+    "$python" -B -m detector --work "$WORK/run" "$@" export "$recipe" --out "$WORK/out"
     ;;
 test)
     "$python" -B -m pytest -q tests

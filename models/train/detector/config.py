@@ -88,6 +88,12 @@ class Loss:
 
 
 @dataclasses.dataclass(frozen=True)
+class Export:
+    #: What is added to the logit of each class, so that one threshold suits all of them; empty: nothing.
+    score_bias: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     name: str
     classes: tuple[str, ...]
@@ -96,6 +102,7 @@ class Recipe:
     schedule: Schedule = Schedule()
     mix: Mix = Mix()
     loss: Loss = Loss()
+    export: Export = Export()
 
 
 def _build(kind, table: dict, where: str):
@@ -107,6 +114,7 @@ def _build(kind, table: dict, where: str):
     values = {}
     for name, value in table.items():
         inner = {"data": Data, "photos": Source, "network": Network, "schedule": Schedule, "mix": Mix, "loss": Loss}
+        inner["export"] = Export
         if isinstance(value, dict):
             value = _build(inner[name], value, f"{where}.{name}")
         if isinstance(value, str):
@@ -153,6 +161,8 @@ def load(path: pathlib.Path, changes: list[str] = ()) -> Recipe:
     if listed := recipe.data.negatives_list:
         data = dataclasses.replace(recipe.data, negatives_list=str(path.parent / listed))
         recipe = dataclasses.replace(recipe, data=data)
+    if len(bias := recipe.export.score_bias) not in (0, len(recipe.classes)):
+        raise ValueError(f"{path.name}.export.score_bias: {len(bias)} numbers for {len(recipe.classes)} classes")
     if recipe.network.size % 32 or recipe.network.size < 128:
         raise ValueError(f"{path.name}.network.size: {recipe.network.size} is no multiple of 32 from 128 on")
     return recipe

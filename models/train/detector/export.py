@@ -33,6 +33,13 @@ def fold(net: nn.Module) -> nn.Module:
     return net
 
 
+@torch.no_grad()
+def add_bias(net: model.Detector, bias: tuple[float, ...]) -> None:
+    """Adds to the logits of each class."""
+    for head in net.class_heads if bias else ():
+        head[-1].bias += torch.tensor(bias)
+
+
 def write_fp32(net: model.Detector, size: int, path: pathlib.Path) -> None:
     """Writes the graph with a free batch size, and compares it with the network."""
     images = torch.rand(3, 3, size, size)
@@ -136,7 +143,9 @@ def export(recipe: Recipe, checkpoint: pathlib.Path, out: pathlib.Path, pictures
     among them."""
     out.mkdir(parents=True, exist_ok=True)
     size = recipe.network.size
-    write_fp32(load_average(checkpoint, recipe.classes), size, out / "model.onnx")
+    net = load_average(checkpoint, recipe.classes)
+    add_bias(net, recipe.export.score_bias)
+    write_fp32(net, size, out / "model.onnx")
     pools, _ = load_pools(recipe)
     rng = random.Random(recipe.schedule.seed)
     few = pictures // 10

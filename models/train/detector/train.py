@@ -109,10 +109,11 @@ def described(recipe: Recipe) -> dict:
 
 
 def refuse_other(recipe: Recipe, state: dict, work: pathlib.Path) -> None:
-    """Raises if a checkpoint was made by another recipe; where its data lies does not matter."""
+    """Raises if a checkpoint was made by another recipe; where its data lies and how it is
+    exported does not matter."""
     for section, values in described(recipe).items():
         before = state["recipe"].get(section)
-        if section != "data" and before != values:
+        if section not in ("data", "export") and before != values:
             raise ValueError(
                 f"{work} was begun with {section} = {before}, but the recipe says {values}: take another "
                 '--work folder, and schedule.start = "…/last.pt" to begin with these weights'

@@ -33,6 +33,8 @@ def test_a_recipe_is_laid_over_its_base(recipe_file: pathlib.Path) -> None:
     recipe, base = config.load(over), config.load(recipe_file)
     assert (recipe.schedule.epochs, recipe.schedule.batch, recipe.loss.box) == (9, base.schedule.batch, 1.5)
     assert (recipe.network, recipe.data) == (base.network, base.data)
+    with pytest.raises(ValueError, match="score_bias: 3 numbers for 2 classes"):
+        config.load(over, ["export.score_bias=[0.0, 1.0, 2.0]"])
     over.write_text('base = "over.toml"\n')
     with pytest.raises(ValueError, match="its own base"):
         config.load(over)
