@@ -54,7 +54,7 @@ MODELS = {
     ),
     "ppe-nano": dict(
         file=HERE / "../../../models/ppe-nano/2/model.onnx", photos=HELMET, decoder="yolov8", size=(320, 320),
-        place="centre", pad=114, bgr=False, mean=0.0, scale=1 / 255, score=0.55, iou=0.6, classes=["head", "helmet"],
+        place="centre", pad=114, bgr=False, mean=0.0, scale=1 / 255, score=0.5, iou=0.6, classes=["head", "helmet"],
     ),
 }
 
