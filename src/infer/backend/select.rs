@@ -126,9 +126,16 @@ impl Opener {
             };
             // In turn, so that whatever else the machine does in the meantime slows both.
             let mut measured = warm;
-            for _ in 0..TIMED_RUNS {
-                *time = champion.warm_up(1)?.min(*time);
-                measured = runner.warm_up(1)?.min(measured);
+            let mut compare = || {
+                for _ in 0..TIMED_RUNS {
+                    *time = champion.warm_up(1)?.min(*time);
+                    measured = runner.warm_up(1)?.min(measured);
+                }
+                Ok::<_, Error>(())
+            };
+            if let Err(error) = compare() {
+                others.push(error.to_string());
+                continue;
             }
             let (slower, time) = if measured < time.mul_f64(WORTHWHILE) {
                 let Some((_, old, time)) = best.replace((runner, *candidate, measured)) else { continue };
