@@ -36,10 +36,10 @@ class Data:
 class Network:
     #: Channels at strides 2, 4, 8, 16, 32, residual blocks at strides 4 to 32, channels of the pyramid and inside each
     #: head.
-    widths: tuple[int, ...] = (16, 24, 48, 80, 96)
+    widths: tuple[int, ...] = (16, 32, 48, 80, 96)
     depths: tuple[int, ...] = (1, 2, 3, 1)
     pyramid: int = 48
-    heads: int = 32
+    heads: int = 48
     #: Width and height of the input in pixels, a multiple of 32.
     size: int = 320
 
@@ -105,6 +105,18 @@ class Recipe:
     export: Export = Export()
 
 
+#: What the tables of a recipe are.
+SECTIONS = {
+    "data": Data,
+    "photos": Source,
+    "network": Network,
+    "schedule": Schedule,
+    "mix": Mix,
+    "loss": Loss,
+    "export": Export,
+}
+
+
 def _build(kind, table: dict, where: str):
     """A dataclass from a TOML table; an unknown or missing key is an error that names it. `$NAME` in a text is the
     environment's."""
@@ -113,10 +125,8 @@ def _build(kind, table: dict, where: str):
         raise ValueError(f"{where}: unknown key {sorted(unknown)[0]!r}; known are {', '.join(fields)}")
     values = {}
     for name, value in table.items():
-        inner = {"data": Data, "photos": Source, "network": Network, "schedule": Schedule, "mix": Mix, "loss": Loss}
-        inner["export"] = Export
         if isinstance(value, dict):
-            value = _build(inner[name], value, f"{where}.{name}")
+            value = _build(SECTIONS[name], value, f"{where}.{name}")
         if isinstance(value, str):
             value = os.path.expandvars(value)
             if "$" in value:

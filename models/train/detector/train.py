@@ -109,8 +109,8 @@ def described(recipe: Recipe) -> dict:
 
 
 def refuse_other(recipe: Recipe, state: dict, work: pathlib.Path) -> None:
-    """Raises if a checkpoint was made by another recipe; where its data lies and how it is
-    exported does not matter."""
+    """Raises if a checkpoint was made by another recipe; where its data lies and how it
+    is exported does not matter."""
     for section, values in described(recipe).items():
         before = state["recipe"].get(section)
         if section not in ("data", "export") and before != values:
