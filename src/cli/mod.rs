@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and the exit codes. It runs nothing itself but `saccade token`.
 
+mod bench;
 mod exit;
 mod settings;
 mod token;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+pub use bench::{Bench, BenchStages, BenchWhat, Returned};
 pub use exit::Exit;
 pub use settings::{HardwareChoice, ModelFlags, NetworkFlags, Settings};
 pub use token::Token;
@@ -45,9 +47,8 @@ pub enum Command {
     Token(Token),
     /// Measure a model's accuracy and speed on pictures whose objects are known
     Eval(Eval),
-    /// Not built in this version
-    #[command(hide = true)]
-    Bench(Unbuilt),
+    /// Put load on a server and report how late, how many and how right its results are
+    Bench(Bench),
 }
 
 /// `saccade serve`.
@@ -277,17 +278,8 @@ pub struct ModelsPull {
     pub quiet: bool,
 }
 
-/// A command that later versions have: it takes any arguments and does nothing.
-#[derive(Debug, clap::Args)]
-pub struct Unbuilt {
-    /// Whatever was typed.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    pub arguments: Vec<OsString>,
-}
-
 impl Args {
-    /// Parses the command line. Help, the version and mistakes are printed here, and so is the refusal of commands
-    /// that later versions have.
+    /// Parses the command line. Help, the version and mistakes are printed here.
     ///
     /// # Errors
     /// The code to exit with when there is nothing to run.
@@ -303,25 +295,10 @@ impl Args {
     }
 
     fn parse_or_exit(words: impl IntoIterator<Item = OsString>) -> Result<Self, (Exit, String)> {
-        let args = Self::try_parse_from(words).map_err(|error| {
+        Self::try_parse_from(words).map_err(|error| {
             let exit = if error.use_stderr() { Exit::Configuration } else { Exit::Clean };
             (exit, error.render().to_string())
-        })?;
-        match args.command.unbuilt() {
-            Some(name) => {
-                Err((Exit::Configuration, format!("saccade {name} is not built in this version; see saccade --help\n")))
-            }
-            None => Ok(args),
-        }
-    }
-}
-
-impl Command {
-    fn unbuilt(&self) -> Option<&'static str> {
-        match self {
-            Self::Bench(_) => Some("bench"),
-            _ => None,
-        }
+        })
     }
 }
 
@@ -396,7 +373,7 @@ mod tests {
             ("saccade detect a.jpg --score-threshold 1.5", Exit::Configuration, "from 0 to 1"),
             ("saccade --help", Exit::Clean, "doctor"),
             ("saccade --version", Exit::Clean, env!("CARGO_PKG_VERSION")),
-            ("saccade bench --url ws://h --sessions 4", Exit::Configuration, "bench is not built in this version"),
+            ("saccade bench --sessions 4", Exit::Configuration, "--url <URL>"),
             ("saccade eval --data coco.json", Exit::Configuration, "--images <DIR>"),
             ("saccade models pull", Exit::Configuration, "<NAME>"),
             ("saccade models pull yolox --list", Exit::Configuration, "cannot be used with"),

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{Detect, Doctor, Eval, ModelsCheck, ModelsList, ModelsPull, Serve};
+use super::{BenchStages, Detect, Doctor, Eval, ModelsCheck, ModelsList, ModelsPull, Serve};
 use crate::config::Sources;
 
 /// Flags that every command with a configuration takes.
@@ -133,6 +133,16 @@ impl Detect {
 }
 
 impl Eval {
+    /// See [`Detect::sources`].
+    pub fn sources(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
+        let mut sources = self.settings.sources(variables);
+        self.models.add_to(&mut sources);
+        sources.insecure = true;
+        sources
+    }
+}
+
+impl BenchStages {
     /// See [`Detect::sources`].
     pub fn sources(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
         let mut sources = self.settings.sources(variables);

@@ -7,6 +7,7 @@ macro_rules! say {
     };
 }
 
+mod bench;
 mod detect;
 mod eval;
 mod lines;
@@ -49,7 +50,6 @@ pub fn run(args: Args) -> Exit {
                 Exit::Configuration
             }
         },
-        // The command line is refused before it comes here.
-        Command::Bench(_) => Exit::Internal,
+        Command::Bench(args) => bench::run(args),
     }
 }

@@ -5,6 +5,7 @@
 
 mod accuracy;
 mod assets;
+mod bench;
 mod client;
 mod codecs;
 mod control;

@@ -1,0 +1,123 @@
+//! `saccade bench` against a server in this process, as a user would call it.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::program::{MODELS, run, saccade};
+use crate::server::Server;
+
+/// The command; encoded clips are kept in `cache`.
+fn bench(cache: &Path, url: &str) -> Command {
+    let mut program = saccade("bench");
+    program.env("XDG_CACHE_HOME", cache).args(["-q", "--url", url]);
+    program
+}
+
+/// Runs the command without standing in the way of the server.
+async fn finish(mut program: Command) -> (i32, String, String) {
+    tokio::task::spawn_blocking(move || run(&mut program)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_measured_in_each_of_its_dialects() {
+    let server = Server::start(&[]).await;
+    let folder = TempDir::new().unwrap();
+    for (path, codec) in [("/v1/signal", "h264"), ("/v1/offer", "vp8")] {
+        let url = server.url(path);
+        let url = if path == "/v1/signal" { url.replace("http:", "ws:") } else { url };
+        let (json, html) = (folder.path().join("report.json"), folder.path().join("report.html"));
+        let mut program = bench(folder.path(), &url);
+        program.args(["--sessions", "2", "--duration", "4s", "--codec", codec, "--size", "320x240", "--fps", "15"]);
+        program.args(["--return", "exact", "--server-pid", &std::process::id().to_string()]);
+        program.arg("--json").arg(&json).arg("--html").arg(&html);
+        let (code, table, errors) = finish(program).await;
+        assert_eq!(code, 0, "{table}{errors}");
+        assert!(table.contains("2 connected") && table.contains("result latency"), "{table}");
+        let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        let count = |key: &str| report[key].as_u64().unwrap();
+        assert_eq!((count("sessions"), count("connected"), count("rejected"), count("lost")), (2, 2, 0, 0), "{report}");
+        // Each frame is processed, or the server says why not; the last may still be on its way.
+        let dropped = &report["dropped"];
+        let known = count("results") + dropped["superseded"].as_u64().unwrap() + dropped["late"].as_u64().unwrap();
+        assert!(count("results") > 20 && known + 4 >= count("frames_sent"), "{report}");
+        assert!(count("joined") + 4 >= count("results"), "{report}");
+        // The model finds what the scene draws.
+        assert!(report["recall"].as_f64().unwrap() > 0.9 && report["precision"].as_f64().unwrap() > 0.9, "{report}");
+        let latency = |key: &str| report[key]["p50"].as_f64().unwrap();
+        assert!(latency("video_latency_ms") > 0.0 && latency("connect_ms") > 0.0);
+        assert!(latency("result_latency_ms") > 0.0 && latency("server_latency_ms") > 0.0, "{report}");
+        assert!(report["server_cpu_ms_per_result"].as_f64().unwrap() > 0.0 && count("server_rss_bytes") > 0);
+        assert!(std::fs::read_to_string(html).unwrap().contains("<polyline"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_sessions_are_counted_and_sessions_of_several_kinds_run_together() {
+    let server = Server::start(&[("admission.mode", "fixed"), ("admission.max_sessions", "2")]).await;
+    let folder = TempDir::new().unwrap();
+    let scenario = folder.path().join("two.toml");
+    let text = r#"
+        about = "two kinds and one session too many"
+        sessions = 3
+        duration_s = 3
+        ramp_per_s = 20
+        kinds = [
+            { weight = 1, codec = "vp8", size = [320, 240], fps = 10, return = "results" },
+            { weight = 1, codec = "h264", size = [160, 120], fps = 10 },
+        ]"#;
+    std::fs::write(&scenario, text).unwrap();
+    let mut program = bench(folder.path(), &server.url("/v1/signal").replace("http:", "ws:"));
+    program.args(["--json", "-", "--scenario"]).arg(&scenario);
+    let (code, report, errors) = finish(program).await;
+    assert_eq!(code, 0, "{errors}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((report["connected"].as_u64(), report["rejected"].as_u64()), (Some(2), Some(1)), "{report}");
+    let sessions = report["per_session"].as_array().unwrap();
+    let results = sessions.iter().filter(|session| session["results"].as_u64().unwrap() > 5).count();
+    let returned = sessions.iter().filter(|session| session["frames_returned"].as_u64().unwrap() > 5).count();
+    assert_eq!((results, returned), (2, 1), "{report}");
+    assert!(sessions.iter().any(|session| session["reason"] == "capacity"), "{report}");
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let folder = TempDir::new().unwrap();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{nobody}/offer");
+    let small = ["--size", "64x64", "--fps", "5", "--duration", "5s"];
+    let (code, table, _) = run(bench(folder.path(), &url).args(small));
+    assert_eq!(code, 69, "{table}");
+    assert!(table.contains(&url) && table.contains("0 connected"), "{table}");
+
+    let text = folder.path().join("clip.mp4");
+    std::fs::write(&text, "no video").unwrap();
+    for (arguments, wanted) in [
+        (["--clip", text.to_str().unwrap()], "clip.mp4"),
+        (["--clip", "nowhere.mp4"], "nowhere.mp4"),
+        (["--scenario", "nowhere"], "neither one of steady, ramp"),
+        (["--signaling", "ws"], "a URL for --signaling ws is wanted"),
+    ] {
+        let (code, _, errors) = run(bench(folder.path(), &url).args(arguments));
+        assert_eq!(code, 64, "{arguments:?}: {errors}");
+        assert!(errors.contains(wanted), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn bare_stages_are_timed() {
+    // ONNX Runtime is found in the cache.
+    let mut program = saccade("bench");
+    program.args(["stages", "--json", "--frames", "5", "--size", "320x240"]);
+    program.args(["--model", "scene-blobs", "--models-dir", MODELS]);
+    let (code, report, errors) = run(&mut program);
+    assert_eq!(code, 0, "{errors}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["frames"], 5);
+    let stages = report["stages_ms"].as_object().unwrap();
+    let sum: f64 = stages.values().map(|stage| stage["p50"].as_f64().unwrap()).sum();
+    assert_eq!(stages.len(), 6);
+    assert!(sum > 0.0 && sum < report["total_ms"]["max"].as_f64().unwrap() * 2.0, "{report}");
+}
