@@ -35,8 +35,8 @@ build: setup ## Build the release binary (honours CARGO_TARGET_DIR)
 demo: setup ## Server, a publisher of the drawn scene, and live results in the terminal (ARGS="--seconds 10")
 	@$(CARGO) run --release --locked --example demo -- $(ARGS)
 
-bench: ## Not built in this version
-	@echo "make bench is not built in this version" >&2; exit 64
+bench: setup ## Measure Saccade beside a server of aiortc's, into tests/bench/RESULTS.md (ARGS="--seconds 10 --turns 1")
+	@scripts/bench.sh $(ARGS)
 
 train: setup ## Train and export the default model, or go on with it (TRAIN_DATA=DATASETS; see models/train/README.md)
 	@TRAIN_DATA="$(TRAIN_DATA)" TRAIN_WORK="$(TRAIN_WORK)" scripts/train.sh run $(TRAIN_ARGS)
