@@ -52,8 +52,7 @@ const MIN_BANDWIDTH: u32 = 100_000;
 
 /// How often missing packets are asked for again. The reorder buffer waits 120 ms, so that a packet gets several tries.
 const NACK_INTERVAL: Duration = Duration::from_millis(20);
-/// Bits that leave at once: a keyframe of ordinary size. The pacer sends at the estimate itself, so that a smaller
-/// burst would stretch each frame over a frame interval.
+/// Bits that leave at once: a keyframe of ordinary size. With a smaller burst the pacer would stretch each frame.
 const PACER_BURST_BITS: f64 = 800_000.0;
 
 /// Opens peers on the `webrtc` crate.
