@@ -134,7 +134,9 @@ fn commit(library: &Library, graph: &Graph, bytes: &Bytes, settings: Settings) -
     for (symbol, length) in &graph.free_sides {
         builder = builder.with_dimension_override(symbol, *length)?;
     }
-    builder = builder.with_optimization_level(GraphOptimizationLevel::All)?;
+    // In ONNX Runtime 1.24 the fused form of x·sigmoid(x) leaves the blocked layout in which convolutions are fast.
+    builder =
+        builder.with_optimization_level(GraphOptimizationLevel::All)?.with_disabled_optimizers("QuickGeluFusion")?;
     if settings.provider == Provider::OpenVino {
         let hint = if settings.precision == Precision::Bf16 { "bf16" } else { "f32" };
         let load_config = serde_json::json!({
