@@ -45,7 +45,7 @@ pub(super) struct Way {
 pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<Engine, Error> {
     let Way { precision, backend } = way;
     let backend = if config.hw.infer == Hardware::Off { Some(BackendChoice::Cpu) } else { backend };
-    Engine::new(Options { intra_threads, precision, backend })
+    Engine::new(Options { intra_threads, precision, backend, instances: Some(1) })
 }
 
 /// The exit code that an error of models stands for.

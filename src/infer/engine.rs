@@ -1,4 +1,7 @@
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::backend::{Library, Opener, Request, Selection};
 use super::error::Error;
@@ -18,11 +21,19 @@ pub struct Options {
     pub precision: Option<Precision>,
     /// Backend instead of the manifests'.
     pub backend: Option<BackendChoice>,
+    /// Instances instead of the manifests'.
+    pub instances: Option<u32>,
 }
+
+/// What a frame of 640x480 costs outside its model: decoding, drawing, encoding, transport (`saccade bench stages` and
+/// `saccade bench`).
+const AROUND_MODEL: Duration = Duration::from_millis(6);
+/// Instances of a model whose manifest names no number, at most: each has memory of its own.
+const MAX_INSTANCES: u32 = 16;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { intra_threads: 1, precision: None, backend: None }
+        Self { intra_threads: 1, precision: None, backend: None, instances: None }
     }
 }
 
@@ -66,10 +77,16 @@ impl Engine {
         let opener = Opener::new(self.library.clone(), Arc::clone(&manifest), spec.read()?, threads)?;
         let (runner, selection) = opener.select(request)?;
         let mut runners = vec![runner];
-        for _ in 1..manifest.run.instances {
-            runners.push(opener.open(&selection)?);
-        }
-        let model = Arc::new(start(manifest, selection, opener, runners)?);
+        let instances = if let Some(wanted) = self.options.instances.or(manifest.run.instances) {
+            for _ in 1..wanted {
+                runners.push(opener.open(&selection)?);
+            }
+            wanted
+        } else {
+            let cores = thread::available_parallelism().map_or(1, NonZero::get);
+            fed_by(cores, selection.measured)
+        };
+        let model = Arc::new(start(manifest, selection, opener, runners, instances)?);
         let Selection { provider, precision, measured, others } = model.selection();
         let id = model.id();
         tracing::debug!(model = id, ?others, "other ways to run the model");
@@ -114,8 +131,39 @@ impl Engine {
     }
 }
 
-fn start(manifest: Arc<Manifest>, selection: Selection, opener: Opener, runners: Vec<Runner>) -> Result<Model, Error> {
+/// Instances that `cores` keep busy while they also do everything else for their frames: the share of a frame's time
+/// that its model takes.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "numbers of cores, and clamped"
+)]
+fn fed_by(cores: usize, inference: Duration) -> u32 {
+    let share = inference.div_duration_f64(inference + AROUND_MODEL);
+    ((cores as f64 * share).round() as u32).clamp(1, MAX_INSTANCES)
+}
+
+fn start(
+    manifest: Arc<Manifest>,
+    selection: Selection,
+    opener: Opener,
+    runners: Vec<Runner>,
+    instances: u32,
+) -> Result<Model, Error> {
     let again = selection.clone();
     let open: Arc<Open> = Arc::new(move || opener.open(&again));
-    Model::start(manifest, selection, &open, runners)
+    Model::start(manifest, selection, &open, runners, instances)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_models_get_more_of_the_cores() {
+        let fed_by = |cores, milliseconds| fed_by(cores, Duration::from_millis(milliseconds));
+        assert_eq!((fed_by(1, 100), fed_by(2, 6), fed_by(2, 30), fed_by(16, 6)), (1, 1, 2, 8));
+        assert_eq!((fed_by(16, 0), fed_by(256, 1_000)), (1, MAX_INSTANCES));
+    }
 }

@@ -126,6 +126,10 @@ impl Shared {
         Self { id, state: Mutex::new(state), wake: Condvar::new(), ready: AtomicBool::new(true), metrics }
     }
 
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire) && !self.lock().closed
     }

@@ -93,7 +93,7 @@ impl Bench {
         let runner = open().unwrap();
         let open: Arc<Open> = Arc::new(open);
         let params = Arc::new(Params::from(manifest.defaults));
-        let model = Arc::new(Model::start(manifest, selection, &open, vec![runner]).unwrap());
+        let model = Arc::new(Model::start(manifest, selection, &open, vec![runner], 1).unwrap());
         let (report, outcomes) = sync_channel(64);
         Self { model, started, steps, opened, outcomes, report, params }
     }

@@ -29,20 +29,27 @@ pub struct Slot {
 }
 
 impl Model {
-    /// Starts an owner thread for each runner. `open` replaces one after a fault.
+    /// Starts an owner thread for each instance, the first ones with `runners`; the others open theirs while these work.
+    /// `open` also replaces one after a fault.
     pub(super) fn start(
         manifest: Arc<Manifest>,
         selection: Selection,
         open: &Arc<Open>,
         runners: Vec<Runner>,
+        instances: u32,
     ) -> Result<Self, Error> {
         let id = manifest.id();
         let shared = Arc::new(Shared::new(id.clone(), selection.measured));
         let model = Self { manifest, selection, shared, threads: Mutex::default() };
-        for (n, runner) in runners.into_iter().enumerate() {
-            let (shared, open) = (Arc::clone(&model.shared), Arc::clone(open));
+        let mut runners = runners.into_iter();
+        for n in 0..instances.max(1) {
+            let (shared, open, runner) = (Arc::clone(&model.shared), Arc::clone(open), runners.next());
             let thread = thread::Builder::new().name(format!("infer-{n}-{id}"));
-            let thread = thread.spawn(move || instance::own(&shared, &*open, runner));
+            let thread = thread.spawn(move || match runner.map_or_else(&*open, Ok) {
+                Ok(runner) => instance::own(&shared, &*open, runner),
+                // The others do its work.
+                Err(error) => tracing::warn!(model = shared.id(), instance = n, %error, "an instance cannot be opened"),
+            });
             let thread = thread.map_err(|error| Error::Thread { reason: error.to_string() })?;
             model.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }

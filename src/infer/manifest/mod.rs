@@ -224,8 +224,8 @@ pub struct Batching {
 /// How the model is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
-    /// Instances, each with its own thread and memory; default 1.
-    pub instances: u32,
+    /// Instances, each with its own thread and memory; default: as many as the machine's cores can feed.
+    pub instances: Option<u32>,
     /// Precision; default fp32.
     pub precision: Precision,
     /// Backend; default auto.
@@ -493,7 +493,7 @@ fn run(mut table: Table<'_>) -> Run {
         .map(|precision| (precision.name(), precision));
     let backends = [("auto", BackendChoice::Auto), ("cpu", BackendChoice::Cpu), ("openvino", BackendChoice::OpenVino)];
     let run = Run {
-        instances: table.integer("instances", 1..=64).unwrap_or(1),
+        instances: table.integer("instances", 1..=64),
         precision: table.choice("precision", &precisions).unwrap_or(Precision::Fp32),
         backend: table.choice("backend", &backends).unwrap_or(BackendChoice::Auto),
     };
@@ -596,7 +596,7 @@ warmup = 5
         assert_eq!(manifest.file, FileRef { path: "model.onnx".to_owned(), sha256: None });
         assert_eq!((manifest.input.pad, manifest.input.scale), (114.0, [1.0; 3]));
         assert_eq!(manifest.output, Output::Yunet { strides: vec![8, 16, 32] });
-        assert_eq!((manifest.batching.max_batch, manifest.run.instances, manifest.warmup), (1, 1, 3));
+        assert_eq!((manifest.batching.max_batch, manifest.run.instances, manifest.warmup), (1, None, 3));
     }
 
     #[test]
