@@ -1,3 +1,5 @@
+use std::num::NonZero;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, App};
@@ -29,7 +31,10 @@ pub(super) fn run(args: &Serve) -> Exit {
             return Exit::Internal;
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    // Sockets and timers alone run here; codecs and models have threads of their own, and workers that nothing keeps
+    // busy cost a wake-up for each packet.
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("the runtime does not start: {error}");
