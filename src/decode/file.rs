@@ -67,7 +67,7 @@ pub struct Info {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     /// Upright picture.
-    pub picture: I420,
+    pub picture: Arc<I420>,
     /// Meaning of its codes.
     pub color: ColorInfo,
     /// Time from the first picture.

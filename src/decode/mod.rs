@@ -5,7 +5,7 @@
 //! no picture back, and never lets a stream make it allocate more than its [`Limits`] allow. [`mod@file`] reads video
 //! files and still pictures for offline use.
 
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use crate::media::{Codec, ColorInfo, EncodedFrame, I420};
 
@@ -28,8 +28,8 @@ pub trait Decoder: Send {
 /// A decoded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decoded {
-    /// Upright picture.
-    pub picture: I420,
+    /// Upright picture, which nobody else holds.
+    pub picture: Arc<I420>,
     /// Meaning of its codes.
     pub color: ColorInfo,
 }

@@ -1,6 +1,8 @@
 //! From FFmpeg's frames to upright pictures of our own, in one copy.
 #![allow(unsafe_code, reason = "reads the planes of FFmpeg's frames")]
 
+use std::sync::Arc;
+
 use ffmpeg_next::format::Pixel;
 use ffmpeg_next::software::scaling;
 use ffmpeg_next::{color, frame};
@@ -140,10 +142,10 @@ fn planes(frame: &frame::Video) -> Option<[Plane<'_>; 3]> {
     Some(planes)
 }
 
-fn upright(width: u32, height: u32, planes: [Plane<'_>; 3], turn: Rotation, pool: &FramePool) -> I420 {
+fn upright(width: u32, height: u32, planes: [Plane<'_>; 3], turn: Rotation, pool: &FramePool) -> Arc<I420> {
     let (width, height) = turn.apply(width, height);
     let mut picture = pool.take(width, height);
-    for (to, from) in picture.planes_mut().into_iter().zip(planes) {
+    for (to, from) in Arc::make_mut(&mut picture).planes_mut().into_iter().zip(planes) {
         from.copy_turned(turn, to);
     }
     picture

@@ -155,7 +155,7 @@ pub struct Frame {
 /// the bounded queues between the stages do.
 #[derive(Debug)]
 pub struct FramePool {
-    spare: Mutex<Vec<I420>>,
+    spare: Mutex<Vec<Arc<I420>>>,
     capacity: usize,
 }
 
@@ -166,18 +166,18 @@ impl FramePool {
         Self { spare: Mutex::new(Vec::with_capacity(capacity)), capacity }
     }
 
-    /// A picture of this size with unspecified samples.
+    /// A picture of this size with unspecified samples, which nobody else holds.
     #[must_use]
-    pub fn take(&self, width: u32, height: u32) -> I420 {
+    pub fn take(&self, width: u32, height: u32) -> Arc<I420> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut picture = spare.unwrap_or_else(|| I420 { width, height, data: Vec::new() });
-        picture.resize(width, height);
+        let mut picture = spare.unwrap_or_else(|| Arc::new(I420 { width, height, data: Vec::new() }));
+        Arc::make_mut(&mut picture).resize(width, height);
         picture
     }
 
     /// Gives a picture back, if nobody else holds it.
-    pub fn give(&self, picture: Arc<I420>) {
-        if let Some(picture) = Arc::into_inner(picture) {
+    pub fn give(&self, mut picture: Arc<I420>) {
+        if Arc::get_mut(&mut picture).is_some() {
             let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.len() < self.capacity {
                 spare.push(picture);
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_pool_reuses_what_nobody_holds() {
         let pool = FramePool::new(1);
-        let first = Arc::new(pool.take(64, 48));
+        let first = pool.take(64, 48);
         let address = first.planes()[0].as_ptr();
         let held = Arc::clone(&first);
         pool.give(first);

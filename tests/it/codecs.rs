@@ -271,9 +271,9 @@ fn rotation_is_undone_exactly() {
         };
         let upright = turned(Rotation::None);
         for (rotation, quarters) in [(Rotation::Clockwise90, 1), (Rotation::Half, 2), (Rotation::Clockwise270, 3)] {
-            let mut expected = upright.clone();
+            let mut expected = Arc::clone(&upright);
             for _ in 0..quarters {
-                expected = quarter_clockwise(&expected);
+                expected = Arc::new(quarter_clockwise(&expected));
             }
             assert_eq!(turned(rotation), expected, "{codec} {rotation:?}");
         }
@@ -581,7 +581,7 @@ fn real_clips_are_read_to_their_end() {
             assert!(last.is_none_or(|last| picture.time > last), "{name} picture {count}");
             last = Some(picture.time);
             count += 1;
-            reader.pool().give(Arc::new(picture.picture));
+            reader.pool().give(picture.picture);
         }
         assert_eq!((count, reader.broken_packets()), (frames, 0), "{name}");
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use saccade::decode::Limits;
 use saccade::decode::file::{Picture, Reader};
@@ -98,7 +99,7 @@ fn assert_true(scene: &Scene, number: u64, result: &SessionResult) {
     assert!(result.detections.len() <= truth.len() + 2, "{truth:?} {:?}", result.detections);
 }
 
-fn pictures(path: &Path) -> Vec<I420> {
+fn pictures(path: &Path) -> Vec<Arc<I420>> {
     let pictures = Reader::open(path, Limits::default()).unwrap();
     pictures.map(|picture| picture.unwrap()).map(|Picture { picture, .. }| picture).collect()
 }

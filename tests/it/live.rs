@@ -1,6 +1,7 @@
 //! Live video through the whole server, driven by a WebRTC peer over the WebSocket.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use saccade::media::{Codec, ColorInfo, ColorMatrix, ColorRange, I420};
@@ -18,7 +19,7 @@ use crate::server::Server;
 #[derive(Default)]
 struct Returned {
     results: Vec<SessionResult>,
-    pictures: HashMap<u32, I420>,
+    pictures: HashMap<u32, Arc<I420>>,
     keyframes: u64,
 }
 

@@ -1,5 +1,6 @@
 //! Encodes the drawn scene, and decodes what comes back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,7 +72,7 @@ pub struct Viewer {
 
 impl Viewer {
     pub fn new(codec: Codec) -> Self {
-        let pool = std::sync::Arc::new(FramePool::new(2));
+        let pool = Arc::new(FramePool::new(2));
         Self {
             ingest: Ingest::new(codec, ingest::Config::default()),
             decoder: decode::software::Software::new(codec, decode::Limits::default(), pool).unwrap(),
@@ -80,7 +81,7 @@ impl Viewer {
     }
 
     /// The pictures that a packet completes.
-    pub fn take(&mut self, packet: RtpPacket) -> Vec<(MediaTime, I420, ColorInfo)> {
+    pub fn take(&mut self, packet: RtpPacket) -> Vec<(MediaTime, Arc<I420>, ColorInfo)> {
         let mut pictures = Vec::new();
         self.ingest.handle_packet(saccade::clock::now(), packet);
         while let Some(output) = self.ingest.poll_output() {

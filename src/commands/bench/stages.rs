@@ -110,7 +110,7 @@ fn measure(args: &BenchStages, model: &Arc<Model>, clip: &Clip, stop: &AtomicBoo
         };
         let Some(decoded) = decoder.decode(&unit).map_err(|error| sentence(&error))? else { continue };
         let decoded_at = clock::now();
-        let mut picture = Arc::new(decoded.picture);
+        let mut picture = decoded.picture;
         let found = model.detect(&picture, decoded.color, &params).map_err(|error| sentence(&error))?;
         let detected_at = clock::now();
         let overlay = Overlay { detections: &found.detections, ..Overlay::default() };

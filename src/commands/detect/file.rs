@@ -95,9 +95,8 @@ impl Stages<'_> {
         let name = serde_json::Value::from(input.display().to_string());
         let (mut read, mut encode) = (0, Duration::ZERO);
         while let Some(decoded) = reader.next() {
-            let file::Picture { picture, color, time } = decoded?;
+            let file::Picture { mut picture, color, time } = decoded?;
             let decode = clock::now() - started;
-            let mut picture = Arc::new(picture);
             let found = self.model.detect(&picture, color, &self.params).map_err(Error::Model)?;
             let inferred = clock::now();
             if annotated.is_some() {

@@ -117,7 +117,7 @@ impl Evaluation {
             return Err(Error::Size { path, found, stated });
         }
         let started = clock::now();
-        let detected = model.detect(&Arc::new(picture), color, params);
+        let detected = model.detect(&picture, color, params);
         let detected = detected.map_err(|source| Error::Model { path: path.clone(), source })?;
         let total = clock::now() - started;
         let infer::Timing { preprocess, inference, postprocess, .. } = detected.timing;

@@ -63,7 +63,7 @@ impl DecodeStage {
         let applied = shared.applied.load();
         let frame = Frame {
             id: self.next_id,
-            picture: Arc::new(decoded.picture),
+            picture: decoded.picture,
             color: decoded.color,
             time: unit.time,
             arrival: unit.arrival,
