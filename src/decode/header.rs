@@ -21,7 +21,7 @@ fn vp8(data: &[u8]) -> Option<(u32, u32)> {
 /// The uncompressed header (VP9 bitstream specification, section 6.2).
 fn vp9(data: &[u8]) -> Option<(u32, u32)> {
     const RGB: u32 = 7;
-    let mut bits = Bits::new(data);
+    let mut bits = Bits::new(data.iter().copied());
     if bits.read(2)? != 0b10 {
         return None;
     }
@@ -56,7 +56,7 @@ fn h264(data: &[u8]) -> Option<(u32, u32)> {
             1..=5 => return None,
             7 => {
                 let end = rest.windows(3).position(|code| code[..2] == [0, 0] && code[2] < 2).unwrap_or(rest.len());
-                return sps(&without_emulation_prevention(&rest[1..end]));
+                return sps(without_emulation_prevention(&rest[1..end]));
             }
             _ => {}
         }
@@ -64,18 +64,18 @@ fn h264(data: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// H.264, section 7.4.1.1: the third of `00 00 03` only keeps start codes out.
-fn without_emulation_prevention(nal: &[u8]) -> Vec<u8> {
+fn without_emulation_prevention(nal: &[u8]) -> impl Iterator<Item = u8> {
     let mut zeros = 0;
-    let keep = |byte: &u8| {
+    let keep = move |byte: &u8| {
         let drop = zeros >= 2 && *byte == 3;
         zeros = if *byte == 0 { zeros + 1 } else { 0 };
         !drop
     };
-    nal.iter().copied().filter(keep).collect()
+    nal.iter().copied().filter(keep)
 }
 
 /// H.264, section 7.3.2.1.1, up to the cropping rectangle.
-fn sps(data: &[u8]) -> Option<(u32, u32)> {
+fn sps(data: impl Iterator<Item = u8>) -> Option<(u32, u32)> {
     let mut bits = Bits::new(data);
     let profile = bits.read(8)?;
     bits.read(16)?;
@@ -133,7 +133,7 @@ fn sps(data: &[u8]) -> Option<(u32, u32)> {
 }
 
 /// H.264, section 7.3.2.1.1.1.
-fn skip_scaling_list(bits: &mut Bits<'_>, len: u32) -> Option<()> {
+fn skip_scaling_list(bits: &mut Bits<impl Iterator<Item = u8>>, len: u32) -> Option<()> {
     let (mut last, mut next) = (8_i64, 8_i64);
     for _ in 0..len {
         if next != 0 {
@@ -145,22 +145,26 @@ fn skip_scaling_list(bits: &mut Bits<'_>, len: u32) -> Option<()> {
 }
 
 /// Reads big-endian bits; past the end there is `None`.
-struct Bits<'a> {
-    data: &'a [u8],
-    position: usize,
+struct Bits<I> {
+    bytes: I,
+    byte: u8,
+    /// Bits of `byte` that were not read.
+    left: u32,
 }
 
-impl<'a> Bits<'a> {
-    const fn new(data: &'a [u8]) -> Self {
-        Self { data, position: 0 }
+impl<I: Iterator<Item = u8>> Bits<I> {
+    const fn new(bytes: I) -> Self {
+        Self { bytes, byte: 0, left: 0 }
     }
 
     fn read(&mut self, count: u32) -> Option<u32> {
         let mut value = 0;
         for _ in 0..count {
-            let byte = *self.data.get(self.position / 8)?;
-            value = value << 1 | u32::from(byte >> (7 - self.position % 8) & 1);
-            self.position += 1;
+            if self.left == 0 {
+                (self.byte, self.left) = (self.bytes.next()?, 8);
+            }
+            self.left -= 1;
+            value = value << 1 | u32::from(self.byte >> self.left & 1);
         }
         Some(value)
     }
