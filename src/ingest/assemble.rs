@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::media::{AnnouncedColor, Codec, EncodedFrame, MediaTime, Rotation, RtpPacket};
+use crate::media::{AnnouncedColor, Chunks, Codec, EncodedFrame, MediaTime, Rotation, RtpPacket};
 
 use super::{h264, vp8, vp9};
 
@@ -32,6 +32,8 @@ pub(super) struct Assembler {
     depacketizer: Depacketizer,
     max_bytes: usize,
     unit: Option<Unit>,
+    /// What the unit in progress consists of.
+    data: Chunks,
     /// Packets are missing right before the next one.
     gap: bool,
     rotation: Rotation,
@@ -46,7 +48,6 @@ pub(super) struct Assembler {
 struct Unit {
     time: MediaTime,
     arrival: Instant,
-    data: BytesMut,
     from_start: bool,
     color: Option<AnnouncedColor>,
     fault: Option<Fault>,
@@ -67,7 +68,8 @@ impl Assembler {
             Codec::Vp9 => Depacketizer::Vp9(vp9::Depacketizer::default()),
         };
         let rotation = Rotation::None;
-        Self { codec, depacketizer, max_bytes, unit: None, gap: true, rotation, color: None, last_len: 0 }
+        let data = Chunks::default();
+        Self { codec, depacketizer, max_bytes, unit: None, data, gap: true, rotation, color: None, last_len: 0 }
     }
 
     /// Whether a keyframe is on its way in and nothing of it is missing so far.
@@ -84,7 +86,7 @@ impl Assembler {
     pub(super) fn handle_gap(&mut self) {
         self.gap = true;
         if let Some(unit) = &mut self.unit {
-            unit.break_with(Fault::Incomplete);
+            unit.fault.get_or_insert(Fault::Incomplete);
         }
     }
 
@@ -107,23 +109,19 @@ impl Assembler {
             self.rotation = rotation;
         }
         let from_start = !std::mem::take(&mut self.gap);
-        let last_len = self.last_len;
-        let unit = self.unit.get_or_insert_with(|| Unit {
-            time: packet.time,
-            arrival: packet.arrival,
-            data: BytesMut::with_capacity(last_len.max(packet.payload.len() + 8)),
-            from_start,
-            color: None,
-            fault: None,
+        let unit = self.unit.get_or_insert_with(|| {
+            self.data.begin(self.last_len.max(packet.payload.len() + 8));
+            Unit { time: packet.time, arrival: packet.arrival, from_start, color: None, fault: None }
         });
         unit.arrival = unit.arrival.max(packet.arrival);
         unit.color = packet.color.or(unit.color);
         if unit.fault.is_none() {
+            let data = self.data.current();
             // A start code and a superframe index are the most that is added to the payloads.
-            if unit.data.len() + packet.payload.len() + 64 > self.max_bytes {
-                unit.break_with(Fault::TooLarge);
-            } else if let Err(fault) = self.depacketizer.push(packet.payload, &mut unit.data) {
-                unit.break_with(fault);
+            if data.len() + packet.payload.len() + 64 > self.max_bytes {
+                unit.fault = Some(Fault::TooLarge);
+            } else {
+                unit.fault = self.depacketizer.push(packet.payload, data).err();
             }
         }
         if packet.marker
@@ -135,10 +133,10 @@ impl Assembler {
 
     /// Ends the unit in progress; `None` when it holds no picture.
     fn finish(&mut self, now: Instant) -> Option<Result<EncodedFrame, Fault>> {
-        let mut unit = self.unit.take()?;
+        let unit = self.unit.take()?;
         let finished = match unit.fault {
             Some(fault) => Err(fault),
-            None => self.depacketizer.finish(&mut unit),
+            None => self.depacketizer.finish(unit.from_start, self.data.current()),
         };
         self.depacketizer.discard();
         let Finished { keyframe, prefix } = match finished {
@@ -146,11 +144,12 @@ impl Assembler {
             Ok(None) => return None,
             Err(fault) => return Some(Err(fault)),
         };
-        self.last_len = unit.data.len();
+        let data = self.data.finish();
+        self.last_len = data.len();
         if keyframe || unit.color.is_some() {
             self.color = unit.color;
         }
-        let data = if prefix.is_empty() { unit.data.freeze() } else { [prefix, unit.data.freeze()].concat().into() };
+        let data = if prefix.is_empty() { data } else { [prefix, data].concat().into() };
         Some(Ok(EncodedFrame {
             codec: self.codec,
             data,
@@ -164,27 +163,20 @@ impl Assembler {
     }
 }
 
-impl Unit {
-    fn break_with(&mut self, fault: Fault) {
-        self.fault.get_or_insert(fault);
-        self.data = BytesMut::new();
-    }
-}
-
 impl Depacketizer {
     fn push(&mut self, payload: Bytes, data: &mut BytesMut) -> Result<(), Fault> {
         match self {
-            Self::H264(h264) => h264.push(payload, data),
+            Self::H264(h264) => h264.push(&payload, data),
             Self::Vp8(vp8) => vp8.push(payload, data),
             Self::Vp9(vp9) => vp9.push(payload, data),
         }
     }
 
-    fn finish(&mut self, unit: &mut Unit) -> Result<Option<Finished>, Fault> {
+    fn finish(&mut self, from_start: bool, data: &mut BytesMut) -> Result<Option<Finished>, Fault> {
         match self {
-            Self::H264(h264) => h264.finish(unit.from_start),
-            Self::Vp8(vp8) => vp8.finish(&unit.data),
-            Self::Vp9(vp9) => vp9.finish(&mut unit.data),
+            Self::H264(h264) => h264.finish(from_start),
+            Self::Vp8(vp8) => vp8.finish(data),
+            Self::Vp9(vp9) => vp9.finish(data),
         }
     }
 
@@ -192,7 +184,7 @@ impl Depacketizer {
         match self {
             Self::H264(h264) => h264.discard(),
             Self::Vp8(vp8) => *vp8 = vp8::Depacketizer::default(),
-            Self::Vp9(vp9) => *vp9 = vp9::Depacketizer::default(),
+            Self::Vp9(vp9) => vp9.discard(),
         }
     }
 }

@@ -36,28 +36,26 @@ struct Unit {
 }
 
 impl Depacketizer {
-    pub(super) fn push(&mut self, mut payload: Bytes, data: &mut BytesMut) -> Result<(), Fault> {
-        let &[header, ..] = &payload[..] else { return Err(Fault::Malformed) };
+    pub(super) fn push(&mut self, payload: &[u8], data: &mut BytesMut) -> Result<(), Fault> {
+        let &[header, ref body @ ..] = payload else { return Err(Fault::Malformed) };
         if header & 0x80 != 0 || (self.unit.fragment.is_some() && header & 0x1f != FU_A) {
             return Err(Fault::Malformed);
         }
         match header & 0x1f {
-            1..=23 => self.put(&payload, data),
+            1..=23 => self.put(payload, data),
             STAP_A => {
-                payload.advance(1);
-                while !payload.is_empty() {
-                    let size = usize::from(payload.try_get_u16().map_err(|_| Fault::Malformed)?);
-                    if size == 0 || size > payload.len() {
+                let mut rest = body;
+                while !rest.is_empty() {
+                    let size = usize::from(rest.try_get_u16().map_err(|_| Fault::Malformed)?);
+                    let nal;
+                    (nal, rest) = rest.split_at_checked(size).ok_or(Fault::Malformed)?;
+                    if !nal.first().is_some_and(|header| matches!(header & 0x9f, 1..=23)) {
                         return Err(Fault::Malformed);
                     }
-                    let nal = payload.split_to(size);
-                    if !matches!(nal[0] & 0x9f, 1..=23) {
-                        return Err(Fault::Malformed);
-                    }
-                    self.put(&nal, data);
+                    self.put(nal, data);
                 }
             }
-            FU_A => self.put_fragment(&payload, data)?,
+            FU_A => self.put_fragment(payload, data)?,
             25..=27 | 29 => return Err(Fault::Malformed),
             // Reserved types are ignored (RFC 6184, section 5.2).
             _ => {}
@@ -221,7 +219,7 @@ mod tests {
     fn unit(depacketizer: &mut Depacketizer, payloads: &[Bytes]) -> Result<(bool, Vec<u8>), Fault> {
         let mut data = BytesMut::new();
         for payload in payloads {
-            depacketizer.push(payload.clone(), &mut data)?;
+            depacketizer.push(payload, &mut data)?;
         }
         let finished = depacketizer.finish(true)?.expect("a picture");
         Ok((finished.keyframe, [&finished.prefix[..], &data].concat()))
@@ -245,7 +243,7 @@ mod tests {
         assert_eq!(unit(&mut depacketizer, std::slice::from_ref(&idr)).unwrap(), (false, annex_b(&[IDR_NAL])));
         let mut data = BytesMut::new();
         for nal in [SPS_NAL, PPS_NAL] {
-            depacketizer.push(Bytes::from_static(nal), &mut data).unwrap();
+            depacketizer.push(nal, &mut data).unwrap();
             assert_eq!(depacketizer.finish(true), Ok(None));
         }
         assert_eq!(unit(&mut depacketizer, &[idr]).unwrap(), (true, annex_b(&[SPS_NAL, PPS_NAL, IDR_NAL])));
@@ -254,10 +252,10 @@ mod tests {
     #[test]
     fn after_a_gap_a_unit_counts_only_if_its_beginning_is_certain() {
         let mut depacketizer = Depacketizer::default();
-        let mut after_gap = |nals: &[&'static [u8]]| {
+        let mut after_gap = |nals: &[&[u8]]| {
             let mut data = BytesMut::new();
             for nal in nals {
-                depacketizer.push(Bytes::from_static(nal), &mut data).unwrap();
+                depacketizer.push(nal, &mut data).unwrap();
             }
             depacketizer.finish(false).map(|finished| finished.unwrap().keyframe)
         };

@@ -41,15 +41,17 @@ impl Depacketizer {
     }
 
     pub(super) fn finish(&mut self, data: &mut BytesMut) -> Result<Option<Finished>, Fault> {
-        let Self { keyframe, ends, open } = std::mem::take(self);
-        let keyframe = keyframe.ok_or(Fault::Incomplete)?;
-        if open {
-            return Err(Fault::Incomplete);
+        let keyframe = self.keyframe.filter(|_| !self.open);
+        if keyframe.is_some() && self.ends.len() > 1 {
+            put_superframe_index(&self.ends, data);
         }
-        if ends.len() > 1 {
-            put_superframe_index(&ends, data);
-        }
-        Ok(Some(Finished { keyframe, prefix: Bytes::new() }))
+        keyframe.map(|keyframe| Some(Finished { keyframe, prefix: Bytes::new() })).ok_or(Fault::Incomplete)
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.keyframe = None;
+        self.ends.clear();
+        self.open = false;
     }
 }
 
