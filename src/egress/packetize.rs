@@ -1,8 +1,10 @@
 //! From access units to RTP payloads.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use std::vec::Drain;
 
-use crate::media::Codec;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::media::{Chunks, Codec};
 
 // NAL unit types (H.264, table 7-1; RFC 6184, table 1).
 const SUPPLEMENTAL: u8 = 6;
@@ -23,14 +25,22 @@ pub struct Payload {
 
 /// Splits access units into RTP payloads.
 ///
-/// H.264 follows RFC 6184 in packetization mode 1: NAL units that fit go out without a copy, small ones that are no
-/// slices are aggregated, large ones fragmented. VP8 follows RFC 7741 and VP9 RFC 9628 in flexible mode, both with
-/// picture identifiers of 15 bits.
-#[derive(Debug, Clone)]
+/// H.264 follows RFC 6184 in packetization mode 1: NAL units that fit go out as they are, small ones that are no slices
+/// are aggregated, large ones fragmented. VP8 follows RFC 7741 and VP9 RFC 9628 in flexible mode, both with picture
+/// identifiers of 15 bits. Payloads lie in memory of their own, which is used again once they are gone.
+#[derive(Debug)]
 pub struct Packetizer {
     codec: Codec,
-    max_payload: usize,
     picture_id: u16,
+    parts: Parts,
+}
+
+/// The payloads of the unit in hand.
+#[derive(Debug)]
+struct Parts {
+    max_payload: usize,
+    data: Chunks,
+    payloads: Vec<Payload>,
 }
 
 impl Packetizer {
@@ -40,34 +50,35 @@ impl Packetizer {
     /// For payloads of `max_payload` bytes at most, and no fewer than 16.
     #[must_use]
     pub fn new(codec: Codec, max_payload: usize) -> Self {
-        Self { codec, max_payload: max_payload.max(16), picture_id: 0 }
+        let parts = Parts { max_payload: max_payload.max(16), data: Chunks::default(), payloads: Vec::new() };
+        Self { codec, picture_id: 0, parts }
     }
 
     /// The payloads of one access unit, in order: an Annex B byte stream for H.264, one frame for VP8 and VP9.
     /// Nothing comes out when the unit holds no picture.
-    pub fn packetize(&mut self, unit: &Bytes, keyframe: bool) -> Vec<Payload> {
-        let mut payloads = match self.codec {
-            Codec::H264 => h264(unit, self.max_payload),
+    pub fn packetize(&mut self, unit: &[u8], keyframe: bool) -> Drain<'_, Payload> {
+        match self.codec {
+            Codec::H264 => h264(unit, &mut self.parts),
             Codec::Vp8 => self.vp8(unit),
             Codec::Vp9 => self.vp9(unit, keyframe),
-        };
-        if let Some(last) = payloads.last_mut() {
+        }
+        if let Some(last) = self.parts.payloads.last_mut() {
             last.marker = true;
         }
-        payloads
+        self.parts.payloads.drain(..)
     }
 
-    fn vp8(&mut self, unit: &[u8]) -> Vec<Payload> {
+    fn vp8(&mut self, unit: &[u8]) {
         const EXTENDED: u8 = 0x80;
         const STARTS: u8 = 0x10;
         const PICTURE_ID: u8 = 0x80;
         let [high, low] = self.next_picture_id();
-        fragment(unit, self.max_payload, |part, is_first, _| {
+        self.parts.fragment(unit, |part, is_first, _| {
             part.put_slice(&[if is_first { EXTENDED | STARTS } else { EXTENDED }, PICTURE_ID, high, low]);
-        })
+        });
     }
 
-    fn vp9(&mut self, unit: &[u8], keyframe: bool) -> Vec<Payload> {
+    fn vp9(&mut self, unit: &[u8], keyframe: bool) {
         const PICTURE_ID: u8 = 0x80;
         const PREDICTED: u8 = 0x40;
         const FLEXIBLE: u8 = 0x10;
@@ -75,14 +86,14 @@ impl Packetizer {
         const ENDS: u8 = 0x04;
         const PREVIOUS_PICTURE: u8 = 1 << 1;
         let [high, low] = self.next_picture_id();
-        fragment(unit, self.max_payload, |part, is_first, is_last| {
+        self.parts.fragment(unit, |part, is_first, is_last| {
             let predicted = if keyframe { 0 } else { PREDICTED };
             let ends = if is_first { STARTS } else { 0 } | if is_last { ENDS } else { 0 };
             part.put_slice(&[PICTURE_ID | FLEXIBLE | predicted | ends, high, low]);
             if !keyframe {
                 part.put_u8(PREVIOUS_PICTURE);
             }
-        })
+        });
     }
 
     fn next_picture_id(&mut self) -> [u8; 2] {
@@ -92,77 +103,109 @@ impl Packetizer {
     }
 }
 
-/// Most bytes that [`fragment`]'s callers put before a part.
+/// Most bytes that the callers of [`Parts::fragment`] put before a part.
 const MAX_DESCRIPTOR: usize = 4;
 
-/// Splits data into parts of about the same size, each behind what `describe` writes; the flags tell first and last.
-/// One allocation holds all parts.
-fn fragment(data: &[u8], max_payload: usize, describe: impl Fn(&mut BytesMut, bool, bool)) -> Vec<Payload> {
-    let count = data.len().div_ceil(max_payload - MAX_DESCRIPTOR);
-    let mut buffer = BytesMut::with_capacity(data.len() + count * MAX_DESCRIPTOR);
-    let mut rest = data;
-    let part = |index| {
-        let (part, after) = rest.split_at(rest.len().div_ceil(count - index));
-        rest = after;
-        describe(&mut buffer, index == 0, index + 1 == count);
-        buffer.put_slice(part);
-        Payload { data: buffer.split().freeze(), marker: false }
-    };
-    (0..count).map(part).collect()
+impl Parts {
+    /// A payload of these bytes.
+    fn whole(&mut self, data: &[u8]) {
+        self.data.begin(data.len()).put_slice(data);
+        self.finish();
+    }
+
+    /// Splits data into parts of about the same size, each behind what `describe` writes; the flags tell first and last.
+    fn fragment(&mut self, data: &[u8], describe: impl Fn(&mut BytesMut, bool, bool)) {
+        let count = data.len().div_ceil(self.max_payload - MAX_DESCRIPTOR);
+        let mut rest = data;
+        for index in 0..count {
+            let (part, after) = rest.split_at(rest.len().div_ceil(count - index));
+            rest = after;
+            let payload = self.data.begin(MAX_DESCRIPTOR + part.len());
+            describe(payload, index == 0, index + 1 == count);
+            payload.put_slice(part);
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        let data = self.data.finish();
+        self.payloads.push(Payload { data, marker: false });
+    }
 }
 
-fn h264(unit: &Bytes, max_payload: usize) -> Vec<Payload> {
-    let mut payloads = Vec::with_capacity(unit.len() / max_payload + 2);
-    let mut small: Vec<Bytes> = Vec::new();
+fn h264(unit: &[u8], parts: &mut Parts) {
+    let max_payload = parts.max_payload;
+    let mut aggregate = Aggregate::default();
     for nal in nal_units(unit) {
         let kind = nal[0] & 0x1f;
         if kind == DELIMITER || kind == FILLER {
             continue;
         }
         let is_small = kind == SUPPLEMENTAL || PARAMETER_SETS.contains(&kind);
-        let aggregated: usize = 1 + small.iter().map(|nal| 2 + nal.len()).sum::<usize>();
-        if !is_small || aggregated + 2 + nal.len() > max_payload {
-            flush_aggregate(&mut small, &mut payloads);
+        if !is_small || aggregate.len_with(nal) > max_payload {
+            std::mem::take(&mut aggregate).finish(parts);
         }
-        if is_small && 3 + nal.len() <= max_payload {
-            small.push(nal);
+        if is_small && aggregate.len_with(nal) <= max_payload {
+            aggregate.add(nal, parts);
         } else if nal.len() <= max_payload {
-            payloads.push(Payload { data: nal, marker: false });
+            parts.whole(nal);
         } else {
             let header = nal[0];
-            payloads.extend(fragment(&nal[1..], max_payload, |part, is_first, is_last| {
+            parts.fragment(&nal[1..], |part, is_first, is_last| {
                 let ends = u8::from(is_first) << 7 | u8::from(is_last) << 6;
                 part.put_slice(&[header & 0xe0 | FU_A, ends | kind]);
-            }));
+            });
         }
     }
-    flush_aggregate(&mut small, &mut payloads);
-    payloads
+    aggregate.finish(parts);
 }
 
-/// Sends what was collected: one NAL unit as it is, several in an aggregation packet (RFC 6184, section 5.7.1).
-fn flush_aggregate(small: &mut Vec<Bytes>, payloads: &mut Vec<Payload>) {
-    let data = match &small[..] {
-        [] => return,
-        [nal] => nal.clone(),
-        nals => {
-            let mut data = BytesMut::with_capacity(1 + nals.iter().map(|nal| 2 + nal.len()).sum::<usize>());
-            let importance = nals.iter().map(|nal| nal[0] & 0x60).max().unwrap_or_default();
-            data.put_u8(importance | STAP_A);
-            for nal in nals {
-                #[expect(clippy::cast_possible_truncation, reason = "it fits a packet")]
-                data.put_u16(nal.len() as u16);
-                data.put_slice(nal);
-            }
-            data.freeze()
+/// An aggregation packet in the making (RFC 6184, section 5.7.1): a header, then each NAL unit behind its size.
+#[derive(Default)]
+struct Aggregate {
+    units: usize,
+    /// Bytes so far.
+    len: usize,
+    /// Highest importance of a NAL unit in it.
+    importance: u8,
+}
+
+impl Aggregate {
+    const HEADER: usize = 1;
+    const SIZE: usize = 2;
+
+    const fn len_with(&self, nal: &[u8]) -> usize {
+        let len = if self.units == 0 { Self::HEADER } else { self.len };
+        len + Self::SIZE + nal.len()
+    }
+
+    /// It must fit: see [`Aggregate::len_with`].
+    fn add(&mut self, nal: &[u8], parts: &mut Parts) {
+        self.len = self.len_with(nal);
+        if self.units == 0 {
+            parts.data.begin(parts.max_payload).put_u8(0);
         }
-    };
-    payloads.push(Payload { data, marker: false });
-    small.clear();
+        let payload = parts.data.current();
+        #[expect(clippy::cast_possible_truncation, reason = "it fits a packet")]
+        payload.put_u16(nal.len() as u16);
+        payload.put_slice(nal);
+        self.units += 1;
+        self.importance = self.importance.max(nal[0] & 0x60);
+    }
+
+    /// One NAL unit goes out as it is.
+    fn finish(self, parts: &mut Parts) {
+        match self.units {
+            0 => return,
+            1 => parts.data.current().advance(Self::HEADER + Self::SIZE),
+            _ => parts.data.current()[0] = self.importance | STAP_A,
+        }
+        parts.finish();
+    }
 }
 
-/// The NAL units of a byte stream (H.264, annex B), none of them empty, without copying.
-fn nal_units(unit: &Bytes) -> impl Iterator<Item = Bytes> {
+/// The NAL units of a byte stream (H.264, annex B), none of them empty.
+fn nal_units(unit: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut position = start_code(unit, 0).map(|(_, after)| after);
     std::iter::from_fn(move || {
         let start = position?;
@@ -173,7 +216,7 @@ fn nal_units(unit: &Bytes) -> impl Iterator<Item = Bytes> {
         while end > start && unit[end - 1] == 0 {
             end -= 1;
         }
-        Some(unit.slice(start..end))
+        Some(&unit[start..end])
     })
     .filter(|nal| !nal.is_empty())
 }
@@ -198,29 +241,45 @@ mod tests {
 
     use super::*;
 
+    fn packetize(max_payload: usize, unit: &[u8]) -> Vec<Payload> {
+        Packetizer::new(Codec::H264, max_payload).packetize(unit, true).collect()
+    }
+
+    fn payload(data: &[u8], marker: bool) -> Payload {
+        Payload { data: Bytes::copy_from_slice(data), marker }
+    }
+
     #[test]
-    fn parameter_sets_share_a_packet_and_slices_are_not_copied() {
-        let unit = Bytes::from_static(&[0, 0, 0, 1, 0x67, 1, 2, 0, 0, 1, 0x68, 3, 0, 0, 0, 1, 0x65, 4, 5, 6]);
-        let payloads = Packetizer::new(Codec::H264, 100).packetize(&unit, true);
-        assert_eq!(payloads.len(), 2);
-        assert_eq!(payloads[0].data[..], [0x78, 0, 3, 0x67, 1, 2, 0, 2, 0x68, 3]);
-        assert_eq!((&payloads[1].data[..], payloads[1].marker), (&[0x65, 4, 5, 6][..], true));
-        assert_eq!(payloads[1].data.as_ptr(), unit[16..].as_ptr());
-        assert!(!payloads[0].marker);
+    fn parameter_sets_share_a_packet_and_one_alone_goes_out_as_it_is() {
+        let (sps, pps, slice) = ([0, 0, 0, 1, 0x67, 1, 2], [0, 0, 1, 0x68, 3], [0, 0, 0, 1, 0x65, 4, 5, 6]);
+        let payloads = packetize(100, &[&sps[..], &pps, &slice].concat());
+        assert_eq!(payloads, [payload(&[0x78, 0, 3, 0x67, 1, 2, 0, 2, 0x68, 3], false), payload(&slice[4..], true)]);
+        let payloads = packetize(100, &[&sps[..], &slice].concat());
+        assert_eq!(payloads, [payload(&sps[4..], false), payload(&slice[4..], true)]);
+    }
+
+    #[test]
+    fn payloads_outlive_the_units_that_follow() {
+        let mut packetizer = Packetizer::new(Codec::Vp8, 1_000);
+        let unit = |number: u8| vec![number; 9_000];
+        let held: Vec<Vec<Payload>> =
+            (0..50).map(|number| packetizer.packetize(&unit(number), false).collect()).collect();
+        for (number, payloads) in (0..).zip(held) {
+            let rebuilt: Vec<u8> = payloads.iter().flat_map(|payload| payload.data[4..].to_vec()).collect();
+            assert_eq!(rebuilt, unit(number));
+        }
     }
 
     #[test]
     fn delimiters_and_filler_stay_behind() {
-        let unit = Bytes::from_static(&[0, 0, 1, 9, 0x10, 0, 0, 1, 0x41, 7, 8, 0, 0, 1, 12, 0xff, 0x80]);
-        let payloads = Packetizer::new(Codec::H264, 100).packetize(&unit, false);
-        assert_eq!(payloads, [Payload { data: Bytes::from_static(&[0x41, 7, 8]), marker: true }]);
+        let payloads = packetize(100, &[0, 0, 1, 9, 0x10, 0, 0, 1, 0x41, 7, 8, 0, 0, 1, 12, 0xff, 0x80]);
+        assert_eq!(payloads, [payload(&[0x41, 7, 8], true)]);
     }
 
     #[test]
     fn fragments_carry_the_header_split_over_two_bytes() {
         let nal: Vec<u8> = std::iter::once(0x65).chain(1..=40).collect();
-        let unit = Bytes::from([&[0, 0, 0, 1][..], &nal].concat());
-        let payloads = Packetizer::new(Codec::H264, 20).packetize(&unit, true);
+        let payloads = packetize(20, &[&[0, 0, 0, 1][..], &nal].concat());
         let headers: Vec<_> = payloads.iter().map(|payload| [payload.data[0], payload.data[1]]).collect();
         assert_eq!(headers, [[0x7c, 0x85], [0x7c, 0x05], [0x7c, 0x45]]);
         let rebuilt: Vec<u8> = payloads.iter().flat_map(|payload| payload.data[2..].to_vec()).collect();
@@ -231,9 +290,9 @@ mod tests {
     fn picture_ids_count_and_wrap() {
         let mut packetizer = Packetizer::new(Codec::Vp8, 100);
         packetizer.picture_id = 0x7fff;
-        let unit = Bytes::from_static(&[1, 2, 3]);
-        assert_eq!(packetizer.packetize(&unit, false)[0].data[..], [0x90, 0x80, 0xff, 0xff, 1, 2, 3]);
-        assert_eq!(packetizer.packetize(&unit, false)[0].data[..], [0x90, 0x80, 0x80, 0x00, 1, 2, 3]);
+        let mut first = || packetizer.packetize(&[1, 2, 3], false).next().unwrap().data;
+        assert_eq!(first()[..], [0x90, 0x80, 0xff, 0xff, 1, 2, 3]);
+        assert_eq!(first()[..], [0x90, 0x80, 0x80, 0x00, 1, 2, 3]);
     }
 
     proptest! {
@@ -244,10 +303,11 @@ mod tests {
             max_payload in 16..200_usize,
             keyframe in any::<bool>(),
         ) {
-            let payloads = Packetizer::new(codec, max_payload).packetize(&Bytes::from(unit), keyframe);
-            for (index, payload) in payloads.iter().enumerate() {
+            let mut packetizer = Packetizer::new(codec, max_payload);
+            let mut payloads = packetizer.packetize(&unit, keyframe);
+            while let Some(payload) = payloads.next() {
                 prop_assert!((1..=max_payload).contains(&payload.data.len()));
-                prop_assert_eq!(payload.marker, index + 1 == payloads.len());
+                prop_assert_eq!(payload.marker, payloads.len() == 0);
             }
         }
     }

@@ -1,12 +1,12 @@
 //! The encoders that work everywhere: x264 and libvpx through FFmpeg on the CPU.
 #![allow(unsafe_code, reason = "sets the fields of FFmpeg's codec context that have no safe setter")]
 
-use bytes::Bytes;
+use bytes::BufMut as _;
 use ffmpeg_next::error::EAGAIN;
 use ffmpeg_next::format::Pixel;
 use ffmpeg_next::{Dictionary, Packet, codec, color, encoder, ffi, frame, picture};
 
-use crate::media::{Codec, ColorInfo, ColorMatrix, ColorRange, I420, MediaTime};
+use crate::media::{Chunks, Codec, ColorInfo, ColorMatrix, ColorRange, I420, MediaTime};
 
 use super::recolor::recolor;
 use super::{Encoded, Encoder, Error, init};
@@ -50,6 +50,7 @@ pub struct Software {
     bitrate: f64,
     opened: Option<Opened>,
     packet: Packet,
+    data: Chunks,
     recolored: Option<I420>,
     last_time: Option<MediaTime>,
     /// Time of the picture in hand on a clock that never wraps.
@@ -87,6 +88,7 @@ impl Software {
             bitrate: f64::from(config.bitrate_bps.max(MIN_BITRATE)),
             opened: None,
             packet: Packet::empty(),
+            data: Chunks::default(),
             recolored: None,
             last_time: None,
             ticks: 0,
@@ -174,7 +176,9 @@ impl Software {
             Err(ffmpeg_next::Error::Other { errno: EAGAIN }) => return Ok(None),
             Err(error) => return Err(Error::Failed(error)),
         }
-        let data = Bytes::copy_from_slice(self.packet.data().unwrap_or_default());
+        let data = self.packet.data().unwrap_or_default();
+        self.data.begin(data.len()).put_slice(data);
+        let data = self.data.finish();
         Ok((!data.is_empty()).then_some(Encoded { data, keyframe: self.packet.is_key(), time, color }))
     }
 }

@@ -419,7 +419,7 @@ impl Owner {
     async fn send_frame(&mut self, unit: EncodedFrame) {
         let packets = self.packetizer.packetize(&unit.data, unit.keyframe);
         let sending = async {
-            for (index, Payload { data, marker }) in packets.into_iter().enumerate() {
+            for (index, Payload { data, marker }) in packets.enumerate() {
                 let color = (marker && unit.keyframe).then_some(unit.color);
                 let packet =
                     OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, color, payload: data };

@@ -133,7 +133,7 @@ impl Loop {
         let encoded = self.encoder.encode(picture, ColorInfo::default(), time, keyframe).unwrap().unwrap();
         let arrival = self.now(index);
         let payloads = self.packetizer.packetize(&encoded.data, encoded.keyframe);
-        let packets = payloads.into_iter().map(|payload| {
+        let packets = payloads.map(|payload| {
             let sequence = self.sequence;
             self.sequence = sequence.wrapping_add(1);
             let (payload, marker) = (payload.data, payload.marker);
@@ -400,8 +400,8 @@ proptest! {
         };
         let mut ingest = Ingest::new(codec, ingest::Config::default());
         let arrival = clock::now();
-        let payloads = Packetizer::new(codec, max_payload).packetize(&Bytes::from(data.clone()), true);
-        for (sequence, payload) in payloads.into_iter().enumerate() {
+        let mut packetizer = Packetizer::new(codec, max_payload);
+        for (sequence, payload) in packetizer.packetize(&data, true).enumerate() {
             prop_assert!(payload.data.len() <= max_payload);
             let (sequence, time) = (sequence as u16, MediaTime(0));
             let (payload, marker) = (payload.data, payload.marker);

@@ -59,7 +59,7 @@ impl Publisher {
         let keyframe = number.is_multiple_of(u64::from(FPS));
         let encoded = self.encoder.encode(&picture, self.scene.color(), time, keyframe).unwrap().expect("a unit");
         let payloads = self.packetizer.packetize(&encoded.data, encoded.keyframe);
-        (time, payloads.into_iter().map(|payload| (payload.data, payload.marker)).collect())
+        (time, payloads.map(|payload| (payload.data, payload.marker)).collect())
     }
 }
 
