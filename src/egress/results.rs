@@ -77,11 +77,13 @@ pub struct Processed<'a> {
 }
 
 impl Processed<'_> {
-    /// The text of the result. Coordinates are rounded to 0.01 pixel, scores to 0.0001, times to 0.001 ms.
-    #[must_use]
+    /// Writes the text of the result over what `text` holds, and gives it back. Coordinates are rounded to 0.01 pixel,
+    /// scores to 0.0001, times to 0.001 ms.
     #[expect(clippy::expect_used, reason = "all keys are strings, and numbers that JSON lacks are written as null")]
-    pub fn to_json(&self, format: ResultFormat) -> String {
-        serde_json::to_string(&Envelope { frame: self, format }).expect("a result can be written")
+    pub fn write_json<'t>(&self, format: ResultFormat, text: &'t mut Vec<u8>) -> &'t str {
+        text.clear();
+        serde_json::to_writer(&mut *text, &Envelope { frame: self, format }).expect("a result can be written");
+        str::from_utf8(text).expect("JSON is UTF-8")
     }
 }
 
@@ -372,7 +374,8 @@ mod tests {
             ..frame
         };
         let third = Processed { frame_id: 1_236, detections: &[], ..frame };
-        [frame, second, third].iter().map(|frame| frame.to_json(format) + "\n").collect()
+        let mut text = Vec::new();
+        [frame, second, third].iter().map(|frame| frame.write_json(format, &mut text).to_owned() + "\n").collect()
     }
 
     #[test]
@@ -433,7 +436,7 @@ mod tests {
             degraded: &[],
         };
         for format in [ResultFormat::Saccade, ResultFormat::Coco, ResultFormat::Roboflow, ResultFormat::Supervision] {
-            serde_json::from_str::<Value>(&frame.to_json(format)).unwrap();
+            serde_json::from_str::<Value>(frame.write_json(format, &mut Vec::new())).unwrap();
         }
     }
 }

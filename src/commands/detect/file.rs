@@ -93,7 +93,7 @@ impl Stages<'_> {
         let annotated = annotate.map(|(target, kind)| Annotated::new(target, kind, reader.info()));
         let mut annotated = annotated.transpose()?;
         let name = serde_json::Value::from(input.display().to_string());
-        let (mut read, mut encode) = (0, Duration::ZERO);
+        let (mut read, mut encode, mut text) = (0, Duration::ZERO, Vec::new());
         while let Some(decoded) = reader.next() {
             let file::Picture { mut picture, color, time } = decoded?;
             let decode = clock::now() - started;
@@ -131,7 +131,7 @@ impl Stages<'_> {
                 dropped: Dropped::default(),
                 degraded: &[],
             };
-            let result = processed.to_json(self.format);
+            let result = processed.write_json(self.format, &mut text);
             // The result is an object with keys: the file's name goes before them.
             let line = format!("{{\"file\":{name},{}", &result[1..]);
             self.lines.write(line).map_err(super::Error::Results)?;

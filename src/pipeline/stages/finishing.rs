@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -26,11 +27,16 @@ pub(super) struct Finisher {
     encoder: Option<Box<dyn Encoder>>,
     /// Frames in a row that were not encoded.
     failures: u32,
+    /// Lines of the timing strip.
+    strip: [String; 2],
+    /// Text of the last result.
+    text: Vec<u8>,
 }
 
 impl Finisher {
     pub(super) fn new(shared: Arc<Shared>, codec: Codec) -> Self {
-        Self { shared, codec, annotator: Annotator::new(), encoder: None, failures: 0 }
+        let (annotator, strip, text) = (Annotator::new(), Default::default(), Vec::new());
+        Self { shared, codec, annotator, encoder: None, failures: 0, strip, text }
     }
 
     pub(super) fn step(&mut self) -> Step {
@@ -41,7 +47,7 @@ impl Finisher {
         if applied.options.return_mode == ReturnMode::Results || !shared.returns_video {
             // The encoder's memory is the largest of a session.
             self.encoder = None;
-            shared.emit_result(&answered, None, Duration::ZERO);
+            shared.emit_result(&answered, None, Duration::ZERO, &mut self.text);
         } else {
             let started = clock::now();
             self.draw(&mut answered.inferred, &applied.options);
@@ -50,7 +56,7 @@ impl Finisher {
             shared.annotate_time.learn(annotate);
             // Before the frame is encoded: a result does not wait for its video. The frame may still be lost on its
             // way, here as well as behind the server.
-            shared.emit_result(&answered, Some(answered.inferred.frame.time), annotate);
+            shared.emit_result(&answered, Some(answered.inferred.frame.time), annotate, &mut self.text);
             self.encode(&answered.inferred.frame);
         }
         shared.pool.give(answered.inferred.frame.picture);
@@ -59,22 +65,25 @@ impl Finisher {
 
     fn draw(&mut self, inferred: &mut infer::Inferred, options: &Options) {
         let overlay = options.overlay;
-        let timing = overlay.timing.then(|| {
-            let elapsed = clock::now().saturating_duration_since(inferred.frame.arrival);
-            [
-                format!("latency {:.0} ms of {} ms", milliseconds(elapsed), options.budget_ms),
-                format!(
-                    "decode {:.1}  queue {:.1}  model {:.1}",
-                    milliseconds(inferred.frame.decode_time),
-                    milliseconds(inferred.timing.queue),
-                    milliseconds(inferred.timing.inference),
-                ),
-            ]
-        });
-        let timing: Vec<&str> = timing.iter().flatten().map(String::as_str).collect();
-        if timing.is_empty() && (inferred.detections.is_empty() || !(overlay.boxes || overlay.labels)) {
+        if !overlay.timing && (inferred.detections.is_empty() || !(overlay.boxes || overlay.labels)) {
             return;
         }
+        let [latency, stages] = &mut self.strip;
+        if overlay.timing {
+            latency.clear();
+            stages.clear();
+            let elapsed = clock::now().saturating_duration_since(inferred.frame.arrival);
+            // Writing to a string cannot fail.
+            let _ = write!(latency, "latency {:.0} ms of {} ms", milliseconds(elapsed), options.budget_ms);
+            let _ = write!(
+                stages,
+                "decode {:.1}  queue {:.1}  model {:.1}",
+                milliseconds(inferred.frame.decode_time),
+                milliseconds(inferred.timing.queue),
+                milliseconds(inferred.timing.inference),
+            );
+        }
+        let lines = [latency.as_str(), stages.as_str()];
         self.annotator.draw(
             Arc::make_mut(&mut inferred.frame.picture),
             inferred.frame.color,
@@ -82,7 +91,7 @@ impl Finisher {
                 detections: &inferred.detections,
                 boxes: overlay.boxes,
                 labels: overlay.labels,
-                timing: &timing,
+                timing: if overlay.timing { &lines } else { &[] },
                 ..annotate::Overlay::default()
             },
         );
@@ -154,7 +163,14 @@ impl Finisher {
 }
 
 impl Shared {
-    pub(super) fn emit_result(&self, answered: &Answered, returned: Option<MediaTime>, annotate: Duration) {
+    /// Hands the result of a frame out, its text made in `text`.
+    pub(super) fn emit_result(
+        &self,
+        answered: &Answered,
+        returned: Option<MediaTime>,
+        annotate: Duration,
+        text: &mut Vec<u8>,
+    ) {
         let Answered { inferred, model_id, .. } = answered;
         let applied = self.applied.load();
         let frame = &inferred.frame;
@@ -195,8 +211,7 @@ impl Shared {
             dropped: self.stats.dropped(),
             degraded: &[],
         };
-        let json = processed.to_json(applied.options.format);
-        let json: Arc<str> = json.into();
+        let json: Arc<str> = processed.write_json(applied.options.format, text).into();
         // Nobody may be listening.
         let _ = self.listeners.send(Arc::clone(&json));
         if self.outputs.try_send(Output::Result(json)).is_err() {

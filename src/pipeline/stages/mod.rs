@@ -237,7 +237,7 @@ impl Stages {
     fn take_place(&self, applied: &Applied) -> Place {
         let (shared, finish) = (Arc::clone(&self.shared), Arc::clone(&self.finish));
         let model_id = Arc::clone(&applied.model_id);
-        let mut failures = 0;
+        let (mut failures, mut text) = (0, Vec::new());
         let slot = applied.model.attach(move |outcome| {
             match outcome {
                 infer::Outcome::Done(inferred) => {
@@ -251,7 +251,7 @@ impl Stages {
                     {
                         // Its picture is too old to return, its result is not.
                         shared.metrics.dropped_before_encode.increment(1);
-                        shared.emit_result(&replaced, None, Duration::ZERO);
+                        shared.emit_result(&replaced, None, Duration::ZERO, &mut text);
                         shared.pool.give(replaced.inferred.frame.picture);
                     }
                     finish.wake();
