@@ -21,16 +21,19 @@ mod error;
 mod instance;
 mod letterbox;
 mod model;
+mod postprocess;
 mod repository;
 mod runner;
 
 use std::time::Duration;
 
+pub use decoder::{Outlet, View};
 pub use engine::{Engine, Options};
 pub use error::{Error, Mistake};
 pub use letterbox::Letterbox;
 pub use manifest::Manifest;
 pub use model::{Model, Slot};
+pub use postprocess::Postprocessor;
 pub use repository::{ModelSpec, Refused, Repository};
 pub(crate) use repository::{compare_versions, matches_name};
 

@@ -2,27 +2,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::Backend;
-use super::decoder::{self, Candidate, Decoder, Filter};
+use super::decoder::Decoder;
 use super::error::Error;
 use super::manifest::Manifest;
+use super::postprocess::Postprocessor;
 use super::preprocess::Preprocessor;
 use super::{Detected, Params, Timing};
 use crate::clock;
-use crate::media::{ColorInfo, Detection, I420};
+use crate::media::{ColorInfo, I420};
 
-/// Everything that one instance needs for a picture: preprocessing, the backend with its input tensor, the decoder.
+/// Everything that one instance needs for a picture: preprocessing, the backend with its input tensor, postprocessing.
 pub(super) struct Runner {
     manifest: Arc<Manifest>,
     preprocessor: Preprocessor,
     backend: Box<dyn Backend>,
-    decoder: Decoder,
-    candidates: Vec<Candidate>,
+    postprocessor: Postprocessor,
 }
 
 impl Runner {
     pub(super) fn new(manifest: Arc<Manifest>, backend: Box<dyn Backend>, decoder: Decoder) -> Self {
         let preprocessor = Preprocessor::new(manifest.input.clone());
-        Self { manifest, preprocessor, backend, decoder, candidates: Vec::new() }
+        let postprocessor = Postprocessor::new(Arc::clone(&manifest), decoder);
+        Self { manifest, preprocessor, backend, postprocessor }
     }
 
     /// Runs the model on an empty input `times` times and gives the shortest time.
@@ -37,27 +38,19 @@ impl Runner {
         Ok(shortest)
     }
 
-    /// Takes one picture through preprocessing, the model and the decoder; `timing.queue` is left at zero.
+    /// Takes one picture through preprocessing, the model and postprocessing; `timing.queue` is left at zero.
     pub(super) fn infer(&mut self, picture: &I420, color: ColorInfo, params: &Params) -> Result<Detected, Error> {
         let start = clock::now();
         let letterbox = self.preprocessor.fill(picture, color, self.backend.input());
         let preprocessed = clock::now();
         let mut inferred = preprocessed;
-        let (decoder, candidates) = (&self.decoder, &mut self.candidates);
-        candidates.clear();
+        let mut detections = Vec::new();
+        let postprocessor = &mut self.postprocessor;
         self.backend.run(&mut |views| {
             inferred = clock::now();
-            let filter = Filter { score_threshold: params.score_threshold, classes: params.classes.as_deref() };
-            decoder.decode(views, 0, &filter, candidates)
+            detections = postprocessor.detections(views, &letterbox, params)?;
+            Ok(())
         })?;
-        decoder::suppress(candidates, params.iou_threshold, params.max_detections);
-        let classes = &self.manifest.classes;
-        let detection = |candidate: &Candidate| {
-            let class = classes.get(candidate.class as usize)?.clone();
-            let bbox = letterbox.box_to_source(candidate.bbox)?;
-            Some(Detection { bbox, class, score: candidate.score, object_id: None })
-        };
-        let detections = candidates.iter().filter_map(detection).collect();
         let timing = Timing {
             queue: Duration::ZERO,
             preprocess: preprocessed - start,

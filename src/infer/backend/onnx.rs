@@ -7,14 +7,13 @@ use ort::value::{Outlet as OrtOutlet, Shape, Tensor, TensorElementType, ValueTyp
 
 use super::select::Provider;
 use super::{Backend, Library};
-use crate::infer::decoder::{Decoder, Outlet, View, shape_text};
+use crate::infer::decoder::{Decoder, MAX_OUTPUTS, Outlet, View, shape_text};
 use crate::infer::error::Error;
 use crate::infer::manifest::{Manifest, Precision};
 
 /// A model's graph as far as it can be told without running it: its checked input and its outputs.
 #[derive(Debug, Clone)]
 pub(in crate::infer) struct Graph {
-    input: String,
     outputs: Vec<Outlet>,
     /// Names of sides that the graph leaves open, with the length that the manifest implies.
     free_sides: Vec<(String, i64)>,
@@ -23,7 +22,6 @@ pub(in crate::infer) struct Graph {
 /// A session with its input tensor.
 pub(super) struct OnnxBackend {
     session: Session,
-    input: String,
     tensor: Tensor<f32>,
     outputs: Vec<String>,
 }
@@ -52,13 +50,13 @@ impl Graph {
         let builder = builder.with_optimization_level(GraphOptimizationLevel::Disable);
         let mut builder = builder.map_err(|error| unreadable(error.to_string()))?;
         let session = builder.commit_from_memory(bytes).map_err(|error| unreadable(error.to_string()))?;
-        let (input, free_sides) = check_input(manifest, session.inputs())?;
+        let free_sides = check_input(manifest, session.inputs())?;
         let outlet = |outlet: &OrtOutlet| {
             let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
             (outlet.dtype().tensor_type() == Some(TensorElementType::Float32))
                 .then(|| Outlet { name: outlet.name().to_owned(), shape })
         };
-        Ok(Self { input, outputs: session.outputs().iter().filter_map(outlet).collect(), free_sides })
+        Ok(Self { outputs: session.outputs().iter().filter_map(outlet).collect(), free_sides })
     }
 
     /// Outputs of 32-bit floats.
@@ -67,7 +65,8 @@ impl Graph {
     }
 }
 
-fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<(String, Vec<(String, i64)>), Error> {
+/// Names of the sides that the graph leaves open, with their lengths.
+fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<Vec<(String, i64)>, Error> {
     let wanted = manifest.input.shape(1).map(|side| i64::try_from(side).unwrap_or(i64::MAX));
     let expected = format!("32-bit floats {}", shape_text(&wanted));
     let wrong = |tensor: &str, found: String| Error::WrongInput {
@@ -93,7 +92,7 @@ fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<(String, Vec
     }
     let symbols = dimension_symbols.iter().zip(shape.iter()).zip(wanted);
     let free = symbols.filter(|((symbol, side), _)| **side < 0 && !symbol.is_empty());
-    Ok((input.name().to_owned(), free.map(|((symbol, _), wanted)| (symbol.to_string(), wanted)).collect()))
+    Ok(free.map(|((symbol, _), wanted)| (symbol.to_string(), wanted)).collect())
 }
 
 impl OnnxBackend {
@@ -114,12 +113,7 @@ impl OnnxBackend {
         let len = manifest.input.item_len();
         let tensor = Tensor::from_array((manifest.input.shape(1), vec![0.0f32; len]));
         let tensor = tensor.map_err(|error| unavailable(error.to_string()))?;
-        Ok(Self {
-            session,
-            input: graph.input.clone(),
-            tensor,
-            outputs: decoder.outputs().map(str::to_owned).collect(),
-        })
+        Ok(Self { session, tensor, outputs: decoder.outputs().map(str::to_owned).collect() })
     }
 }
 
@@ -157,13 +151,14 @@ impl Backend for OnnxBackend {
 
     fn run(&mut self, read: &mut dyn FnMut(&[View<'_>]) -> Result<(), Error>) -> Result<(), Error> {
         let failed = |error: ort::Error| Error::Run { reason: error.to_string() };
-        let outputs = self.session.run(ort::inputs![self.input.as_str() => &self.tensor]).map_err(failed)?;
-        let mut views = Vec::with_capacity(self.outputs.len());
-        for name in &self.outputs {
+        // By position: a graph that runs on a picture alone has no other input.
+        let outputs = self.session.run(ort::inputs![&self.tensor]).map_err(failed)?;
+        let mut views = [View::default(); MAX_OUTPUTS];
+        for (view, name) in views.iter_mut().zip(&self.outputs) {
             let value = outputs.get(name).ok_or_else(|| Error::Run { reason: format!("no output `{name}`") })?;
             let (shape, data): (&Shape, &[f32]) = value.try_extract_tensor::<f32>().map_err(failed)?;
-            views.push(View { shape, data });
+            *view = View { shape, data };
         }
-        read(&views)
+        read(&views[..self.outputs.len()])
     }
 }

@@ -14,18 +14,25 @@ use super::manifest::{Manifest, Output};
 
 pub(super) use nms::suppress;
 
-/// An output of a model: its name and shape; −1 stands for a side that is free.
+/// Outputs that a decoder reads at most: three for each of the eight strides that a manifest may name.
+pub(super) const MAX_OUTPUTS: usize = 24;
+
+/// An output of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Outlet {
-    pub(super) name: String,
-    pub(super) shape: Vec<i64>,
+pub struct Outlet {
+    /// Its name.
+    pub name: String,
+    /// Its shape; −1 stands for a side that is free.
+    pub shape: Vec<i64>,
 }
 
 /// One output of one run.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct View<'a> {
-    pub(super) shape: &'a [i64],
-    pub(super) data: &'a [f32],
+#[derive(Debug, Clone, Copy, Default)]
+pub struct View<'a> {
+    /// Its shape, the batch first.
+    pub shape: &'a [i64],
+    /// Its values.
+    pub data: &'a [f32],
 }
 
 /// A box that a decoder read, not yet compared with others.
@@ -158,10 +165,10 @@ impl Decoder {
         if views.len() != self.outputs.len() {
             return Err(Error::Run { reason: format!("{} outputs instead of {}", views.len(), self.outputs.len()) });
         }
-        let mut items = Vec::with_capacity(views.len());
-        for (view, expected) in views.iter().zip(&self.outputs) {
-            let values = expected.item(view, item);
-            items.push(values.ok_or_else(|| expected.mismatch(self.name(), shape_text(view.shape)))?);
+        let mut items = [&[][..]; MAX_OUTPUTS];
+        for (values, (view, expected)) in items.iter_mut().zip(views.iter().zip(&self.outputs)) {
+            let found = expected.item(view, item);
+            *values = found.ok_or_else(|| expected.mismatch(self.name(), shape_text(view.shape)))?;
         }
         match &self.kind {
             Kind::Yolov8(yolov8) => yolov8.decode(items[0], filter, found),

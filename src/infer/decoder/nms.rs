@@ -5,14 +5,18 @@ use super::Candidate;
 const MAX_CANDIDATES: usize = 1024;
 
 /// Class-aware greedy non-maximum suppression: of two boxes of one class that overlap by more than `iou_threshold`,
-/// the surer one stays. What stays is sorted by falling score, and no longer than `max_detections`.
+/// the surer one stays; of equally sure ones the upper, then the left one. What stays is sorted by falling score, and no
+/// longer than `max_detections`.
 pub(in crate::infer) fn suppress(candidates: &mut Vec<Candidate>, iou_threshold: f32, max_detections: usize) {
-    let surer_first = |a: &Candidate, b: &Candidate| b.score.total_cmp(&a.score);
+    let surer_first = |a: &Candidate, b: &Candidate| {
+        let by_place = |side: usize| a.bbox[side].total_cmp(&b.bbox[side]);
+        b.score.total_cmp(&a.score).then_with(|| by_place(1)).then_with(|| by_place(0))
+    };
     if candidates.len() > MAX_CANDIDATES {
         candidates.select_nth_unstable_by(MAX_CANDIDATES, surer_first);
         candidates.truncate(MAX_CANDIDATES);
     }
-    candidates.sort_by(surer_first);
+    candidates.sort_unstable_by(surer_first);
     let mut kept = 0;
     for next in 0..candidates.len() {
         if kept == max_detections {

@@ -116,9 +116,10 @@ impl Preprocessor {
         let plan = &mut self.plans[0];
         fill_padding(&self.input, &plan.letterbox, tensor);
         let mixes = mixes(&self.input, color);
+        let mixes = &mixes[..self.input.color.count()];
         match self.simd {
-            Some(avx2) => fill_content(avx2, &self.input, plan, &mixes, picture, tensor),
-            None => fill_content(Scalar, &self.input, plan, &mixes, picture, tensor),
+            Some(avx2) => fill_content(avx2, &self.input, plan, mixes, picture, tensor),
+            None => fill_content(Scalar, &self.input, plan, mixes, picture, tensor),
         }
         plan.letterbox
     }
@@ -289,8 +290,8 @@ fn fill_padding(input: &Input, letterbox: &Letterbox, tensor: &mut [f32]) {
     }
 }
 
-/// The input's channels from the codes (ITU-T H.273, section 8.3).
-fn mixes(input: &Input, color: ColorInfo) -> Vec<Mix> {
+/// The input's channels from the codes (ITU-T H.273, section 8.3); of gray, the first is the only one.
+fn mixes(input: &Input, color: ColorInfo) -> [Mix; 3] {
     let (kr, kb) = color.matrix.luma_weights();
     let kg = 1.0 - kr - kb;
     let (black, luma, chroma) = match color.range {
@@ -298,24 +299,24 @@ fn mixes(input: &Input, color: ColorInfo) -> Vec<Mix> {
         ColorRange::Full => (0.0, 1.0, 1.0),
     };
     let (red, blue) = (2.0 * (1.0 - kr), 2.0 * (1.0 - kb));
-    let colors = [(0.0, red), (-blue * kb / kg, -red * kr / kg), (blue, 0.0)];
-    let order: &[usize] = match input.color {
-        Channels::Rgb => &[0, 1, 2],
-        Channels::Bgr => &[2, 1, 0],
-        Channels::Gray => &[],
+    let [red, green, blue] = [(0.0, red), (-blue * kb / kg, -red * kr / kg), (blue, 0.0)];
+    let colors = match input.color {
+        Channels::Rgb => [red, green, blue],
+        Channels::Bgr => [blue, green, red],
+        Channels::Gray => [(0.0, 0.0); 3],
     };
-    let mix = |channel: usize, (cb, cr): (f32, f32)| Mix {
-        y: luma,
-        cb: cb * chroma,
-        cr: cr * chroma,
-        base: -black * luma - 128.0 * chroma * (cb + cr),
-        scale: input.scale[channel],
-        offset: -input.mean[channel] * input.scale[channel],
+    let mix = |channel: usize| {
+        let (cb, cr) = colors[channel];
+        Mix {
+            y: luma,
+            cb: cb * chroma,
+            cr: cr * chroma,
+            base: -black * luma - 128.0 * chroma * (cb + cr),
+            scale: input.scale[channel],
+            offset: -input.mean[channel] * input.scale[channel],
+        }
     };
-    if order.is_empty() {
-        return vec![mix(0, (0.0, 0.0))];
-    }
-    order.iter().enumerate().map(|(channel, color)| mix(channel, colors[*color])).collect()
+    [0, 1, 2].map(mix)
 }
 
 #[cfg(test)]
