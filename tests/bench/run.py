@@ -132,7 +132,7 @@ def models_folder(arguments: argparse.Namespace, folder: pathlib.Path) -> pathli
 
 def machine() -> str:
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
-    return f"{os.cpu_count()} × {cpu}, {platform.system()} {platform.release().split("-")[0]}"
+    return f"{os.cpu_count()} × {cpu}, {platform.system()} {platform.release().split('-')[0]}"
 
 
 def main() -> None:
