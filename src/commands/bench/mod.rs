@@ -138,7 +138,9 @@ impl Progress {
         self.0.set_position(status.elapsed.as_secs());
         let p95 = status.latency_p95.map_or_else(|| "-".to_owned(), |p95| format!("{p95:.0} ms"));
         let refused = if status.refused > 0 { format!(", {} refused", status.refused) } else { String::new() };
-        self.0.set_message(format!("{what}{} sessions{refused}, {} results/s, p95 {p95}", status.live, status.results));
+        let sessions = if status.live == 1 { "session" } else { "sessions" };
+        let message = format!("{what}{} {sessions}{refused}, {} results/s, p95 {p95}", status.live, status.results);
+        self.0.set_message(message);
     }
 
     fn finish(&self) {

@@ -70,15 +70,15 @@ pub fn table(report: &Report) -> String {
     for trial in &report.trials {
         let p95 = trial.result_latency_p95_ms.map_or_else(|| "-".to_owned(), |p95| format!("{p95:.0} ms"));
         lines.push(format!(
-            "{:>4} sessions         {}  {:.0} % processed, p95 {p95}, {:.1} results/s",
-            trial.sessions,
+            "{:<22}{}  {:.0} % processed, p95 {p95}, {:.1} results/s",
+            count(trial.sessions),
             if trial.good { "good" } else { "too many" },
             trial.processed * 100.0,
             trial.results_per_s
         ));
     }
     if let Some(capacity) = report.capacity {
-        lines.push(format!("capacity              {capacity} sessions"));
+        lines.push(format!("{:<22}{}", "capacity", count(capacity)));
     }
     if !lines.is_empty() {
         let _ = writeln!(text, "\n{}", lines.join("\n"));
@@ -87,6 +87,10 @@ pub fn table(report: &Report) -> String {
         let _ = writeln!(text, "\nended early           {reason}");
     }
     text
+}
+
+fn count(sessions: u32) -> String {
+    if sessions == 1 { "1 session".to_owned() } else { format!("{sessions} sessions") }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
