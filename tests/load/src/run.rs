@@ -23,8 +23,9 @@ const TICK: Duration = Duration::from_millis(20);
 const SAMPLE_LATE: Duration = Duration::from_millis(500);
 /// Where sessions come and go, and none has been there for this time, the server is gone.
 const DESERTED: Duration = Duration::from_secs(5);
-/// Longest wait for sessions to end once they were told to.
-const ENDING: Duration = Duration::from_secs(10);
+/// Longest wait for sessions to end once they were told to: longer than a server may take to answer an offer, so that
+/// what it makes is ended, too.
+const ENDING: Duration = Duration::from_secs(20);
 
 /// One kind of session.
 #[derive(Debug, Clone)]
@@ -95,8 +96,22 @@ pub struct Summary {
     pub results: u64,
     /// Frames that came back.
     pub returned: u64,
+    /// Results whose returned frame came, too.
+    pub joined: u64,
+    /// Frames that the server says it dropped for a newer one.
+    pub superseded: u64,
+    /// Frames that the server says it dropped because they came too late for their budget.
+    pub late: u64,
+    /// Pauses between results.
+    pub stalls: u64,
+    /// Requests for keyframes.
+    pub keyframe_requests: u64,
+    /// From the offer to the first result.
+    pub connect: Option<Duration>,
     /// In milliseconds.
     pub result_latency: Option<Percentiles>,
+    /// In milliseconds; probed sessions only.
+    pub video_latency: Option<Percentiles>,
 }
 
 /// A sample of the server's process.
@@ -247,8 +262,8 @@ struct Runner<'a> {
     first_error: Option<SignalError>,
     /// Why the first session that came to a bad end did so.
     first_reason: Option<String>,
-    /// Whether the last session to end could not connect.
-    failing: bool,
+    /// Why the last session to end could not connect, if it could not.
+    failing: Option<String>,
 }
 
 /// Runs a load to its end, until nothing is left to be done, or until `interrupted`; `watch` hears how things stand
@@ -282,7 +297,7 @@ pub async fn run(load: &Load, interrupted: &AtomicBool, watch: &mut (dyn FnMut(&
         },
         first_error: None,
         first_reason: None,
-        failing: false,
+        failing: None,
     };
     let end = load.steps.iter().map(|step| step.time).sum::<Duration>();
     let mut tick = interval(TICK);
@@ -392,7 +407,10 @@ impl Runner<'_> {
         if self.first_error.is_none() {
             self.first_error = error;
         }
-        self.failing = matches!(session.outcome, Outcome::Failed { .. });
+        self.failing = match &session.outcome {
+            Outcome::Failed { reason } => Some(reason.clone()),
+            _ => None,
+        };
         if let Outcome::Failed { reason } | Outcome::Lost { reason } = &session.outcome {
             self.first_reason.get_or_insert_with(|| reason.clone());
         }
@@ -404,7 +422,14 @@ impl Runner<'_> {
             sent: session.sent,
             results: session.results,
             returned: session.returned,
+            joined: session.joined,
+            superseded: session.superseded,
+            late: session.late,
+            stalls: session.stalls,
+            keyframe_requests: session.keyframe_requests,
+            connect: session.connect,
             result_latency: session.result_latency.percentiles(),
+            video_latency: session.video_latency.percentiles(),
         });
         self.run.total.merge(&session);
     }
@@ -427,11 +452,9 @@ impl Runner<'_> {
 
     /// Why there is no use in going on: no session runs, none will come, or none can.
     fn nothing_left(&self) -> Option<String> {
-        if self.failing && self.last_live.elapsed() > DESERTED && self.run.connected() > 0 {
-            return Some(format!(
-                "no session connects any more: {}",
-                self.first_reason.as_deref().unwrap_or("it failed")
-            ));
+        let deserted = self.last_live.elapsed() > DESERTED && self.run.connected() > 0 && self.wanted() > 0;
+        if let Some(reason) = self.failing.as_ref().filter(|_| deserted) {
+            return Some(format!("no session connects any more: {reason}"));
         }
         if !self.tasks.is_empty() {
             return None;
@@ -460,6 +483,9 @@ impl Runner<'_> {
             self.ended(ended);
         }
         self.tasks.abort_all();
+        while let Some(aborted) = self.tasks.join_next_with_id().await {
+            self.ended(aborted);
+        }
         self.run.duration = self.timeline.elapsed();
         (self.run.timeline, self.run.steady) = self.timeline.finish();
         if self.run.connected() == 0 && self.run.broken_off.is_none() {

@@ -80,12 +80,7 @@ pub(crate) async fn run(
     live: impl FnOnce() + Send,
 ) -> (Session, Option<SignalError>) {
     let began = Instant::now();
-    let connecting = connect(&assignment);
-    let connected = tokio::select! {
-        connected = connecting => connected,
-        _ = stop.wait_for(|stop| *stop) => Err(Failure::NotConnected),
-    };
-    let (peer, link) = match connected {
+    let (peer, link) = match connect(&assignment, &mut stop).await {
         Ok(connected) => connected,
         Err(Failure::Signal(SignalError::Refused { code, message })) => {
             let refusal = SignalError::Refused { code: code.clone(), message };
@@ -105,36 +100,42 @@ pub(crate) async fn run(
     (running.finish(ended), None)
 }
 
-async fn connect(assignment: &Assignment) -> Result<(Peer, Link), Failure> {
+/// A connected peer, unless `stop` comes first. What the server made for a session that comes to nothing is ended.
+async fn connect(assignment: &Assignment, stop: &mut watch::Receiver<bool>) -> Result<(Peer, Link), Failure> {
     let (mut peer, offer) =
         Peer::offer(assignment.target.address, assignment.clip.encoding.codec, assignment.returned)?;
     let answer = assignment.target.negotiate(offer, &assignment.options).await?;
     let mut link = answer.link;
-    peer.answer(&answer.sdp)?;
-    let connected = async {
-        loop {
-            tokio::select! {
-                happening = peer.next() => match happening? {
-                    Happening::Connected => return Ok(()),
-                    Happening::Lost => return Err(Failure::NotConnected),
-                    _ => {}
-                },
-                news = link.next() => match news {
-                    News::Candidate(candidate) => peer.add_candidate(&candidate)?,
-                    News::Closed(reason) => return Err(Failure::Signal(SignalError::Refused { code: "closed".to_owned(), message: reason })),
-                },
-            }
+    let connected = tokio::select! {
+        connected = timeout(CONNECT, establish(&mut peer, &mut link, &answer.sdp)) => {
+            connected.unwrap_or(Err(Failure::NotConnected))
         }
+        _ = stop.wait_for(|stop| *stop) => Err(Failure::NotConnected),
     };
-    match timeout(CONNECT, connected).await {
-        Ok(Ok(())) => Ok((peer, link)),
-        Ok(Err(failure)) => {
+    match connected {
+        Ok(()) => Ok((peer, link)),
+        Err(failure) => {
             let _ = timeout(GOODBYE, link.bye()).await;
             Err(failure)
         }
-        Err(_) => {
-            let _ = timeout(GOODBYE, link.bye()).await;
-            Err(Failure::NotConnected)
+    }
+}
+
+async fn establish(peer: &mut Peer, link: &mut Link, answer: &str) -> Result<(), Failure> {
+    peer.answer(answer)?;
+    loop {
+        tokio::select! {
+            happening = peer.next() => match happening? {
+                Happening::Connected => return Ok(()),
+                Happening::Lost => return Err(Failure::NotConnected),
+                _ => {}
+            },
+            news = link.next() => match news {
+                News::Candidate(candidate) => peer.add_candidate(&candidate)?,
+                News::Closed(message) => {
+                    return Err(Failure::Signal(SignalError::Refused { code: "closed".to_owned(), message }));
+                }
+            },
         }
     }
 }

@@ -38,6 +38,8 @@ struct Manners {
     end_at: Option<usize>,
     /// Says how many frames it dropped.
     superseded: u64,
+    /// Answers what is no SDP.
+    nonsense: bool,
     /// Every so-manieth packet of video that comes is lost.
     lose_each: Option<usize>,
     /// Takes no RTX: what is missing is wanted as it was.
@@ -107,6 +109,9 @@ fn answer(mut connection: TcpStream, number: usize, manners: Manners, deleted: &
 }
 
 fn accept(offer: &str, manners: Manners) -> String {
+    if manners.nonsense {
+        return "nonsense".to_owned();
+    }
     // Where the generator is: whatever reaches it, reaches this, too.
     let line = offer.lines().find(|line| line.starts_with("a=candidate")).unwrap();
     let ip = line.split(' ').nth(4).unwrap();
@@ -329,7 +334,16 @@ fn what_a_server_does_is_seen() {
         ] {
             assert!(!json[key].is_null(), "{key}");
         }
-        assert!(json["per_session"][1]["result_latency_ms"]["p95"].as_f64().unwrap() >= 40.0);
+        let one = |at: usize| &json["per_session"][at];
+        assert!(one(1)["result_latency_ms"]["p95"].as_f64().unwrap() >= 40.0);
+        assert_eq!(
+            (&one(0)["dropped"], &one(1)["dropped"]),
+            (&json!({ "superseded": 3, "late": 1 }), &one(0)["dropped"])
+        );
+        assert_eq!((&one(0)["keyframe_requests"], &one(0)["stalls"]), (&json!(1), &json!(0)));
+        assert!(one(0)["connect_ms"].as_f64().unwrap() > 0.0 && one(0)["joined"].as_u64().unwrap() > 50);
+        // One of the two is probed.
+        assert_ne!(one(0)["video_latency_ms"].is_null(), one(1)["video_latency_ms"].is_null());
         let seconds = json["timeline"].as_array().unwrap();
         let results: u64 = seconds.iter().map(|second| second["results"].as_u64().unwrap()).sum();
         assert_eq!(results, total.results);
@@ -461,4 +475,15 @@ fn a_server_that_is_gone_is_not_taken_for_a_full_one() {
     let run = measure(&load);
     assert!(run.duration < Duration::from_secs(30) && run.connected() == 3, "{run:?}");
     assert!(run.broken_off.unwrap().contains("no session connects any more"));
+}
+
+#[test]
+fn a_session_whose_answer_is_of_no_use_is_ended() {
+    let server = Server::start(Manners { nonsense: true, ..Manners::default() });
+    let mut load = load(server.whip(), Codec::H264, 1, 60);
+    load.kinds[0].options.return_mode = Some(ReturnMode::Exact);
+    let run = measure(&load);
+    assert_eq!((run.connected(), run.failed()), (0, 1), "{run:?}");
+    assert!(run.broken_off.unwrap().contains("the answer is not SDP"));
+    assert_eq!(server.deleted.load(Ordering::SeqCst), 1);
 }

@@ -145,7 +145,13 @@ pub struct PerSession {
     pub frames_sent: u64,
     pub results: u64,
     pub frames_returned: u64,
+    pub joined: u64,
+    pub dropped: Dropped,
+    pub stalls: u64,
+    pub keyframe_requests: u64,
+    pub connect_ms: Option<f64>,
     pub result_latency_ms: Option<Percentiles>,
+    pub video_latency_ms: Option<Percentiles>,
 }
 
 /// One second.
@@ -259,7 +265,13 @@ impl PerSession {
             frames_sent: session.sent,
             results: session.results,
             frames_returned: session.returned,
+            joined: session.joined,
+            dropped: Dropped { superseded: session.superseded, late: session.late },
+            stalls: session.stalls,
+            keyframe_requests: session.keyframe_requests,
+            connect_ms: session.connect.map(|connect| hundredths(connect.as_secs_f64() * 1e3)),
             result_latency_ms: session.result_latency,
+            video_latency_ms: session.video_latency,
         }
     }
 }
