@@ -246,7 +246,13 @@ fn outputs(manifest: &Manifest) -> (Postprocessor, [i64; 3], Vec<f32>) {
 
 /// Takes the scene through all stages as a session does, one frame after the other.
 fn measure(codec: Codec) -> Stages {
-    let options = Options { precision: Some(Precision::Fp32), backend: Some(BackendChoice::Cpu), ..Options::default() };
+    let options = Options {
+        precision: Some(Precision::Fp32),
+        backend: Some(BackendChoice::Cpu),
+        // Allocations are counted on one thread.
+        instances: Some(1),
+        ..Options::default()
+    };
     let (engine, repository) = (Engine::new(options).unwrap(), Repository::scan(None).unwrap());
     let model = engine.load(repository.find("ppe-nano").unwrap()).unwrap();
     let ((slot, found), model_id, params) = (attach(&model), model.id(), Arc::new(model.default_params()));

@@ -59,26 +59,33 @@ async fn refused_sessions_are_counted_and_sessions_of_several_kinds_run_together
     let server = Server::start(&[("admission.mode", "fixed"), ("admission.max_sessions", "2")]).await;
     let folder = TempDir::new().unwrap();
     let scenario = folder.path().join("two.toml");
-    let text = r#"
-        about = "two kinds and one session too many"
-        sessions = 3
+    let measure = async |server: &Server, text: &str| {
+        std::fs::write(&scenario, text).unwrap();
+        let mut program = bench(folder.path(), &server.url("/v1/signal").replace("http:", "ws:"));
+        program.args(["--json", "-", "--scenario"]).arg(&scenario);
+        let (code, report, errors) = finish(program).await;
+        assert_eq!(code, 0, "{errors}");
+        serde_json::from_str::<Value>(&report).unwrap()
+    };
+    let kinds = r#"
+        about = "two kinds"
+        sessions = 2
         duration_s = 3
         ramp_per_s = 20
         kinds = [
             { weight = 1, codec = "vp8", size = [320, 240], fps = 10, return = "results" },
             { weight = 1, codec = "h264", size = [160, 120], fps = 10 },
         ]"#;
-    std::fs::write(&scenario, text).unwrap();
-    let mut program = bench(folder.path(), &server.url("/v1/signal").replace("http:", "ws:"));
-    program.args(["--json", "-", "--scenario"]).arg(&scenario);
-    let (code, report, errors) = finish(program).await;
-    assert_eq!(code, 0, "{errors}");
-    let report: Value = serde_json::from_str(&report).unwrap();
-    assert_eq!((report["connected"].as_u64(), report["rejected"].as_u64()), (Some(2), Some(1)), "{report}");
+    let report = measure(&Server::start(&[]).await, kinds).await;
     let sessions = report["per_session"].as_array().unwrap();
     let results = sessions.iter().filter(|session| session["results"].as_u64().unwrap() > 5).count();
     let returned = sessions.iter().filter(|session| session["frames_returned"].as_u64().unwrap() > 5).count();
     assert_eq!((results, returned), (2, 1), "{report}");
+
+    let one_too_many = "about = 'x'\nsessions = 3\nduration_s = 3\nkinds = [{ size = [160, 120], fps = 10 }]";
+    let report = measure(&server, one_too_many).await;
+    assert_eq!((report["connected"].as_u64(), report["rejected"].as_u64()), (Some(2), Some(1)), "{report}");
+    let sessions = report["per_session"].as_array().unwrap();
     assert!(sessions.iter().any(|session| session["reason"] == "capacity"), "{report}");
 }
 
