@@ -117,11 +117,18 @@ impl App {
             Arc::clone(&registry),
             session_settings(config),
         );
+        let sessions = Arc::new(sessions);
+        if config.admission.mode == AdmissionMode::Measured {
+            let trial = Arc::clone(&sessions);
+            tokio::task::spawn_blocking(move || trial.calibrate())
+                .await
+                .map_err(|panic| StartError::Panicked(panic.to_string()))?;
+        }
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let router = http::router(
             http_settings(config, http_address),
             Arc::clone(&registry),
-            Arc::new(sessions),
+            sessions,
             Arc::new(move || model_views(&models, &default)),
         )?;
         servers.spawn(http::listen(http_listener, router, stopped));
@@ -240,6 +247,8 @@ fn session_settings(config: &Config) -> pipeline::Settings {
         channel_buffer: config.limits.channel_buffer_bytes,
         max_bitrate: MAX_BITRATE,
         control_rate: message_rate(config),
+        degradation: config.degradation.auto,
+        measured_admission: config.admission.mode == AdmissionMode::Measured,
     }
 }
 

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod decode;
+pub mod degrade;
 pub mod doctor;
 pub mod draw;
 pub mod egress;

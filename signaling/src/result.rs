@@ -86,6 +86,9 @@ pub struct Dropped {
     pub superseded: u64,
     /// The frame could no longer keep its deadline.
     pub late: u64,
+    /// The model was not asked, to have time for others: see [`SessionResult::degraded`].
+    #[serde(default)]
+    pub skipped: u64,
 }
 
 /// A message of the `events` data channel.

@@ -43,6 +43,8 @@ pub struct Config {
     pub hw: Hw,
     /// How many sessions there may be.
     pub admission: Admission,
+    /// What sessions give up under load.
+    pub degradation: Degradation,
     /// What a peer may not exceed.
     pub limits: Limits,
     /// How often a peer may ask.
@@ -169,6 +171,14 @@ pub struct Session {
     pub max_duration: Option<Duration>,
 }
 
+/// `[degradation]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Degradation {
+    /// Whether sessions give something up when the machine cannot do everything in time; default `auto`. `off` leaves
+    /// it to chance which frames are answered.
+    pub auto: bool,
+}
+
 /// `[shutdown]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown {
@@ -221,6 +231,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
             infer: hardware(from, "hw.infer"),
         },
         admission: Admission::read(from),
+        degradation: Degradation::read(from),
         limits: Limits::read(from),
         rate: Rate {
             messages_per_s: from.number("rate.messages_per_s", 20, 1..=10_000, ""),
@@ -343,6 +354,12 @@ impl Admission {
             mode: from.choice("admission.mode", AdmissionMode::Measured, &modes),
             max_sessions: from.number("admission.max_sessions", 32, 1..=100_000, ""),
         }
+    }
+}
+
+impl Degradation {
+    fn read(from: &mut Reader) -> Self {
+        Self { auto: from.choice("degradation.mode", true, &[("auto", true), ("off", false)]) }
     }
 }
 

@@ -361,7 +361,7 @@ mod tests {
             budget_ms: 200,
             met: true,
             batch_size: 3,
-            dropped: Dropped { superseded: 4, late: 0 },
+            dropped: Dropped { superseded: 4, late: 0, skipped: 0 },
             degraded: &[],
         };
         let second = Processed {

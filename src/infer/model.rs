@@ -16,6 +16,7 @@ use crate::media::{Class, ColorInfo, Frame, I420};
 pub struct Model {
     manifest: Arc<Manifest>,
     selection: Selection,
+    instances: u32,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -40,9 +41,10 @@ impl Model {
     ) -> Result<Self, Error> {
         let id = manifest.id();
         let shared = Arc::new(Shared::new(id.clone(), selection.measured));
-        let model = Self { manifest, selection, shared, threads: Mutex::default() };
+        let instances = instances.max(1);
+        let model = Self { manifest, selection, instances, shared, threads: Mutex::default() };
         let mut runners = runners.into_iter();
-        for n in 0..instances.max(1) {
+        for n in 0..instances {
             let (shared, open, runner) = (Arc::clone(&model.shared), Arc::clone(open), runners.next());
             let thread = thread::Builder::new().name(format!("infer-{n}-{id}"));
             let thread = thread.spawn(move || match runner.map_or_else(&*open, Ok) {
@@ -96,6 +98,12 @@ impl Model {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shared.is_ready()
+    }
+
+    /// Instances that work side by side.
+    #[must_use]
+    pub const fn instances(&self) -> u32 {
+        self.instances
     }
 
     /// The running estimate of how long one frame takes, from preprocessing to detections.

@@ -116,10 +116,42 @@ impl I420 {
         [self.width as usize, chroma_width, chroma_width]
     }
 
+    /// Writes this picture at half its width and height into `half`, each sample the mean of four; sides are rounded
+    /// down to even lengths, which chroma planes halve without a rest, and are at least 2.
+    pub fn halve_into(&self, half: &mut Self) {
+        let side = |length: u32| (length / 2 & !1).max(2);
+        half.resize(side(self.width), side(self.height));
+        let (from_strides, to_strides) = (self.strides(), half.strides());
+        let planes = self.planes().into_iter().zip(from_strides).zip(half.planes_mut().into_iter().zip(to_strides));
+        for ((from, from_stride), (to, to_stride)) in planes {
+            halve_plane(from, from_stride, to, to_stride);
+        }
+    }
+
     fn resize(&mut self, width: u32, height: u32) {
         debug_assert!(width > 0 && height > 0, "a picture has at least one sample");
         (self.width, self.height) = (width, height);
         self.data.resize(Self::byte_len(width, height), 0);
+    }
+}
+
+/// Each sample of `to` becomes the mean of four of `from`; those of a plane with one row or column count twice.
+fn halve_plane(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize) {
+    let rows = from.len() / from_stride;
+    for (row, to) in to.chunks_exact_mut(to_stride).enumerate() {
+        let line = |row: usize| {
+            let start = row.min(rows - 1) * from_stride;
+            &from[start..start + from_stride]
+        };
+        let (upper, lower) = (line(2 * row), line(2 * row + 1));
+        if from_stride >= 2 * to_stride {
+            for ((to, upper), lower) in to.iter_mut().zip(upper.chunks_exact(2)).zip(lower.chunks_exact(2)) {
+                let sum = u16::from(upper[0]) + u16::from(upper[1]) + u16::from(lower[0]) + u16::from(lower[1]);
+                *to = ((sum + 2) / 4) as u8;
+            }
+        } else {
+            to.fill(u8::midpoint(upper[0], lower[0]));
+        }
     }
 }
 
@@ -198,6 +230,24 @@ mod tests {
         picture.planes_mut()[2].fill(7);
         assert_eq!(picture.planes()[2], [7; 6]);
         assert_eq!(picture.planes()[1], [0; 6]);
+    }
+
+    #[test]
+    fn half_a_picture_has_the_mean_of_four_samples() {
+        let mut picture = I420::new(6, 4);
+        for (at, sample) in picture.planes_mut()[0].iter_mut().enumerate() {
+            *sample = u8::try_from(10 * (at % 6) + at / 6).unwrap_or(0);
+        }
+        picture.planes_mut()[1].copy_from_slice(&[10, 20, 30, 50, 60, 70]);
+        let mut half = I420::new(1, 1);
+        picture.halve_into(&mut half);
+        assert_eq!((half.width(), half.height()), (2, 2));
+        assert_eq!(half.planes()[0], [6, 26, 8, 28]);
+        assert_eq!(half.planes()[1], [35]);
+        for (width, height) in [(1, 1), (2, 1), (3, 7), (640, 481)] {
+            I420::new(width, height).halve_into(&mut half);
+            assert!(half.width().is_multiple_of(2) && half.height().is_multiple_of(2));
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! places on OS threads: one lane for decoding, one for drawing and encoding, and a slot at its model. This is the one
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
+mod estimate;
+mod ladders;
+mod load;
 mod losses;
 mod owner;
 mod path;
@@ -18,12 +21,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use saccade_signaling::{ErrorCode, Options};
+use saccade_signaling::{ErrorCode, Options, ReturnMode};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::Instrument;
 
 pub use self::workers::{Lane, Step, Workers};
 
+use self::ladders::Ladders;
+use self::load::{Demand, Load};
 use self::losses::Losses;
 use self::owner::{Inputs, Link, Metrics, Owner, Shown};
 use self::path::PathMetrics;
@@ -40,6 +45,7 @@ use crate::session::{
     Allowance, Answer, EndReason, Handle, OpenRequest, Opener, Permit, RESULTS_CAPACITY, Rate, Refusal, Registry,
     SessionId,
 };
+use crate::tracker::Tracker;
 use crate::{clock, decode};
 
 /// Outputs of the stages that wait for the owner at most: a second of results and frames at 30 a second.
@@ -74,6 +80,10 @@ pub struct Settings {
     pub max_bitrate: u32,
     /// Messages that a peer may send on its control channel.
     pub control_rate: Rate,
+    /// Whether sessions give something up when the machine cannot do everything in time.
+    pub degradation: bool,
+    /// Whether sessions are refused when there is no room for what they need.
+    pub measured_admission: bool,
 }
 
 /// What every session needs.
@@ -83,12 +93,20 @@ struct Deps {
     engine: Arc<infer::Engine>,
     registry: Arc<Registry>,
     settings: Settings,
+    ladders: Arc<Ladders>,
+    load: Arc<Load>,
 }
 
 /// Opens sessions and runs them.
 pub struct Sessions(Arc<Deps>);
 
 impl Sessions {
+    /// Tries out what the codecs take here, so that admission knows before the first session; takes a tenth of a second
+    /// or so, on the calling thread.
+    pub fn calibrate(&self) {
+        self.0.load.calibrate();
+    }
+
     /// Sessions on this transport, these codec threads and these models.
     #[must_use]
     pub fn new(
@@ -98,7 +116,8 @@ impl Sessions {
         registry: Arc<Registry>,
         settings: Settings,
     ) -> Self {
-        Self(Arc::new(Deps { transport, workers, engine, registry, settings }))
+        let ladders = Arc::new(if settings.degradation { Ladders::default() } else { Ladders::off() });
+        Self(Arc::new(Deps { transport, workers, engine, registry, settings, ladders, load: Arc::new(Load::new()) }))
     }
 }
 
@@ -127,6 +146,16 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
         Ok(applied) => applied,
         Err(refusal) => return drop(reply.send(Err(refusal))),
     };
+    // Whether video goes back is known only when the offer was read.
+    let needs = applied.needs(applied.options.return_mode != ReturnMode::Results);
+    let demand = if deps.settings.measured_admission {
+        match deps.load.admit(clock::now(), needs, deps.ladders.height()) {
+            Some(demand) => demand,
+            None => return drop(reply.send(Err(deps.registry.refuse_overload()))),
+        }
+    } else {
+        deps.load.enter(clock::now(), needs)
+    };
     // Never cancelled half-way: what it has opened by then has to be closed.
     let (transport, sdp, config) = (Arc::clone(&deps.transport), request.sdp.clone(), deps.peer_config());
     let mut accepting = tokio::spawn(async move { transport.accept(&sdp, config).await });
@@ -148,7 +177,7 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
         }
     };
     let peer = Arc::clone(&accepted.peer);
-    serve(&deps, permit, request, machine, applied, accepted, reply).await;
+    serve(&deps, permit, request, machine, applied, demand, accepted, reply).await;
     // Again, for the ways on which the session did not begin.
     peer.close().await;
 }
@@ -159,6 +188,7 @@ async fn serve(
     request: OpenRequest,
     mut machine: Machine,
     applied: Applied,
+    demand: Arc<Demand>,
     accepted: Accepted,
     reply: Reply,
 ) {
@@ -180,6 +210,9 @@ async fn serve(
         outputs: output_tx,
         listeners: listeners.clone(),
         stats: Arc::clone(&stats),
+        ladders: Arc::clone(&deps.ladders),
+        load: Arc::clone(&deps.load),
+        demand,
     };
     let stages = match Stages::start(&deps.workers, config, applied) {
         Ok(stages) => Arc::new(stages),
@@ -306,8 +339,10 @@ impl Models<'_> {
         })?;
         let wanted =
             |names: &Vec<String>| names.iter().filter_map(|name| model.class(name)).map(|class| class.id).collect();
+        let lowest =
+            if options.track { Tracker::low_threshold(options.score_threshold) } else { options.score_threshold };
         let params = Arc::new(infer::Params {
-            score_threshold: options.score_threshold,
+            score_threshold: lowest,
             iou_threshold: options.iou_threshold,
             max_detections: options.max_detections as usize,
             classes: options.classes.as_ref().map(wanted),

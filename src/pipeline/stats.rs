@@ -32,6 +32,8 @@ pub(super) struct Stats {
     pub(super) superseded: AtomicU64,
     /// Frames that could no longer keep their deadline.
     pub(super) late: AtomicU64,
+    /// Frames that the model was not asked about, by choice.
+    pub(super) skipped: AtomicU64,
     resolution: AtomicU64,
     times: Mutex<Times>,
 }
@@ -56,7 +58,8 @@ impl Stats {
 
     /// Frames dropped so far.
     pub(super) fn dropped(&self) -> Dropped {
-        Dropped { superseded: self.superseded.load(Ordering::Relaxed), late: self.late.load(Ordering::Relaxed) }
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Dropped { superseded: read(&self.superseded), late: read(&self.late), skipped: read(&self.skipped) }
     }
 
     /// All counters.

@@ -38,6 +38,16 @@ impl<T> Mailbox<T> {
         slot.take()
     }
 
+    /// Takes the item out if it is as `wanted`.
+    pub fn take_if(&self, wanted: impl FnOnce(&T) -> bool) -> Option<T> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let item = slot.take_if(|item| wanted(item));
+        if item.is_some() {
+            self.depth.set(0);
+        }
+        item
+    }
+
     /// Looks at the item without taking it.
     pub fn peek<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(look)
@@ -59,6 +69,7 @@ mod tests {
         assert_eq!(mailbox.put(1), None);
         assert_eq!(mailbox.put(2), Some(1));
         assert_eq!(mailbox.peek(|item| *item), Some(2));
+        assert_eq!(mailbox.take_if(|item| *item == 1), None);
         assert_eq!(mailbox.take(), Some(2));
         assert_eq!(mailbox.take(), None);
         assert_eq!(mailbox.put(3), None);

@@ -85,9 +85,6 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
     let facts = resolve_model(models, &mut next, patch, &mut problems);
 
     if let Some(mode) = patch.return_mode {
-        if mode == ReturnMode::Predicted {
-            problems.add("`return`: `predicted` is not built in this version; use `exact` or `results`");
-        }
         next.return_mode = mode;
     }
     if let Some(value) = patch.budget_ms {
@@ -120,6 +117,9 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
         next.overlay.boxes = overlay.boxes.unwrap_or(next.overlay.boxes);
         next.overlay.labels = overlay.labels.unwrap_or(next.overlay.labels);
         next.overlay.timing = overlay.timing.unwrap_or(next.overlay.timing);
+    }
+    if next.return_mode == ReturnMode::Predicted && !next.track {
+        problems.add("`return`: `predicted` needs `track`; leave that on, or use `exact` or `results`");
     }
     if let Some(format) = patch.format {
         next.format = format;
@@ -324,6 +324,7 @@ mod tests {
     fn a_refusal_names_every_problem() {
         let bad = OptionsPatch {
             return_mode: Some(ReturnMode::Predicted),
+            track: Some(false),
             budget_ms: Some(9),
             score_threshold: Some(f32::NAN),
             iou_threshold: Some(f32::INFINITY),
@@ -337,7 +338,7 @@ mod tests {
         let refusal = open(&Two, 200, &bad).unwrap_err();
         assert_eq!(refusal.code, ErrorCode::BadOptions);
         for part in [
-            "`predicted` is not built",
+            "`predicted` needs `track`",
             "`budget_ms`: 9 is not in 10..5000",
             "`score_threshold`: NaN is not in 0..1",
             "`iou_threshold`: inf is not in 0..1",

@@ -131,6 +131,13 @@ impl Registry {
         Refusal::new(ErrorCode::Draining, "The server is shutting down; connect again later.").retry_after(wait)
     }
 
+    /// Counts a rejection for want of processors, and says when to come back.
+    pub(crate) fn refuse_overload(&self) -> Refusal {
+        counter!("saccade_admission_rejected_total", "reason" => "overload").increment(1);
+        Refusal::new(ErrorCode::Capacity, "The server has no processor time for one more; try again later.")
+            .retry_after(RETRY_AFTER)
+    }
+
     fn publish(&self, state: &State) {
         #[expect(clippy::cast_precision_loss, reason = "a number of sessions")]
         gauge!("saccade_sessions_active").set(state.sessions.len() as f64);

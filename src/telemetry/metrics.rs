@@ -66,6 +66,9 @@ table! {
     INFERENCE_SECONDS = Histogram "saccade_inference_seconds" ["model"] "Time that a model took for one batch, in seconds.";
     INFERENCE_IN_FLIGHT = Gauge "saccade_inference_in_flight" [] "Batches that run now.";
     MODEL_RESTARTS_TOTAL = Counter "saccade_model_restarts_total" ["model"] "Model instances that were started again after a fault.";
+    DEGRADED_SESSIONS = Gauge "saccade_degraded_sessions" ["step"] "Sessions that give something up now, by step of the ladder.";
+    DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";
+    LOAD_RATIO = Gauge "saccade_load_ratio" [] "Share of the processors that the admitted sessions would need at the least that they can do with, when the last one came.";
     RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";
     RTC_PACKETS_TOTAL = Counter "saccade_rtc_packets_total" ["direction"] "RTP packets received from and sent to peers.";
     RTC_PACKETS_LOST_TOTAL = Counter "saccade_rtc_packets_lost_total" ["direction"] "RTP packets that their receiver reported as lost.";

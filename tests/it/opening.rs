@@ -49,6 +49,8 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         channel_buffer: 1 << 20,
         max_bitrate: 4_000_000,
         control_rate: Rate::default(),
+        degradation: true,
+        measured_admission: false,
     };
     let transport = Arc::new(Slow { leave: Arc::clone(&leave) });
     let sessions = Sessions::new(transport, Arc::clone(&workers), Arc::clone(&engine), Arc::clone(&registry), settings);

@@ -2,26 +2,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Output, Place, Shared};
+use saccade_signaling::ReturnMode;
+
+use super::{Applied, Output, Place, Shared};
 use crate::clock;
 use crate::decode::{self, Decoder};
+use crate::degrade::Sample;
 use crate::media::{EncodedFrame, Frame, MediaTime};
 use crate::pipeline::stats::Stats;
-use crate::pipeline::workers::Step;
+use crate::pipeline::workers::{Lane, Step};
 use crate::session::EndReason;
 
-/// The first stage: decodes, and hands frames to the model.
+/// The first stage: decodes, and hands frames to the model, past it, or both.
 pub(super) struct DecodeStage {
     shared: Arc<Shared>,
     decoder: Box<dyn Decoder>,
+    finish: Arc<Lane>,
     next_id: u64,
+    /// Pixels of the last frame.
+    pixels: u32,
     /// RTP timestamp of the last frame that was let through.
     last_time: Option<MediaTime>,
 }
 
 impl DecodeStage {
-    pub(super) fn new(shared: Arc<Shared>, decoder: Box<dyn Decoder>) -> Self {
-        Self { shared, decoder, next_id: 0, last_time: None }
+    pub(super) fn new(shared: Arc<Shared>, decoder: Box<dyn Decoder>, finish: Arc<Lane>) -> Self {
+        Self { shared, decoder, finish, next_id: 0, pixels: 0, last_time: None }
     }
 
     pub(super) fn step(&mut self) -> Step {
@@ -57,7 +63,16 @@ impl DecodeStage {
         shared.metrics.decode.record(now.duration_since(started));
         shared.metrics.decoded.increment(1);
         Stats::count(&shared.stats.decoded);
-        shared.stats.set_resolution(decoded.picture.width(), decoded.picture.height());
+        let (width, height) = (decoded.picture.width(), decoded.picture.height());
+        shared.stats.set_resolution(width, height);
+        let before = std::mem::replace(&mut self.pixels, width * height);
+        if before != 0 && before != self.pixels {
+            let factor = f64::from(self.pixels) / f64::from(before);
+            shared.annotate_time.scale(factor);
+            shared.encode_time.scale(factor);
+        }
+        shared.load.decoded(self.pixels, now.duration_since(started));
+        shared.demand.count(now, self.pixels);
         shared.tell(Output::Decoded);
         let place = shared.place();
         let applied = shared.applied.load();
@@ -79,12 +94,8 @@ impl DecodeStage {
             return;
         }
         self.last_time = Some(frame.time);
-        if let Some(Place { slot, params }) = place.as_ref()
-            && let Some(replaced) = slot.submit(frame, Arc::clone(params))
-        {
-            Stats::count(&shared.stats.superseded);
-            shared.metrics.superseded.increment(1);
-            shared.pool.give(replaced.picture);
+        if let Some(place) = place.as_ref() {
+            hand_on(shared, &self.finish, &applied, place, frame);
         }
     }
 
@@ -92,5 +103,47 @@ impl DecodeStage {
     fn too_soon(&self, time: MediaTime) -> bool {
         self.last_time
             .is_some_and(|last| time.is_newer_than(last) && time.since(last).as_secs_f64() * self.shared.max_fps < 0.75)
+    }
+}
+
+/// Hands a frame to the model, past it to be drawn, or both.
+fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &Place, frame: Frame) {
+    let Place { slot, params, footing } = place;
+    let (rung, now) = (footing.rung(), frame.decoded_at);
+    let for_model = frame.id.is_multiple_of(rung.infer_every.into());
+    let video = applied.gives_video_back(shared.returns_video);
+    let returned = video && frame.id.is_multiple_of(rung.return_every.into());
+    let predicted = video && applied.options.return_mode == ReturnMode::Predicted;
+    if !for_model {
+        Stats::count(&shared.stats.skipped);
+        shared.metrics.skipped.increment(1);
+    }
+    // Where no video is returned, what the tracker says of a skipped frame is a result of its own.
+    let passes = if predicted { returned } else { !for_model && (returned || !video) };
+    if predicted && !passes {
+        shared.unreturned.add(frame.id);
+    }
+    if passes {
+        if let Some(replaced) = shared.passing.put(frame.clone()) {
+            shared.unreturned.add(replaced.id);
+            shared.metrics.dropped_before_encode.increment(1);
+            // One that still waited for the model was not held up by the encoder.
+            if predicted || replaced.id < shared.pending.oldest() {
+                footing.tell(now, Sample::NotReturned);
+            }
+            shared.pool.give(replaced.picture);
+        }
+        finish.wake();
+    }
+    if !for_model {
+        return;
+    }
+    shared.pending.add(frame.id);
+    if let Some(replaced) = slot.submit(frame, Arc::clone(params)) {
+        shared.pending.remove(replaced.id);
+        Stats::count(&shared.stats.superseded);
+        shared.metrics.superseded.increment(1);
+        footing.tell(now, Sample::NotInferred);
+        shared.pool.give(replaced.picture);
     }
 }

@@ -1,23 +1,28 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use saccade_signaling::{Options, ReturnMode};
 
-use super::{Answered, Output, Shared};
+use super::{Answered, Applied, Output, Shared};
 use crate::annotate::{self, Annotator};
 use crate::clock;
+use crate::degrade::{STEPS, Sample};
 use crate::egress::results;
 use crate::encode::{self, Encoder};
 use crate::infer;
-use crate::media::{Codec, EncodedFrame, Frame, MediaTime, Rotation};
+use crate::media::{Codec, Detection, EncodedFrame, Frame, MediaTime, Rotation};
 use crate::pipeline::stats::Stats;
 use crate::pipeline::workers::Step;
 use crate::session::EndReason;
 
 /// Frames that may fail to be encoded one after the other before the session ends.
 const MAX_ENCODE_FAILURES: u32 = 30;
+
+/// While nothing is returned, a frame that is late is returned after this time, so that something is seen where the
+/// budget cannot be kept at all.
+const LONGEST_FREEZE: Duration = Duration::from_secs(1);
 
 /// The last stage: draws, hands the result out, encodes.
 pub(super) struct Finisher {
@@ -27,68 +32,165 @@ pub(super) struct Finisher {
     encoder: Option<Box<dyn Encoder>>,
     /// Frames in a row that were not encoded.
     failures: u32,
+    /// Time of the last frame that was encoded, and when that was.
+    last_returned: Option<(MediaTime, Instant)>,
     /// Lines of the timing strip.
     strip: [String; 2],
     /// Text of the last result.
     text: Vec<u8>,
+    /// What is drawn on a frame of half the size.
+    halved: Vec<Detection>,
 }
 
 impl Finisher {
     pub(super) fn new(shared: Arc<Shared>, codec: Codec) -> Self {
-        let (annotator, strip, text) = (Annotator::new(), Default::default(), Vec::new());
-        Self { shared, codec, annotator, encoder: None, failures: 0, strip, text }
+        Self {
+            shared,
+            codec,
+            annotator: Annotator::new(),
+            encoder: None,
+            failures: 0,
+            last_returned: None,
+            strip: Default::default(),
+            text: Vec::new(),
+            halved: Vec::new(),
+        }
     }
 
     pub(super) fn step(&mut self) -> Step {
         let shared = Arc::clone(&self.shared);
-        let Some(mut answered) = shared.answered.take() else { return Step::Idle };
-        shared.metrics.annotate_wait.record(clock::now().duration_since(answered.at));
         let applied = shared.applied.load_full();
-        if applied.options.return_mode == ReturnMode::Results || !shared.returns_video {
-            // The encoder's memory is the largest of a session.
-            self.encoder = None;
-            shared.emit_result(&answered, None, Duration::ZERO, &mut self.text);
+        let predicted = applied.options.return_mode == ReturnMode::Predicted;
+        // Before the mailbox of answers is looked at: what is no longer pending then has its answer there.
+        let oldest = if predicted { u64::MAX } else { shared.pending.oldest() };
+        if let Some(answered) = shared.answered.take() {
+            shared.metrics.annotate_wait.record(clock::now().duration_since(answered.at));
+            self.answered(answered, &applied);
+        } else if let Some(frame) = shared.passing.take_if(|frame| frame.id < oldest) {
+            shared.metrics.annotate_wait.record(clock::now().duration_since(frame.decoded_at));
+            self.passing(frame, &applied);
         } else {
-            let started = clock::now();
-            self.draw(&mut answered.inferred, &applied.options);
-            let annotate = clock::now().duration_since(started);
-            shared.metrics.annotate.record(annotate);
-            shared.annotate_time.learn(annotate);
-            // Before the frame is encoded: a result does not wait for its video. The frame may still be lost on its
-            // way, here as well as behind the server.
-            shared.emit_result(&answered, Some(answered.inferred.frame.time), annotate, &mut self.text);
-            self.encode(&answered.inferred.frame);
+            return Step::Idle;
         }
-        shared.pool.give(answered.inferred.frame.picture);
         Step::Again
     }
 
-    fn draw(&mut self, inferred: &mut infer::Inferred, options: &Options) {
+    /// A frame with a result of its own.
+    fn answered(&mut self, mut answered: Answered, applied: &Applied) {
+        let shared = Arc::clone(&self.shared);
+        let frame = &answered.inferred.frame;
+        let video = applied.gives_video_back(shared.returns_video);
+        if !video {
+            // The encoder's memory is the largest of a session.
+            self.encoder = None;
+        }
+        if video && applied.options.return_mode == ReturnMode::Predicted {
+            // It was returned already, or is about to be.
+            let returned = (!shared.unreturned.contains(frame.id)).then_some(frame.time);
+            shared.emit_result(&answered, returned, Duration::ZERO, &mut self.text);
+        } else if video && self.is_returned(frame, applied) {
+            self.give_back(&mut answered, applied, true);
+        } else {
+            shared.emit_result(&answered, None, Duration::ZERO, &mut self.text);
+        }
+        shared.pool.give(answered.inferred.frame.picture);
+    }
+
+    /// A frame without a result of its own: its objects are where the tracker expects them.
+    fn passing(&mut self, frame: Frame, applied: &Applied) {
+        let shared = Arc::clone(&self.shared);
+        let mut detections = Vec::new();
+        if let Some(tracker) = shared.tracker().as_ref() {
+            tracker.predict(frame.time, &mut detections);
+        }
+        let timing = infer::Timing { queue: clock::now().duration_since(frame.decoded_at), ..infer::Timing::default() };
+        let inferred = infer::Inferred { frame, detections, timing, batch_size: 0, met: true };
+        let mut answered = Answered::new(inferred, Arc::clone(&applied.model_id));
+        let video = applied.gives_video_back(shared.returns_video);
+        // The result of a predicted frame is its model's, later.
+        let tells = applied.options.return_mode != ReturnMode::Predicted;
+        if video && self.is_returned(&answered.inferred.frame, applied) {
+            self.give_back(&mut answered, applied, tells);
+        } else {
+            shared.unreturned.add(answered.inferred.frame.id);
+            if tells {
+                shared.emit_result(&answered, None, Duration::ZERO, &mut self.text);
+            }
+        }
+        shared.pool.give(answered.inferred.frame.picture);
+    }
+
+    /// Whether a frame is worth drawing and encoding: it is newer than the last one, not left out by choice, and still
+    /// within its budget.
+    fn is_returned(&self, frame: &Frame, applied: &Applied) -> bool {
+        let shared = &self.shared;
+        let Some((last, at)) = self.last_returned else { return true };
+        if !frame.time.is_newer_than(last) {
+            return false;
+        }
+        let footing = shared.footing.load();
+        if !frame.id.is_multiple_of(footing.rung().return_every.into()) {
+            return false;
+        }
+        let now = clock::now();
+        let due = frame.arrival + Duration::from_millis(applied.options.budget_ms.into());
+        let late = now + shared.encode_time.mean() > due && now < at + LONGEST_FREEZE;
+        if late {
+            shared.metrics.late_to_return.increment(1);
+            footing.tell(now, Sample::NotReturned);
+        }
+        !late
+    }
+
+    /// Draws on a frame, hands its result out if it has one, and encodes it.
+    fn give_back(&mut self, answered: &mut Answered, applied: &Applied, tells: bool) {
+        let shared = Arc::clone(&self.shared);
+        let started = clock::now();
+        let half = shared.footing.load().rung().half_size;
+        if half {
+            let frame = &mut answered.inferred.frame;
+            let mut smaller = shared.pool.take(frame.picture.width(), frame.picture.height());
+            frame.picture.halve_into(Arc::make_mut(&mut smaller));
+            shared.pool.give(std::mem::replace(&mut frame.picture, smaller));
+        }
+        self.draw(&mut answered.inferred, half, &applied.options);
+        let annotate = clock::now().duration_since(started);
+        shared.metrics.annotate.record(annotate);
+        shared.annotate_time.learn(annotate);
+        if tells {
+            // Before the frame is encoded: a result does not wait for its video. The frame may still be lost on its way,
+            // here as well as behind the server.
+            shared.emit_result(answered, Some(answered.inferred.frame.time), annotate, &mut self.text);
+        }
+        self.last_returned = Some((answered.inferred.frame.time, started));
+        let picture = &answered.inferred.frame.picture;
+        let pixels = picture.width() * picture.height();
+        if let Some(encode) = self.encode(&answered.inferred.frame) {
+            shared.load.encoded(pixels, annotate + encode);
+        }
+    }
+
+    /// `half`: the picture has half the width and height of the one that the detections are of.
+    fn draw(&mut self, inferred: &mut infer::Inferred, half: bool, options: &Options) {
         let overlay = options.overlay;
         if !overlay.timing && (inferred.detections.is_empty() || !(overlay.boxes || overlay.labels)) {
             return;
         }
-        let [latency, stages] = &mut self.strip;
-        if overlay.timing {
-            latency.clear();
-            stages.clear();
-            let elapsed = clock::now().saturating_duration_since(inferred.frame.arrival);
-            // Writing to a string cannot fail.
-            let _ = write!(latency, "latency {:.0} ms of {} ms", milliseconds(elapsed), options.budget_ms);
-            let _ = write!(
-                stages,
-                "decode {:.1}  queue {:.1}  model {:.1}",
-                milliseconds(inferred.frame.decode_time),
-                milliseconds(inferred.timing.queue),
-                milliseconds(inferred.timing.inference),
-            );
-        }
-        let lines = [latency.as_str(), stages.as_str()];
+        self.write_strip(inferred, options);
+        let detections = if half {
+            self.halved.clear();
+            let halved = |found: &Detection| Detection { bbox: found.bbox.map(|side| side / 2.0), ..found.clone() };
+            self.halved.extend(inferred.detections.iter().map(halved));
+            &self.halved
+        } else {
+            &inferred.detections
+        };
+        let lines = self.strip.each_ref().map(String::as_str);
         self.annotator.draw(
             Arc::make_mut(&mut inferred.frame.picture),
             inferred.frame.color,
             &annotate::Overlay {
-                detections: &inferred.detections,
+                detections,
                 boxes: overlay.boxes,
                 labels: overlay.labels,
                 timing: if overlay.timing { &lines } else { &[] },
@@ -97,7 +199,27 @@ impl Finisher {
         );
     }
 
-    fn encode(&mut self, frame: &Frame) {
+    fn write_strip(&mut self, inferred: &infer::Inferred, options: &Options) {
+        let [latency, stages] = &mut self.strip;
+        latency.clear();
+        stages.clear();
+        if !options.overlay.timing {
+            return;
+        }
+        let elapsed = clock::now().saturating_duration_since(inferred.frame.arrival);
+        // Writing to a string cannot fail.
+        let _ = write!(latency, "latency {:.0} ms of {} ms", milliseconds(elapsed), options.budget_ms);
+        let _ = write!(stages, "decode {:.1}  ", milliseconds(inferred.frame.decode_time));
+        if inferred.batch_size > 0 {
+            let (queue, model) = (inferred.timing.queue, inferred.timing.inference);
+            let _ = write!(stages, "queue {:.1}  model {:.1}", milliseconds(queue), milliseconds(model));
+        } else {
+            stages.push_str("predicted");
+        }
+    }
+
+    /// How long it took, where it came to that.
+    fn encode(&mut self, frame: &Frame) -> Option<Duration> {
         let shared = Arc::clone(&self.shared);
         let bitrate = shared.bitrate.load(Ordering::Relaxed);
         let encoder = match &mut self.encoder {
@@ -109,7 +231,8 @@ impl Finisher {
                 Ok(encoder) => self.encoder.insert(Box::new(encoder)),
                 Err(error) => {
                     tracing::error!(session_id = shared.session_id, %error, "no encoder");
-                    return shared.fail(EndReason::Internal);
+                    shared.fail(EndReason::Internal);
+                    return None;
                 }
             },
         };
@@ -123,6 +246,7 @@ impl Finisher {
         match encoded {
             Ok(Some(encoded)) => {
                 self.failures = 0;
+                shared.footing.load().tell(clock::now(), Sample::Returned);
                 let unit = EncodedFrame {
                     codec: self.codec,
                     data: encoded.data,
@@ -159,6 +283,7 @@ impl Finisher {
                 }
             }
         }
+        Some(took)
     }
 }
 
@@ -175,7 +300,8 @@ impl Shared {
         let applied = self.applied.load();
         let frame = &inferred.frame;
         let elapsed = clock::now().saturating_duration_since(frame.arrival);
-        let encode = returned.map_or(Duration::ZERO, |_| self.encode_time.get());
+        let video = returned.is_some() && applied.options.return_mode == ReturnMode::Exact;
+        let encode = if video { self.encode_time.mean() } else { Duration::ZERO };
         let timings = results::Timings {
             reorder: frame.reorder_wait,
             decode: frame.decode_time,
@@ -187,12 +313,28 @@ impl Shared {
             encode,
             total: elapsed + encode,
         };
-        let met = elapsed + encode <= Duration::from_millis(applied.options.budget_ms.into());
+        let budget = Duration::from_millis(applied.options.budget_ms.into());
+        let met = elapsed + encode <= budget;
         if !met {
             self.metrics.budget_missed.increment(1);
         }
         self.metrics.result_latency.record(elapsed);
-        self.stats.record(&timings.into());
+        let footing = self.footing.load();
+        if inferred.batch_size > 0 {
+            let timing = &inferred.timing;
+            let service = (timing.preprocess + timing.inference + timing.postprocess) / inferred.batch_size as u32;
+            let slack = 1.0 - (elapsed + encode).div_duration_f32(budget);
+            footing.tell(clock::now(), Sample::Inferred { service, slack });
+        }
+        let mut degraded = [""; STEPS.len()];
+        let mut steps = 0;
+        for (place, name) in degraded.iter_mut().zip(footing.rung().names()) {
+            *place = name;
+            steps += 1;
+        }
+        if inferred.batch_size > 0 {
+            self.stats.record(&timings.into());
+        }
         Stats::count(&self.stats.results);
         let processed = results::Processed {
             session_id: &self.session_id,
@@ -200,8 +342,8 @@ impl Shared {
             time_in: frame.time,
             time_out: returned,
             capture_time_ms: None,
-            width: frame.picture.width(),
-            height: frame.picture.height(),
+            width: answered.size[0],
+            height: answered.size[1],
             model: model_id,
             detections: &inferred.detections,
             timings,
@@ -209,7 +351,7 @@ impl Shared {
             met,
             batch_size: u32::try_from(inferred.batch_size).unwrap_or(u32::MAX),
             dropped: self.stats.dropped(),
-            degraded: &[],
+            degraded: &degraded[..steps],
         };
         let json: Arc<str> = processed.write_json(applied.options.format, text).into();
         // Nobody may be listening.

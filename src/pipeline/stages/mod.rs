@@ -1,6 +1,8 @@
+mod answering;
 mod decoding;
 mod finishing;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,22 +12,25 @@ use metrics::{Counter, Histogram, counter, histogram};
 use saccade_signaling::{Options, ReturnMode};
 use tokio::sync::{broadcast, mpsc};
 
+use self::answering::Answers;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
+use super::estimate::Estimate;
+use super::ladders::{Footing, Ladders};
+use super::load::{Demand, Load, Needs};
 use super::stats::Stats;
 use super::workers::{Lane, Workers};
-use crate::infer;
-use crate::media::{Codec, EncodedFrame, FramePool};
+use crate::degrade::Can;
+use crate::media::{Codec, EncodedFrame, Frame, FramePool};
 use crate::queue::{Fifo, Full, Mailbox};
 use crate::session::EndReason;
-use crate::{clock, decode};
+use crate::tracker::{self, Tracker};
+use crate::{clock, decode, degrade, infer};
 
 /// Access units that wait for the decoder; one more skips to the next keyframe.
 const DECODE_QUEUE: usize = 4;
-/// Spare pictures kept for reuse: one in the decoder, one waiting, one in the model, one being drawn.
-const SPARE_PICTURES: usize = 4;
-/// Runs of the model that may fail one after the other before the session ends.
-const MAX_MODEL_FAILURES: u32 = 30;
+/// Spare pictures kept for reuse: one in the decoder, one waiting, one in the model, one being drawn, one halved.
+const SPARE_PICTURES: usize = 5;
 
 /// What the stages tell the session's owner. Whatever must not be lost with a full queue is also kept where the owner
 /// finds it: [`Stages::failed`], [`Stages::take_keyframe_need`], [`Stats::resolution`].
@@ -56,18 +61,93 @@ pub(super) struct Applied {
     pub(super) model_id: Arc<str>,
 }
 
+impl Applied {
+    /// What the session wants done with its frames.
+    pub(super) fn needs(&self, returns_video: bool) -> Needs {
+        Needs { model: Arc::downgrade(&self.model), can: self.can(returns_video) }
+    }
+
+    fn can(&self, returns_video: bool) -> Can {
+        Can { skip_inference: self.options.track, return_less: self.gives_video_back(returns_video) }
+    }
+
+    /// Whether frames are encoded, where the peer takes video back.
+    fn gives_video_back(&self, returns_video: bool) -> bool {
+        returns_video && self.options.return_mode != ReturnMode::Results
+    }
+}
+
 /// The session's place at the model in force.
 struct Place {
     slot: infer::Slot,
     params: Arc<infer::Params>,
+    footing: Arc<Footing>,
 }
 
-/// What a model found in a frame, and which model that was.
+/// Numbers of the frames that were handed to the model and of which it is not known yet what becomes of them: one
+/// waits and one is being run, at most.
+#[derive(Debug, Default)]
+struct Pending(Mutex<Vec<u64>>);
+
+impl Pending {
+    fn add(&self, frame_id: u64) {
+        self.lock().push(frame_id);
+    }
+
+    fn remove(&self, frame_id: u64) {
+        self.lock().retain(|id| *id != frame_id);
+    }
+
+    fn clear(&self) {
+        self.lock().clear();
+    }
+
+    /// The oldest; the largest number if there is none.
+    fn oldest(&self) -> u64 {
+        self.lock().iter().copied().min().unwrap_or(u64::MAX)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is in a frame, and which model says so.
 struct Answered {
     inferred: infer::Inferred,
+    /// Width and height of the frame as it came.
+    size: [u32; 2],
     model_id: Arc<str>,
     /// When.
     at: Instant,
+}
+
+impl Answered {
+    fn new(inferred: infer::Inferred, model_id: Arc<str>) -> Self {
+        let size = [inferred.frame.picture.width(), inferred.frame.picture.height()];
+        Self { inferred, size, model_id, at: clock::now() }
+    }
+}
+
+/// Numbers of the last frames of a `predicted` session that were not returned: their results say so.
+#[derive(Debug, Default)]
+struct Unreturned(Mutex<VecDeque<u64>>);
+
+impl Unreturned {
+    /// As many frames as can pass while one is in the model.
+    const KEPT: usize = 64;
+
+    fn add(&self, frame_id: u64) {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.len() == Self::KEPT {
+            ids.pop_front();
+        }
+        ids.push_back(frame_id);
+    }
+
+    fn contains(&self, frame_id: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&frame_id)
+    }
 }
 
 /// What the stages of one session share with each other.
@@ -81,6 +161,19 @@ struct Shared {
     pool: Arc<FramePool>,
     units: Fifo<EncodedFrame>,
     answered: Mailbox<Answered>,
+    /// Frames that wait for no result of their own: the tracker says what is in them.
+    passing: Mailbox<Frame>,
+    /// What those that are not returned at once wait for.
+    pending: Pending,
+    unreturned: Unreturned,
+    /// Follows objects from frame to frame, if the session wants it.
+    tracker: Mutex<Option<Tracker>>,
+    /// Where the session stands on the ladder of its model.
+    footing: ArcSwap<Footing>,
+    ladders: Arc<Ladders>,
+    /// What all sessions cost, and what this one asks for.
+    load: Arc<Load>,
+    demand: Arc<Demand>,
     /// Where decoded frames go. Changed together with `applied` while it is locked, so that no frame meets one model
     /// with the options of another.
     place: Mutex<Option<Place>>,
@@ -92,8 +185,8 @@ struct Shared {
     /// The next returned frame shall be a keyframe.
     keyframe_wanted: AtomicBool,
     bitrate: AtomicU32,
-    annotate_time: Learned,
-    encode_time: Learned,
+    annotate_time: Estimate,
+    encode_time: Estimate,
     metrics: Metrics,
 }
 
@@ -127,6 +220,12 @@ pub(super) struct Config {
     pub(super) listeners: broadcast::Sender<Arc<str>>,
     /// What is counted.
     pub(super) stats: Arc<Stats>,
+    /// The ladders of all models.
+    pub(super) ladders: Arc<Ladders>,
+    /// What all sessions cost.
+    pub(super) load: Arc<Load>,
+    /// What this one asks for.
+    pub(super) demand: Arc<Demand>,
 }
 
 impl Stages {
@@ -137,15 +236,24 @@ impl Stages {
     pub(super) fn start(workers: &Workers, config: Config, applied: Applied) -> Result<Self, decode::Error> {
         let pool = Arc::new(FramePool::new(SPARE_PICTURES));
         let decoder = Box::new(decode::software::Software::new(config.codec, config.limits, Arc::clone(&pool))?);
+        let footing = join(&config.ladders, &applied, config.returns_video);
         let shared = Arc::new(Shared {
             session_id: config.session_id,
             stats: config.stats,
+            tracker: Mutex::new(applied.options.track.then(|| Tracker::new(tracker::Config::default()))),
+            footing: ArcSwap::new(footing),
+            ladders: config.ladders,
+            load: config.load,
+            demand: config.demand,
             applied: ArcSwap::from_pointee(applied),
             returns_video: config.returns_video,
             max_fps: config.max_fps,
             pool,
             units: Fifo::new("decode", DECODE_QUEUE),
             answered: Mailbox::new("annotate"),
+            passing: Mailbox::new("annotate"),
+            pending: Pending::default(),
+            unreturned: Unreturned::default(),
             place: Mutex::default(),
             outputs: config.outputs,
             listeners: config.listeners,
@@ -153,8 +261,8 @@ impl Stages {
             keyframe_needed: AtomicBool::new(false),
             keyframe_wanted: AtomicBool::new(false),
             bitrate: AtomicU32::new(config.bitrate),
-            annotate_time: Learned::default(),
-            encode_time: Learned::default(),
+            annotate_time: Estimate::default(),
+            encode_time: Estimate::default(),
             metrics: Metrics::new(),
         });
         let finish = {
@@ -162,7 +270,8 @@ impl Stages {
             workers.lane(move || finisher.step(), move || failed.fail(EndReason::Internal))
         };
         let decode = {
-            let (mut stage, failed) = (DecodeStage::new(Arc::clone(&shared), decoder), Arc::clone(&shared));
+            let stage = DecodeStage::new(Arc::clone(&shared), decoder, Arc::clone(&finish));
+            let (mut stage, failed) = (stage, Arc::clone(&shared));
             workers.lane(move || stage.step(), move || failed.fail(EndReason::Internal))
         };
         let stages = Self { shared, decode, finish };
@@ -188,19 +297,35 @@ impl Stages {
 
     /// Puts other options in force, from the next frame on.
     pub(super) fn apply(&self, applied: Applied) {
-        let mut place = self.shared.place();
-        let before = self.shared.applied.load_full();
+        let shared = &self.shared;
+        let mut place = shared.place();
+        let before = shared.applied.load_full();
+        if before.options.track != applied.options.track {
+            *shared.tracker() = applied.options.track.then(|| Tracker::new(tracker::Config::default()));
+        }
+        let same_model = Arc::ptr_eq(&before.model, &applied.model);
+        if !same_model || before.can(shared.returns_video) != applied.can(shared.returns_video) {
+            shared.footing.store(join(&shared.ladders, &applied, shared.returns_video));
+            shared.demand.set_needs(applied.needs(shared.returns_video));
+        }
         match place.as_mut() {
-            Some(place) if Arc::ptr_eq(&before.model, &applied.model) => place.params = Arc::clone(&applied.params),
+            Some(place) if same_model => {
+                place.params = Arc::clone(&applied.params);
+                place.footing = shared.footing.load_full();
+            }
             // The old place goes first: no frame of it is answered once there is a new one.
             Some(_) => {
                 *place = None;
+                shared.pending.clear();
                 *place = Some(self.take_place(&applied));
             }
             None => {}
         }
+        if !same_model && let Some(tracker) = shared.tracker().as_mut() {
+            tracker.reset();
+        }
         let starts_video = before.options.return_mode != applied.options.return_mode;
-        self.shared.applied.store(Arc::new(applied));
+        shared.applied.store(Arc::new(applied));
         drop(place);
         if starts_video {
             self.force_keyframe();
@@ -235,45 +360,17 @@ impl Stages {
     }
 
     fn take_place(&self, applied: &Applied) -> Place {
-        let (shared, finish) = (Arc::clone(&self.shared), Arc::clone(&self.finish));
-        let model_id = Arc::clone(&applied.model_id);
-        let (mut failures, mut text) = (0, Vec::new());
-        let slot = applied.model.attach(move |outcome| {
-            match outcome {
-                infer::Outcome::Done(inferred) => {
-                    failures = 0;
-                    Stats::count(&shared.stats.inferred);
-                    shared.metrics.preprocess.record(inferred.timing.preprocess);
-                    shared.metrics.inference.record(inferred.timing.inference);
-                    shared.metrics.postprocess.record(inferred.timing.postprocess);
-                    if let Some(replaced) =
-                        shared.answered.put(Answered { inferred, model_id: Arc::clone(&model_id), at: clock::now() })
-                    {
-                        // Its picture is too old to return, its result is not.
-                        shared.metrics.dropped_before_encode.increment(1);
-                        shared.emit_result(&replaced, None, Duration::ZERO, &mut text);
-                        shared.pool.give(replaced.inferred.frame.picture);
-                    }
-                    finish.wake();
-                }
-                infer::Outcome::Late(frame) => {
-                    Stats::count(&shared.stats.late);
-                    shared.metrics.late.increment(1);
-                    shared.pool.give(frame.picture);
-                }
-                infer::Outcome::Failed(frame, error) => {
-                    failures += 1;
-                    shared.metrics.model_failed.increment(1);
-                    tracing::warn!(session_id = shared.session_id, %error, failures, "the model failed on a frame");
-                    shared.pool.give(frame.picture);
-                    if failures >= MAX_MODEL_FAILURES {
-                        shared.fail(EndReason::ModelFailed);
-                    }
-                }
-            }
-        });
-        Place { slot, params: Arc::clone(&applied.params) }
+        let mut answers =
+            Answers::new(Arc::clone(&self.shared), Arc::clone(&self.finish), Arc::clone(&applied.model_id));
+        let slot = applied.model.attach(move |outcome| answers.handle(outcome));
+        Place { slot, params: Arc::clone(&applied.params), footing: self.shared.footing.load_full() }
     }
+}
+
+/// The session's place on the ladder of its model.
+fn join(ladders: &Ladders, applied: &Applied, returns_video: bool) -> Arc<Footing> {
+    let config = degrade::Config { instances: applied.model.instances(), smaller_input: false };
+    Arc::new(ladders.join(&applied.model_id, config, applied.can(returns_video)))
 }
 
 impl Shared {
@@ -281,14 +378,18 @@ impl Shared {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn tracker(&self) -> MutexGuard<'_, Option<Tracker>> {
+        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the budget leaves from a frame's arrival to its result: all but what drawing and encoding take, where the
-    /// frame is returned.
+    /// returned frame waits for its result.
     fn time_for_model(&self, options: &Options) -> Duration {
         let budget = Duration::from_millis(options.budget_ms.into());
-        if options.return_mode == ReturnMode::Results || !self.returns_video {
+        if options.return_mode != ReturnMode::Exact || !self.returns_video {
             return budget;
         }
-        budget.saturating_sub(self.annotate_time.get() + self.encode_time.get())
+        budget.saturating_sub(self.annotate_time.upper() + self.encode_time.upper())
     }
 
     fn tell(&self, output: Output) {
@@ -301,28 +402,6 @@ impl Shared {
     fn fail(&self, reason: EndReason) {
         let _ = self.failed.set(reason);
         self.tell(Output::Failed);
-    }
-}
-
-/// A running estimate of how long a stage takes.
-///
-/// It follows a faster run at once and a slower one gradually: one slow frame, such as the first, must not make every
-/// later one count as late, since a late frame never gets that far and would never correct it.
-#[derive(Debug, Default)]
-struct Learned {
-    micros: AtomicU32,
-}
-
-impl Learned {
-    fn learn(&self, took: Duration) {
-        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
-        let known = self.micros.load(Ordering::Relaxed);
-        let learned = if took < known { took } else { known + (took - known) / 8 };
-        self.micros.store(learned, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> Duration {
-        Duration::from_micros(self.micros.load(Ordering::Relaxed).into())
     }
 }
 
@@ -340,6 +419,8 @@ struct Metrics {
     budget_missed: Counter,
     superseded: Counter,
     late: Counter,
+    skipped: Counter,
+    late_to_return: Counter,
     undecodable: Counter,
     over_rate: Counter,
     model_failed: Counter,
@@ -368,6 +449,8 @@ impl Metrics {
             budget_missed: counter!("saccade_budget_missed_total"),
             superseded: dropped("infer", "superseded"),
             late: dropped("infer", "late"),
+            skipped: dropped("infer", "skipped"),
+            late_to_return: dropped("encode", "late"),
             undecodable: dropped("decode", "error"),
             over_rate: dropped("decode", "fps_limit"),
             model_failed: dropped("infer", "error"),

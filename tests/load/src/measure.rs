@@ -117,8 +117,12 @@ pub struct Session {
     pub connect: Option<Duration>,
     /// Frames sent.
     pub sent: u64,
-    /// Results, one a processed frame.
+    /// Results of frames that the model saw.
     pub results: u64,
+    /// Results of frames that it did not see: their objects are where a tracker expected them.
+    pub carried: u64,
+    /// Results, of either kind, that say that something is given up.
+    pub degraded: u64,
     /// Frames that came back.
     pub returned: u64,
     /// Results whose returned frame came, too.
@@ -127,6 +131,8 @@ pub struct Session {
     pub superseded: u64,
     /// Frames that the server says it dropped because they came too late for their budget.
     pub late: u64,
+    /// Frames that the server says its model was not asked about, to have time for others.
+    pub skipped: u64,
     /// Results that the server says missed the budget.
     pub budget_missed: u64,
     /// Pauses between two results, or two returned frames where there are no results, of more than [`STALL`] and of
@@ -152,6 +158,8 @@ pub struct Session {
     pub pacing: Latencies,
     /// Detections against the truth of the clip, where it is known.
     pub found: Found,
+    /// The same of frames that the model did not see.
+    pub carried_found: Found,
 }
 
 /// Shortest pause between two results that is a stall.
@@ -166,10 +174,13 @@ impl Session {
             connect: None,
             sent: 0,
             results: 0,
+            carried: 0,
+            degraded: 0,
             returned: 0,
             joined: 0,
             superseded: 0,
             late: 0,
+            skipped: 0,
             budget_missed: 0,
             stalls: 0,
             strange: 0,
@@ -182,6 +193,7 @@ impl Session {
             server_latency: Latencies::default(),
             pacing: Latencies::default(),
             found: Found::default(),
+            carried_found: Found::default(),
         }
     }
 
@@ -252,8 +264,12 @@ struct Inner {
 pub struct Second {
     /// Frames sent.
     pub sent: u32,
-    /// Results.
+    /// Results of frames that the model saw.
     pub results: u32,
+    /// Results of frames that it did not see.
+    pub carried: u32,
+    /// Results, of either kind, that say that something is given up.
+    pub degraded: u32,
     /// Frames that came back.
     pub returned: u32,
     /// 95 % of the results came within this time, in milliseconds.
@@ -324,6 +340,14 @@ impl Timeline {
 
     pub(crate) fn returned(&self) {
         self.at(self.elapsed(), |second, _, _| second.returned += 1);
+    }
+
+    pub(crate) fn carried(&self) {
+        self.at(self.elapsed(), |second, _, _| second.carried += 1);
+    }
+
+    pub(crate) fn degraded(&self) {
+        self.at(self.elapsed(), |second, _, _| second.degraded += 1);
     }
 
     pub(crate) fn result(&self, latency: Option<Duration>) {

@@ -92,8 +92,12 @@ pub struct Summary {
     pub outcome: Outcome,
     /// Frames sent.
     pub sent: u64,
-    /// Results.
+    /// Results of frames that the model saw.
     pub results: u64,
+    /// Results of frames that it did not see.
+    pub carried: u64,
+    /// Results, of either kind, that say that something is given up.
+    pub degraded: u64,
     /// Frames that came back.
     pub returned: u64,
     /// Results whose returned frame came, too.
@@ -102,6 +106,8 @@ pub struct Summary {
     pub superseded: u64,
     /// Frames that the server says it dropped because they came too late for their budget.
     pub late: u64,
+    /// Frames that the server says its model was not asked about.
+    pub skipped: u64,
     /// Pauses between results.
     pub stalls: u64,
     /// Requests for keyframes.
@@ -219,6 +225,18 @@ impl Run {
     #[must_use]
     pub fn server_rss_bytes(&self) -> Option<u64> {
         self.samples.iter().map(|sample| sample.usage.resident).max()
+    }
+
+    /// How evenly results are spread over the sessions that ran to their end and sent as many frames as any, or almost:
+    /// Jain's index, from 1 over their number to 1 (Jain, Chiu and Hawe 1984, "A Quantitative Measure of Fairness").
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    pub fn fairness(&self) -> Option<f64> {
+        let most = self.sessions.iter().map(|session| session.sent).max()?;
+        let whole = |session: &&Summary| session.outcome == Outcome::Completed && session.sent * 10 >= most * 9;
+        let results: Vec<f64> = self.sessions.iter().filter(whole).map(|session| session.results as f64).collect();
+        let (sum, squares) = (results.iter().sum::<f64>(), results.iter().map(|count| count * count).sum::<f64>());
+        (squares > 0.0).then(|| (sum * sum / (results.len() as f64 * squares) * 1e4).round() / 1e4)
     }
 
     /// Results in relation to the frames sent, 0..1, while all sessions were there.
@@ -421,10 +439,13 @@ impl Runner<'_> {
             outcome: session.outcome.clone(),
             sent: session.sent,
             results: session.results,
+            carried: session.carried,
+            degraded: session.degraded,
             returned: session.returned,
             joined: session.joined,
             superseded: session.superseded,
             late: session.late,
+            skipped: session.skipped,
             stalls: session.stalls,
             keyframe_requests: session.keyframe_requests,
             connect: session.connect,
@@ -503,6 +524,10 @@ impl Session {
         self.joined += other.joined;
         self.superseded += other.superseded;
         self.late += other.late;
+        self.skipped += other.skipped;
+        self.carried += other.carried;
+        self.degraded += other.degraded;
+        self.carried_found.add(other.carried_found);
         self.budget_missed += other.budget_missed;
         self.stalls += other.stalls;
         self.strange += other.strange;

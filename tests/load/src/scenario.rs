@@ -90,12 +90,13 @@ const fn five() -> f64 {
 }
 
 /// Scenarios that come with the program, by name.
-pub const BUILT_IN: [(&str, &str); 7] = [
+pub const BUILT_IN: [(&str, &str); 8] = [
     ("steady", include_str!("../scenarios/steady.toml")),
     ("ramp", include_str!("../scenarios/ramp.toml")),
     ("burst", include_str!("../scenarios/burst.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
     ("overload", include_str!("../scenarios/overload.toml")),
+    ("step", include_str!("../scenarios/step.toml")),
     ("mixed", include_str!("../scenarios/mixed.toml")),
     ("endurance", include_str!("../scenarios/endurance.toml")),
 ];

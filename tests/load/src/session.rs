@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep_until, timeout};
 
 use crate::clip::{Clip, Codec, Reader};
-use crate::measure::{LONGEST, Outcome, STALL, Session, Timeline};
+use crate::measure::{Found, LONGEST, Outcome, STALL, Session, Timeline};
 use crate::peer::{Happening, Peer, PeerError};
 use crate::signal::{Link, News, SignalError, Target};
 use crate::truth::{self, Detection};
@@ -153,6 +153,10 @@ struct AnyResult {
     #[serde(alias = "timing")]
     timing_ms: Option<AnyTiming>,
     met: Option<bool>,
+    /// 0: no model ran.
+    batch_size: Option<u32>,
+    #[serde(default)]
+    degraded: Vec<String>,
     dropped: Option<AnyDropped>,
 }
 
@@ -178,6 +182,8 @@ struct AnyDropped {
     superseded: u64,
     #[serde(default)]
     late: u64,
+    #[serde(default)]
+    skipped: u64,
 }
 
 /// A frame that was sent.
@@ -273,7 +279,8 @@ impl<'a> Running<'a> {
                     goodbye = true;
                 }
             }
-            let answered = self.seen.results + self.seen.superseded + self.seen.late;
+            let dropped = self.seen.superseded + self.seen.late + self.seen.skipped;
+            let answered = self.seen.results + dropped;
             if linger.is_some() && answered >= self.seen.sent {
                 break Ok(());
             }
@@ -347,6 +354,22 @@ impl<'a> Running<'a> {
 
     fn take_result(&mut self, result: &AnyResult) {
         let now = Instant::now();
+        if let Some(dropped) = &result.dropped {
+            self.seen.superseded = self.seen.superseded.max(dropped.superseded);
+            self.seen.late = self.seen.late.max(dropped.late);
+            self.seen.skipped = self.seen.skipped.max(dropped.skipped);
+        }
+        if let Some(time) = result.rtp_timestamp_out {
+            join(time, &mut self.returned, &mut self.promised, &mut self.seen.joined);
+        }
+        if !result.degraded.is_empty() {
+            self.seen.degraded += 1;
+            self.timeline.degraded();
+        }
+        if result.batch_size == Some(0) {
+            self.take_carried(result);
+            return;
+        }
         if self.seen.results == 0 {
             self.seen.connect = Some(self.began.elapsed());
         } else if now.duration_since(self.last_result) > self.stall {
@@ -355,38 +378,50 @@ impl<'a> Running<'a> {
         self.last_result = now;
         self.seen.results += 1;
         self.seen.budget_missed += u64::from(result.met == Some(false));
-        if let Some(dropped) = &result.dropped {
-            self.seen.superseded = self.seen.superseded.max(dropped.superseded);
-            self.seen.late = self.seen.late.max(dropped.late);
-        }
         if let Some(total) = result.timing_ms.as_ref().and_then(|timing| timing.total) {
             self.seen.server_latency.record(Duration::try_from_secs_f64(total / 1e3).unwrap_or_default());
         }
-        if let Some(time) = result.rtp_timestamp_out {
-            join(time, &mut self.returned, &mut self.promised, &mut self.seen.joined);
-        }
-        #[expect(clippy::cast_possible_truncation, reason = "some servers count on beyond the packet's 32 bits")]
-        let time = result.rtp_timestamp_in.map(|time| time as u32);
-        let sent = time.and_then(|time| self.frame_of(time));
+        let sent = self.frame_of_result(result);
         let latency = sent.map(|sent| now.duration_since(sent.at));
         self.timeline.result(latency);
         match latency {
             Some(latency) => self.seen.result_latency.record(latency),
             None => self.seen.strange += 1,
         }
-        let truth = sent.and_then(|sent| self.assignment.clip.truth.get(sent.number));
-        if let Some(truth) = truth {
-            let classes = &self.assignment.classes;
-            let detections = result.detections.iter().map(|found| Detection {
-                bbox: found.bbox,
-                class_id: match &found.class {
-                    Some(name) => classes.iter().position(|class| class == name).and_then(|at| u32::try_from(at).ok()),
-                    None => found.class_id,
-                },
-                score: found.score,
-            });
-            self.seen.found.add(truth::compare(detections.collect(), truth));
-        }
+        let found = self.compare(sent, result);
+        self.seen.found.add(found);
+    }
+
+    /// A result of a frame that the model did not see.
+    fn take_carried(&mut self, result: &AnyResult) {
+        self.seen.carried += 1;
+        self.timeline.carried();
+        let sent = self.frame_of_result(result);
+        let found = self.compare(sent, result);
+        self.seen.carried_found.add(found);
+    }
+
+    fn frame_of_result(&mut self, result: &AnyResult) -> Option<Sent> {
+        #[expect(clippy::cast_possible_truncation, reason = "some servers count on beyond the packet's 32 bits")]
+        let time = result.rtp_timestamp_in.map(|time| time as u32);
+        time.and_then(|time| self.frame_of(time))
+    }
+
+    /// Detections against the truth of their frame, where it is known.
+    fn compare(&self, sent: Option<Sent>, result: &AnyResult) -> Found {
+        let Some(truth) = sent.and_then(|sent| self.assignment.clip.truth.get(sent.number)) else {
+            return Found::default();
+        };
+        let classes = &self.assignment.classes;
+        let detections = result.detections.iter().map(|found| Detection {
+            bbox: found.bbox,
+            class_id: match &found.class {
+                Some(name) => classes.iter().position(|class| class == name).and_then(|at| u32::try_from(at).ok()),
+                None => found.class_id,
+            },
+            score: found.score,
+        });
+        truth::compare(detections.collect(), truth)
     }
 
     /// The frame that a result means. Some servers, aiortc's among them, count timestamps from the first frame on.

@@ -340,7 +340,7 @@ fn what_a_server_does_is_seen() {
         assert!(one(1)["result_latency_ms"]["p95"].as_f64().unwrap() >= 40.0);
         assert_eq!(
             (&one(0)["dropped"], &one(1)["dropped"]),
-            (&json!({ "superseded": 3, "late": 1 }), &one(0)["dropped"])
+            (&json!({ "superseded": 3, "late": 1, "skipped": 0 }), &one(0)["dropped"])
         );
         assert_eq!(one(0)["keyframe_requests"], 1);
         assert!(one(0)["connect_ms"].as_f64().unwrap() > 0.0 && one(0)["joined"].as_u64().unwrap() > 50);

@@ -59,8 +59,14 @@ pub struct Report {
     pub results_on_time_per_s: Option<f64>,
     /// Frames sent.
     pub frames_sent: u64,
-    /// Results, one a processed frame.
+    /// Results of frames that the model saw.
     pub results: u64,
+    /// Results of frames that it did not see: a tracker carried its objects on.
+    pub carried: u64,
+    /// Results, of either kind, that say that something is given up.
+    pub degraded: u64,
+    /// Jain's index of results over the sessions that ran from beginning to end.
+    pub fairness: Option<f64>,
     /// Results within the budget, or within [`ON_TIME`] where none is given.
     pub results_on_time: u64,
     /// Frames that came back.
@@ -104,6 +110,10 @@ pub struct Report {
     pub recall: Option<f64>,
     /// Share of the detections that are objects.
     pub precision: Option<f64>,
+    /// Share of the objects that were found in frames that the model did not see.
+    pub carried_recall: Option<f64>,
+    /// Share of the detections in them that are objects.
+    pub carried_precision: Option<f64>,
     /// Largest number of sessions that was good, where one was looked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
@@ -124,6 +134,7 @@ pub struct Report {
 pub struct Dropped {
     pub superseded: u64,
     pub late: u64,
+    pub skipped: u64,
 }
 
 /// One trial of a search.
@@ -144,6 +155,8 @@ pub struct PerSession {
     pub reason: Option<String>,
     pub frames_sent: u64,
     pub results: u64,
+    pub carried: u64,
+    pub degraded: u64,
     pub frames_returned: u64,
     pub joined: u64,
     pub dropped: Dropped,
@@ -160,6 +173,8 @@ pub struct PerSecond {
     pub second: usize,
     pub frames_sent: u32,
     pub results: u32,
+    pub carried: u32,
+    pub degraded: u32,
     pub frames_returned: u32,
     pub result_latency_p95_ms: Option<f64>,
 }
@@ -184,6 +199,9 @@ impl Report {
             results_on_time_per_s: per_s(&run.steady, run.steady.latencies.count_within(on_time)).map(hundredths),
             frames_sent: total.sent,
             results: total.results,
+            carried: total.carried,
+            degraded: total.degraded,
+            fairness: run.fairness(),
             results_on_time: total.result_latency.count_within(on_time),
             frames_returned: total.returned,
             joined: total.joined,
@@ -192,7 +210,7 @@ impl Report {
             video_latency_ms: total.video_latency.percentiles(),
             server_latency_ms: total.server_latency.percentiles(),
             pacing_ms: total.pacing.percentiles(),
-            dropped: Dropped { superseded: total.superseded, late: total.late },
+            dropped: Dropped { superseded: total.superseded, late: total.late, skipped: total.skipped },
             budget_missed: total.budget_missed,
             stalls: total.stalls,
             strange: total.strange,
@@ -205,6 +223,8 @@ impl Report {
             server_rss_bytes: run.server_rss_bytes(),
             recall: total.found.recall(),
             precision: total.found.precision(),
+            carried_recall: total.carried_found.recall(),
+            carried_precision: total.carried_found.precision(),
             capacity: None,
             trials: Vec::new(),
             per_session: run.sessions.iter().map(PerSession::new).collect(),
@@ -216,6 +236,8 @@ impl Report {
                     second,
                     frames_sent: found.sent,
                     results: found.results,
+                    carried: found.carried,
+                    degraded: found.degraded,
                     frames_returned: found.returned,
                     result_latency_p95_ms: found.latency_p95,
                 })
@@ -264,9 +286,11 @@ impl PerSession {
             reason,
             frames_sent: session.sent,
             results: session.results,
+            carried: session.carried,
+            degraded: session.degraded,
             frames_returned: session.returned,
             joined: session.joined,
-            dropped: Dropped { superseded: session.superseded, late: session.late },
+            dropped: Dropped { superseded: session.superseded, late: session.late, skipped: session.skipped },
             stalls: session.stalls,
             keyframe_requests: session.keyframe_requests,
             connect_ms: session.connect.map(|connect| hundredths(connect.as_secs_f64() * 1e3)),

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use super::Report;
+use super::{Dropped, Report};
 use crate::measure::Percentiles;
 
 /// The report for a terminal.
@@ -33,11 +33,18 @@ pub fn table(report: &Report) -> String {
             rate(report.results_on_time_per_s)
         ),
     );
+    if report.carried > 0 || report.degraded > 0 {
+        line("", format!("{} carried on by the tracker, {} of all say degraded", report.carried, report.degraded));
+    }
+    if let Some(fairness) = report.fairness.filter(|_| report.connected > 1) {
+        line("fairness", format!("{fairness:.3} (Jain's index of results over sessions)"));
+    }
     if report.strange > 0 {
         line("", format!("{} messages that are no results, or of no frame that was sent", report.strange));
     }
     line("frames back", format!("{}, {} joined to results", report.frames_returned, report.joined));
-    line("dropped by server", format!("{} superseded, {} late", report.dropped.superseded, report.dropped.late));
+    let Dropped { superseded, late, skipped } = report.dropped;
+    line("dropped by server", format!("{superseded} superseded, {late} late, {skipped} skipped"));
     line("stalls", report.stalls.to_string());
     line("asked again for", format!("{} packets, {} keyframes", report.nacked, report.keyframe_requests));
     let _ = writeln!(text, "\n{:<22}{:>9}{:>9}{:>9}{:>9}{:>9}", "milliseconds", "p50", "p90", "p95", "p99", "max");
@@ -66,6 +73,10 @@ pub fn table(report: &Report) -> String {
     if let Some(recall) = report.recall {
         let precision = report.precision.map_or_else(|| "-".to_owned(), |precision| format!("{precision:.3}"));
         lines.push(format!("found                 recall {recall:.3}, precision {precision}"));
+    }
+    if let Some(recall) = report.carried_recall {
+        let precision = report.carried_precision.map_or_else(|| "-".to_owned(), |precision| format!("{precision:.3}"));
+        lines.push(format!("found while carried   recall {recall:.3}, precision {precision}"));
     }
     for trial in &report.trials {
         let p95 = trial.result_latency_p95_ms.map_or_else(|| "-".to_owned(), |p95| format!("{p95:.0} ms"));

@@ -1,0 +1,105 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Answered, Shared};
+use crate::clock;
+use crate::degrade::Sample;
+use crate::infer::{self, Outcome};
+use crate::media::Frame;
+use crate::pipeline::stats::Stats;
+use crate::pipeline::workers::Lane;
+use crate::session::EndReason;
+
+/// Runs of the model that may fail one after the other before the session ends.
+const MAX_MODEL_FAILURES: u32 = 30;
+
+/// What happens on the model's thread to each frame that it took: objects get their ids, in the order of the frames,
+/// and the frame goes on to be drawn.
+pub(super) struct Answers {
+    shared: Arc<Shared>,
+    finish: Arc<Lane>,
+    /// Name and version of the model.
+    model_id: Arc<str>,
+    failures: u32,
+    /// Text of the last result that was made here.
+    text: Vec<u8>,
+}
+
+impl Answers {
+    pub(super) fn new(shared: Arc<Shared>, finish: Arc<Lane>, model_id: Arc<str>) -> Self {
+        Self { shared, finish, model_id, failures: 0, text: Vec::new() }
+    }
+
+    pub(super) fn handle(&mut self, outcome: Outcome) {
+        let shared = Arc::clone(&self.shared);
+        let frame_id = match outcome {
+            Outcome::Done(inferred) => {
+                let id = inferred.frame.id;
+                self.done(inferred);
+                id
+            }
+            Outcome::Late(frame) => {
+                Stats::count(&shared.stats.late);
+                shared.metrics.late.increment(1);
+                // Where even an idle machine would be too late, giving something up helps nobody.
+                let time = frame.deadline.saturating_duration_since(frame.decoded_at);
+                if time >= shared.applied.load().model.estimate() {
+                    shared.footing.load().tell(clock::now(), Sample::NotInferred);
+                }
+                shared.pool.give(frame.picture);
+                frame.id
+            }
+            Outcome::Failed(frame, error) => {
+                let id = frame.id;
+                self.failed(frame, &error);
+                id
+            }
+        };
+        // After the answer is in its mailbox: frames behind it must not overtake it.
+        shared.pending.remove(frame_id);
+        self.finish.wake();
+    }
+
+    fn done(&mut self, mut inferred: infer::Inferred) {
+        self.failures = 0;
+        let shared = &self.shared;
+        Stats::count(&shared.stats.inferred);
+        shared.metrics.preprocess.record(inferred.timing.preprocess);
+        shared.metrics.inference.record(inferred.timing.inference);
+        shared.metrics.postprocess.record(inferred.timing.postprocess);
+        shared.follow(&mut inferred);
+        let answered = Answered::new(inferred, Arc::clone(&self.model_id));
+        if let Some(replaced) = shared.answered.put(answered) {
+            // Its picture is too old to return, its result is not.
+            shared.metrics.dropped_before_encode.increment(1);
+            shared.footing.load().tell(clock::now(), Sample::NotReturned);
+            shared.emit_result(&replaced, None, Duration::ZERO, &mut self.text);
+            shared.pool.give(replaced.inferred.frame.picture);
+        }
+    }
+
+    fn failed(&mut self, frame: Frame, error: &infer::Error) {
+        let shared = &self.shared;
+        self.failures += 1;
+        shared.metrics.model_failed.increment(1);
+        tracing::warn!(session_id = shared.session_id, %error, failures = self.failures, "the model failed on a frame");
+        shared.pool.give(frame.picture);
+        if self.failures >= MAX_MODEL_FAILURES {
+            shared.fail(EndReason::ModelFailed);
+        }
+    }
+}
+
+impl Shared {
+    /// Gives the objects of a frame their ids, and leaves out what was too unsure to be reported.
+    fn follow(&self, inferred: &mut infer::Inferred) {
+        let threshold = self.applied.load().options.score_threshold;
+        let (time, picture) = (inferred.frame.time, &inferred.frame.picture);
+        if let Some(tracker) = self.tracker().as_mut() {
+            tracker.update(time, [picture.width(), picture.height()], threshold, &mut inferred.detections);
+        } else {
+            // The tracker may have been switched off while the frame was in the model.
+            inferred.detections.retain(|detection| detection.score >= threshold);
+        }
+    }
+}
