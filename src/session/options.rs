@@ -69,6 +69,7 @@ pub fn open(models: &dyn Models, default_budget_ms: u32, patch: &OptionsPatch) -
         format: saccade_signaling::ResultFormat::default(),
         zones: Vec::new(),
         lines: Vec::new(),
+        rules: Vec::new(),
     };
     apply(models, &blank, &OptionsPatch { model: Some(name), ..patch.clone() })
 }
@@ -129,6 +130,9 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
     }
     if patch.lines.as_ref().is_some_and(|lines| !lines.is_empty()) {
         problems.add("`lines` are not built in this version; leave them out");
+    }
+    if patch.rules.as_ref().is_some_and(|rules| !rules.is_empty()) {
+        problems.add("`rules` are not built in this version; leave them out");
     }
     problems.into_result(next)
 }
@@ -252,7 +256,7 @@ fn shorten(text: &str) -> String {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
-    use saccade_signaling::{Line, OverlayPatch, Zone};
+    use saccade_signaling::{Anchor, Line, OverlayPatch, Zone};
     use serde_json::json;
 
     use super::*;
@@ -291,7 +295,7 @@ mod tests {
             "model": "ppe", "return": "exact", "budget_ms": 200, "score_threshold": 0.35_f32, "iou_threshold": 0.45_f32,
             "max_detections": 100, "classes": null, "track": true,
             "overlay": {"boxes": true, "labels": true, "timing": false, "zones": false},
-            "format": "saccade", "zones": [], "lines": [],
+            "format": "saccade", "zones": [], "lines": [], "rules": [],
         });
         assert_eq!(serde_json::to_value(options).unwrap(), expected);
     }
@@ -330,8 +334,13 @@ mod tests {
             max_detections: Some(0),
             classes: Some(vec!["helmet".into(), "hat".into()]),
             overlay: Some(OverlayPatch { zones: Some(true), ..OverlayPatch::default() }),
-            zones: Some(vec![Zone { name: "a".into(), polygon: vec![[0.0, 0.0]; 3] }]),
-            lines: Some(vec![Line { name: "b".into(), points: [[0.0, 0.0]; 2] }]),
+            zones: Some(vec![Zone {
+                name: "a".into(),
+                polygon: vec![[0.0, 0.0]; 3],
+                anchor: Anchor::Center,
+                dwell_s: None,
+            }]),
+            lines: Some(vec![Line { name: "b".into(), points: [[0.0, 0.0]; 2], anchor: Anchor::Center }]),
             ..OptionsPatch::default()
         };
         let refusal = open(&Two, 200, &bad).unwrap_err();
