@@ -200,7 +200,7 @@ pub enum Event {
         zone: String,
         /// The object that it was about, as when it started.
         object_id: Option<u64>,
-        /// Milliseconds since the alert started.
+        /// Milliseconds from the start of the alert until what raised it was last seen.
         duration_ms: u64,
         /// RTP timestamp of the frame as received (90 kHz), as `rtp_timestamp_in` of its result.
         rtp_timestamp: u32,
