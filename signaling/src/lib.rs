@@ -3,6 +3,7 @@
 //! - [`ClientMessage`] and [`ServerMessage`] travel over the `saccade.v1` WebSocket and, in part, over the `control`
 //!   data channel.
 //! - [`SessionResult`] is the message of the `results` data channel and of the Server-Sent Events stream.
+//! - [`Event`] is a message of the `events` data channel.
 //! - [`OfferRequest`], [`OfferResponse`], [`SessionView`], [`ModelView`] and [`Problem`] are bodies of the HTTP API.
 //!
 //! Field names are snake_case, except in the browser's own objects ([`IceCandidate`], [`IceServer`]), which pass
@@ -13,6 +14,7 @@ mod api;
 mod messages;
 mod options;
 mod result;
+mod zones;
 
 pub use api::{
     InboundVideo, ModelView, OfferRequest, OfferResponse, OutboundVideo, Problem, SessionCounters, SessionView,
@@ -21,11 +23,11 @@ pub use api::{
 pub use messages::{
     ClientMessage, ErrorCode, IceCandidate, IceServer, Limits, ServerMessage, UnknownErrorCode, close_code,
 };
-pub use options::{
-    Line, MAX_LINES, MAX_POLYGON_POINTS, MAX_ZONES, Options, OptionsPatch, Overlay, OverlayPatch, Point, ResultFormat,
-    ReturnMode, Zone,
-};
+pub use options::{Options, OptionsPatch, Overlay, OverlayPatch, ResultFormat, ReturnMode};
 pub use result::{Detection, Dropped, Event, SessionResult, Timing};
+pub use zones::{
+    Anchor, Direction, Line, MAX_LINES, MAX_NAME_CHARS, MAX_POLYGON_POINTS, MAX_RULES, MAX_ZONES, Point, Rule, Zone,
+};
 
 /// Subprotocol name of the WebSocket signaling endpoint.
 pub const SUBPROTOCOL: &str = "saccade.v1";

@@ -3,12 +3,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// Zones that a session may have.
-pub const MAX_ZONES: usize = 16;
-/// Lines that a session may have.
-pub const MAX_LINES: usize = 16;
-/// Corners that a zone may have.
-pub const MAX_POLYGON_POINTS: usize = 32;
+use crate::{Line, Rule, Zone};
 
 /// Which video comes back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -75,29 +70,6 @@ pub struct OverlayPatch {
     pub zones: Option<bool>,
 }
 
-/// A point in fractions of the upright frame: `[x, y]`, each 0..1.
-pub type Point = [f32; 2];
-
-/// A named polygon.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Zone {
-    /// Name, unique in the session.
-    pub name: String,
-    /// Corners in order, 3 to [`MAX_POLYGON_POINTS`].
-    pub polygon: Vec<Point>,
-}
-
-/// A named line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Line {
-    /// Name, unique in the session.
-    pub name: String,
-    /// The two ends.
-    pub points: [Point; 2],
-}
-
 /// All options of a session, as now in force.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Options {
@@ -122,10 +94,12 @@ pub struct Options {
     pub overlay: Overlay,
     /// Shape of the results.
     pub format: ResultFormat,
-    /// Named polygons.
+    /// Watched areas, at most [`crate::MAX_ZONES`]; they, lines and rules need [`Options::track`].
     pub zones: Vec<Zone>,
-    /// Named lines.
+    /// Counting lines, at most [`crate::MAX_LINES`].
     pub lines: Vec<Line>,
+    /// What raises an alert, at most [`crate::MAX_RULES`].
+    pub rules: Vec<Rule>,
 }
 
 /// Options as a client gives them: each key may be absent, an unknown one is a mistake.
@@ -162,12 +136,15 @@ pub struct OptionsPatch {
     /// See [`Options::format`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<ResultFormat>,
-    /// See [`Options::zones`].
+    /// See [`Options::zones`]; this list, like the next two, replaces the whole one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zones: Option<Vec<Zone>>,
     /// See [`Options::lines`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<Vec<Line>>,
+    /// See [`Options::rules`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<Rule>>,
 }
 
 /// Reads a patch from a JSON object; what serde derives would take a list, too.

@@ -1,6 +1,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Direction;
+
 /// One processed frame, as sent on the `results` data channel in the `saccade` format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename = "result")]
@@ -108,5 +110,102 @@ pub enum Event {
         width: u32,
         /// Height of the upright frame, in pixels.
         height: u32,
+    },
+    /// An object came into a zone.
+    ZoneEntered {
+        /// Name of the zone.
+        zone: String,
+        /// Identity of the object across frames.
+        object_id: u64,
+        /// Index of its class in the model.
+        class_id: u32,
+        /// Name of its class.
+        class: String,
+        /// Objects in the zone now.
+        count: u32,
+        /// RTP timestamp of the frame as received (90 kHz), as `rtp_timestamp_in` of its result.
+        rtp_timestamp: u32,
+    },
+    /// An object left a zone, or was no longer seen in it.
+    ZoneLeft {
+        /// Name of the zone.
+        zone: String,
+        /// Identity of the object across frames.
+        object_id: u64,
+        /// Index of its class in the model.
+        class_id: u32,
+        /// Name of its class.
+        class: String,
+        /// Milliseconds it was in the zone, until it was last seen there.
+        dwell_ms: u64,
+        /// Objects in the zone now.
+        count: u32,
+        /// RTP timestamp of the frame as received (90 kHz), as `rtp_timestamp_in` of its result.
+        rtp_timestamp: u32,
+    },
+    /// An object has been in a zone for its `dwell_s`; once a stay.
+    ZoneDwelled {
+        /// Name of the zone.
+        zone: String,
+        /// Identity of the object across frames.
+        object_id: u64,
+        /// Index of its class in the model.
+        class_id: u32,
+        /// Name of its class.
+        class: String,
+        /// Milliseconds it has been in the zone.
+        dwell_ms: u64,
+        /// RTP timestamp of the frame as received (90 kHz), as `rtp_timestamp_in` of its result.
+        rtp_timestamp: u32,
+    },
+    /// An object crossed a line.
+    LineCrossed {
+        /// Name of the line.
+        line: String,
+        /// Which way.
+        direction: Direction,
+        /// Identity of the object across frames.
+        object_id: u64,
+        /// Index of its class in the model.
+        class_id: u32,
+        /// Name of its class.
+        class: String,
+        /// Crossings from left to right since the line was set, this one included.
+        left_to_right: u64,
+        /// Crossings from right to left since the line was set, this one included.
+        right_to_left: u64,
+        /// RTP timestamp of the frame as received (90 kHz), as `rtp_timestamp_in` of its result.
+        rtp_timestamp: u32,
+    },
+    /// What a rule forbids has lasted too long. `object_id`, `class_id` and `class` are null where the rule has
+    /// `more_than`: then it is about the zone.
+    AlertStarted {
+        /// Name of the rule.
+        rule: String,
+        /// Name of its zone.
+        zone: String,
+        /// The object that it is about.
+        object_id: Option<u64>,
+        /// Index of the object's class in the model.
+        class_id: Option<u32>,
+        /// Name of the object's class.
+        class: Option<String>,
+        /// Objects of the rule's classes in the zone now.
+        count: u32,
+        /// RTP timestamp of the frame as received (90 kHz), as `rtp_timestamp_in` of its result.
+        rtp_timestamp: u32,
+    },
+    /// It is over.
+    AlertEnded {
+        /// Name of the rule.
+        rule: String,
+        /// Name of its zone.
+        zone: String,
+        /// The object that it was about, as when it started.
+        object_id: Option<u64>,
+        /// Milliseconds from the start of the alert until what raised it was last seen.
+        duration_ms: u64,
+        /// RTP timestamp of the frame as received (90 kHz), as `rtp_timestamp_in` of its result.
+        rtp_timestamp: u32,
     },
 }

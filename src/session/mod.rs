@@ -15,6 +15,7 @@ pub mod machine;
 pub mod options;
 pub mod proto;
 mod registry;
+mod watch;
 
 pub use allowance::{Allowance, Rate};
 pub use end::EndReason;

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use saccade_signaling::{ErrorCode, Options, OptionsPatch, Overlay, ReturnMode};
 use serde_json::{Map, Value};
 
-use super::Refusal;
+use super::{Refusal, watch};
 
 /// Legal `budget_ms`.
 pub const BUDGET_MS: RangeInclusive<u32> = 10..=5000;
@@ -69,6 +69,7 @@ pub fn open(models: &dyn Models, default_budget_ms: u32, patch: &OptionsPatch) -
         format: saccade_signaling::ResultFormat::default(),
         zones: Vec::new(),
         lines: Vec::new(),
+        rules: Vec::new(),
     };
     apply(models, &blank, &OptionsPatch { model: Some(name), ..patch.clone() })
 }
@@ -111,12 +112,10 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
         next.track = track;
     }
     if let Some(overlay) = patch.overlay {
-        if overlay.zones == Some(true) {
-            problems.add("`overlay.zones` is not built in this version; leave it out");
-        }
         next.overlay.boxes = overlay.boxes.unwrap_or(next.overlay.boxes);
         next.overlay.labels = overlay.labels.unwrap_or(next.overlay.labels);
         next.overlay.timing = overlay.timing.unwrap_or(next.overlay.timing);
+        next.overlay.zones = overlay.zones.unwrap_or(next.overlay.zones);
     }
     if next.return_mode == ReturnMode::Predicted && !next.track {
         problems.add("`return`: `predicted` needs `track`; leave that on, or use `exact` or `results`");
@@ -124,12 +123,19 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
     if let Some(format) = patch.format {
         next.format = format;
     }
-    if patch.zones.as_ref().is_some_and(|zones| !zones.is_empty()) {
-        problems.add("`zones` are not built in this version; leave them out");
+    if let Some(zones) = &patch.zones {
+        next.zones.clone_from(zones);
     }
-    if patch.lines.as_ref().is_some_and(|lines| !lines.is_empty()) {
-        problems.add("`lines` are not built in this version; leave them out");
+    if let Some(lines) = &patch.lines {
+        next.lines.clone_from(lines);
     }
+    if let Some(rules) = &patch.rules {
+        next.rules.clone_from(rules);
+        for rule in &mut next.rules {
+            rule.classes = rule.classes.take().filter(|names| !names.is_empty());
+        }
+    }
+    watch::check(&next, facts.as_ref(), &mut problems);
     problems.into_result(next)
 }
 
@@ -197,13 +203,13 @@ fn check_classes(facts: &ModelFacts, names: &[String], problems: &mut Problems) 
 
 /// The problems of one patch.
 #[derive(Default)]
-struct Problems {
+pub(super) struct Problems {
     text: String,
     unknown_model: bool,
 }
 
 impl Problems {
-    fn add(&mut self, problem: impl AsRef<str>) {
+    pub(super) fn add(&mut self, problem: impl AsRef<str>) {
         if !self.text.is_empty() {
             self.text.push_str("; ");
         }
@@ -211,7 +217,12 @@ impl Problems {
     }
 
     /// NaN lies in no range.
-    fn within<T: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: T, range: &RangeInclusive<T>) -> T {
+    pub(super) fn within<T: PartialOrd + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: T,
+        range: &RangeInclusive<T>,
+    ) -> T {
         if !range.contains(&value) {
             self.add(format!("`{key}`: {value} is not in {}..{}", range.start(), range.end()));
         }
@@ -227,7 +238,8 @@ impl Problems {
     }
 }
 
-fn list<'a>(mut names: impl Iterator<Item = &'a String>) -> String {
+/// The first few names, each in quotes.
+pub(super) fn list<'a>(mut names: impl Iterator<Item = &'a String>) -> String {
     let mut text = String::new();
     for name in names.by_ref().take(NAMES_SHOWN) {
         let comma = if text.is_empty() { "" } else { ", " };
@@ -252,7 +264,7 @@ fn shorten(text: &str) -> String {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
-    use saccade_signaling::{Line, OverlayPatch, Zone};
+    use saccade_signaling::{Anchor, Line, Zone};
     use serde_json::json;
 
     use super::*;
@@ -291,7 +303,7 @@ mod tests {
             "model": "ppe", "return": "exact", "budget_ms": 200, "score_threshold": 0.35_f32, "iou_threshold": 0.45_f32,
             "max_detections": 100, "classes": null, "track": true,
             "overlay": {"boxes": true, "labels": true, "timing": false, "zones": false},
-            "format": "saccade", "zones": [], "lines": [],
+            "format": "saccade", "zones": [], "lines": [], "rules": [],
         });
         assert_eq!(serde_json::to_value(options).unwrap(), expected);
     }
@@ -330,9 +342,13 @@ mod tests {
             iou_threshold: Some(f32::INFINITY),
             max_detections: Some(0),
             classes: Some(vec!["helmet".into(), "hat".into()]),
-            overlay: Some(OverlayPatch { zones: Some(true), ..OverlayPatch::default() }),
-            zones: Some(vec![Zone { name: "a".into(), polygon: vec![[0.0, 0.0]; 3] }]),
-            lines: Some(vec![Line { name: "b".into(), points: [[0.0, 0.0]; 2] }]),
+            zones: Some(vec![Zone {
+                name: "a".into(),
+                polygon: vec![[0.0, 0.0]; 3],
+                anchor: Anchor::Center,
+                dwell_s: None,
+            }]),
+            lines: Some(vec![Line { name: "b".into(), points: [[0.0, 0.0]; 2], anchor: Anchor::Center }]),
             ..OptionsPatch::default()
         };
         let refusal = open(&Two, 200, &bad).unwrap_err();
@@ -344,9 +360,8 @@ mod tests {
             "`iou_threshold`: inf is not in 0..1",
             "`max_detections`: 0 is not in 1..1000",
             "`ppe` has no `hat`; it has `head`, `helmet`",
-            "`overlay.zones` is not built",
-            "`zones` are not built",
-            "`lines` are not built",
+            "`zones[0].polygon`: it has no area",
+            "`lines[0].points`: the ends are at one place",
         ] {
             assert!(refusal.message.contains(part), "{part} is not in {}", refusal.message);
         }
