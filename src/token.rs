@@ -33,6 +33,9 @@ pub struct Claims {
     pub can_configure: bool,
     /// Whether its bearer may load and unload models.
     pub can_manage_models: bool,
+    /// `low`, `normal` or `high`: how much of a model's time its bearer's sessions get when there is not enough for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
 }
 
 /// The token could not be signed.

@@ -29,6 +29,9 @@ pub struct Token {
     /// Allow loading and unloading models
     #[arg(long)]
     pub can_manage_models: bool,
+    /// How much of a model's time the bearer's sessions get when there is not enough for all [default: normal]
+    #[arg(long, value_parser = ["low", "normal", "high"])]
+    pub priority: Option<String>,
     /// For whom it is made [default: auth.audience]
     #[arg(long, value_name = "NAME")]
     pub audience: Option<String>,
@@ -70,6 +73,7 @@ impl Token {
             can_view: self.can_view,
             can_configure: self.can_configure,
             can_manage_models: self.can_manage_models,
+            priority: self.priority.clone(),
             ..Claims::new(auth, now, self.ttl)
         };
         if self.audience.is_some() {

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, future};
 use metrics::counter;
 use saccade_signaling::{ModelView, SessionView};
+use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::auth::Claims;
@@ -60,21 +61,39 @@ pub(super) async fn results(
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    may_view(&context, &headers)?;
-    let handle = context.registry.get(&id).ok_or_else(Problem::no_such_session)?;
-    let lost = counter!("saccade_frames_dropped_total", "stage" => "results", "reason" => "slow_reader");
-    let events = BroadcastStream::new(handle.results()).filter_map(move |item| {
+    let handle = to_view(&context, &headers, &id)?;
+    Ok(stream(handle.results(), "results", handle))
+}
+
+/// `GET /v1/sessions/{id}/events`: the same with what the `events` data channel tells.
+pub(super) async fn events(
+    State(context): State<Arc<Context>>,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let handle = to_view(&context, &headers, &id)?;
+    Ok(stream(handle.events(), "events", handle))
+}
+
+fn to_view(context: &Context, headers: &HeaderMap, id: &str) -> Result<Handle, Problem> {
+    may_view(context, headers)?;
+    context.registry.get(id).ok_or_else(Problem::no_such_session)
+}
+
+fn stream(texts: broadcast::Receiver<Arc<str>>, stage: &'static str, handle: Handle) -> Response {
+    let lost = counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => "slow_reader");
+    let events = BroadcastStream::new(texts).filter_map(move |item| {
         future::ready(match item {
             Ok(json) => Some(Ok::<_, Infallible>(Event::default().data(&*json))),
-            Err(tokio_stream::wrappers::errors::BroadcastStreamRecvError::Lagged(results)) => {
-                lost.increment(results);
+            Err(tokio_stream::wrappers::errors::BroadcastStreamRecvError::Lagged(texts)) => {
+                lost.increment(texts);
                 None
             }
         })
     });
     let until_end = events.take_until(async move { handle.closed().await });
     let buffering = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(([NO_STORE, buffering], Sse::new(until_end).keep_alive(KeepAlive::default())).into_response())
+    ([NO_STORE, buffering], Sse::new(until_end).keep_alive(KeepAlive::default())).into_response()
 }
 
 /// `GET /v1/models`.

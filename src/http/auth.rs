@@ -8,6 +8,7 @@ use saccade_signaling::ErrorCode;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, Problem};
+use crate::session::Priority;
 
 /// Seconds by which the clocks of the issuer and of this machine may differ.
 const LEEWAY_S: u64 = 10;
@@ -60,13 +61,23 @@ pub struct Claims {
     /// Load, unload and route models.
     #[serde(default)]
     pub can_manage_models: bool,
+    /// How much of a model's time the bearer's sessions get when there is not enough for all.
+    #[serde(default)]
+    pub priority: Priority,
 }
 
 impl Claims {
     /// What everybody may do where there is no authentication.
     #[must_use]
     pub const fn everything() -> Self {
-        Self { sub: None, can_publish: true, can_view: true, can_configure: true, can_manage_models: true }
+        Self {
+            sub: None,
+            can_publish: true,
+            can_view: true,
+            can_configure: true,
+            can_manage_models: true,
+            priority: Priority::Normal,
+        }
     }
 
     /// Passes if `allowed`, and else says which claim is missing.

@@ -145,6 +145,7 @@ pub fn router(
         .route("/v1/sessions", get(api::list_sessions))
         .route("/v1/sessions/{id}", get(api::session).delete(api::delete_session))
         .route("/v1/sessions/{id}/results", get(api::results))
+        .route("/v1/sessions/{id}/events", get(api::events))
         .route("/v1/models", get(api::models))
         .route("/v1/{*rest}", any(problem::not_found))
         .method_not_allowed_fallback(problem::method_not_allowed)

@@ -41,6 +41,7 @@ pub(super) async fn offer(
         signals: None,
         publisher: claims.sub.map(Into::into),
         may_configure: claims.can_configure,
+        priority: claims.priority,
     };
     let (handle, answer) = open(&context, request).await?;
     Ok(Json(OfferResponse { sdp: answer.sdp, kind: "answer".into(), session_id: handle.id().to_string() }))

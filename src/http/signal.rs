@@ -336,6 +336,7 @@ impl Client {
             signals: Some(signals),
             publisher: claims.sub.as_deref().map(Into::into),
             may_configure: claims.can_configure,
+            priority: claims.priority,
         };
         match open(&self.context, request).await {
             Ok((handle, answer)) => {

@@ -23,7 +23,7 @@ use tower::ServiceExt;
 use super::auth::tests::{in_seconds, token};
 use super::*;
 use crate::session::options::{self, ModelFacts, Models};
-use crate::session::{Command, Drain, Permit, RESULTS_CAPACITY, SessionId};
+use crate::session::{Command, Drain, Permit, Priority, RESULTS_CAPACITY, SessionId};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -78,9 +78,14 @@ impl Opener for Fake {
             stages: Vec::new(),
             transport: None,
         };
-        let (handle, commands) = Handle::new(id, results, view, request.publisher.clone());
+        let (handle, commands) = Handle::new(id, results, broadcast::Sender::new(1), view, request.publisher.clone());
         let trickle = if request.trickle { "trickle" } else { "complete" };
         let bound = if request.may_configure { "" } else { " bound" };
+        let bound = match request.priority {
+            Priority::Low => format!("{bound} low"),
+            Priority::Normal => bound.to_owned(),
+            Priority::High => format!("{bound} high"),
+        };
         self.seen.send(format!("open {} {trickle}{bound}", request.sdp)).await.ok();
         let owner = Owner {
             handle: handle.clone(),

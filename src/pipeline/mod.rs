@@ -13,6 +13,7 @@ mod owner;
 mod path;
 mod stages;
 mod stats;
+mod watching;
 mod workers;
 
 use std::net::IpAddr;
@@ -42,8 +43,8 @@ use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Transport};
 use crate::session::machine::{Machine, Timeouts};
 use crate::session::options::{self, ModelFacts};
 use crate::session::{
-    Allowance, Answer, EndReason, Handle, OpenRequest, Opener, Permit, RESULTS_CAPACITY, Rate, Refusal, Registry,
-    SessionId,
+    Allowance, Answer, EVENTS_CAPACITY, EndReason, Handle, OpenRequest, Opener, Permit, RESULTS_CAPACITY, Rate,
+    Refusal, Registry, SessionId,
 };
 use crate::tracker::Tracker;
 use crate::{clock, decode};
@@ -198,6 +199,7 @@ async fn serve(
     let options = applied.options.clone();
     let (output_tx, outputs) = mpsc::channel(OUTPUT_QUEUE);
     let listeners = broadcast::Sender::new(RESULTS_CAPACITY);
+    let witnesses = broadcast::Sender::new(EVENTS_CAPACITY);
     let bounds = rate::Config { max_bps: deps.settings.max_bitrate, ..rate::Config::default() };
     let rate = RateControl::new(bounds, 640, 480, owner::NOMINAL_FPS);
     let config = stages::Config {
@@ -232,7 +234,8 @@ async fn serve(
         path: Mutex::default(),
     });
     let view = Arc::clone(&shown);
-    let (handle, commands) = Handle::new(id.clone(), listeners, move || view.view(), request.publisher);
+    let (handle, commands) =
+        Handle::new(id.clone(), listeners, witnesses.clone(), move || view.view(), request.publisher);
     let sdp = if request.trickle {
         Ok(accepted.answer.sdp)
     } else {
@@ -260,6 +263,7 @@ async fn serve(
         data_channels: accepted.answer.data_channels,
         mid: accepted.answer.mid,
         link: Link::new(started),
+        witnesses,
         may_configure: request.may_configure,
         control_allowance: Allowance::new(started, deps.settings.control_rate),
         metrics: Metrics::new(),

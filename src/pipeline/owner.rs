@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
 use saccade_signaling as wire;
 use saccade_signaling::{ClientMessage, ErrorCode, Options, OptionsPatch, ServerMessage, SessionView};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::losses::Losses;
 use super::path::{self, PathMetrics};
@@ -34,7 +34,7 @@ const TICK: Duration = Duration::from_millis(500);
 /// How long the client has to open the results channel before the server does.
 const RESULTS_CHANNEL_WAIT: Duration = Duration::from_secs(1);
 /// Events kept until the client opens their channel.
-const PENDING_EVENTS: usize = 16;
+const PENDING_EVENTS: usize = 64;
 /// Longest time that the transport may take to accept a message, a candidate, or all packets of one frame.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
 /// Longest time that a further offer may take to answer.
@@ -91,6 +91,8 @@ pub(super) struct Owner {
     pub(super) data_channels: bool,
     pub(super) mid: String,
     pub(super) link: Link,
+    /// Who else hears of events.
+    pub(super) witnesses: broadcast::Sender<Arc<str>>,
     /// Whether the token that opened the session allows changes.
     pub(super) may_configure: bool,
     pub(super) control_allowance: Allowance,
@@ -116,7 +118,7 @@ pub(super) struct Link {
     results_open: bool,
     events_open: bool,
     /// Events that wait for their channel; the oldest goes when there are too many.
-    events: VecDeque<String>,
+    events: VecDeque<Arc<str>>,
     last_keyframe_request: Option<Instant>,
     candidates_ended: bool,
     /// Size of the frames that the peer was last told of.
@@ -365,6 +367,7 @@ impl Owner {
             Output::NeedKeyframe => self.look_after_decoder(now),
             Output::Result(json) => self.send_result(&json).await,
             Output::Encoded(unit) => self.send_frame(unit).await,
+            Output::Events => self.send_events().await,
             Output::Failed => self.look_for_failure(now),
         }
     }
@@ -395,8 +398,17 @@ impl Owner {
         }
     }
 
+    async fn send_events(&mut self) {
+        while let Some(event) = self.stages.next_event() {
+            self.send_event(&event).await;
+        }
+    }
+
     async fn send_event(&mut self, event: &wire::Event) {
         let Ok(json) = serde_json::to_string(event) else { return };
+        let json: Arc<str> = json.into();
+        // Nobody may be listening.
+        let _ = self.witnesses.send(Arc::clone(&json));
         if self.link.events.len() == PENDING_EVENTS {
             self.link.events.pop_front();
             self.metrics.events_dropped.increment(1);
@@ -454,6 +466,7 @@ impl Owner {
         self.losses.report(&self.ingest.stats(), self.peer.packets_dropped());
         self.look_after_decoder(now);
         self.look_for_failure(now);
+        self.send_events().await;
         if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
             self.stages.set_bitrate(bitrate);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use saccade_signaling::{ErrorCode, IceCandidate, Options, OptionsPatch, ServerMessage, SessionView};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::EndReason;
@@ -14,6 +15,9 @@ pub const COMMAND_CAPACITY: usize = 32;
 pub const SIGNAL_CAPACITY: usize = 32;
 /// Results kept for each listener of the results stream; a slower one loses the oldest.
 pub const RESULTS_CAPACITY: usize = 64;
+
+/// Events kept for each listener of the events stream; a slower one loses the oldest.
+pub const EVENTS_CAPACITY: usize = 256;
 
 /// How long the owner of a session may take to answer a command.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -169,6 +173,21 @@ pub struct OpenRequest {
     pub publisher: Option<Arc<str>>,
     /// Whether the publisher may change options over the `control` data channel; a socket asks its own token.
     pub may_configure: bool,
+    /// Whose frames go first when models cannot answer all.
+    pub priority: Priority,
+}
+
+/// How much of a model's time a session gets when there is not enough for all: a token's claim `priority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// A quarter of what others get.
+    Low,
+    /// What everybody gets who states nothing.
+    #[default]
+    Normal,
+    /// Four times as much as others get.
+    High,
 }
 
 /// What opens sessions.
@@ -188,6 +207,7 @@ pub struct Handle {
     id: SessionId,
     commands: mpsc::Sender<Command>,
     results: broadcast::Sender<Arc<str>>,
+    events: broadcast::Sender<Arc<str>>,
     view: Arc<dyn Fn() -> SessionView + Send + Sync>,
     publisher: Option<Arc<str>>,
 }
@@ -200,16 +220,18 @@ impl fmt::Debug for Handle {
 
 impl Handle {
     /// A handle and the owner's end of it; the owner drops its end last, and so tells everyone that the session is over.
-    /// `results` is where it publishes each result's JSON, made with [`RESULTS_CAPACITY`].
+    /// `results` and `events` are where it publishes each result's and each event's JSON, made with [`RESULTS_CAPACITY`]
+    /// and [`EVENTS_CAPACITY`].
     #[must_use]
     pub fn new(
         id: SessionId,
         results: broadcast::Sender<Arc<str>>,
+        events: broadcast::Sender<Arc<str>>,
         view: impl Fn() -> SessionView + Send + Sync + 'static,
         publisher: Option<Arc<str>>,
     ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, owner) = mpsc::channel(COMMAND_CAPACITY);
-        (Self { id, commands, results, view: Arc::new(view), publisher }, owner)
+        (Self { id, commands, results, events, view: Arc::new(view), publisher }, owner)
     }
 
     /// Id of the session.
@@ -234,6 +256,12 @@ impl Handle {
     #[must_use]
     pub fn results(&self) -> broadcast::Receiver<Arc<str>> {
         self.results.subscribe()
+    }
+
+    /// The events from now on, one JSON text each.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Arc<str>> {
+        self.events.subscribe()
     }
 
     /// Renegotiates or restarts ICE.

@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     fn handle(id: &str) -> Handle {
-        Handle::new(id.into(), broadcast::Sender::new(1), || unreachable!(), None).0
+        Handle::new(id.into(), broadcast::Sender::new(1), broadcast::Sender::new(1), || unreachable!(), None).0
     }
 
     #[test]

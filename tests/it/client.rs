@@ -105,6 +105,7 @@ pub struct Peer {
     pub connection: Arc<dyn PeerConnection>,
     pub results: mpsc::Receiver<SessionResult>,
     pub packets: mpsc::Receiver<RtpPacket>,
+    pub events: mpsc::Receiver<saccade_signaling::Event>,
     control: Arc<dyn DataChannel>,
     pub control_replies: mpsc::Receiver<ServerMessage>,
     control_open: watch::Receiver<bool>,
@@ -214,6 +215,8 @@ impl Peer {
         let sender = connection.add_track(local).await.unwrap();
         let unreliable = RTCDataChannelInit { ordered: false, max_retransmits: Some(0), ..Default::default() };
         let results_channel = connection.create_data_channel("results", Some(unreliable)).await.unwrap();
+        let reliable = RTCDataChannelInit { ordered: true, ..Default::default() };
+        let events = connection.create_data_channel("events", Some(reliable)).await.unwrap();
         let control = connection
             .create_data_channel("control", Some(RTCDataChannelInit { ordered: true, ..Default::default() }))
             .await
@@ -223,6 +226,7 @@ impl Peer {
             connection,
             results: read_json(results_channel).0,
             packets,
+            events: read_json(events).0,
             control_replies,
             control_open,
             control,

@@ -17,14 +17,17 @@ use crate::server::Server;
 
 /// What came back while some frames were sent.
 #[derive(Default)]
-struct Returned {
-    results: Vec<SessionResult>,
-    pictures: HashMap<u32, Arc<I420>>,
-    keyframes: u64,
+pub struct Returned {
+    pub results: Vec<SessionResult>,
+    pub pictures: HashMap<u32, Arc<I420>>,
+    /// RTP timestamps of pictures that came before the result of their frame.
+    pub ahead: HashSet<u32>,
+    pub events: Vec<saccade_signaling::Event>,
+    pub keyframes: u64,
 }
 
 /// Sends frames in real time and collects what comes back, until `enough`.
-async fn exchange(
+pub async fn exchange(
     peer: &mut Peer,
     publisher: &mut Publisher,
     viewer: &mut Viewer,
@@ -41,8 +44,12 @@ async fn exchange(
                     peer.send(time, payloads).await;
                 }
                 Some(result) = peer.results.recv() => returned.results.push(result),
+                Some(event) = peer.events.recv() => returned.events.push(event),
                 Some(packet) = peer.packets.recv() => {
                     for (time, picture, _) in viewer.take(packet) {
+                        if !returned.results.iter().rev().take(64).any(|result| result.rtp_timestamp_in == time.0) {
+                            returned.ahead.insert(time.0);
+                        }
                         returned.pictures.insert(time.0, picture);
                     }
                     returned.keyframes = viewer.keyframes;
@@ -101,7 +108,7 @@ async fn annotated_video_and_results_come_back(codec: Codec) {
     finish(socket, peer, server).await;
 }
 
-async fn finish(mut socket: Socket, peer: Peer, server: Server) {
+pub async fn finish(mut socket: Socket, peer: Peer, server: Server) {
     socket.send(&ClientMessage::Bye).await;
     assert_eq!(socket.close_code().await, close_code::BYE);
     peer.close().await;

@@ -6,6 +6,7 @@
 mod accuracy;
 mod assets;
 mod bench;
+mod budget;
 mod client;
 mod codecs;
 mod control;

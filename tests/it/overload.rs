@@ -102,7 +102,13 @@ async fn results_stay_fresh_when_more_frames_come_than_the_model_can_take() {
     let models = tempfile::tempdir().unwrap();
     model_folder(models.path(), "yolox-nano", &graph);
     let dir = models.path().to_str().unwrap();
-    let server = Server::start(&[("models.dir", dir), ("models.default", "yolox-nano"), ("hw.infer", "off")]).await;
+    let server = Server::start(&[
+        ("models.dir", dir),
+        ("models.default", "yolox-nano"),
+        ("hw.infer", "off"),
+        ("degradation.mode", "auto"),
+    ])
+    .await;
     let seen = futures_util::future::join_all((0..SESSIONS).map(|_| publish(&server))).await;
     for (index, seen) in seen.iter().enumerate() {
         let Seen { results, carried, dropped, lags, view } = seen;

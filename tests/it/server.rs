@@ -29,6 +29,8 @@ impl Server {
             ("models.default", "scene-blobs"),
             ("session.budget_ms", "1000"),
             ("shutdown.grace_ms", "2000"),
+            // Where it is not what is tested, a slow machine must not change which frames the model sees.
+            ("degradation.mode", "off"),
         ]
         .iter()
         .chain(settings)

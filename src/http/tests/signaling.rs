@@ -355,6 +355,21 @@ async fn the_session_knows_whether_its_publisher_may_configure() {
 }
 
 #[tokio::test]
+async fn the_session_has_the_priority_of_its_token() {
+    for (claims, said) in
+        [(json!({"priority": "low"}), " low"), (json!({}), ""), (json!({"priority": "high"}), " high")]
+    {
+        let mut site = site(with_auth(), None);
+        let mut all = json!({"can_publish": true, "can_configure": true});
+        all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        let mut socket = Socket::connect(site.listen().await).await;
+        socket.ask(json!({"type": "auth", "token": bearer(&all)})).await;
+        socket.offer("v=0").await;
+        site.saw(&format!("open v=0 trickle{said}")).await;
+    }
+}
+
+#[tokio::test]
 async fn an_opening_that_takes_too_long_is_given_up_and_closed() {
     let mut site = site(Settings { open_timeout: Duration::from_millis(20), ..Settings::default() }, None);
     let mut socket = Socket::welcomed(site.listen().await).await;

@@ -1,14 +1,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Answered, Shared};
+use super::{Answered, Output, Shared};
 use crate::clock;
 use crate::degrade::Sample;
 use crate::infer::{self, Outcome};
 use crate::media::Frame;
 use crate::pipeline::stats::Stats;
+use crate::pipeline::watching;
 use crate::pipeline::workers::Lane;
 use crate::session::EndReason;
+use crate::zones;
 
 /// Runs of the model that may fail one after the other before the session ends.
 const MAX_MODEL_FAILURES: u32 = 30;
@@ -23,11 +25,13 @@ pub(super) struct Answers {
     failures: u32,
     /// Text of the last result that was made here.
     text: Vec<u8>,
+    /// What happened in the last frame; kept for its memory.
+    happened: Vec<zones::Event>,
 }
 
 impl Answers {
     pub(super) fn new(shared: Arc<Shared>, finish: Arc<Lane>, model_id: Arc<str>) -> Self {
-        Self { shared, finish, model_id, failures: 0, text: Vec::new() }
+        Self { shared, finish, model_id, failures: 0, text: Vec::new(), happened: Vec::new() }
     }
 
     pub(super) fn handle(&mut self, outcome: Outcome) {
@@ -67,7 +71,7 @@ impl Answers {
         shared.metrics.preprocess.record(inferred.timing.preprocess);
         shared.metrics.inference.record(inferred.timing.inference);
         shared.metrics.postprocess.record(inferred.timing.postprocess);
-        shared.follow(&mut inferred);
+        shared.follow(&mut inferred, &mut self.happened);
         let answered = Answered::new(inferred, Arc::clone(&self.model_id));
         if let Some(replaced) = shared.answered.put(answered) {
             // Its picture is too old to return, its result is not.
@@ -91,15 +95,32 @@ impl Answers {
 }
 
 impl Shared {
-    /// Gives the objects of a frame their ids, and leaves out what was too unsure to be reported.
-    fn follow(&self, inferred: &mut infer::Inferred) {
+    /// Gives the objects of a frame their ids, leaves out what was too unsure to be reported, and watches where they go.
+    fn follow(&self, inferred: &mut infer::Inferred, happened: &mut Vec<zones::Event>) {
         let threshold = self.applied.load().options.score_threshold;
         let (time, picture) = (inferred.frame.time, &inferred.frame.picture);
+        let size = [picture.width(), picture.height()];
         if let Some(tracker) = self.tracker().as_mut() {
-            tracker.update(time, [picture.width(), picture.height()], threshold, &mut inferred.detections);
+            tracker.update(time, size, threshold, &mut inferred.detections);
         } else {
             // The tracker may have been switched off while the frame was in the model.
             inferred.detections.retain(|detection| detection.score >= threshold);
         }
+        let mut watch = self.watch();
+        if watch.is_empty() {
+            return;
+        }
+        watch.update(time, size, &inferred.detections, happened);
+        drop(watch);
+        if happened.is_empty() {
+            return;
+        }
+        for event in happened.drain(..) {
+            if self.events.push(watching::told(event, time)).is_err() {
+                self.metrics.events_dropped.increment(1);
+            }
+        }
+        // Where its queue is full, the owner looks at its next tick.
+        self.tell(Output::Events);
     }
 }

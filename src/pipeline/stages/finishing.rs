@@ -3,10 +3,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use saccade_signaling as wire;
 use saccade_signaling::{Options, ReturnMode};
 
 use super::{Answered, Applied, Output, Shared};
-use crate::annotate::{self, Annotator};
+use crate::annotate::{self, Annotator, LineShape, ZoneShape};
 use crate::clock;
 use crate::degrade::{STEPS, Sample};
 use crate::egress::results;
@@ -173,9 +174,12 @@ impl Finisher {
     /// `half`: the picture has half the width and height of the one that the detections are of.
     fn draw(&mut self, inferred: &mut infer::Inferred, half: bool, options: &Options) {
         let overlay = options.overlay;
-        if !overlay.timing && (inferred.detections.is_empty() || !(overlay.boxes || overlay.labels)) {
+        let zones = overlay.zones && !(options.zones.is_empty() && options.lines.is_empty());
+        let boxes = !inferred.detections.is_empty() && (overlay.boxes || overlay.labels);
+        if !overlay.timing && !zones && !boxes {
             return;
         }
+        let (zones, lines) = if zones { shapes(options) } else { Default::default() };
         self.write_strip(inferred, options);
         let detections = if half {
             self.halved.clear();
@@ -185,7 +189,7 @@ impl Finisher {
         } else {
             &inferred.detections
         };
-        let lines = self.strip.each_ref().map(String::as_str);
+        let strip = self.strip.each_ref().map(String::as_str);
         self.annotator.draw(
             Arc::make_mut(&mut inferred.frame.picture),
             inferred.frame.color,
@@ -193,8 +197,9 @@ impl Finisher {
                 detections,
                 boxes: overlay.boxes,
                 labels: overlay.labels,
-                timing: if overlay.timing { &lines } else { &[] },
-                ..annotate::Overlay::default()
+                timing: if overlay.timing { &strip } else { &[] },
+                zones: &zones,
+                lines: &lines,
             },
         );
     }
@@ -360,6 +365,17 @@ impl Shared {
             self.metrics.results_dropped.increment(1);
         }
     }
+}
+
+/// Zones and lines as they are drawn.
+fn shapes(options: &Options) -> (Vec<ZoneShape<'_>>, Vec<LineShape<'_>>) {
+    fn zone(zone: &wire::Zone) -> ZoneShape<'_> {
+        ZoneShape { name: &zone.name, polygon: &zone.polygon }
+    }
+    fn line(line: &wire::Line) -> LineShape<'_> {
+        LineShape { name: &line.name, from: line.points[0], to: line.points[1] }
+    }
+    (options.zones.iter().map(zone).collect(), options.lines.iter().map(line).collect())
 }
 
 fn milliseconds(duration: Duration) -> f64 {

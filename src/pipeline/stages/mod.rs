@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
+use saccade_signaling as wire;
 use saccade_signaling::{Options, ReturnMode};
 use tokio::sync::{broadcast, mpsc};
 
@@ -19,16 +20,20 @@ use super::estimate::Estimate;
 use super::ladders::{Footing, Ladders};
 use super::load::{Demand, Load, Needs};
 use super::stats::Stats;
+use super::watching;
 use super::workers::{Lane, Workers};
 use crate::degrade::Can;
 use crate::media::{Codec, EncodedFrame, Frame, FramePool};
 use crate::queue::{Fifo, Full, Mailbox};
 use crate::session::EndReason;
 use crate::tracker::{self, Tracker};
+use crate::zones::Watch;
 use crate::{clock, decode, degrade, infer};
 
 /// Access units that wait for the decoder; one more skips to the next keyframe.
 const DECODE_QUEUE: usize = 4;
+/// Events that wait for the session's owner.
+const EVENT_QUEUE: usize = 256;
 /// Spare pictures kept for reuse: one in the decoder, one waiting, one in the model, one being drawn, one halved.
 const SPARE_PICTURES: usize = 5;
 
@@ -44,6 +49,8 @@ pub(super) enum Output {
     Result(Arc<str>),
     /// A frame to send back.
     Encoded(EncodedFrame),
+    /// Something happened in a zone or on a line: see [`Stages::next_event`].
+    Events,
     /// The session cannot go on: see [`Stages::failed`].
     Failed,
 }
@@ -168,6 +175,9 @@ struct Shared {
     unreturned: Unreturned,
     /// Follows objects from frame to frame, if the session wants it.
     tracker: Mutex<Option<Tracker>>,
+    /// Watches where they go.
+    watch: Mutex<Watch>,
+    events: Fifo<wire::Event>,
     /// Where the session stands on the ladder of its model.
     footing: ArcSwap<Footing>,
     ladders: Arc<Ladders>,
@@ -240,6 +250,8 @@ impl Stages {
         let shared = Arc::new(Shared {
             session_id: config.session_id,
             stats: config.stats,
+            watch: Mutex::new(Watch::new(watching::plan(&applied.options))),
+            events: Fifo::new("events", EVENT_QUEUE),
             tracker: Mutex::new(applied.options.track.then(|| Tracker::new(tracker::Config::default()))),
             footing: ArcSwap::new(footing),
             ladders: config.ladders,
@@ -303,6 +315,10 @@ impl Stages {
         if before.options.track != applied.options.track {
             *shared.tracker() = applied.options.track.then(|| Tracker::new(tracker::Config::default()));
         }
+        let plan = watching::plan(&applied.options);
+        if watching::plan(&before.options) != plan {
+            shared.watch().configure(plan);
+        }
         let same_model = Arc::ptr_eq(&before.model, &applied.model);
         if !same_model || before.can(shared.returns_video) != applied.can(shared.returns_video) {
             shared.footing.store(join(&shared.ladders, &applied, shared.returns_video));
@@ -335,6 +351,11 @@ impl Stages {
     /// Whether the decoder has come to need a keyframe since this was last asked.
     pub(super) fn take_keyframe_need(&self) -> bool {
         self.shared.keyframe_needed.swap(false, Ordering::Relaxed)
+    }
+
+    /// The oldest event that was not asked for yet.
+    pub(super) fn next_event(&self) -> Option<wire::Event> {
+        self.shared.events.pop()
     }
 
     /// Why the session cannot go on, if it cannot.
@@ -380,6 +401,10 @@ impl Shared {
 
     fn tracker(&self) -> MutexGuard<'_, Option<Tracker>> {
         self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the budget leaves from a frame's arrival to its result: all but what drawing and encoding take, where the
@@ -428,6 +453,7 @@ struct Metrics {
     unencodable: Counter,
     unsent: Counter,
     results_dropped: Counter,
+    events_dropped: Counter,
     untold: Counter,
 }
 
@@ -458,6 +484,7 @@ impl Metrics {
             unencodable: dropped("encode", "error"),
             unsent: dropped("egress", "queue_full"),
             results_dropped: dropped("results", "queue_full"),
+            events_dropped: dropped("events", "queue_full"),
             untold: dropped("pipeline", "queue_full"),
         }
     }
