@@ -43,7 +43,10 @@ export const SERVER_ERROR_CODES = [
 /** A stable error code of the server. */
 export type ServerErrorCode = (typeof SERVER_ERROR_CODES)[number];
 
-/** Which video comes back: the frame with its own result, the frame at once with carried boxes, or none. */
+/**
+ * Which video comes back: each frame with its own result (`exact`), each at once with the last result's boxes carried to
+ * it by the motion of the objects (`predicted`), or none (`results`). Results come in every mode.
+ */
 export type ReturnMode = "exact" | "predicted" | "results";
 
 /** Shape of the detections in each result. The typed {@link SessionResult} is the `saccade` format. */
@@ -64,16 +67,47 @@ export interface Overlay {
 /** `[x, y]` in fractions of the upright frame, each 0..1. */
 export type Point = [number, number];
 
-/** A named polygon of 3 to 32 corners. */
+/** Zones, lines and rules that a session may have, of each. */
+export const MAX_SHAPES = 16;
+/** Corners that a zone has, at least and at most. */
+export const CORNERS = { min: 3, max: 32 } as const;
+
+/** The point of a box that counts for zones and lines: its centre, or the middle of its lower edge. */
+export type Anchor = "center" | "bottom";
+
+/** A named polygon of 3 to 32 corners. An object is in it while its anchor is. */
 export interface Zone {
+  /** Name, unique among the session's zones. */
   name: string;
+  /** Corners in order. */
   polygon: Point[];
+  /** Which point of a box counts; the server's default where absent. */
+  anchor?: Anchor | null;
+  /** `zone_dwelled` comes when an object has been inside for this many seconds; absent: never. */
+  dwell_s?: number | null;
 }
 
-/** A named line. */
+/** A named line. Left and right are as seen when looking from its first point to its second. */
 export interface Line {
+  /** Name, unique among the session's lines. */
   name: string;
   points: [Point, Point];
+  /** Which point of a box must cross; the server's default where absent. */
+  anchor?: Anchor | null;
+}
+
+/** When an alert is on: an object of these classes is in the zone, as long and as many as said. */
+export interface Rule {
+  /** Name, unique among the session's rules. */
+  name: string;
+  /** Name of a zone of the session. */
+  zone: string;
+  /** Class names that count; absent: all. */
+  classes?: string[] | null;
+  /** Each object for itself: once it has been inside for longer than this many seconds. */
+  longer_than_s?: number | null;
+  /** All together: while more than this many are inside. */
+  more_than?: number | null;
 }
 
 /** All options of a session, as in force on the server. */
@@ -102,6 +136,8 @@ export interface Options {
   zones: Zone[];
   /** Named lines. */
   lines: Line[];
+  /** Alerts; absent from servers that have none. */
+  rules?: Rule[];
 }
 
 /** Options to set or change; an absent key stays as it is. An unknown key is refused (`bad_options`). */
@@ -212,7 +248,7 @@ export interface Detection {
   class: string;
   /** Score, 0..1. */
   score: number;
-  /** Identity across frames; `null` while nothing tracks. */
+  /** Identity across frames; `null` with `track: false`. */
   object_id: number | null;
 }
 
@@ -240,7 +276,15 @@ export interface Dropped {
   superseded: number;
   /** The frame could no longer keep its deadline. */
   late: number;
+  /** The frame was kept from the model on purpose, to save work; absent from servers that never do. */
+  skipped?: number;
 }
+
+/** Steps by which a server saves work when a session's budget would not hold otherwise. A newer one may have others. */
+export const DEGRADATION_STEPS = ["skip_inference", "smaller_input", "lower_fps", "lower_resolution"] as const;
+
+/** Name of a step: not each frame to the model, a smaller input of the model, fewer frames, a smaller picture. */
+export type DegradationStep = (typeof DEGRADATION_STEPS)[number];
 
 /** One processed frame: the message of the `results` data channel in the `saccade` format. */
 export interface SessionResult {
@@ -270,18 +314,121 @@ export interface SessionResult {
   budget_ms: number;
   /** Whether this frame kept the budget. */
   met: boolean;
-  /** Frames that ran through the model together with this one. */
+  /** Frames that ran through the model together with this one; 0: it ran on none, and the boxes are carried ones. */
   batch_size: number;
   dropped: Dropped;
-  /** Steps of the degradation ladder in force. */
+  /** Steps by which the server saves work now, each a {@link DegradationStep} or one of a newer server. */
   degraded: string[];
 }
 
-/** A message of the `events` data channel. Other `type`s may come from a newer server. */
+/** The object that an event is about. */
+export interface EventObject {
+  /** Identity across frames. */
+  object_id: number;
+  /** Index of the class in the model. */
+  class_id: number;
+  /** Name of the class. */
+  class: string;
+}
+
+/** Video began to come in. */
+export interface TrackStarted {
+  type: "track_started";
+  mid: string;
+  codec: string;
+  rtp_timestamp?: number;
+}
+
+/** The size of incoming video is another one. */
+export interface ResolutionChanged {
+  type: "resolution_changed";
+  width: number;
+  height: number;
+  rtp_timestamp?: number;
+}
+
+/** An object came into a zone. */
+export interface ZoneEntered extends EventObject {
+  type: "zone_entered";
+  /** RTP timestamp of the incoming frame in which it happened. */
+  rtp_timestamp: number;
+  zone: string;
+  /** Objects inside now. */
+  count: number;
+}
+
+/** An object left a zone, or was lost in it. */
+export interface ZoneLeft extends EventObject {
+  type: "zone_left";
+  /** RTP timestamp of the incoming frame in which it happened. */
+  rtp_timestamp: number;
+  zone: string;
+  /** How long it was inside, in milliseconds. */
+  dwell_ms: number;
+  /** Objects inside now. */
+  count: number;
+}
+
+/** An object has been in a zone for the zone's `dwell_s`. */
+export interface ZoneDwelled extends EventObject {
+  type: "zone_dwelled";
+  /** RTP timestamp of the incoming frame in which it happened. */
+  rtp_timestamp: number;
+  zone: string;
+  /** How long it has been inside, in milliseconds. */
+  dwell_ms: number;
+}
+
+/** An object crossed a line. */
+export interface LineCrossed extends EventObject {
+  type: "line_crossed";
+  /** RTP timestamp of the incoming frame in which it happened. */
+  rtp_timestamp: number;
+  line: string;
+  /** Its way, looking from the line's first point to its second. */
+  direction: "left_to_right" | "right_to_left";
+  /** Crossings so far, each way. */
+  left_to_right: number;
+  right_to_left: number;
+}
+
+/** A rule's condition holds from now on; it is about one object, or about how many there are. */
+export interface AlertStarted {
+  type: "alert_started";
+  /** RTP timestamp of the incoming frame in which it happened. */
+  rtp_timestamp: number;
+  rule: string;
+  zone: string;
+  object_id: number | null;
+  class_id: number | null;
+  class: string | null;
+  /** Objects of the rule's classes inside now. */
+  count: number;
+}
+
+/** An alert is over. */
+export interface AlertEnded {
+  type: "alert_ended";
+  /** RTP timestamp of the incoming frame in which it happened. */
+  rtp_timestamp: number;
+  rule: string;
+  zone: string;
+  /** The object that it began with. */
+  object_id: number | null;
+  /** How long it lasted, in milliseconds. */
+  duration_ms: number;
+}
+
+/** A message of the `events` data channel; `type` tells which. */
 export type SessionEvent =
-  | { type: "track_started"; mid: string; codec: string }
-  | { type: "resolution_changed"; width: number; height: number }
-  | { type: string; [key: string]: unknown };
+  | TrackStarted
+  | ResolutionChanged
+  | ZoneEntered
+  | ZoneLeft
+  | ZoneDwelled
+  | LineCrossed
+  | AlertStarted
+  | AlertEnded;
 
 /** Body of `POST /v1/offer`. */
 export interface OfferRequest {
@@ -395,6 +542,28 @@ export function isSessionResult(value: unknown): value is SessionResult {
   return sessionResult(value);
 }
 
+/** Whether `value` is a {@link SessionEvent}; false for events that only a newer server knows. */
+export function isSessionEvent(value: unknown): value is SessionEvent {
+  if (!isRecord(value) || typeof value["type"] !== "string") return false;
+  const type = value["type"];
+  return Object.hasOwn(sessionEvents, type) && sessionEvents[type as SessionEvent["type"]](value);
+}
+
+/** Whether `value` is a {@link Zone} that a server may take. */
+export function isZone(value: unknown): value is Zone {
+  return zone(value) && value.polygon.length >= CORNERS.min && value.polygon.length <= CORNERS.max;
+}
+
+/** Whether `value` is a {@link Line}. */
+export function isLine(value: unknown): value is Line {
+  return line(value);
+}
+
+/** Whether `value` is a {@link Rule}. */
+export function isRule(value: unknown): value is Rule {
+  return rule(value);
+}
+
 /** Whether `value` is a {@link Problem}. */
 export function isProblem(value: unknown): value is Problem {
   return problem(value);
@@ -499,6 +668,25 @@ function shape<T>(fields: { [K in keyof T]-?: Guard<T[K]> }): Guard<T> {
 }
 
 const point = numbers<Point>(2);
+const anchor = optional(nullable(literal<Anchor>("center", "bottom")));
+const zone = shape<Zone>({
+  name: isString,
+  polygon: list(point),
+  anchor,
+  dwell_s: optional(nullable(isNumber)),
+});
+const line = shape<Line>({
+  name: isString,
+  points: (value): value is [Point, Point] => Array.isArray(value) && value.length === 2 && value.every(point),
+  anchor,
+});
+const rule = shape<Rule>({
+  name: isString,
+  zone: isString,
+  classes: optional(nullable(list(isString))),
+  longer_than_s: optional(nullable(isNumber)),
+  more_than: optional(nullable(isNumber)),
+});
 
 const options = shape<Options>({
   model: isString,
@@ -511,11 +699,9 @@ const options = shape<Options>({
   track: isBoolean,
   overlay: shape<Overlay>({ boxes: isBoolean, labels: isBoolean, timing: isBoolean, zones: isBoolean }),
   format: literal("saccade", "coco", "roboflow", "supervision"),
-  zones: list(shape<Zone>({ name: isString, polygon: list(point) })),
-  lines: list(shape<Line>({
-    name: isString,
-    points: (value): value is [Point, Point] => Array.isArray(value) && value.length === 2 && value.every(point),
-  })),
+  zones: list(zone),
+  lines: list(line),
+  rules: optional(list(rule)),
 });
 
 const candidateInit = shape<RTCIceCandidateInit>({
@@ -558,7 +744,7 @@ const serverMessages: { [K in ServerMessage["type"]]: Guard<Extract<ServerMessag
   closed: shape<Closed>({ type: literal("closed"), reason: isString }),
 };
 
-const dropped = shape<Dropped>({ superseded: isNumber, late: isNumber });
+const dropped = shape<Dropped>({ superseded: isNumber, late: isNumber, skipped: optional(isNumber) });
 
 const timing = shape<Timing>(
   Object.fromEntries([...STAGES, "total" as const].map((stage) => [stage, isNumber])) as Record<
@@ -592,6 +778,58 @@ const sessionResult = shape<SessionResult>({
   dropped,
   degraded: list(isString),
 });
+
+const object = { rtp_timestamp: isNumber, object_id: isNumber, class_id: isNumber, class: isString };
+
+const sessionEvents: { [K in SessionEvent["type"]]: Guard<Extract<SessionEvent, { type: K }>> } = {
+  track_started: shape<TrackStarted>({
+    type: literal("track_started"),
+    mid: isString,
+    codec: isString,
+    rtp_timestamp: optional(isNumber),
+  }),
+  resolution_changed: shape<ResolutionChanged>({
+    type: literal("resolution_changed"),
+    width: isNumber,
+    height: isNumber,
+    rtp_timestamp: optional(isNumber),
+  }),
+  zone_entered: shape<ZoneEntered>({ type: literal("zone_entered"), ...object, zone: isString, count: isNumber }),
+  zone_left: shape<ZoneLeft>({
+    type: literal("zone_left"),
+    ...object,
+    zone: isString,
+    dwell_ms: isNumber,
+    count: isNumber,
+  }),
+  zone_dwelled: shape<ZoneDwelled>({ type: literal("zone_dwelled"), ...object, zone: isString, dwell_ms: isNumber }),
+  line_crossed: shape<LineCrossed>({
+    type: literal("line_crossed"),
+    ...object,
+    line: isString,
+    direction: literal("left_to_right", "right_to_left"),
+    left_to_right: isNumber,
+    right_to_left: isNumber,
+  }),
+  alert_started: shape<AlertStarted>({
+    type: literal("alert_started"),
+    rtp_timestamp: isNumber,
+    rule: isString,
+    zone: isString,
+    object_id: nullable(isNumber),
+    class_id: nullable(isNumber),
+    class: nullable(isString),
+    count: isNumber,
+  }),
+  alert_ended: shape<AlertEnded>({
+    type: literal("alert_ended"),
+    rtp_timestamp: isNumber,
+    rule: isString,
+    zone: isString,
+    object_id: nullable(isNumber),
+    duration_ms: isNumber,
+  }),
+};
 
 const problem = shape<Problem>({ code: isString, title: isString, detail: isString, status: isNumber });
 
