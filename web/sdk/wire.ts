@@ -75,16 +75,16 @@ export const CORNERS = { min: 3, max: 32 } as const;
 /** The point of a box that counts for zones and lines: its centre, or the middle of its lower edge. */
 export type Anchor = "center" | "bottom";
 
-/** A named polygon of 3 to 32 corners. An object is in it while its anchor is. */
+/** A named polygon of 3 to 32 corners, whose sides do not cross. An object is in it while its anchor is. */
 export interface Zone {
   /** Name, unique among the session's zones. */
   name: string;
   /** Corners in order. */
   polygon: Point[];
-  /** Which point of a box counts; the server's default where absent. */
-  anchor?: Anchor | null;
+  /** Which point of a box counts; the centre where absent. */
+  anchor?: Anchor;
   /** `zone_dwelled` comes when an object has been inside for this many seconds; absent: never. */
-  dwell_s?: number | null;
+  dwell_s?: number;
 }
 
 /** A named line. Left and right are as seen when looking from its first point to its second. */
@@ -92,22 +92,25 @@ export interface Line {
   /** Name, unique among the session's lines. */
   name: string;
   points: [Point, Point];
-  /** Which point of a box must cross; the server's default where absent. */
-  anchor?: Anchor | null;
+  /** Which point of a box must cross; the centre where absent. */
+  anchor?: Anchor;
 }
 
-/** When an alert is on: an object of these classes is in the zone, as long and as many as said. */
+/**
+ * What raises an alert. Without `more_than` each object of these classes that is in the zone too long raises one of its
+ * own; with it, too many of them there for too long raise one together.
+ */
 export interface Rule {
   /** Name, unique among the session's rules. */
   name: string;
   /** Name of a zone of the session. */
   zone: string;
   /** Class names that count; absent: all. */
-  classes?: string[] | null;
-  /** Each object for itself: once it has been inside for longer than this many seconds. */
-  longer_than_s?: number | null;
-  /** All together: while more than this many are inside. */
-  more_than?: number | null;
+  classes?: string[];
+  /** Seconds that it has to last; absent: none. */
+  longer_than_s?: number;
+  /** Number of objects that is still fine. */
+  more_than?: number;
 }
 
 /** All options of a session, as in force on the server. */
@@ -132,11 +135,11 @@ export interface Options {
   overlay: Overlay;
   /** Shape of the results. */
   format: ResultFormat;
-  /** Named polygons. */
+  /** Watched areas; they, lines and rules need `track`. */
   zones: Zone[];
-  /** Named lines. */
+  /** Counting lines. */
   lines: Line[];
-  /** Alerts; absent from servers that have none. */
+  /** What raises alerts; absent from servers that have none. */
   rules?: Rule[];
 }
 
@@ -668,12 +671,12 @@ function shape<T>(fields: { [K in keyof T]-?: Guard<T[K]> }): Guard<T> {
 }
 
 const point = numbers<Point>(2);
-const anchor = optional(nullable(literal<Anchor>("center", "bottom")));
+const anchor = optional(literal<Anchor>("center", "bottom"));
 const zone = shape<Zone>({
   name: isString,
   polygon: list(point),
   anchor,
-  dwell_s: optional(nullable(isNumber)),
+  dwell_s: optional(isNumber),
 });
 const line = shape<Line>({
   name: isString,
@@ -683,9 +686,9 @@ const line = shape<Line>({
 const rule = shape<Rule>({
   name: isString,
   zone: isString,
-  classes: optional(nullable(list(isString))),
-  longer_than_s: optional(nullable(isNumber)),
-  more_than: optional(nullable(isNumber)),
+  classes: optional(list(isString)),
+  longer_than_s: optional(isNumber),
+  more_than: optional(isNumber),
 });
 
 const options = shape<Options>({

@@ -13,6 +13,7 @@ import {
   pictureIn,
   pixelOf,
   placed,
+  problemOf,
   renamedLine,
   renamedZone,
   ruleWords,
@@ -79,6 +80,17 @@ test("clicks draw a zone; one on its first or last corner closes it", () => {
   }
   const many = draw(...Array.from({ length: 32 }, (_, n): Point => [n / 32, (n % 2) / 2]));
   assert.deepEqual([many.done, many.draft.corners.length], [true, 32]);
+});
+
+test("a zone that no server takes is told so", () => {
+  const problem = (...corners: Point[]): string | null => problemOf({ kind: "zone", corners });
+  assert.equal(problem(...SQUARE), null);
+  assert.equal(problem([0.1, 0.1], [0.9, 0.1], [0.5, 0.3], [0.9, 0.9]), null, "a dent is fine");
+  assert.match(problem(...SQUARE.slice(0, 2)) ?? "", /three corners/);
+  assert.match(problem([0.1, 0.1], [0.5, 0.5], [0.5, 0.1], [0.1, 0.5]) ?? "", /cross/);
+  assert.match(problem([0.1, 0.1], [0.105, 0.1], [0.105, 0.105]) ?? "", /small/);
+  assert.match(problemOf({ kind: "line", corners: [[0, 0]] }) ?? "", /two ends/);
+  for (const { polygon } of EXAMPLE.zones) assert.equal(problem(...polygon), null);
 });
 
 test("two clicks draw a line", () => {
@@ -159,7 +171,7 @@ test("the address may bring zones, lines and rules; what is none is left out", (
 test("rules have words", () => {
   const words = (rule: object): string => ruleWords({ name: "a", zone: "b", ...rule });
   assert.equal(words({ classes: ["head"], longer_than_s: 2 }), "head for longer than 2 s");
-  assert.equal(words({ classes: null, more_than: 3 }), "more than 3 of anything");
+  assert.equal(words({ longer_than_s: 0, more_than: 3 }), "more than 3 of anything, at once");
   assert.equal(words({ classes: ["head", "helmet"], more_than: 0, longer_than_s: 1.5 }), "more than 0 of head or helmet for longer than 1.5 s");
 });
 

@@ -60,6 +60,7 @@ test("every event is known by its shape", () => {
   const files = golden("event_");
   assert.ok(files.length >= 2);
   for (const [name, value] of files) assert.ok(isSessionEvent(value), name);
+  for (const [name, value] of golden("bad_event")) assert.ok(!isSessionEvent(value), name);
   for (const event of Object.values(EVENTS)) {
     assert.ok(isSessionEvent(event), event.type);
     assert.ok(isSessionEvent({ ...event, mood: "fine" }), `${event.type} with a new field`);
@@ -93,8 +94,8 @@ test("options may have rules, and all that belongs to zones and lines", () => {
   const options: Options = {
     ...OPTIONS,
     zones: [{ name: "work", polygon: [[0, 0], [1, 0], [1, 1]], anchor: "bottom", dwell_s: 2 }],
-    lines: [{ name: "gate", points: [[0, 0.5], [1, 0.5]], anchor: null }],
-    rules: [{ name: "bare head", zone: "work", classes: ["head"], longer_than_s: 2 }, { name: "crowd", zone: "work", classes: null, more_than: 3 }],
+    lines: [{ name: "gate", points: [[0, 0.5], [1, 0.5]] }],
+    rules: [{ name: "bare head", zone: "work", classes: ["head"], longer_than_s: 2 }, { name: "crowd", zone: "work", longer_than_s: 0, more_than: 3 }],
   };
   const read = (changed: object): unknown => parseServerMessage(JSON.stringify({ type: "configured", options: { ...options, ...changed } }));
   assert.deepEqual(read({}), { type: "configured", options });
