@@ -1,6 +1,6 @@
 import type { Point } from "../sdk/index.js";
 import { element } from "./dom.js";
-import { closable, type Draft, fraction, fractionAt, placed, type Rect } from "./shapes.js";
+import { closable, type Draft, fraction, fractionAt, placed, problemOf, type Rect } from "./shapes.js";
 import type { Stage } from "./stage.js";
 
 /** Points closer than this are one, in CSS pixels, for a mouse or pen and for a finger. */
@@ -191,8 +191,9 @@ export class Drawing {
   #finish(): void {
     const draft = this.#draft;
     if (!draft) return;
-    if (draft.kind === "zone" ? !closable(draft) : draft.corners.length < 2) {
-      this.#status.textContent = "A zone needs three corners.";
+    const problem = problemOf(draft);
+    if (problem) {
+      this.#status.textContent = problem;
       return;
     }
     const touched = this.#touched;

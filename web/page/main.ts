@@ -3,7 +3,6 @@ import {
   type Dropped,
   isModelView,
   listCameras,
-  mergeOptions,
   openCamera,
   openScreen,
   type OpenSource,
@@ -209,6 +208,7 @@ async function start(): Promise<void> {
   const { signal } = controller;
   clearErrors();
   reset();
+  site.starting();
   setState("opening");
   try {
     const source = await openSource(controls.source.value as SourceKind);
@@ -226,7 +226,7 @@ async function start(): Promise<void> {
       stream: source.stream,
       url: location.href,
       token: settings.token,
-      options: mergeOptions(asked, site.wanted),
+      options: asked,
       codec: settings.codec,
       video: stage.returnedVideo,
       preview: stage.preview,
@@ -267,11 +267,11 @@ async function start(): Promise<void> {
     sessionId = session.sessionId;
     applyDrawing();
     if (settings.wanted !== asked) void applyPatch(settings.wanted);
-    site.started();
     // Models trained on photographs take drawn heads for anything.
     if (scene && !settings.wanted.model && session.welcome?.models.includes(SCENE_MODEL)) {
       void applyPatch({ model: SCENE_MODEL });
     }
+    void site.started();
     controls.footSession.textContent = `session ${session.sessionId ?? ""}`;
   } catch (error) {
     if (signal.aborted) return;
@@ -377,15 +377,14 @@ function report(error: SaccadeError): void {
   showError(error);
 }
 
-/** Changes options of the session; false where none runs. */
-async function applyPatch(patch: OptionsPatch): Promise<boolean> {
+async function applyPatch(patch: OptionsPatch): Promise<void> {
   applyDrawing();
   const { session } = page;
-  if (!session) return false;
+  if (!session) return;
   try {
     await session.configure(patch);
   } catch (error) {
-    if (!(error instanceof SaccadeError) || session.state === "closed") return true;
+    if (!(error instanceof SaccadeError) || session.state === "closed") return;
     settings.forget(patch);
     if (session.options) {
       settings.show(session.options);
@@ -394,7 +393,6 @@ async function applyPatch(patch: OptionsPatch): Promise<boolean> {
     applyDrawing();
     report(error.withFatal(false));
   }
-  return true;
 }
 
 function applyDrawing(): void {

@@ -21,6 +21,8 @@ export interface Site {
 
 /** Names longer than this are cut. */
 const NAME_LENGTH = 40;
+/** Servers take no zone that is smaller, in parts of the picture. */
+const LEAST_AREA = 0.0001;
 /** Fractions are given with this many digits: a tenth of a pixel of the widest frame. */
 const DIGITS = 4;
 
@@ -155,11 +157,10 @@ export function withoutRule(site: Site, name: string): Site {
 }
 
 /** A rule in words, such as `head for longer than 2 s`. */
-export function ruleWords({ classes, longer_than_s: seconds, more_than: count }: Rule): string {
+export function ruleWords({ classes, longer_than_s: seconds = 0, more_than: count }: Rule): string {
   const what = classes?.length ? classes.join(" or ") : "anything";
-  const many = count === undefined || count === null ? "" : `more than ${count} of `;
-  const long = seconds === undefined || seconds === null ? "" : ` for longer than ${seconds} s`;
-  return `${many}${what}${long}`;
+  const many = count === undefined ? what : `more than ${count} of ${what}`;
+  return seconds > 0 ? `${many} for longer than ${seconds} s` : `${many}, at once`;
 }
 
 /** A shape that is being drawn. */
@@ -168,9 +169,17 @@ export interface Draft {
   corners: Point[];
 }
 
-/** Whether the draft could be finished as it is. */
+/** Whether the draft has corners enough to be a zone. */
 export function closable({ kind, corners }: Draft): boolean {
   return kind === "zone" && corners.length >= CORNERS.min;
+}
+
+/** Why no server would take the draft as it is, and what to do; `null` when one would. */
+export function problemOf({ kind, corners }: Draft): string | null {
+  if (kind === "line") return corners.length < 2 ? "A line needs two ends." : null;
+  if (corners.length < CORNERS.min) return "A zone needs three corners.";
+  if (areCrossing(corners)) return "The zone's sides cross: take corners back, and go around it in order.";
+  return areaOf(corners) < LEAST_AREA ? "The zone is too small." : null;
 }
 
 /**
@@ -223,6 +232,33 @@ export function pixelOf({ width, height }: Size, [x, y]: Point): Point {
 /** A fraction as the site has it: within 0..1, with few digits. */
 export function fraction(value: number): number {
   return Number(Math.min(1, Math.max(0, value)).toFixed(DIGITS));
+}
+
+/** Whether two sides of a polygon, other than neighbours, have a point in common. */
+function areCrossing(corners: readonly Point[]): boolean {
+  const side = (index: number): [Point, Point] => [corners[index] ?? [0, 0], corners[(index + 1) % corners.length] ?? [0, 0]];
+  return corners.some((_, first) =>
+    corners.some((_, second) => {
+      const apart = Math.abs(first - second);
+      return apart > 1 && apart < corners.length - 1 && areMeeting(side(first), side(second));
+    }),
+  );
+}
+
+function areMeeting([a, b]: [Point, Point], [c, d]: [Point, Point]): boolean {
+  const turn = (from: Point, to: Point, at: Point): number =>
+    (to[0] - from[0]) * (at[1] - from[1]) - (to[1] - from[1]) * (at[0] - from[0]);
+  return turn(a, b, c) * turn(a, b, d) <= 0 && turn(c, d, a) * turn(c, d, b) <= 0;
+}
+
+/** Area in parts of the picture (shoelace formula). */
+function areaOf(corners: readonly Point[]): number {
+  let twice = 0;
+  corners.forEach(([x, y], index) => {
+    const [nextX, nextY] = corners[(index + 1) % corners.length] ?? [x, y];
+    twice += x * nextY - y * nextX;
+  });
+  return Math.abs(twice) / 2;
 }
 
 function listOf<T>(text: string | null, guard: (value: unknown) => value is T): T[] {

@@ -12,8 +12,8 @@ const ALERTS_SHOWN = 3;
 
 /** What the editor asks of its owner. */
 export interface SiteHandlers {
-  /** Options to change; resolves when the server has answered, either way, or with false where none was asked. */
-  configure(patch: OptionsPatch): Promise<boolean>;
+  /** Options to change; resolves when the server has answered, either way, or at once while no session runs. */
+  configure(patch: OptionsPatch): Promise<void>;
   /** Names of the classes of the model in use. */
   classes(): Promise<readonly string[]>;
   /** Something to write down. */
@@ -35,7 +35,10 @@ export class SiteEditor {
   #site: Site = NOTHING;
   /** What the server says is in force; `null` while no session runs. */
   #inForce: Options | null = null;
+  /** Changes that the server has yet to answer to; that there is a session at all is one. */
   #unanswered = 0;
+  /** Number of the session, so that late answers of one before are told apart. */
+  #session = 0;
   #degraded: readonly string[] = [];
   #badgesShown = "";
 
@@ -63,11 +66,6 @@ export class SiteEditor {
     stage.onLayout = () => this.#draw();
   }
 
-  /** What is drawn, as options of a new session. */
-  get wanted(): OptionsPatch {
-    return patchOf(NOTHING, this.#site);
-  }
-
   /** Whether there is something to see over the picture. */
   get visible(): boolean {
     return this.#drawing.draft !== null || this.#site.zones.length + this.#site.lines.length > 0;
@@ -91,10 +89,18 @@ export class SiteEditor {
     this.#show();
   }
 
-  /** A session is there: it hears of what was changed while it was being made. */
-  started(): void {
+  /** A session is being made. What is drawn stays as it is until the session has heard of it. */
+  starting(): void {
+    this.#session += 1;
+    this.#unanswered = 1;
+  }
+
+  /** A session is there, and hears of what is drawn: as a change, so that a refusal does not end it. */
+  async started(): Promise<void> {
+    const session = this.#session;
     const patch = this.#inForce ? patchOf(siteOf(this.#inForce), this.#site) : {};
-    if (Object.keys(patch).length > 0) void this.#configure(patch);
+    if (Object.keys(patch).length > 0) await this.#configure(patch);
+    this.#answered(session);
   }
 
   /** Takes an event that came at `now`. */
@@ -121,7 +127,9 @@ export class SiteEditor {
 
   /** No session runs any more. */
   stopped(): void {
+    this.#session += 1;
     this.#inForce = null;
+    this.#unanswered = 0;
     this.clear();
   }
 
@@ -139,11 +147,17 @@ export class SiteEditor {
   }
 
   async #configure(patch: OptionsPatch): Promise<void> {
+    const session = this.#session;
     this.#unanswered += 1;
-    const answered = await this.handlers.configure(patch);
+    await this.handlers.configure(patch);
+    this.#answered(session);
+  }
+
+  #answered(session: number): void {
+    if (session !== this.#session) return;
     this.#unanswered -= 1;
     // The server may have refused, or may have had something to add.
-    if (answered && this.#unanswered === 0 && this.#inForce) this.show(this.#inForce);
+    if (this.#unanswered === 0 && this.#inForce) this.show(this.#inForce);
   }
 
   #show(): void {
