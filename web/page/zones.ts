@@ -68,6 +68,7 @@ abstract class Item {
   protected readonly anchor = make("select");
   protected readonly tools = make("div", "", "tools");
   readonly #remove = make("button", "Delete", "quiet");
+  #shownName = "";
 
   constructor(
     list: HTMLUListElement,
@@ -79,7 +80,10 @@ abstract class Item {
     this.name.type = "text";
     this.name.maxLength = 40;
     this.name.setAttribute("aria-label", `Name of the ${kind}`);
-    this.name.addEventListener("change", () => this.handlers.change(this.renamed(this.name.value)));
+    this.name.addEventListener("change", () => {
+      this.handlers.change(this.renamed(this.name.value));
+      this.name.value = this.#shownName;
+    });
     this.anchor.append(new Option("Box centre", "center"), new Option("Box bottom", "bottom"));
     this.anchor.addEventListener("change", () => this.handlers.change(this.anchored(this.anchor.value as Anchor)));
     this.#remove.type = "button";
@@ -107,9 +111,11 @@ abstract class Item {
   protected abstract anchored(anchor: Anchor): Site;
   protected abstract removed(): Site;
 
-  protected put(name: string, anchor: Anchor | null | undefined): void {
-    if (this.name !== document.activeElement || this.name.value.trim() === name) this.name.value = name;
-    this.anchor.value = anchor ?? "center";
+  protected put(name: string, anchor: Anchor = "center"): void {
+    this.#shownName = name;
+    // Events come while somebody types.
+    if (this.name !== document.activeElement) this.name.value = name;
+    this.anchor.value = anchor;
     this.#remove.setAttribute("aria-label", `Delete ${name}`);
   }
 }
@@ -147,15 +153,17 @@ class ZoneItem extends Item {
   readonly #dwell = make("input");
   readonly #rules = make("ul", "", "rules");
   readonly #form: RuleForm;
-  #shown = "";
+  #shownRules = "";
+  #shownDwell = "";
 
   constructor(list: HTMLUListElement, private readonly index: number, site: () => Site, handlers: CardHandlers) {
     super(list, "zone", site, handlers);
     const dwell = this.#dwell;
     Object.assign(dwell, { type: "number", min: "0", max: "3600", step: "any", placeholder: "never" });
     dwell.addEventListener("change", () => {
-      const seconds = dwell.validity.valid && dwell.value !== "" ? dwell.valueAsNumber : null;
+      const seconds = dwell.value === "" ? null : dwell.valueAsNumber;
       handlers.change(dwell.validity.valid ? withDwell(site(), index, seconds) : null);
+      dwell.value = this.#shownDwell;
     });
     this.tools.append(field("Dwells after, s", dwell));
     this.#form = new RuleForm(() => site().zones[index]?.name ?? "", handlers, (rule) => {
@@ -166,14 +174,14 @@ class ZoneItem extends Item {
 
   show({ name, anchor, dwell_s }: Zone, rules: readonly Rule[], inside: number | null, alarmed: ReadonlySet<string>): void {
     this.put(name, anchor);
-    const dwell = dwell_s === undefined || dwell_s === null ? "" : String(dwell_s);
-    if (this.#dwell !== document.activeElement || this.#dwell.value !== dwell) this.#dwell.value = dwell;
+    this.#shownDwell = dwell_s === undefined ? "" : String(dwell_s);
+    if (this.#dwell !== document.activeElement) this.#dwell.value = this.#shownDwell;
     const text = `${inside ?? 0} inside`;
     if (this.count.textContent !== text) this.count.textContent = text;
-    const shown = JSON.stringify([rules, rules.map((rule) => alarmed.has(rule.name))]);
-    if (shown === this.#shown) return;
-    this.#shown = shown;
-    this.#rules.replaceChildren(...rules.map((rule) => this.#ruleItem(rule, alarmed.has(rule.name))));
+    const shown = JSON.stringify(rules);
+    if (shown !== this.#shownRules) this.#rules.replaceChildren(...rules.map((rule) => this.#ruleItem(rule)));
+    this.#shownRules = shown;
+    rules.forEach((rule, index) => this.#rules.children[index]?.toggleAttribute("data-alarmed", alarmed.has(rule.name)));
   }
 
   protected renamed(name: string): Site | null {
@@ -188,7 +196,7 @@ class ZoneItem extends Item {
     return withoutZone(this.site(), this.index);
   }
 
-  #ruleItem(rule: Rule, alarmed: boolean): HTMLLIElement {
+  #ruleItem(rule: Rule): HTMLLIElement {
     const remove = make("button", "Delete", "quiet");
     remove.type = "button";
     remove.setAttribute("aria-label", `Delete alert ${rule.name}`);
@@ -196,13 +204,8 @@ class ZoneItem extends Item {
       this.handlers.change(withoutRule(this.site(), rule.name));
       this.#form.focus();
     });
-    const words = make("span", [make("b", rule.name), document.createTextNode(` ${ruleWords(rule)}`)]);
-    const item = make("li", [words, remove]);
-    if (alarmed) {
-      words.append(make("em", " on now"));
-      item.toggleAttribute("data-alarmed", true);
-    }
-    return item;
+    const words = [make("b", rule.name), document.createTextNode(` ${ruleWords(rule)}`), make("em", " on now")];
+    return make("li", [make("span", words), remove]);
   }
 }
 
