@@ -7,6 +7,36 @@
  * @module
  */
 
+import {
+  type Guard,
+  isBoolean,
+  isNumber,
+  isRecord,
+  isString,
+  list,
+  literal,
+  nullable,
+  numbers,
+  optional,
+  shape,
+} from "./guards.js";
+import { type Line, line, type Rule, rule, type Zone, zone } from "./zones.js";
+
+export {
+  type AlertEnded,
+  type AlertStarted,
+  type EventObject,
+  isSessionEvent,
+  type LineCrossed,
+  type ResolutionChanged,
+  type SessionEvent,
+  type TrackStarted,
+  type ZoneDwelled,
+  type ZoneEntered,
+  type ZoneLeft,
+} from "./events.js";
+export { type Anchor, CORNERS, isLine, isRule, isZone, type Line, MAX_SHAPES, type Point, type Rule, type Zone } from "./zones.js";
+
 /** Subprotocol of the signaling WebSocket. */
 export const SUBPROTOCOL = "saccade.v1";
 /** Protocol version this client speaks; `welcome.protocol` must equal it. */
@@ -62,55 +92,6 @@ export interface Overlay {
   timing: boolean;
   /** Zones and lines of the session. */
   zones: boolean;
-}
-
-/** `[x, y]` in fractions of the upright frame, each 0..1. */
-export type Point = [number, number];
-
-/** Zones, lines and rules that a session may have, of each. */
-export const MAX_SHAPES = 16;
-/** Corners that a zone has, at least and at most. */
-export const CORNERS = { min: 3, max: 32 } as const;
-
-/** The point of a box that counts for zones and lines: its centre, or the middle of its lower edge. */
-export type Anchor = "center" | "bottom";
-
-/** A named polygon of 3 to 32 corners, whose sides do not cross. An object is in it while its anchor is. */
-export interface Zone {
-  /** Name, unique among the session's zones. */
-  name: string;
-  /** Corners in order. */
-  polygon: Point[];
-  /** Which point of a box counts; the centre where absent. */
-  anchor?: Anchor;
-  /** `zone_dwelled` comes when an object has been inside for this many seconds; absent: never. */
-  dwell_s?: number;
-}
-
-/** A named line. Left and right are as seen when looking from its first point to its second. */
-export interface Line {
-  /** Name, unique among the session's lines. */
-  name: string;
-  points: [Point, Point];
-  /** Which point of a box must cross; the centre where absent. */
-  anchor?: Anchor;
-}
-
-/**
- * What raises an alert. Without `more_than` each object of these classes that is in the zone too long raises one of its
- * own; with it, too many of them there for too long raise one together.
- */
-export interface Rule {
-  /** Name, unique among the session's rules. */
-  name: string;
-  /** Name of a zone of the session. */
-  zone: string;
-  /** Class names that count; absent: all. */
-  classes?: string[];
-  /** Seconds that it has to last; absent: none. */
-  longer_than_s?: number;
-  /** Number of objects that is still fine. */
-  more_than?: number;
 }
 
 /** All options of a session, as in force on the server. */
@@ -324,115 +305,6 @@ export interface SessionResult {
   degraded: string[];
 }
 
-/** The object that an event is about. */
-export interface EventObject {
-  /** Identity across frames. */
-  object_id: number;
-  /** Index of the class in the model. */
-  class_id: number;
-  /** Name of the class. */
-  class: string;
-}
-
-/** Video began to come in. */
-export interface TrackStarted {
-  type: "track_started";
-  mid: string;
-  codec: string;
-  rtp_timestamp?: number;
-}
-
-/** The size of incoming video is another one. */
-export interface ResolutionChanged {
-  type: "resolution_changed";
-  width: number;
-  height: number;
-  rtp_timestamp?: number;
-}
-
-/** An object came into a zone. */
-export interface ZoneEntered extends EventObject {
-  type: "zone_entered";
-  /** RTP timestamp of the incoming frame in which it happened. */
-  rtp_timestamp: number;
-  zone: string;
-  /** Objects inside now. */
-  count: number;
-}
-
-/** An object left a zone, or was lost in it. */
-export interface ZoneLeft extends EventObject {
-  type: "zone_left";
-  /** RTP timestamp of the incoming frame in which it happened. */
-  rtp_timestamp: number;
-  zone: string;
-  /** How long it was inside, in milliseconds. */
-  dwell_ms: number;
-  /** Objects inside now. */
-  count: number;
-}
-
-/** An object has been in a zone for the zone's `dwell_s`. */
-export interface ZoneDwelled extends EventObject {
-  type: "zone_dwelled";
-  /** RTP timestamp of the incoming frame in which it happened. */
-  rtp_timestamp: number;
-  zone: string;
-  /** How long it has been inside, in milliseconds. */
-  dwell_ms: number;
-}
-
-/** An object crossed a line. */
-export interface LineCrossed extends EventObject {
-  type: "line_crossed";
-  /** RTP timestamp of the incoming frame in which it happened. */
-  rtp_timestamp: number;
-  line: string;
-  /** Its way, looking from the line's first point to its second. */
-  direction: "left_to_right" | "right_to_left";
-  /** Crossings so far, each way. */
-  left_to_right: number;
-  right_to_left: number;
-}
-
-/** A rule's condition holds from now on; it is about one object, or about how many there are. */
-export interface AlertStarted {
-  type: "alert_started";
-  /** RTP timestamp of the incoming frame in which it happened. */
-  rtp_timestamp: number;
-  rule: string;
-  zone: string;
-  object_id: number | null;
-  class_id: number | null;
-  class: string | null;
-  /** Objects of the rule's classes inside now. */
-  count: number;
-}
-
-/** An alert is over. */
-export interface AlertEnded {
-  type: "alert_ended";
-  /** RTP timestamp of the incoming frame in which it happened. */
-  rtp_timestamp: number;
-  rule: string;
-  zone: string;
-  /** The object that it began with. */
-  object_id: number | null;
-  /** How long it lasted, in milliseconds. */
-  duration_ms: number;
-}
-
-/** A message of the `events` data channel; `type` tells which. */
-export type SessionEvent =
-  | TrackStarted
-  | ResolutionChanged
-  | ZoneEntered
-  | ZoneLeft
-  | ZoneDwelled
-  | LineCrossed
-  | AlertStarted
-  | AlertEnded;
-
 /** Body of `POST /v1/offer`. */
 export interface OfferRequest {
   sdp: string;
@@ -545,28 +417,6 @@ export function isSessionResult(value: unknown): value is SessionResult {
   return sessionResult(value);
 }
 
-/** Whether `value` is a {@link SessionEvent}; false for events that only a newer server knows. */
-export function isSessionEvent(value: unknown): value is SessionEvent {
-  if (!isRecord(value) || typeof value["type"] !== "string") return false;
-  const type = value["type"];
-  return Object.hasOwn(sessionEvents, type) && sessionEvents[type as SessionEvent["type"]](value);
-}
-
-/** Whether `value` is a {@link Zone} that a server may take. */
-export function isZone(value: unknown): value is Zone {
-  return zone(value) && value.polygon.length >= CORNERS.min && value.polygon.length <= CORNERS.max;
-}
-
-/** Whether `value` is a {@link Line}. */
-export function isLine(value: unknown): value is Line {
-  return line(value);
-}
-
-/** Whether `value` is a {@link Rule}. */
-export function isRule(value: unknown): value is Rule {
-  return rule(value);
-}
-
 /** Whether `value` is a {@link Problem}. */
 export function isProblem(value: unknown): value is Problem {
   return problem(value);
@@ -627,8 +477,6 @@ export function mergeOptions(base: OptionsPatch, patch: OptionsPatch): OptionsPa
   return merged;
 }
 
-type Guard<T> = (value: unknown) => value is T;
-
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
@@ -636,60 +484,6 @@ function parseJson(text: string): unknown {
     throw new WireError("not JSON");
   }
 }
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-const isString: Guard<string> = (value) => typeof value === "string";
-const isNumber: Guard<number> = (value): value is number => typeof value === "number" && Number.isFinite(value);
-const isBoolean: Guard<boolean> = (value) => typeof value === "boolean";
-
-function optional<T>(guard: Guard<T>): Guard<T | undefined> {
-  return (value): value is T | undefined => value === undefined || guard(value);
-}
-
-function nullable<T>(guard: Guard<T>): Guard<T | null> {
-  return (value): value is T | null => value === null || guard(value);
-}
-
-function list<T>(guard: Guard<T>): Guard<T[]> {
-  return (value): value is T[] => Array.isArray(value) && value.every(guard);
-}
-
-function numbers<T extends number[]>(length: number): Guard<T> {
-  return (value): value is T => Array.isArray(value) && value.length === length && value.every(isNumber);
-}
-
-function literal<const T extends string>(...texts: T[]): Guard<T> {
-  return (value): value is T => (texts as unknown[]).includes(value);
-}
-
-function shape<T>(fields: { [K in keyof T]-?: Guard<T[K]> }): Guard<T> {
-  const entries = Object.entries(fields) as [string, Guard<unknown>][];
-  return (value): value is T => isRecord(value) && entries.every(([key, guard]) => guard(value[key]));
-}
-
-const point = numbers<Point>(2);
-const anchor = optional(literal<Anchor>("center", "bottom"));
-const zone = shape<Zone>({
-  name: isString,
-  polygon: list(point),
-  anchor,
-  dwell_s: optional(isNumber),
-});
-const line = shape<Line>({
-  name: isString,
-  points: (value): value is [Point, Point] => Array.isArray(value) && value.length === 2 && value.every(point),
-  anchor,
-});
-const rule = shape<Rule>({
-  name: isString,
-  zone: isString,
-  classes: optional(list(isString)),
-  longer_than_s: optional(isNumber),
-  more_than: optional(isNumber),
-});
 
 const options = shape<Options>({
   model: isString,
@@ -781,58 +575,6 @@ const sessionResult = shape<SessionResult>({
   dropped,
   degraded: list(isString),
 });
-
-const object = { rtp_timestamp: isNumber, object_id: isNumber, class_id: isNumber, class: isString };
-
-const sessionEvents: { [K in SessionEvent["type"]]: Guard<Extract<SessionEvent, { type: K }>> } = {
-  track_started: shape<TrackStarted>({
-    type: literal("track_started"),
-    mid: isString,
-    codec: isString,
-    rtp_timestamp: optional(isNumber),
-  }),
-  resolution_changed: shape<ResolutionChanged>({
-    type: literal("resolution_changed"),
-    width: isNumber,
-    height: isNumber,
-    rtp_timestamp: optional(isNumber),
-  }),
-  zone_entered: shape<ZoneEntered>({ type: literal("zone_entered"), ...object, zone: isString, count: isNumber }),
-  zone_left: shape<ZoneLeft>({
-    type: literal("zone_left"),
-    ...object,
-    zone: isString,
-    dwell_ms: isNumber,
-    count: isNumber,
-  }),
-  zone_dwelled: shape<ZoneDwelled>({ type: literal("zone_dwelled"), ...object, zone: isString, dwell_ms: isNumber }),
-  line_crossed: shape<LineCrossed>({
-    type: literal("line_crossed"),
-    ...object,
-    line: isString,
-    direction: literal("left_to_right", "right_to_left"),
-    left_to_right: isNumber,
-    right_to_left: isNumber,
-  }),
-  alert_started: shape<AlertStarted>({
-    type: literal("alert_started"),
-    rtp_timestamp: isNumber,
-    rule: isString,
-    zone: isString,
-    object_id: nullable(isNumber),
-    class_id: nullable(isNumber),
-    class: nullable(isString),
-    count: isNumber,
-  }),
-  alert_ended: shape<AlertEnded>({
-    type: literal("alert_ended"),
-    rtp_timestamp: isNumber,
-    rule: isString,
-    zone: isString,
-    object_id: nullable(isNumber),
-    duration_ms: isNumber,
-  }),
-};
 
 const problem = shape<Problem>({ code: isString, title: isString, detail: isString, status: isNumber });
 
