@@ -272,16 +272,92 @@ proof("a refused setting is told, and the old one stays", needs(lacks), async (t
   const { page, complaints } = await visit(t, "/?source=scene&model=scene-blobs&autostart=1", phone);
   await live(page);
   await screenshot(page, "phone-live");
-  await page.getByRole("radio", { name: "Predicted" }).click();
+  const budget = await page.inputValue("#budget");
+  await page.evaluate(() => (document.getElementById("budget").min = "0"));
+  await page.getByLabel("Latency budget").fill("0");
   const alert = page.locator('.alert[data-code="bad_options"]');
   await alert.waitFor();
   assert.match(await alert.innerText(), /refused this setting/);
-  assert.equal(await page.isChecked('input[name="return"][value="exact"]'), true);
+  assert.equal(await page.inputValue("#budget"), budget);
   await screenshot(page, "phone-refused");
   await nextResults(page, 30);
   assert.equal(await page.evaluate(() => saccadePage.state), "connected");
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   assert.equal(wide, 0, "nothing is wider than a phone");
+  assert.deepEqual(complaints, []);
+});
+
+/** Zones, lines and rules as the page has them. */
+async function drawn(page) {
+  return JSON.parse(await page.locator("#site-json").textContent());
+}
+
+/** Where fractions of the source's picture are in the window. */
+async function onPicture(page) {
+  await page.waitForFunction(() => document.getElementById("source-video").videoWidth > 0);
+  const { x, y, width, height } = await page.locator("#source-layer").boundingBox();
+  return ([right, down]) => [x + right * width, y + down * height];
+}
+
+/** Asserts that points are where they were meant, within a pixel or so. */
+function assertNear(points, wanted) {
+  assert.equal(points.length, wanted.length, JSON.stringify(points));
+  const off = Math.max(...points.flat().map((value, at) => Math.abs(value - wanted.flat()[at])));
+  between(off, 0, 0.006, "the distance from where it was drawn", { points, wanted });
+}
+
+proof("zones and lines are drawn by mouse, kept out of the bars, named, and given up", needs(lacks), async (t) => {
+  const { page, complaints } = await visit(t, "/?source=scene");
+  const zone = [[0.2, 0.3], [0.6, 0.3], [0.6, 0.7]];
+  await page.getByRole("button", { name: "Draw zone" }).click();
+  const first = await onPicture(page);
+  for (const point of zone.slice(0, 2)) await page.mouse.click(...first(point));
+  await page.mouse.dblclick(...first(zone[2]));
+  await page.keyboard.type("yard");
+  await page.keyboard.press("Enter");
+  const [yard] = (await drawn(page)).zones;
+  assert.equal(yard.name, "yard");
+  assertNear(yard.polygon, zone);
+
+  await page.getByRole("button", { name: "Draw line" }).click();
+  await page.mouse.click(...first([0.5, 0.5]));
+  await page.keyboard.press("Escape");
+  assert.deepEqual((await drawn(page)).lines, []);
+  assert.equal(await page.evaluate(() => document.activeElement.id), "draw-line");
+  await page.getByRole("button", { name: "Draw line" }).click();
+  const second = await onPicture(page);
+  await page.mouse.click(...second([-0.05, 0.5]));
+  await page.mouse.click(...second([0.5, 0.9]));
+  assertNear((await drawn(page)).lines[0].points, [[0, 0.5], [0.5, 0.9]]);
+  await page.getByRole("button", { name: "Flip direction" }).click();
+  assertNear((await drawn(page)).lines[0].points, [[0.5, 0.9], [0, 0.5]]);
+
+  await page.getByRole("button", { name: "Add alert" }).click();
+  const classes = page.getByLabel("Class");
+  await classes.locator("option", { hasText: "head" }).first().waitFor({ state: "attached" });
+  await classes.selectOption("head");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  assert.deepEqual((await drawn(page)).rules, [{ name: "alert 1", zone: "yard", classes: ["head"], longer_than_s: 2 }]);
+  await screenshot(page, "zones-drawn");
+  await page.getByRole("button", { name: "Delete yard" }).click();
+  assert.deepEqual(await drawn(page), { zones: [], lines: (await drawn(page)).lines, rules: [] });
+  assert.deepEqual(complaints, []);
+});
+
+proof("zones are drawn by finger on a phone, and by keys", needs(lacks), async (t) => {
+  const phone = { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true };
+  const { page, complaints } = await visit(t, "/?source=scene", { ...phone, colorScheme: "dark" });
+  const zone = [[0.2, 0.2], [0.8, 0.2], [0.8, 0.8]];
+  await page.getByRole("button", { name: "Draw zone" }).tap();
+  const at = await onPicture(page);
+  for (const point of [...zone, zone[0]]) await page.touchscreen.tap(...at(point));
+  assertNear((await drawn(page)).zones[0].polygon, zone);
+
+  await page.getByRole("button", { name: "Draw line" }).focus();
+  for (const key of ["Enter", "Space", "Space", "Shift+ArrowRight", "Shift+ArrowUp", "ArrowUp", "Enter"]) await page.keyboard.press(key);
+  assert.deepEqual((await drawn(page)).lines, [{ name: "line 1", points: [[0.5, 0.5], [0.55, 0.44]], anchor: "center" }]);
+  await screenshot(page, "phone-zones-drawn");
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth), 0, "nothing is wider than a phone");
   assert.deepEqual(complaints, []);
 });
 

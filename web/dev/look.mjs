@@ -1,6 +1,6 @@
 // Opens the built page in a real Chromium against the dev server, tries its main ways, and takes pictures.
 //
-//   node dev/look.mjs FOLDER [clip.mjpeg|clip.y4m]
+//   node dev/look.mjs FOLDER [clip.mjpeg|clip.y4m]       ONLY=zones takes those whose name has that word
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
@@ -38,11 +38,31 @@ try {
   });
   await look("refused-setting", "/?source=camera&autostart=1", { width: 1024, height: 800 }, "dark", async (page) => {
     await live(page);
-    await page.getByRole('radio', { name: 'Predicted' }).click();
+    await page.getByLabel("Latency budget").fill("10");
     await page.waitForSelector(".alert");
-    console.log("return after refusal:", await page.evaluate(() => document.querySelector('input[name="return"]:checked').value));
+    console.log("budget after refusal:", await page.inputValue("#budget"));
     await page.getByRole('radio', { name: 'Results' }).click();
     await page.waitForFunction(() => saccadePage.previewShown > 10);
+  });
+  await look("zones-drawing-idle", "/?example=site", { width: 1440, height: 900 }, "light", async (page) => {
+    await page.waitForFunction(() => document.getElementById("source-video").videoWidth > 0);
+    await page.getByRole("button", { name: "Draw zone" }).click();
+    const pad = await page.locator("#pad").boundingBox();
+    for (const [x, y] of [[0.3, 0.7], [0.6, 0.65], [0.7, 0.9]]) await page.mouse.click(pad.x + x * pad.width, pad.y + y * pad.height);
+    await page.mouse.move(pad.x + 0.4 * pad.width, pad.y + 0.92 * pad.height);
+  });
+  await look("zones-alert-light", "/?example=site&autostart=1", { width: 1440, height: 900 }, "light", drawAll);
+  await look("zones-alert-dark", "/?example=site&autostart=1&view=beside&budget_ms=40&overlay=boxes,labels,zones", { width: 1440, height: 900 }, "dark", drawAll);
+  await look("zones-phone", "/?example=site&autostart=1&budget_ms=40", { width: 360, height: 740 }, "light", drawAll);
+  await look("zones-preview", "/?example=site&autostart=1&return=results&overlay=boxes,labels,zones", { width: 1024, height: 800 }, "dark", drawAll);
+  await look("zones-phone-drawing", "/?source=scene&autostart=1&return=predicted", { width: 360, height: 740 }, "dark", async (page) => {
+    await live(page);
+    await page.getByRole("button", { name: "Draw zone" }).click();
+    await page.keyboard.press("Space");
+    for (const [key, times] of [["ArrowRight", 4], ["ArrowDown", 5], ["ArrowLeft", 6]]) {
+      for (let n = 0; n < times; n += 1) await page.keyboard.press(`Shift+${key}`);
+      await page.keyboard.press("Space");
+    }
   });
   await peer.close();
   await look("server-full", "/?source=camera&autostart=1", { width: 390, height: 844 }, "light", (page) => page.waitForSelector(".alert"));
@@ -54,6 +74,7 @@ for (const complaint of complaints) console.log("CONSOLE", complaint);
 process.exitCode = complaints.length > 0 ? 1 : 0;
 
 async function look(name, path, viewport, colorScheme = "light", act = async () => undefined) {
+  if (!name.includes(process.env.ONLY ?? "")) return;
   const page = await browser.newPage({ viewport, colorScheme });
   page.on("console", (message) => complaints.push(`${name}: ${message.type()} ${message.text()}`));
   page.on("pageerror", (error) => complaints.push(`${name}: ${error.stack}`));
@@ -68,6 +89,25 @@ async function look(name, path, viewport, colorScheme = "light", act = async () 
   console.log(name, figures);
   if (process.env.VERBOSE) console.log(complaints);
   await page.close();
+}
+
+/** Beside the example: a line, and an alert that the card's form makes. Waits for an alert and a crossing. */
+async function drawAll(page) {
+  await live(page);
+  await page.getByRole("button", { name: "Draw line" }).click();
+  const rect = await page.locator("#source-layer").boundingBox();
+  for (const [x, y] of [[0.5, 0.95], [0.5, 0.2]]) await page.mouse.click(rect.x + x * rect.width, rect.y + y * rect.height);
+  await page.getByRole("textbox", { name: "Name of the line" }).fill("gate");
+  await page.keyboard.press("Tab");
+  await page.getByRole("button", { name: "Add alert" }).click();
+  await page.getByLabel("Class").selectOption("helmet");
+  await page.getByLabel("Condition").selectOption("more");
+  await page.getByLabel("Value").fill("0");
+  await page.getByLabel("Name", { exact: true }).fill("anyone");
+  await page.getByRole("button", { name: "Add", exact: true }).click();
+  await page.locator('.badge[data-kind="alarm"]', { hasText: "bare head" }).waitFor({ timeout: 30_000 });
+  await page.waitForFunction(() => /[1-9]/.test(document.querySelector("#line-list .count").textContent), null, { timeout: 30_000 });
+  console.log("options:", await page.evaluate(() => JSON.stringify({ ...saccadePage.session.options, overlay: undefined })));
 }
 
 async function live(page) {

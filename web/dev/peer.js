@@ -1,8 +1,11 @@
 // The media side of a fake server: takes the offer, draws moving boxes over the received video, sends it back, and sends
-// a result for each frame with both RTP timestamps. One session at a time; a resumed one goes on.
+// a result for each frame with both RTP timestamps. One session at a time; a resumed one goes on. Zones, lines and rules
+// act on the boxes. A budget below 50 ms degrades the session; one below 20 ms is refused.
+import { Watch } from "./watch.js";
+
 const socket = new WebSocket(`ws://${location.host}/dev/peer`, "saccade.v1");
 const SESSION = "7f1d3c52-9a0e-4f7c-8d52-0c6f8c7f3a11";
-const DEFAULTS = { model: "ppe-nano", return: "exact", budget_ms: 200, score_threshold: 0.35, iou_threshold: 0.45, max_detections: 100, classes: null, track: true, overlay: { boxes: true, labels: true, timing: false, zones: false }, format: "saccade", zones: [], lines: [] };
+const DEFAULTS = { model: "ppe-nano", return: "exact", budget_ms: 200, score_threshold: 0.35, iou_threshold: 0.45, max_detections: 100, classes: null, track: true, overlay: { boxes: true, labels: true, timing: false, zones: false }, format: "saccade", zones: [], lines: [], rules: [] };
 let session = null;
 let client = null;
 
@@ -36,10 +39,11 @@ async function takeOffer(from, { sdp, options, session_id }) {
 
 function make() {
   const connection = new RTCPeerConnection();
-  const made = { connection, options: structuredClone(DEFAULTS), channel: null, canvas: document.createElement("canvas"), drawn: [], frame: 0, dropped: { superseded: 0, late: 0 } };
+  const made = { connection, options: structuredClone(DEFAULTS), channel: null, canvas: document.createElement("canvas"), drawn: [], frame: 0, dropped: { superseded: 0, late: 0, skipped: 0 }, watch: new Watch() };
   connection.onicecandidate = ({ candidate }) => tell({ type: "candidate", candidate: candidate?.toJSON() ?? null });
   connection.ondatachannel = ({ channel }) => {
     if (channel.label === "results") made.channel = channel;
+    if (channel.label === "events") made.events = channel;
   };
   connection.ontrack = ({ track }) => {
     made.video = document.createElement("video");
@@ -73,6 +77,9 @@ function take(made, metadata) {
   if (canvas.width !== video.videoWidth) [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
   const at = performance.now();
   const boxes = detections(made.frame++, canvas).filter(({ score }) => score >= options.score_threshold);
+  for (const event of made.watch.look(boxes, options, canvas, at)) {
+    if (made.events?.readyState === "open") made.events.send(JSON.stringify({ ...event, rtp_timestamp: metadata.rtpTimestamp }));
+  }
   if (options.return === "results") return send(made, metadata, null, at, boxes);
   const context = canvas.getContext("2d");
   context.drawImage(video, 0, 0);
@@ -83,6 +90,7 @@ function take(made, metadata) {
     if (options.overlay.boxes) context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     if (options.overlay.labels) context.fillText(`${name} ${Math.round(score * 100)} %`, x1, y1 - 6);
   }
+  if (options.overlay.zones) drawZones(context, options);
   made.drawn.push({ metadata, at, boxes });
   if (made.drawn.length > 3) made.drawn.shift();
   made.track.requestFrame();
@@ -92,9 +100,23 @@ function send(made, metadata, out, at, boxes) {
   if (made.channel?.readyState !== "open") return;
   const wave = (k) => 1 + 0.35 * Math.sin(made.frame / (17 + k)) + 0.15 * Math.random();
   if (Math.random() < 0.03) made.dropped.superseded += 1;
-  const timing = { reorder: 0.4 * wave(1), decode: 1.3 * wave(2), queue: 1.8 * wave(3) ** 2, preprocess: 0.6 * wave(4), inference: 6.2 * wave(5), postprocess: 0.2 * wave(6), annotate: 0.5 * wave(7), encode: out === null ? 0 : 3.1 * wave(8) };
+  const degraded = made.options.budget_ms < 50 ? ["skip_inference", "lower_resolution"] : [];
+  const carried = degraded.length > 0 && made.frame % 3 > 0;
+  if (carried) made.dropped.skipped += 1;
+  const timing = { reorder: 0.4 * wave(1), decode: 1.3 * wave(2), queue: 1.8 * wave(3) ** 2, preprocess: 0.6 * wave(4), inference: carried ? 0 : 6.2 * wave(5), postprocess: 0.2 * wave(6), annotate: 0.5 * wave(7), encode: out === null ? 0 : 3.1 * wave(8) };
   timing.total = Object.values(timing).reduce((a, b) => a + b);
-  made.channel.send(JSON.stringify({ type: "result", version: 1, session_id: SESSION, frame_id: made.frame, rtp_timestamp_in: metadata.rtpTimestamp, rtp_timestamp_out: out, capture_time_ms: null, width: made.video.videoWidth, height: made.video.videoHeight, model: `${made.options.model}@1`, detections: boxes, timing_ms: timing, budget_ms: made.options.budget_ms, met: timing.total < made.options.budget_ms, batch_size: 1, dropped: made.dropped, degraded: [] }));
+  made.channel.send(JSON.stringify({ type: "result", version: 1, session_id: SESSION, frame_id: made.frame, rtp_timestamp_in: metadata.rtpTimestamp, rtp_timestamp_out: out, capture_time_ms: null, width: made.video.videoWidth, height: made.video.videoHeight, model: `${made.options.model}@1`, detections: boxes, timing_ms: timing, budget_ms: made.options.budget_ms, met: timing.total < made.options.budget_ms, batch_size: carried ? 0 : 1, dropped: made.dropped, degraded }));
+}
+
+function drawZones(context, { zones, lines }) {
+  const { width, height } = context.canvas;
+  context.strokeStyle = "#ffffff";
+  context.lineWidth = 2;
+  for (const points of [...zones.map(({ polygon }) => [...polygon, polygon[0]]), ...lines.map(({ points }) => points)]) {
+    context.beginPath();
+    for (const [x, y] of points) context.lineTo(x * width, y * height);
+    context.stroke();
+  }
 }
 
 function detections(frame, { width, height }) {
@@ -109,8 +131,8 @@ function detections(frame, { width, height }) {
 }
 
 function merge(patch) {
-  if (patch.return === "predicted") {
-    tell({ type: "error", code: "bad_options", message: "`return: predicted` is not built yet; use exact or results.", fatal: false });
+  if (patch.budget_ms < 20) {
+    tell({ type: "error", code: "bad_options", message: `\`budget_ms\` is ${patch.budget_ms}; it must be 20 to 5000.`, fatal: false });
     return false;
   }
   session.options = { ...session.options, ...patch, overlay: { ...session.options.overlay, ...patch.overlay } };

@@ -14,12 +14,18 @@ const root = resolve(fileURLToPath(import.meta.url), "../..");
 const TYPES = { ".html": "text/html; charset=utf-8", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".json": "application/json", ".mp4": "video/mp4", ".webm": "video/webm", ".ts": "text/plain" };
 const CSP = "default-src 'self'; connect-src 'self' ws: wss:; media-src 'self' blob:; img-src 'self' data: blob:; style-src 'self'";
 
+const MODELS = ["ppe-nano", "scene-blobs"].map((name) => ({ name, version: "1", task: "detect", licence: "MIT OR Apache-2.0", input: [416, 416], classes: ["head", "helmet"], score_threshold: 0.35, backend: "onnxruntime-cpu", precision: "fp32", default: name === "ppe-nano" }));
+
 /** Starts the server; `cut()` drops every signaling socket without a word. */
 export function serve(port = 0) {
   let peer = null;
   const clients = new Map();
   const http = createServer((request, response) => {
     const { pathname } = new URL(request.url, "http://localhost");
+    if (pathname === "/v1/models") {
+      response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(MODELS));
+      return;
+    }
     const folder = pathname.startsWith("/dev/") ? root : join(root, "dist");
     const path = join(folder, normalize(pathname === "/" ? "/index.html" : pathname));
     let size;
@@ -66,7 +72,7 @@ export function serve(port = 0) {
       protocol: fake === "old" ? 2 : 1,
       server: "saccade/0.1.0",
       ice_servers: [],
-      models: ["ppe-nano", "scene-blobs", "yolox-nano"],
+      models: ["ppe-nano", "scene-blobs"],
       limits: { width: 1920, height: 1920, fps: 60, message_bytes: 65536, sdp_bytes: 65536 },
     });
     ws.on("message", (data) => {

@@ -27,14 +27,157 @@ interface Environment {
 	/** Calls `action` whenever the network may have changed; the returned function ends that. */
 	onNetworkChange(action: () => void): () => void;
 }
+/** `[x, y]` in fractions of the upright frame, each 0..1. */
+export type Point = [
+	number,
+	number
+];
+/** Zones, lines and rules that a session may have, of each. */
+export declare const MAX_SHAPES = 16;
+/** Corners that a zone has, at least and at most. */
+export declare const CORNERS: {
+	readonly min: 3;
+	readonly max: 32;
+};
+/** The point of a box that counts for zones and lines: its centre, or the middle of its lower edge. */
+export type Anchor = "center" | "bottom";
+/** A named polygon of 3 to 32 corners, whose sides do not cross. An object is in it while its anchor is. */
+export interface Zone {
+	/** Name, unique among the session's zones. */
+	name: string;
+	/** Corners in order. */
+	polygon: Point[];
+	/** Which point of a box counts; the centre where absent. */
+	anchor?: Anchor;
+	/** `zone_dwelled` comes when an object has been inside for this many seconds; absent: never. */
+	dwell_s?: number;
+}
+/** A named line. Left and right are as seen when looking from its first point to its second. */
+export interface Line {
+	/** Name, unique among the session's lines. */
+	name: string;
+	points: [
+		Point,
+		Point
+	];
+	/** Which point of a box must cross; the centre where absent. */
+	anchor?: Anchor;
+}
 /**
- * Wire types of the `saccade.v1` protocol, mirrored from the Rust crate `saccade-signaling`, with guards for what a
- * server sends and builders for what a client sends. Both sides are checked against the same golden JSON files.
- *
- * Names are snake_case as on the wire, except in the browser's own objects, which pass through verbatim.
- *
- * @module
+ * What raises an alert. Without `more_than` each object of these classes that is in the zone too long raises one of its
+ * own; with it, too many of them there for too long raise one together.
  */
+export interface Rule {
+	/** Name, unique among the session's rules. */
+	name: string;
+	/** Name of a zone of the session. */
+	zone: string;
+	/** Class names that count; absent: all. */
+	classes?: string[];
+	/** Seconds that it has to last; absent: none. */
+	longer_than_s?: number;
+	/** Number of objects that is still fine. */
+	more_than?: number;
+}
+/** Whether `value` is a {@link Zone} that a server may take. */
+export declare function isZone(value: unknown): value is Zone;
+/** Whether `value` is a {@link Line}. */
+export declare function isLine(value: unknown): value is Line;
+/** Whether `value` is a {@link Rule}. */
+export declare function isRule(value: unknown): value is Rule;
+/** The object that an event is about. */
+export interface EventObject {
+	/** Identity across frames. */
+	object_id: number;
+	/** Index of the class in the model. */
+	class_id: number;
+	/** Name of the class. */
+	class: string;
+}
+/** Video began to come in. */
+export interface TrackStarted {
+	type: "track_started";
+	mid: string;
+	codec: string;
+	rtp_timestamp?: number;
+}
+/** The size of incoming video is another one. */
+export interface ResolutionChanged {
+	type: "resolution_changed";
+	width: number;
+	height: number;
+	rtp_timestamp?: number;
+}
+/** An object came into a zone. */
+export interface ZoneEntered extends EventObject {
+	type: "zone_entered";
+	/** RTP timestamp of the incoming frame in which it happened. */
+	rtp_timestamp: number;
+	zone: string;
+	/** Objects inside now. */
+	count: number;
+}
+/** An object left a zone, or was lost in it. */
+export interface ZoneLeft extends EventObject {
+	type: "zone_left";
+	/** RTP timestamp of the incoming frame in which it happened. */
+	rtp_timestamp: number;
+	zone: string;
+	/** How long it was inside, in milliseconds. */
+	dwell_ms: number;
+	/** Objects inside now. */
+	count: number;
+}
+/** An object has been in a zone for the zone's `dwell_s`. */
+export interface ZoneDwelled extends EventObject {
+	type: "zone_dwelled";
+	/** RTP timestamp of the incoming frame in which it happened. */
+	rtp_timestamp: number;
+	zone: string;
+	/** How long it has been inside, in milliseconds. */
+	dwell_ms: number;
+}
+/** An object crossed a line. */
+export interface LineCrossed extends EventObject {
+	type: "line_crossed";
+	/** RTP timestamp of the incoming frame in which it happened. */
+	rtp_timestamp: number;
+	line: string;
+	/** Its way, looking from the line's first point to its second. */
+	direction: "left_to_right" | "right_to_left";
+	/** Crossings so far, each way. */
+	left_to_right: number;
+	right_to_left: number;
+}
+/** A rule's condition holds from now on; it is about one object, or about how many there are. */
+export interface AlertStarted {
+	type: "alert_started";
+	/** RTP timestamp of the incoming frame in which it happened. */
+	rtp_timestamp: number;
+	rule: string;
+	zone: string;
+	object_id: number | null;
+	class_id: number | null;
+	class: string | null;
+	/** Objects of the rule's classes inside now. */
+	count: number;
+}
+/** An alert is over. */
+export interface AlertEnded {
+	type: "alert_ended";
+	/** RTP timestamp of the incoming frame in which it happened. */
+	rtp_timestamp: number;
+	rule: string;
+	zone: string;
+	/** The object that it began with. */
+	object_id: number | null;
+	/** How long it lasted, in milliseconds. */
+	duration_ms: number;
+}
+/** A message of the `events` data channel; `type` tells which. */
+export type SessionEvent = TrackStarted | ResolutionChanged | ZoneEntered | ZoneLeft | ZoneDwelled | LineCrossed | AlertStarted | AlertEnded;
+/** Whether `value` is a {@link SessionEvent}; false for events that only a newer server knows. */
+export declare function isSessionEvent(value: unknown): value is SessionEvent;
 /** Subprotocol of the signaling WebSocket. */
 export declare const SUBPROTOCOL = "saccade.v1";
 /** Protocol version this client speaks; `welcome.protocol` must equal it. */
@@ -68,7 +211,10 @@ export declare const SERVER_ERROR_CODES: readonly [
 ];
 /** A stable error code of the server. */
 export type ServerErrorCode = (typeof SERVER_ERROR_CODES)[number];
-/** Which video comes back: the frame with its own result, the frame at once with carried boxes, or none. */
+/**
+ * Which video comes back: each frame with its own result (`exact`), each at once with the last result's boxes carried to
+ * it by the motion of the objects (`predicted`), or none (`results`). Results come in every mode.
+ */
 export type ReturnMode = "exact" | "predicted" | "results";
 /** Shape of the detections in each result. The typed {@link SessionResult} is the `saccade` format. */
 export type ResultFormat = "saccade" | "coco" | "roboflow" | "supervision";
@@ -82,24 +228,6 @@ export interface Overlay {
 	timing: boolean;
 	/** Zones and lines of the session. */
 	zones: boolean;
-}
-/** `[x, y]` in fractions of the upright frame, each 0..1. */
-export type Point = [
-	number,
-	number
-];
-/** A named polygon of 3 to 32 corners. */
-export interface Zone {
-	name: string;
-	polygon: Point[];
-}
-/** A named line. */
-export interface Line {
-	name: string;
-	points: [
-		Point,
-		Point
-	];
 }
 /** All options of a session, as in force on the server. */
 export interface Options {
@@ -123,10 +251,12 @@ export interface Options {
 	overlay: Overlay;
 	/** Shape of the results. */
 	format: ResultFormat;
-	/** Named polygons. */
+	/** Watched areas; they, lines and rules need `track`. */
 	zones: Zone[];
-	/** Named lines. */
+	/** Counting lines. */
 	lines: Line[];
+	/** What raises alerts; absent from servers that have none. */
+	rules?: Rule[];
 }
 /** Options to set or change; an absent key stays as it is. An unknown key is refused (`bad_options`). */
 export type OptionsPatch = Partial<Omit<Options, "overlay" | "classes">> & {
@@ -237,7 +367,7 @@ export interface Detection {
 	class: string;
 	/** Score, 0..1. */
 	score: number;
-	/** Identity across frames; `null` while nothing tracks. */
+	/** Identity across frames; `null` with `track: false`. */
 	object_id: number | null;
 }
 /** Stages in the order in which a frame meets them; keys of {@link Timing} but for `total`. */
@@ -261,7 +391,18 @@ export interface Dropped {
 	superseded: number;
 	/** The frame could no longer keep its deadline. */
 	late: number;
+	/** The frame was kept from the model on purpose, to save work; absent from servers that never do. */
+	skipped?: number;
 }
+/** Steps by which a server saves work when a session's budget would not hold otherwise. A newer one may have others. */
+export declare const DEGRADATION_STEPS: readonly [
+	"skip_inference",
+	"smaller_input",
+	"lower_fps",
+	"lower_resolution"
+];
+/** Name of a step: not each frame to the model, a smaller input of the model, fewer frames, a smaller picture. */
+export type DegradationStep = (typeof DEGRADATION_STEPS)[number];
 /** One processed frame: the message of the `results` data channel in the `saccade` format. */
 export interface SessionResult {
 	type: "result";
@@ -290,25 +431,12 @@ export interface SessionResult {
 	budget_ms: number;
 	/** Whether this frame kept the budget. */
 	met: boolean;
-	/** Frames that ran through the model together with this one. */
+	/** Frames that ran through the model together with this one; 0: it ran on none, and the boxes are carried ones. */
 	batch_size: number;
 	dropped: Dropped;
-	/** Steps of the degradation ladder in force. */
+	/** Steps by which the server saves work now, each a {@link DegradationStep} or one of a newer server. */
 	degraded: string[];
 }
-/** A message of the `events` data channel. Other `type`s may come from a newer server. */
-export type SessionEvent = {
-	type: "track_started";
-	mid: string;
-	codec: string;
-} | {
-	type: "resolution_changed";
-	width: number;
-	height: number;
-} | {
-	type: string;
-	[key: string]: unknown;
-};
 /** Body of `POST /v1/offer`. */
 export interface OfferRequest {
 	sdp: string;
@@ -513,6 +641,24 @@ export declare function drawDetections(context: CanvasRenderingContext2D, detect
 }, { boxes, labels, opacity }?: DrawOptions): void;
 /** Text of a detection's label as the server writes it, such as `helmet 0.91 #7`. */
 export declare function labelOf({ class: name, score, object_id }: Detection): string;
+/** What {@link drawShapes} draws; session options have it. */
+export interface Shapes {
+	zones: readonly Zone[];
+	lines: readonly Line[];
+}
+/**
+ * Draws zones and lines, each with its name, over a picture that fills the canvas. A line's arrow points from its left to
+ * its right.
+ */
+export declare function drawShapes(context: CanvasRenderingContext2D, { zones, lines }: Shapes): void;
+/**
+ * The arrow of a line, in pixels: from the line's middle to its right by `length`, then both sides of the head. Right is
+ * that of somebody who looks from the first end to the second.
+ */
+export declare function arrowOf([[x1, y1], [x2, y2]]: [
+	Point,
+	Point
+], length: number): Point[];
 /** Which codec the offer prefers; `auto` leaves the browser's order. */
 export type CodecChoice = "auto" | "h264" | "vp8";
 /** A frame of the source as this page saw it. */
@@ -566,6 +712,8 @@ export interface SessionStats {
 	met: number | null;
 	/** Frames that the server dropped. */
 	dropped: Dropped;
+	/** Steps by which the server saved work as of the last result. */
+	degraded: string[];
 	/** Round trip to the server. */
 	rttMs: number | null;
 	/** Codec being sent, such as `H264`. */
@@ -625,8 +773,10 @@ export interface SessionConfig {
 	onResult?: ((result: SessionResult) => void) | undefined;
 	/** Each result in one of the other formats, parsed but not checked. */
 	onForeignResult?: ((result: unknown) => void) | undefined;
-	/** Each message of the `events` channel. */
+	/** Each event: tracks, zones, lines and alerts. `event.type` tells its shape. */
 	onEvent?: ((event: SessionEvent) => void) | undefined;
+	/** Each event of a kind or shape that this client does not know, parsed but not checked. */
+	onForeignEvent?: ((event: unknown) => void) | undefined;
 	/** Each returned frame as it is shown, with its result if that came already. */
 	onFrame?: ((frame: ShownFrame, result: SessionResult | null) => void) | undefined;
 	/** Each returned frame once it has both been shown and met its result. */

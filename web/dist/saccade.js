@@ -1,7 +1,116 @@
 // Saccade browser client. MIT OR Apache-2.0
 
+// sdk/guards.ts
+function isRecord(value) {
+  return typeof value == "object" && value !== null && !Array.isArray(value);
+}
+var isString = (value) => typeof value == "string", isNumber = (value) => typeof value == "number" && Number.isFinite(value), isBoolean = (value) => typeof value == "boolean";
+function optional(guard) {
+  return (value) => value === void 0 || guard(value);
+}
+function nullable(guard) {
+  return (value) => value === null || guard(value);
+}
+function list(guard) {
+  return (value) => Array.isArray(value) && value.every(guard);
+}
+function numbers(length) {
+  return (value) => Array.isArray(value) && value.length === length && value.every(isNumber);
+}
+function literal(...texts) {
+  return (value) => texts.includes(value);
+}
+function shape(fields) {
+  let entries = Object.entries(fields);
+  return (value) => isRecord(value) && entries.every(([key, guard]) => guard(value[key]));
+}
+
+// sdk/zones.ts
+var MAX_SHAPES = 16, CORNERS = { min: 3, max: 32 };
+function isZone(value) {
+  return zone(value) && value.polygon.length >= CORNERS.min && value.polygon.length <= CORNERS.max;
+}
+function isLine(value) {
+  return line(value);
+}
+function isRule(value) {
+  return rule(value);
+}
+var point = numbers(2), anchor = optional(literal("center", "bottom")), zone = shape({
+  name: isString,
+  polygon: list(point),
+  anchor,
+  dwell_s: optional(isNumber)
+}), line = shape({
+  name: isString,
+  points: (value) => Array.isArray(value) && value.length === 2 && value.every(point),
+  anchor
+}), rule = shape({
+  name: isString,
+  zone: isString,
+  classes: optional(list(isString)),
+  longer_than_s: optional(isNumber),
+  more_than: optional(isNumber)
+});
+
+// sdk/events.ts
+function isSessionEvent(value) {
+  if (!isRecord(value) || typeof value.type != "string") return !1;
+  let type = value.type;
+  return Object.hasOwn(sessionEvents, type) && sessionEvents[type](value);
+}
+var object = { rtp_timestamp: isNumber, object_id: isNumber, class_id: isNumber, class: isString }, sessionEvents = {
+  track_started: shape({
+    type: literal("track_started"),
+    mid: isString,
+    codec: isString,
+    rtp_timestamp: optional(isNumber)
+  }),
+  resolution_changed: shape({
+    type: literal("resolution_changed"),
+    width: isNumber,
+    height: isNumber,
+    rtp_timestamp: optional(isNumber)
+  }),
+  zone_entered: shape({ type: literal("zone_entered"), ...object, zone: isString, count: isNumber }),
+  zone_left: shape({
+    type: literal("zone_left"),
+    ...object,
+    zone: isString,
+    dwell_ms: isNumber,
+    count: isNumber
+  }),
+  zone_dwelled: shape({ type: literal("zone_dwelled"), ...object, zone: isString, dwell_ms: isNumber }),
+  line_crossed: shape({
+    type: literal("line_crossed"),
+    ...object,
+    line: isString,
+    direction: literal("left_to_right", "right_to_left"),
+    left_to_right: isNumber,
+    right_to_left: isNumber
+  }),
+  alert_started: shape({
+    type: literal("alert_started"),
+    rtp_timestamp: isNumber,
+    rule: isString,
+    zone: isString,
+    object_id: nullable(isNumber),
+    class_id: nullable(isNumber),
+    class: nullable(isString),
+    count: isNumber
+  }),
+  alert_ended: shape({
+    type: literal("alert_ended"),
+    rtp_timestamp: isNumber,
+    rule: isString,
+    zone: isString,
+    object_id: nullable(isNumber),
+    duration_ms: isNumber
+  })
+};
+
 // sdk/wire.ts
-var SUBPROTOCOL = "saccade.v1", PROTOCOL_VERSION = 1, MAX_MESSAGE_BYTES = 65536, SERVER_ERROR_CODES = [
+var SUBPROTOCOL = "saccade.v1", PROTOCOL_VERSION = 1, MAX_MESSAGE_BYTES = 64 * 1024, SERVER_ERROR_CODES = [
   "bad_request",
   "bad_sdp",
   "no_common_codec",
@@ -33,7 +142,7 @@ var SUBPROTOCOL = "saccade.v1", PROTOCOL_VERSION = 1, MAX_MESSAGE_BYTES = 65536,
   "postprocess",
   "annotate",
   "encode"
-], WireError = class extends Error {
+], DEGRADATION_STEPS = ["skip_inference", "smaller_input", "lower_fps", "lower_resolution"], WireError = class extends Error {
   name = "WireError";
 };
 function parseServerMessage(text2) {
@@ -67,10 +176,10 @@ var build = {
   /** One trickled candidate; `null` ends them. */
   candidate(candidate) {
     if (!candidate?.candidate) return { type: "candidate", candidate: null };
-    let { candidate: line, sdpMid = null, sdpMLineIndex = null, usernameFragment } = candidate;
+    let { candidate: line2, sdpMid = null, sdpMLineIndex = null, usernameFragment } = candidate;
     return {
       type: "candidate",
-      candidate: { candidate: line, sdpMid, sdpMLineIndex, ...usernameFragment && { usernameFragment } }
+      candidate: { candidate: line2, sdpMid, sdpMLineIndex, ...usernameFragment && { usernameFragment } }
     };
   },
   /** Changes options while the session runs. */
@@ -101,30 +210,7 @@ function parseJson(text2) {
     throw new WireError("not JSON");
   }
 }
-function isRecord(value) {
-  return typeof value == "object" && value !== null && !Array.isArray(value);
-}
-var isString = (value) => typeof value == "string", isNumber = (value) => typeof value == "number" && Number.isFinite(value), isBoolean = (value) => typeof value == "boolean";
-function optional(guard) {
-  return (value) => value === void 0 || guard(value);
-}
-function nullable(guard) {
-  return (value) => value === null || guard(value);
-}
-function list(guard) {
-  return (value) => Array.isArray(value) && value.every(guard);
-}
-function numbers(length) {
-  return (value) => Array.isArray(value) && value.length === length && value.every(isNumber);
-}
-function literal(...texts) {
-  return (value) => texts.includes(value);
-}
-function shape(fields) {
-  let entries = Object.entries(fields);
-  return (value) => isRecord(value) && entries.every(([key, guard]) => guard(value[key]));
-}
-var point = numbers(2), options = shape({
+var options = shape({
   model: isString,
   return: literal("exact", "predicted", "results"),
   budget_ms: isNumber,
@@ -135,11 +221,9 @@ var point = numbers(2), options = shape({
   track: isBoolean,
   overlay: shape({ boxes: isBoolean, labels: isBoolean, timing: isBoolean, zones: isBoolean }),
   format: literal("saccade", "coco", "roboflow", "supervision"),
-  zones: list(shape({ name: isString, polygon: list(point) })),
-  lines: list(shape({
-    name: isString,
-    points: (value) => Array.isArray(value) && value.length === 2 && value.every(point)
-  }))
+  zones: list(zone),
+  lines: list(line),
+  rules: optional(list(rule))
 }), candidateInit = shape({
   candidate: isString,
   sdpMid: optional(nullable(isString)),
@@ -176,7 +260,7 @@ var point = numbers(2), options = shape({
   }),
   draining: shape({ type: literal("draining"), reconnect_after_ms: isNumber }),
   closed: shape({ type: literal("closed"), reason: isString })
-}, dropped = shape({ superseded: isNumber, late: isNumber }), timing = shape(
+}, dropped = shape({ superseded: isNumber, late: isNumber, skipped: optional(isNumber) }), timing = shape(
   Object.fromEntries([...STAGES, "total"].map((stage) => [stage, isNumber]))
 ), sessionResult = shape({
   type: literal("result"),
@@ -588,7 +672,7 @@ var MAX_EARLY_CANDIDATES = 64, Peer = class {
       streams: [config.stream],
       ...config.maxBitrateKbps && { sendEncodings: [{ maxBitrate: config.maxBitrateKbps * 1e3 }] }
     });
-    this.#sender = transceiver.sender, preferCodec(transceiver, config.codec), this.#listen(connection.createDataChannel("results", { ordered: !1, maxRetransmits: 0 })), config.controlChannel && (this.#control = connection.createDataChannel("control"), this.#listen(this.#control));
+    this.#sender = transceiver.sender, preferCodec(transceiver, config.codec), this.#listen(connection.createDataChannel("results", { ordered: !1, maxRetransmits: 0 })), config.eventsChannel && this.#listen(connection.createDataChannel("events")), config.controlChannel && (this.#control = connection.createDataChannel("control"), this.#listen(this.#control));
   }
   /** State of the connection as a whole. */
   get state() {
@@ -748,6 +832,38 @@ function labelOf({ class: name, score, object_id }) {
   let id = object_id === null ? "" : ` #${object_id}`;
   return `${name} ${score.toFixed(2)}${id}`;
 }
+var SHAPE_COLORS = { zone: "#3fd0bc", line: "#f5c063" };
+function drawShapes(context, { zones, lines }) {
+  let { width, height } = context.canvas, stroke = Math.max(2, Math.round(Math.min(width, height) / 240)), text2 = Math.max(11, Math.round(Math.min(width, height) / 34)), at = ([x, y]) => [x * width, y * height], draw = (path, color) => {
+    context.lineWidth = stroke + 2, context.strokeStyle = "rgba(0, 0, 0, 0.55)", context.stroke(path), context.lineWidth = stroke, context.strokeStyle = color, context.stroke(path);
+  };
+  context.save(), context.lineJoin = "round", context.lineCap = "round", context.textBaseline = "middle", context.font = `600 ${text2}px system-ui, sans-serif`;
+  for (let { name, polygon } of zones) {
+    let corners = polygon.map(at), [first] = corners;
+    if (!first) continue;
+    let path = pathOf(corners);
+    path.closePath(), context.fillStyle = "rgba(63, 208, 188, 0.12)", context.fill(path), draw(path, SHAPE_COLORS.zone);
+    let top = corners.reduce((highest, corner) => corner[1] < highest[1] ? corner : highest, first);
+    drawLabel(context, name, ...top, text2, SHAPE_COLORS.zone);
+  }
+  for (let { name, points } of lines) {
+    let ends = [at(points[0]), at(points[1])];
+    draw(pathOf(ends), SHAPE_COLORS.line), draw(pathOf(arrowOf(ends, 7 * stroke)), SHAPE_COLORS.line), drawLabel(context, name, ...ends[0], text2, SHAPE_COLORS.line);
+  }
+  context.restore();
+}
+function arrowOf([[x1, y1], [x2, y2]], length) {
+  let whole = Math.hypot(x2 - x1, y2 - y1) || 1, along = [(x2 - x1) / whole, (y2 - y1) / whole], right = [-along[1], along[0]], middle = [(x1 + x2) / 2, (y1 + y2) / 2], point2 = (rightwards, forwards) => [
+    middle[0] + rightwards * right[0] + forwards * along[0],
+    middle[1] + rightwards * right[1] + forwards * along[1]
+  ], tip = point2(length, 0), back = 0.6 * length, wing = 0.4 * length;
+  return [middle, tip, point2(back, wing), tip, point2(back, -wing)];
+}
+function pathOf(points) {
+  let path = new Path2D();
+  for (let [x, y] of points) path.lineTo(x, y);
+  return path;
+}
 function drawLabel(context, label, left, boxTop, text2, color) {
   let padding = Math.round(text2 * 0.35), width = Math.ceil(context.measureText(label).width) + 2 * padding, height = text2 + 2 * Math.round(padding * 0.7), x = Math.max(0, Math.min(left, context.canvas.width - width)), y = boxTop - height >= 0 ? boxTop - height : boxTop;
   context.fillStyle = color, context.fillRect(x, y, width, height), context.fillStyle = "#0b0d10", context.fillText(label, x + padding, y + height / 2 + 1);
@@ -771,6 +887,7 @@ var MAX_DELAY_MS = 1e3, MAX_BYTES = 64 * 1024 * 1024, HOLD_MS = 1e3, DELAY_PERCE
   #placed = [];
   #shownAt = -1 / 0;
   #drawing = {};
+  #shapes = null;
   /** Current delay of the picture in milliseconds. */
   get delayMs() {
     return Math.min(MAX_DELAY_MS, this.#waits.percentile(DELAY_PERCENTILE) ?? 0);
@@ -778,6 +895,10 @@ var MAX_DELAY_MS = 1e3, MAX_BYTES = 64 * 1024 * 1024, HOLD_MS = 1e3, DELAY_PERCE
   /** What is drawn over the picture. */
   set drawing(options2) {
     this.#drawing = options2;
+  }
+  /** Zones and lines to draw, or `null`. */
+  set shapes(shapes) {
+    this.#shapes = shapes;
   }
   /** Takes a frame that `video` shows now, and draws the frame whose time has come. */
   frame(video, frame, now) {
@@ -811,7 +932,7 @@ var MAX_DELAY_MS = 1e3, MAX_BYTES = 64 * 1024 * 1024, HOLD_MS = 1e3, DELAY_PERCE
     if (!context) return;
     this.canvas.width !== picture.width && (this.canvas.width = picture.width), this.canvas.height !== picture.height && (this.canvas.height = picture.height), context.drawImage(picture, 0, 0);
     let { result, exact } = this.#resultFor(frame);
-    result && drawDetections(context, result.detections, result, this.#drawing), this.onShown({ frame, result, exact });
+    this.#shapes && drawShapes(context, this.#shapes), result && drawDetections(context, result.detections, result, this.#drawing), this.onShown({ frame, result, exact });
   }
   #resultFor(frame) {
     let before = null;
@@ -844,7 +965,7 @@ var Signaling = class {
   send(message) {
     if (!this.open) return !1;
     let text2 = JSON.stringify(message);
-    return new TextEncoder().encode(text2).length > 65536 ? !1 : (this.#socket.send(text2), !0);
+    return new TextEncoder().encode(text2).length > MAX_MESSAGE_BYTES ? !1 : (this.#socket.send(text2), !0);
   }
   /** Closes the socket; `farewell` says `bye` first, which ends the session. */
   close(farewell = null) {
@@ -983,13 +1104,14 @@ var Statistics = class {
   #results = 0;
   #framesShown = 0;
   #dropped = { superseded: 0, late: 0 };
+  #degraded = [];
   #transport = null;
   #kbps = { sent: 0, received: 0 };
   /** Counts a result that came at `now`, captured at `capturedAt` where that is known. */
   result(result, now, capturedAt) {
     this.#results += 1, this.#resultRate.add(now);
     for (let stage of STAGES) this.#stages[stage].add(result.timing_ms[stage]);
-    this.#total.add(result.timing_ms.total), this.#met.add(result.met ? 1 : 0), capturedAt !== null && this.#resultAge.add(now - capturedAt), this.#dropped = result.dropped;
+    this.#total.add(result.timing_ms.total), this.#met.add(result.met ? 1 : 0), capturedAt !== null && this.#resultAge.add(now - capturedAt), this.#dropped = result.dropped, this.#degraded = result.degraded;
   }
   /** Counts a frame put on screen. */
   shown(now) {
@@ -1048,6 +1170,7 @@ var Statistics = class {
       shownAge: spread(this.#shownAge),
       met: mean(this.#met),
       dropped: this.#dropped,
+      degraded: this.#degraded,
       rttMs: this.#transport?.rttMs ?? null,
       codec: this.#transport?.codec ?? null,
       sentSize: this.#transport?.sentSize ?? null,
@@ -1273,7 +1396,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
     }
   }
   #onWelcome(welcome) {
-    if (this.#stopTimer("welcome"), this.#greeted = !0, this.#welcome = welcome, welcome.protocol !== 1)
+    if (this.#stopTimer("welcome"), this.#greeted = !0, this.#welcome = welcome, welcome.protocol !== PROTOCOL_VERSION)
       return this.#end(new SaccadeError("wrong_version", { detail: `the server speaks version ${welcome.protocol}` }));
     this.#config.onWelcome?.(welcome), this.#state !== "closed" && (this.#peer && this.#sessionId ? (this.#resuming = !0, this.#offer(this.#peer.state !== "connected")) : this.#newSession());
   }
@@ -1288,6 +1411,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
           codec: config.codec ?? "auto",
           receiveVideo: config.receiveVideo ?? !0,
           maxBitrateKbps: config.maxBitrateKbps ?? null,
+          eventsChannel: config.onEvent !== void 0 || config.onForeignEvent !== void 0,
           controlChannel: config.controlChannel ?? !1
         },
         {
@@ -1428,7 +1552,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
     });
   }
   #setOptions(options2) {
-    this.#options = options2, options2.return !== "results" && this.#preview?.clear(), this.#config.onOptions?.(options2);
+    this.#options = options2, this.#preview && (options2.return !== "results" && this.#preview.clear(), this.#preview.shapes = options2.overlay.zones ? options2 : null), this.#config.onOptions?.(options2);
   }
   #onConfigured(options2) {
     this.#setOptions(options2);
@@ -1464,7 +1588,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
     } catch {
       return;
     }
-    label === "events" ? isTyped(value) && this.#config.onEvent?.(value) : isSessionResult(value) ? this.#onResult(value) : this.#config.onForeignResult?.(value);
+    label === "events" ? isSessionEvent(value) ? this.#config.onEvent?.(value) : this.#config.onForeignEvent?.(value) : isSessionResult(value) ? this.#onResult(value) : this.#config.onForeignResult?.(value);
   }
   #onResult(result) {
     let now = this.#environment.now();
@@ -1534,9 +1658,6 @@ function readControl(text2) {
   } catch {
     return null;
   }
-}
-function isTyped(value) {
-  return typeof value == "object" && value !== null && "type" in value && typeof value.type == "string";
 }
 
 // sdk/sources.ts
@@ -1683,8 +1804,11 @@ async function openSource(source) {
   }
 }
 export {
+  CORNERS,
   DEFAULT_RECONNECT,
+  DEGRADATION_STEPS,
   MAX_MESSAGE_BYTES,
+  MAX_SHAPES,
   PROTOCOL_VERSION,
   SERVER_ERROR_CODES,
   STAGES,
@@ -1692,16 +1816,22 @@ export {
   SaccadeError,
   SaccadeSession,
   WireError,
+  arrowOf,
   build,
   classColor,
   connect,
   drawDetections,
+  drawShapes,
   errorOfCapture,
+  isLine,
   isModelView,
   isOfferResponse,
   isProblem,
+  isRule,
+  isSessionEvent,
   isSessionResult,
   isSessionView,
+  isZone,
   labelOf,
   listCameras,
   mergeOptions,

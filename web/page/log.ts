@@ -1,4 +1,5 @@
 import type { Detection, SessionResult } from "../sdk/index.js";
+import type { EventLine } from "./activity.js";
 import { element, figure, make } from "./dom.js";
 
 /** Lines kept. */
@@ -8,7 +9,7 @@ const CHANGE_MS = 1_500;
 /** Without a change, a line is written this often, in milliseconds. */
 const STEADY_MS = 10_000;
 
-/** The readable list of what was found: a line when it changes, newest first, bounded. */
+/** The readable list of what was found and what happened: a line when it changes, newest first, bounded. */
 export class ResultsLog {
   readonly #list = element("log", HTMLOListElement);
   readonly #json = element("json", HTMLPreElement);
@@ -28,12 +29,13 @@ export class ResultsLog {
     if (since < (text === this.#last ? STEADY_MS : CHANGE_MS)) return;
     this.#last = text;
     this.#lastAt = now;
-    const time = new Date();
-    const stamp = make("time", time.toLocaleTimeString());
-    stamp.dateTime = time.toISOString();
     const total = make("span", `${figure(result.timing_ms.total)} ms`, "ms");
-    this.#list.prepend(make("li", [stamp, make("span", text), total]));
-    while (this.#list.childElementCount > LINES) this.#list.lastElementChild?.remove();
+    this.#write([make("span", text), total]);
+  }
+
+  /** Takes something that happened. */
+  note({ text, mark }: EventLine): void {
+    this.#write([make("span", text)], mark ?? "event");
   }
 
   /** Removes all lines. */
@@ -41,6 +43,16 @@ export class ResultsLog {
     this.#list.replaceChildren();
     this.#last = "";
     this.#lastAt = -Infinity;
+  }
+
+  #write(parts: Node[], mark = "result"): void {
+    const time = new Date();
+    const stamp = make("time", time.toLocaleTimeString());
+    stamp.dateTime = time.toISOString();
+    const line = make("li", [stamp, ...parts]);
+    line.dataset["mark"] = mark;
+    this.#list.prepend(line);
+    while (this.#list.childElementCount > LINES) this.#list.lastElementChild?.remove();
   }
 }
 

@@ -1,5 +1,7 @@
 import {
   connect,
+  type Dropped,
+  isModelView,
   listCameras,
   openCamera,
   openScreen,
@@ -23,6 +25,8 @@ import { ResultsLog } from "./log.js";
 import { Plot } from "./plots.js";
 import { fetchTruth, SCENE_MODEL, SCENE_VIDEO, sceneFrameAt, type SceneTruth, trueBoxes, type TruthOfFrame } from "./scene.js";
 import { Settings } from "./settings.js";
+import { EXAMPLE, siteOfQuery } from "./shapes.js";
+import { SiteEditor } from "./site.js";
 import { Stage } from "./stage.js";
 
 type SourceKind = "camera" | "screen" | "file" | "scene";
@@ -98,6 +102,7 @@ const plots = {
     [
       { name: "superseded", color: "--s-queue" },
       { name: "late", color: "--s-encode" },
+      { name: "skipped", color: "--s-inference" },
     ],
     4,
   ),
@@ -106,6 +111,12 @@ const settings = new Settings(
   (patch) => void applyPatch(patch),
   () => void restart(),
 );
+const site = new SiteEditor(stage, {
+  configure: applyPatch,
+  classes: modelClasses,
+  onLine: (line) => log.note(line),
+  onShown: showStill,
+});
 
 const controls = {
   source: element("source", HTMLSelectElement),
@@ -125,8 +136,10 @@ let opened: OpenSource | null = null;
 let scene: { playing: PlayingSource; truth: SceneTruth | null } | null = null;
 let calling: AbortController | null = null;
 let recent: SessionResult[] = [];
-let lastDropped = { superseded: 0, late: 0 };
+let lastDropped: Dropped = { superseded: 0, late: 0 };
+const seenClasses = new Set<string>();
 let ticks = 0;
+let sessionId: string | null = null;
 let lastReported: SaccadeError | null = null;
 let retryAt: number | null = null;
 
@@ -153,6 +166,7 @@ void open();
 /** Sets the page up: presets, devices, and what the server offers. */
 async function open(): Promise<void> {
   settings.preset(query, fragment);
+  site.preset(siteOfQuery(query));
   stage.view(query.get("view") ?? "over");
   writeSnippet();
   element("transport", HTMLFormElement).addEventListener("submit", (event) => {
@@ -170,12 +184,13 @@ async function open(): Promise<void> {
   controls.file.addEventListener("change", () => {
     if (controls.file.files?.length) void restart();
   });
+  element("site-example", HTMLButtonElement).addEventListener("click", () => showExample());
   element("clear-log", HTMLButtonElement).addEventListener("click", () => log.clear());
   window.addEventListener("pagehide", () => stop());
   setInterval(tick, TICK_MS);
 
   const cameras = await fillCameras();
-  const wanted = query.get("source");
+  const wanted = query.get("source") ?? (query.get("example") === "site" ? "scene" : null);
   const known = [...controls.source.options].some(({ value }) => value === wanted);
   controls.source.value = known && wanted ? wanted : cameras > 0 ? "camera" : "scene";
   showSourceFields();
@@ -193,6 +208,7 @@ async function start(): Promise<void> {
   const { signal } = controller;
   clearErrors();
   reset();
+  site.starting();
   setState("opening");
   try {
     const source = await openSource(controls.source.value as SourceKind);
@@ -224,11 +240,16 @@ async function start(): Promise<void> {
         controls.footServer.textContent = `${welcome.server}, protocol ${welcome.protocol}`;
       },
       onOptions: (options) => {
+        // Another session counts anew.
+        if (page.session && page.session.sessionId !== sessionId) site.clear();
+        sessionId = page.session?.sessionId ?? null;
         settings.show(options);
+        site.show(options);
         plots.latency.mark = options.budget_ms;
         stage.show(options.return === "results" ? "preview" : "returned");
       },
       onResult,
+      onEvent: (event) => site.event(event, performance.now()),
       onFrame: () => {
         page.framesShown += 1;
       },
@@ -243,12 +264,14 @@ async function start(): Promise<void> {
     });
     if (signal.aborted) return session.close();
     page.session = session;
+    sessionId = session.sessionId;
     applyDrawing();
     if (settings.wanted !== asked) void applyPatch(settings.wanted);
     // Models trained on photographs take drawn heads for anything.
     if (scene && !settings.wanted.model && session.welcome?.models.includes(SCENE_MODEL)) {
       void applyPatch({ model: SCENE_MODEL });
     }
+    void site.started();
     controls.footSession.textContent = `session ${session.sessionId ?? ""}`;
   } catch (error) {
     if (signal.aborted) return;
@@ -284,6 +307,7 @@ function finish(state: "idle" | "failed"): void {
   scene = null;
   stage.source(null);
   stage.show("nothing");
+  site.stopped();
   controls.footSession.textContent = "";
   setState(state);
 }
@@ -362,7 +386,10 @@ async function applyPatch(patch: OptionsPatch): Promise<void> {
   } catch (error) {
     if (!(error instanceof SaccadeError) || session.state === "closed") return;
     settings.forget(patch);
-    if (session.options) settings.show(session.options);
+    if (session.options) {
+      settings.show(session.options);
+      site.show(session.options);
+    }
     applyDrawing();
     report(error.withFatal(false));
   }
@@ -377,6 +404,7 @@ function onResult(result: SessionResult): void {
   page.results += 1;
   page.lastResult = result;
   recent.push(result);
+  for (const { class: name } of result.detections) seenClasses.add(name);
   log.add(result, performance.now());
   if (!scene?.truth || !page.session) return;
   const capturedAt = page.session.capturedAt(result);
@@ -391,6 +419,7 @@ function onResult(result: SessionResult): void {
 function tick(): void {
   if (!running()) return;
   if (retryAt !== null) showWait();
+  site.tick();
   const { stats } = page;
   const results = recent;
   recent = [];
@@ -403,6 +432,7 @@ function tick(): void {
   plots.drops.add([
     perSecond(dropped.superseded, lastDropped.superseded),
     perSecond(dropped.late, lastDropped.late),
+    perSecond(dropped.skipped ?? 0, lastDropped.skipped ?? 0),
   ]);
   lastDropped = dropped;
   ticks += 1;
@@ -420,7 +450,10 @@ function showStats(stats: SessionStats): void {
   element("tile-screen-name", HTMLElement).textContent = previewing ? "Capture to result" : "Capture to screen";
   put("total", figure(stats.total?.p50), `ms, 95 % under ${figure(stats.total?.p95)}`);
   put("screen", figure(age?.p50, 0), `ms, 95 % under ${figure(age?.p95, 0)}`);
-  put("results", figure(stats.resultsPerSecond), `a second, ${stats.dropped.superseded + stats.dropped.late} dropped`);
+  const { superseded, late, skipped = 0 } = stats.dropped;
+  const skippedNote = skipped > 0 ? `, ${skipped} skipped` : "";
+  put("results", figure(stats.resultsPerSecond), `a second, ${superseded + late} dropped${skippedNote}`);
+  site.degraded(stats.degraded);
   put("shown", previewing ? "off" : figure(stats.fpsShown), previewing ? "drawn here" : `a second, ${kbps(stats.kbpsReceived)}`);
   const size = stats.sentSize ? `${stats.sentSize.width}×${stats.sentSize.height}` : "";
   put("sent", figure(stats.fpsSent), [stats.codec ?? "", size].filter(Boolean).join(" · "));
@@ -448,6 +481,41 @@ function showSourceFields(): void {
   const kind = controls.source.value;
   controls.deviceField.hidden = kind !== "camera" || controls.device.options.length < 2;
   controls.fileField.hidden = kind !== "file";
+  showStill();
+}
+
+/** While nothing runs, zones are drawn on the first frame of the sample scene. */
+function showStill(): void {
+  if (running()) return;
+  stage.still(controls.source.value === "scene" && site.visible ? SCENE_VIDEO : null);
+}
+
+/** Puts the example's zone on the sample scene, which takes the place of another source. */
+function showExample(): void {
+  const elsewhere = running() && !scene;
+  if (elsewhere) stop();
+  controls.source.value = "scene";
+  showSourceFields();
+  site.add(EXAMPLE);
+  if (elsewhere) void start();
+}
+
+/** Names of the classes of the model in use, or those seen so far where the server does not tell. */
+async function modelClasses(): Promise<string[]> {
+  const sceneModel = controls.source.value === "scene" ? SCENE_MODEL : undefined;
+  const model = page.session?.options?.model ?? settings.wanted.model ?? sceneModel;
+  try {
+    const { token } = settings;
+    const response = await fetch("/v1/models", token ? { headers: { authorization: `Bearer ${token}` } } : {});
+    const views: unknown = response.ok ? await response.json() : [];
+    const known = Array.isArray(views) ? views.filter(isModelView) : [];
+    const named = known.find(({ name, version }) => name === model || `${name}@${version}` === model);
+    const view = named ?? known.find((one) => one.default);
+    if (view) return view.classes;
+  } catch {
+    // The classes seen so far will do.
+  }
+  return [...seenClasses].sort();
 }
 
 /** Learns the models before the first start; a server that wants a token, or none, is met at the start. */

@@ -10,7 +10,7 @@ import { choose, chosen, element } from "./dom.js";
 
 const RETURN_NOTES: Record<ReturnMode, string> = {
   exact: "Each returned frame waits for its own result.",
-  predicted: "Video returns at once; boxes are carried to it.",
+  predicted: "Video returns at once. The last result's boxes are carried to each frame by the objects' motion; results come as always.",
   results: "No video returns; this page draws the boxes.",
 };
 

@@ -19,7 +19,15 @@ import { type CameraWishes, openCamera, openScreen, type OpenSource } from "./so
 export { DEFAULT_RECONNECT, type ReconnectPolicy } from "./backoff.js";
 export { type ClientErrorCode, type ErrorCode, errorOfCapture, SaccadeError } from "./errors.js";
 export type { ShownFrame } from "./joiner.js";
-export { classColor, drawDetections, type DrawOptions, labelOf } from "./overlay.js";
+export {
+  arrowOf,
+  classColor,
+  drawDetections,
+  type DrawOptions,
+  drawShapes,
+  labelOf,
+  type Shapes,
+} from "./overlay.js";
 export type { CodecChoice } from "./peer.js";
 export type { PreviewFrame } from "./preview.js";
 export { SaccadeSession, type SessionConfig, type SessionState, type StateChange } from "./session.js";

@@ -1,4 +1,4 @@
-import type { Detection } from "./wire.js";
+import type { Detection, Line, Point, Zone } from "./wire.js";
 
 /** What {@link drawDetections} draws. */
 export interface DrawOptions {
@@ -61,6 +61,83 @@ export function drawDetections(
 export function labelOf({ class: name, score, object_id }: Detection): string {
   const id = object_id === null ? "" : ` #${object_id}`;
   return `${name} ${score.toFixed(2)}${id}`;
+}
+
+/** What {@link drawShapes} draws; session options have it. */
+export interface Shapes {
+  zones: readonly Zone[];
+  lines: readonly Line[];
+}
+
+/** The colours of zones and of lines. */
+const SHAPE_COLORS = { zone: "#3fd0bc", line: "#f5c063" };
+
+/**
+ * Draws zones and lines, each with its name, over a picture that fills the canvas. A line's arrow points from its left to
+ * its right.
+ */
+export function drawShapes(context: CanvasRenderingContext2D, { zones, lines }: Shapes): void {
+  const { width, height } = context.canvas;
+  const stroke = Math.max(2, Math.round(Math.min(width, height) / 240));
+  const text = Math.max(11, Math.round(Math.min(width, height) / 34));
+  const at = ([x, y]: Point): Point => [x * width, y * height];
+  const draw = (path: Path2D, color: string): void => {
+    context.lineWidth = stroke + 2;
+    context.strokeStyle = "rgba(0, 0, 0, 0.55)";
+    context.stroke(path);
+    context.lineWidth = stroke;
+    context.strokeStyle = color;
+    context.stroke(path);
+  };
+  context.save();
+  context.lineJoin = "round";
+  context.lineCap = "round";
+  context.textBaseline = "middle";
+  context.font = `600 ${text}px system-ui, sans-serif`;
+  for (const { name, polygon } of zones) {
+    const corners = polygon.map(at);
+    const [first] = corners;
+    if (!first) continue;
+    const path = pathOf(corners);
+    path.closePath();
+    context.fillStyle = "rgba(63, 208, 188, 0.12)";
+    context.fill(path);
+    draw(path, SHAPE_COLORS.zone);
+    const top = corners.reduce((highest, corner) => (corner[1] < highest[1] ? corner : highest), first);
+    drawLabel(context, name, ...top, text, SHAPE_COLORS.zone);
+  }
+  for (const { name, points } of lines) {
+    const ends: [Point, Point] = [at(points[0]), at(points[1])];
+    draw(pathOf(ends), SHAPE_COLORS.line);
+    draw(pathOf(arrowOf(ends, 7 * stroke)), SHAPE_COLORS.line);
+    drawLabel(context, name, ...ends[0], text, SHAPE_COLORS.line);
+  }
+  context.restore();
+}
+
+/**
+ * The arrow of a line, in pixels: from the line's middle to its right by `length`, then both sides of the head. Right is
+ * that of somebody who looks from the first end to the second.
+ */
+export function arrowOf([[x1, y1], [x2, y2]]: [Point, Point], length: number): Point[] {
+  const whole = Math.hypot(x2 - x1, y2 - y1) || 1;
+  const along: Point = [(x2 - x1) / whole, (y2 - y1) / whole];
+  const right: Point = [-along[1], along[0]];
+  const middle: Point = [(x1 + x2) / 2, (y1 + y2) / 2];
+  const point = (rightwards: number, forwards: number): Point => [
+    middle[0] + rightwards * right[0] + forwards * along[0],
+    middle[1] + rightwards * right[1] + forwards * along[1],
+  ];
+  const tip = point(length, 0);
+  const back = 0.6 * length;
+  const wing = 0.4 * length;
+  return [middle, tip, point(back, wing), tip, point(back, -wing)];
+}
+
+function pathOf(points: readonly Point[]): Path2D {
+  const path = new Path2D();
+  for (const [x, y] of points) path.lineTo(x, y);
+  return path;
 }
 
 function drawLabel(

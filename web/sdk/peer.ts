@@ -13,6 +13,8 @@ export interface PeerConfig {
   receiveVideo: boolean;
   /** Upper bound of the sent bitrate, in kilobits a second. */
   maxBitrateKbps: number | null;
+  /** Whether to open an `events` data channel beside `results`. */
+  eventsChannel: boolean;
   /** Whether to open a `control` data channel beside `results`. */
   controlChannel: boolean;
 }
@@ -68,6 +70,8 @@ export class Peer {
     this.#sender = transceiver.sender;
     preferCodec(transceiver, config.codec);
     this.#listen(connection.createDataChannel("results", { ordered: false, maxRetransmits: 0 }));
+    // The server keeps events until somebody opens their channel.
+    if (config.eventsChannel) this.#listen(connection.createDataChannel("events"));
     if (config.controlChannel) {
       this.#control = connection.createDataChannel("control");
       this.#listen(this.#control);

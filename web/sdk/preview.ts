@@ -1,5 +1,5 @@
 import { Samples } from "./meters.js";
-import { drawDetections, type DrawOptions } from "./overlay.js";
+import { drawDetections, type DrawOptions, drawShapes, type Shapes } from "./overlay.js";
 import type { SourceClock, SourceFrame } from "./source-clock.js";
 import type { SessionResult } from "./wire.js";
 
@@ -44,6 +44,7 @@ export class LocalPreview {
   #placed: Placed[] = [];
   #shownAt = -Infinity;
   #drawing: DrawOptions = {};
+  #shapes: Shapes | null = null;
 
   constructor(
     private readonly canvas: HTMLCanvasElement,
@@ -61,6 +62,11 @@ export class LocalPreview {
   /** What is drawn over the picture. */
   set drawing(options: DrawOptions) {
     this.#drawing = options;
+  }
+
+  /** Zones and lines to draw, or `null`. */
+  set shapes(shapes: Shapes | null) {
+    this.#shapes = shapes;
   }
 
   /** Takes a frame that `video` shows now, and draws the frame whose time has come. */
@@ -117,6 +123,7 @@ export class LocalPreview {
     if (this.canvas.height !== picture.height) this.canvas.height = picture.height;
     context.drawImage(picture, 0, 0);
     const { result, exact } = this.#resultFor(frame);
+    if (this.#shapes) drawShapes(context, this.#shapes);
     if (result) drawDetections(context, result.detections, result, this.#drawing);
     this.onShown({ frame, result, exact });
   }

@@ -12,6 +12,7 @@ import { type SessionStats, Statistics } from "./stats.js";
 import {
   build,
   type ErrorMessage,
+  isSessionEvent,
   isSessionResult,
   mergeOptions,
   type Options,
@@ -72,8 +73,10 @@ export interface SessionConfig {
   onResult?: ((result: SessionResult) => void) | undefined;
   /** Each result in one of the other formats, parsed but not checked. */
   onForeignResult?: ((result: unknown) => void) | undefined;
-  /** Each message of the `events` channel. */
+  /** Each event: tracks, zones, lines and alerts. `event.type` tells its shape. */
   onEvent?: ((event: SessionEvent) => void) | undefined;
+  /** Each event of a kind or shape that this client does not know, parsed but not checked. */
+  onForeignEvent?: ((event: unknown) => void) | undefined;
   /** Each returned frame as it is shown, with its result if that came already. */
   onFrame?: ((frame: ShownFrame, result: SessionResult | null) => void) | undefined;
   /** Each returned frame once it has both been shown and met its result. */
@@ -405,6 +408,7 @@ export class SaccadeSession {
           codec: config.codec ?? "auto",
           receiveVideo: config.receiveVideo ?? true,
           maxBitrateKbps: config.maxBitrateKbps ?? null,
+          eventsChannel: config.onEvent !== undefined || config.onForeignEvent !== undefined,
           controlChannel: config.controlChannel ?? false,
         },
         {
@@ -624,7 +628,10 @@ export class SaccadeSession {
 
   #setOptions(options: Options): void {
     this.#options = options;
-    if (options.return !== "results") this.#preview?.clear();
+    if (this.#preview) {
+      if (options.return !== "results") this.#preview.clear();
+      this.#preview.shapes = options.overlay.zones ? options : null;
+    }
     this.#config.onOptions?.(options);
   }
 
@@ -675,7 +682,8 @@ export class SaccadeSession {
       return;
     }
     if (label === "events") {
-      if (isTyped(value)) this.#config.onEvent?.(value);
+      if (isSessionEvent(value)) this.#config.onEvent?.(value);
+      else this.#config.onForeignEvent?.(value);
     } else if (isSessionResult(value)) {
       this.#onResult(value);
     } else {
@@ -792,8 +800,4 @@ function readControl(text: string): ServerMessage | null {
   } catch {
     return null;
   }
-}
-
-function isTyped(value: unknown): value is SessionEvent {
-  return typeof value === "object" && value !== null && "type" in value && typeof value.type === "string";
 }

@@ -28,6 +28,8 @@ export interface SessionStats {
   met: number | null;
   /** Frames that the server dropped. */
   dropped: Dropped;
+  /** Steps by which the server saved work as of the last result. */
+  degraded: string[];
   /** Round trip to the server. */
   rttMs: number | null;
   /** Codec being sent, such as `H264`. */
@@ -62,6 +64,7 @@ export class Statistics {
   #results = 0;
   #framesShown = 0;
   #dropped: Dropped = { superseded: 0, late: 0 };
+  #degraded: string[] = [];
   #transport: Transport | null = null;
   #kbps = { sent: 0, received: 0 };
 
@@ -76,6 +79,7 @@ export class Statistics {
     this.#met.add(result.met ? 1 : 0);
     if (capturedAt !== null) this.#resultAge.add(now - capturedAt);
     this.#dropped = result.dropped;
+    this.#degraded = result.degraded;
   }
 
   /** Counts a frame put on screen. */
@@ -147,6 +151,7 @@ export class Statistics {
       shownAge: spread(this.#shownAge),
       met: mean(this.#met),
       dropped: this.#dropped,
+      degraded: this.#degraded,
       rttMs: this.#transport?.rttMs ?? null,
       codec: this.#transport?.codec ?? null,
       sentSize: this.#transport?.sentSize ?? null,

@@ -7,6 +7,36 @@
  * @module
  */
 
+import {
+  type Guard,
+  isBoolean,
+  isNumber,
+  isRecord,
+  isString,
+  list,
+  literal,
+  nullable,
+  numbers,
+  optional,
+  shape,
+} from "./guards.js";
+import { type Line, line, type Rule, rule, type Zone, zone } from "./zones.js";
+
+export {
+  type AlertEnded,
+  type AlertStarted,
+  type EventObject,
+  isSessionEvent,
+  type LineCrossed,
+  type ResolutionChanged,
+  type SessionEvent,
+  type TrackStarted,
+  type ZoneDwelled,
+  type ZoneEntered,
+  type ZoneLeft,
+} from "./events.js";
+export { type Anchor, CORNERS, isLine, isRule, isZone, type Line, MAX_SHAPES, type Point, type Rule, type Zone } from "./zones.js";
+
 /** Subprotocol of the signaling WebSocket. */
 export const SUBPROTOCOL = "saccade.v1";
 /** Protocol version this client speaks; `welcome.protocol` must equal it. */
@@ -43,7 +73,10 @@ export const SERVER_ERROR_CODES = [
 /** A stable error code of the server. */
 export type ServerErrorCode = (typeof SERVER_ERROR_CODES)[number];
 
-/** Which video comes back: the frame with its own result, the frame at once with carried boxes, or none. */
+/**
+ * Which video comes back: each frame with its own result (`exact`), each at once with the last result's boxes carried to
+ * it by the motion of the objects (`predicted`), or none (`results`). Results come in every mode.
+ */
 export type ReturnMode = "exact" | "predicted" | "results";
 
 /** Shape of the detections in each result. The typed {@link SessionResult} is the `saccade` format. */
@@ -59,21 +92,6 @@ export interface Overlay {
   timing: boolean;
   /** Zones and lines of the session. */
   zones: boolean;
-}
-
-/** `[x, y]` in fractions of the upright frame, each 0..1. */
-export type Point = [number, number];
-
-/** A named polygon of 3 to 32 corners. */
-export interface Zone {
-  name: string;
-  polygon: Point[];
-}
-
-/** A named line. */
-export interface Line {
-  name: string;
-  points: [Point, Point];
 }
 
 /** All options of a session, as in force on the server. */
@@ -98,10 +116,12 @@ export interface Options {
   overlay: Overlay;
   /** Shape of the results. */
   format: ResultFormat;
-  /** Named polygons. */
+  /** Watched areas; they, lines and rules need `track`. */
   zones: Zone[];
-  /** Named lines. */
+  /** Counting lines. */
   lines: Line[];
+  /** What raises alerts; absent from servers that have none. */
+  rules?: Rule[];
 }
 
 /** Options to set or change; an absent key stays as it is. An unknown key is refused (`bad_options`). */
@@ -212,7 +232,7 @@ export interface Detection {
   class: string;
   /** Score, 0..1. */
   score: number;
-  /** Identity across frames; `null` while nothing tracks. */
+  /** Identity across frames; `null` with `track: false`. */
   object_id: number | null;
 }
 
@@ -240,7 +260,15 @@ export interface Dropped {
   superseded: number;
   /** The frame could no longer keep its deadline. */
   late: number;
+  /** The frame was kept from the model on purpose, to save work; absent from servers that never do. */
+  skipped?: number;
 }
+
+/** Steps by which a server saves work when a session's budget would not hold otherwise. A newer one may have others. */
+export const DEGRADATION_STEPS = ["skip_inference", "smaller_input", "lower_fps", "lower_resolution"] as const;
+
+/** Name of a step: not each frame to the model, a smaller input of the model, fewer frames, a smaller picture. */
+export type DegradationStep = (typeof DEGRADATION_STEPS)[number];
 
 /** One processed frame: the message of the `results` data channel in the `saccade` format. */
 export interface SessionResult {
@@ -270,18 +298,12 @@ export interface SessionResult {
   budget_ms: number;
   /** Whether this frame kept the budget. */
   met: boolean;
-  /** Frames that ran through the model together with this one. */
+  /** Frames that ran through the model together with this one; 0: it ran on none, and the boxes are carried ones. */
   batch_size: number;
   dropped: Dropped;
-  /** Steps of the degradation ladder in force. */
+  /** Steps by which the server saves work now, each a {@link DegradationStep} or one of a newer server. */
   degraded: string[];
 }
-
-/** A message of the `events` data channel. Other `type`s may come from a newer server. */
-export type SessionEvent =
-  | { type: "track_started"; mid: string; codec: string }
-  | { type: "resolution_changed"; width: number; height: number }
-  | { type: string; [key: string]: unknown };
 
 /** Body of `POST /v1/offer`. */
 export interface OfferRequest {
@@ -455,8 +477,6 @@ export function mergeOptions(base: OptionsPatch, patch: OptionsPatch): OptionsPa
   return merged;
 }
 
-type Guard<T> = (value: unknown) => value is T;
-
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;
@@ -464,41 +484,6 @@ function parseJson(text: string): unknown {
     throw new WireError("not JSON");
   }
 }
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-const isString: Guard<string> = (value) => typeof value === "string";
-const isNumber: Guard<number> = (value): value is number => typeof value === "number" && Number.isFinite(value);
-const isBoolean: Guard<boolean> = (value) => typeof value === "boolean";
-
-function optional<T>(guard: Guard<T>): Guard<T | undefined> {
-  return (value): value is T | undefined => value === undefined || guard(value);
-}
-
-function nullable<T>(guard: Guard<T>): Guard<T | null> {
-  return (value): value is T | null => value === null || guard(value);
-}
-
-function list<T>(guard: Guard<T>): Guard<T[]> {
-  return (value): value is T[] => Array.isArray(value) && value.every(guard);
-}
-
-function numbers<T extends number[]>(length: number): Guard<T> {
-  return (value): value is T => Array.isArray(value) && value.length === length && value.every(isNumber);
-}
-
-function literal<const T extends string>(...texts: T[]): Guard<T> {
-  return (value): value is T => (texts as unknown[]).includes(value);
-}
-
-function shape<T>(fields: { [K in keyof T]-?: Guard<T[K]> }): Guard<T> {
-  const entries = Object.entries(fields) as [string, Guard<unknown>][];
-  return (value): value is T => isRecord(value) && entries.every(([key, guard]) => guard(value[key]));
-}
-
-const point = numbers<Point>(2);
 
 const options = shape<Options>({
   model: isString,
@@ -511,11 +496,9 @@ const options = shape<Options>({
   track: isBoolean,
   overlay: shape<Overlay>({ boxes: isBoolean, labels: isBoolean, timing: isBoolean, zones: isBoolean }),
   format: literal("saccade", "coco", "roboflow", "supervision"),
-  zones: list(shape<Zone>({ name: isString, polygon: list(point) })),
-  lines: list(shape<Line>({
-    name: isString,
-    points: (value): value is [Point, Point] => Array.isArray(value) && value.length === 2 && value.every(point),
-  })),
+  zones: list(zone),
+  lines: list(line),
+  rules: optional(list(rule)),
 });
 
 const candidateInit = shape<RTCIceCandidateInit>({
@@ -558,7 +541,7 @@ const serverMessages: { [K in ServerMessage["type"]]: Guard<Extract<ServerMessag
   closed: shape<Closed>({ type: literal("closed"), reason: isString }),
 };
 
-const dropped = shape<Dropped>({ superseded: isNumber, late: isNumber });
+const dropped = shape<Dropped>({ superseded: isNumber, late: isNumber, skipped: optional(isNumber) });
 
 const timing = shape<Timing>(
   Object.fromEntries([...STAGES, "total" as const].map((stage) => [stage, isNumber])) as Record<

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Environment } from "../sdk/environment.js";
 import { SaccadeSession, type SessionConfig, type StateChange } from "../sdk/session.js";
 import type { SaccadeError } from "../sdk/errors.js";
-import type { ClientMessage, Options, ServerMessage, SessionResult } from "../sdk/wire.js";
+import type { ClientMessage, Options, ServerMessage, SessionEvent, SessionResult } from "../sdk/wire.js";
 
 declare const __WEB_ROOT__: string;
 
@@ -250,6 +250,18 @@ export function fakeStream(track: FakeTrack | null = new FakeTrack()): MediaStre
 
 export const OPTIONS = goldenOne<{ options: Options }>("server_answer").options;
 export const RESULT = goldenOne<SessionResult>("result");
+
+const head = { rtp_timestamp: 3_735_928_559, object_id: 7, class_id: 0, class: "head" };
+
+/** One event of each type of zones, lines and alerts, with every field of the protocol. */
+export const EVENTS = {
+  zone_entered: { type: "zone_entered", ...head, zone: "work", count: 2 },
+  zone_left: { type: "zone_left", ...head, zone: "work", dwell_ms: 2_400, count: 1 },
+  zone_dwelled: { type: "zone_dwelled", ...head, zone: "work", dwell_ms: 2_000 },
+  line_crossed: { type: "line_crossed", ...head, line: "gate", direction: "left_to_right", left_to_right: 3, right_to_left: 1 },
+  alert_started: { type: "alert_started", ...head, rule: "bare head", zone: "work", count: 1 },
+  alert_ended: { type: "alert_ended", rtp_timestamp: 3_735_928_559, rule: "bare head", zone: "work", object_id: 7, duration_ms: 1_500 },
+} satisfies { [K in SessionEvent["type"]]?: Extract<SessionEvent, { type: K }> };
 
 /** A session and what it told. */
 export interface Tried {

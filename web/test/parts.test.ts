@@ -6,7 +6,7 @@ import { errorOfCapture, errorOfCloseCode, SaccadeError, type ErrorCode } from "
 import { signalingUrl } from "../sdk/index.js";
 import { Joiner, type ShownFrame } from "../sdk/joiner.js";
 import { Rate, Samples } from "../sdk/meters.js";
-import { classColor, labelOf } from "../sdk/overlay.js";
+import { arrowOf, classColor, labelOf } from "../sdk/overlay.js";
 import { SourceClock } from "../sdk/source-clock.js";
 import { frameRequest } from "../sdk/sources.js";
 import { SERVER_ERROR_CODES, type SessionResult } from "../sdk/wire.js";
@@ -159,4 +159,12 @@ test("labels and colours", () => {
   assert.equal(labelOf(head), "head 0.48");
   assert.equal(classColor(1), classColor(9));
   assert.notEqual(classColor(0), classColor(1));
+});
+
+test("a line's arrow points to the right of who looks from its first end to its second", () => {
+  const tip = (from: [number, number], to: [number, number]): number[] => (arrowOf([from, to], 10)[1] ?? []).map(Math.round);
+  assert.deepEqual(tip([50, 100], [50, 0]), [60, 50], "looking up, right is right");
+  assert.deepEqual(tip([50, 0], [50, 100]), [40, 50], "looking down, right is left");
+  assert.deepEqual(tip([0, 50], [100, 50]), [50, 60], "looking right, right is down");
+  assert.deepEqual(tip([7, 7], [7, 7]), [7, 7], "a line without length has no sides");
 });

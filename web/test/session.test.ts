@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SaccadeError } from "../sdk/errors.js";
-import type { ErrorMessage, SessionResult } from "../sdk/wire.js";
-import { answer, connected, FakeTrack, fakeStream, OPTIONS, RESULT, settle, tryOut } from "./fakes.js";
+import type { ErrorMessage, SessionEvent, SessionResult } from "../sdk/wire.js";
+import { answer, connected, EVENTS, FakeTrack, fakeStream, OPTIONS, RESULT, settle, tryOut } from "./fakes.js";
 
 const full: ErrorMessage = { type: "error", code: "capacity", message: "All places are taken.", fatal: true, retry_after_ms: 8_000 };
 const refusal: ErrorMessage = { type: "error", code: "bad_options", message: "not built yet", fatal: false };
@@ -70,13 +70,30 @@ test("results reach the page; what is none does not", async () => {
   assert.equal(session.stats().results, 1);
 });
 
-test("events of a channel that the server opened arrive", async () => {
-  const events: unknown[] = [];
-  const { environment } = await connected({ onEvent: (event) => events.push(event) });
+test("events arrive over a channel that the session opens when somebody listens", async () => {
+  const events: SessionEvent[] = [];
+  const foreign: unknown[] = [];
+  const { environment } = await connected({
+    onEvent: (event) => events.push(event),
+    onForeignEvent: (event) => foreign.push(event),
+  });
+  const channel = environment.peer.channels.find(({ label }) => label === "events");
+  assert.ok(channel);
+  assert.equal(channel.init, undefined, "the channel is reliable and ordered");
+  const weather = { type: "weather", rain: true };
+  const track = { type: "track_started", mid: "0", codec: "H264" };
+  for (const value of [track, EVENTS.alert_started, weather]) channel.onmessage?.({ data: JSON.stringify(value) });
+  channel.onmessage?.({ data: "{broken" });
+  assert.deepEqual(events, [track, EVENTS.alert_started]);
+  assert.deepEqual(foreign, [weather]);
+});
+
+test("a session that nobody asks for events opens no channel for them, but takes that of a server", async () => {
+  const { environment } = await connected();
+  assert.deepEqual(environment.peer.channels.map(({ label }) => label), ["results"]);
   const channel = environment.peer.createDataChannel("events");
   environment.peer.ondatachannel?.({ channel });
-  channel.onmessage?.({ data: '{"type":"track_started","mid":"0","codec":"H264"}' });
-  assert.deepEqual(events, [{ type: "track_started", mid: "0", codec: "H264" }]);
+  channel.onmessage?.({ data: JSON.stringify(EVENTS.zone_entered) });
 });
 
 test("configure resolves with the options in force, and rejects what the server refuses", async () => {
@@ -409,13 +426,15 @@ test("statistics count what came", async () => {
   const send = (result: SessionResult): void => channel?.onmessage?.({ data: JSON.stringify(result) });
   for (let n = 0; n < 10; n += 1) {
     environment.time += 100;
-    send({ ...RESULT, frame_id: n, met: n % 2 === 0, dropped: { superseded: n, late: 1 } });
+    const degraded = n < 9 ? ["lower_fps"] : ["skip_inference", "lower_fps"];
+    send({ ...RESULT, frame_id: n, met: n % 2 === 0, dropped: { superseded: n, late: 1, skipped: 2 * n }, degraded });
   }
   const stats = session.stats();
   assert.equal(stats.results, 10);
   assert.equal(stats.resultsPerSecond, 5);
   assert.equal(stats.met, 0.5);
-  assert.deepEqual(stats.dropped, { superseded: 9, late: 1 });
+  assert.deepEqual(stats.dropped, { superseded: 9, late: 1, skipped: 18 });
+  assert.deepEqual(stats.degraded, ["skip_inference", "lower_fps"]);
   assert.equal(stats.stages.inference, 5.2);
   assert.deepEqual(stats.total, { p50: 11.4, p95: 11.4 });
 });

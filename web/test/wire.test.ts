@@ -6,16 +6,23 @@ import {
   build,
   isModelView,
   isOfferResponse,
+  isLine,
   isProblem,
+  isRule,
+  isSessionEvent,
   isSessionResult,
   isSessionView,
+  isZone,
   mergeOptions,
   parseServerMessage,
   SERVER_ERROR_CODES,
+  type Options,
   type OptionsPatch,
+  type SessionEvent,
+  type SessionResult,
   type SessionView,
 } from "../sdk/wire.js";
-import { golden, goldenOne } from "./fakes.js";
+import { EVENTS, golden, goldenOne, OPTIONS, RESULT } from "./fakes.js";
 
 declare const __WEB_ROOT__: string;
 
@@ -47,6 +54,77 @@ test("results are told from what only looks like one", () => {
   const bad = golden("bad_result");
   assert.ok(bad.length >= 3);
   for (const [name, value] of bad) assert.ok(!isSessionResult(value), name);
+});
+
+test("every event is known by its shape", () => {
+  const files = golden("event_");
+  assert.ok(files.length >= 2);
+  for (const [name, value] of files) assert.ok(isSessionEvent(value), name);
+  for (const [name, value] of golden("bad_event")) assert.ok(!isSessionEvent(value), name);
+  for (const event of Object.values(EVENTS)) {
+    assert.ok(isSessionEvent(event), event.type);
+    assert.ok(isSessionEvent({ ...event, mood: "fine" }), `${event.type} with a new field`);
+    for (const key of Object.keys(event)) {
+      const { [key as keyof SessionEvent]: _, ...rest } = event;
+      assert.ok(!isSessionEvent(rest), `${event.type} without ${key}`);
+    }
+  }
+});
+
+test("an event about many objects names none; one about an object does", () => {
+  const { alert_started, alert_ended, zone_entered } = EVENTS;
+  assert.ok(isSessionEvent({ ...alert_started, object_id: null, class_id: null, class: null }));
+  assert.ok(isSessionEvent({ ...alert_ended, object_id: null }));
+  assert.ok(!isSessionEvent({ ...zone_entered, object_id: null }));
+});
+
+test("an event of a newer server, or of another shape, is none", () => {
+  const { line_crossed } = EVENTS;
+  const others = [null, [], "zone_entered", {}, { type: 1 }, { type: "toString" }, { type: "weather", rtp_timestamp: 1 }];
+  for (const value of [...others, { ...line_crossed, direction: "up" }]) assert.ok(!isSessionEvent(value), JSON.stringify(value));
+});
+
+test("events are told apart by their type", () => {
+  const events: SessionEvent[] = Object.values(EVENTS);
+  const dwells = events.map((event) => (event.type === "zone_left" || event.type === "zone_dwelled" ? event.dwell_ms : null));
+  assert.deepEqual(dwells.filter((ms) => ms !== null), [2_400, 2_000]);
+});
+
+test("options may have rules, and all that belongs to zones and lines", () => {
+  const options: Options = {
+    ...OPTIONS,
+    zones: [{ name: "work", polygon: [[0, 0], [1, 0], [1, 1]], anchor: "bottom", dwell_s: 2 }],
+    lines: [{ name: "gate", points: [[0, 0.5], [1, 0.5]] }],
+    rules: [{ name: "bare head", zone: "work", classes: ["head"], longer_than_s: 2 }, { name: "crowd", zone: "work", longer_than_s: 0, more_than: 3 }],
+  };
+  const read = (changed: object): unknown => parseServerMessage(JSON.stringify({ type: "configured", options: { ...options, ...changed } }));
+  assert.deepEqual(read({}), { type: "configured", options });
+  const wrong = [
+    { zones: [{ ...options.zones[0], anchor: "top" }] },
+    { zones: [{ ...options.zones[0], dwell_s: "2" }] },
+    { lines: [{ name: "gate", points: [[0, 0]] }] },
+    { rules: [{ name: "bare head" }] },
+    { rules: [{ name: "bare head", zone: "work", classes: "head" }] },
+    { rules: null },
+  ];
+  for (const changed of wrong) assert.throws(() => read(changed), /malformed/, JSON.stringify(changed));
+});
+
+test("shapes of an address are checked", () => {
+  assert.ok(isZone({ name: "a", polygon: [[0, 0], [1, 0], [1, 1]] }));
+  assert.ok(!isZone({ name: "a", polygon: [[0, 0], [1, 0]] }));
+  assert.ok(!isZone({ name: "a", polygon: Array.from({ length: 33 }, () => [0, 0]) }));
+  assert.ok(!isZone({ polygon: [[0, 0], [1, 0], [1, 1]] }));
+  assert.ok(isLine({ name: "a", points: [[0, 0], [1, 0]], anchor: "center" }));
+  assert.ok(!isLine({ name: "a", points: [[0, 0], [1, 0], [1, 1]] }));
+  assert.ok(isRule({ name: "a", zone: "b" }));
+  assert.ok(!isRule({ name: "a", zone: "b", more_than: "3" }));
+});
+
+test("a frame that met no model, and frames kept from it, are told", () => {
+  const result: SessionResult = { ...RESULT, batch_size: 0, dropped: { superseded: 1, late: 0, skipped: 9 }, degraded: ["skip_inference"] };
+  assert.ok(isSessionResult(result));
+  assert.ok(!isSessionResult({ ...result, dropped: { superseded: 1, late: 0, skipped: "9" } }));
 });
 
 test("bodies of the HTTP API are recognised", () => {
@@ -87,6 +165,8 @@ test("an empty candidate line ends the candidates", () => {
 test("patches add up, overlay switch by switch", () => {
   const merged = mergeOptions({ budget_ms: 50, overlay: { boxes: false } }, { overlay: { labels: false }, track: false });
   assert.deepEqual(merged, { budget_ms: 50, track: false, overlay: { boxes: false, labels: false } });
+  const zones = mergeOptions({ zones: [{ name: "a", polygon: [] }], rules: [] }, { zones: [] });
+  assert.deepEqual(zones, { zones: [], rules: [] });
 });
 
 test("the error codes are those of the server's schema", () => {
