@@ -238,7 +238,7 @@ impl Stages {
         let (shared, finish) = (Arc::clone(&self.shared), Arc::clone(&self.finish));
         let model_id = Arc::clone(&applied.model_id);
         let (mut failures, mut text) = (0, Vec::new());
-        let slot = applied.model.attach(move |outcome| {
+        let slot = applied.model.attach(infer::Priority::Normal, move |outcome| {
             match outcome {
                 infer::Outcome::Done(inferred) => {
                     failures = 0;
