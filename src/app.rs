@@ -304,7 +304,8 @@ async fn load(config: &Config) -> Result<Arc<infer::Engine>, StartError> {
     let models = config.models.clone();
     let backend = (config.hw.infer == Hardware::Off).then_some(infer::manifest::BackendChoice::Cpu);
     let loading = tokio::task::spawn_blocking(move || {
-        let engine = infer::Engine::new(infer::Options { backend, ..infer::Options::default() })?;
+        let calibration = infer::Calibration::standard(models.calibration);
+        let engine = infer::Engine::new(infer::Options { backend, calibration, ..infer::Options::default() })?;
         let folder = Some(models.dir.as_path()).filter(|folder| folder.is_dir());
         let repository = infer::Repository::scan(folder)?;
         for refused in repository.refused() {

@@ -220,7 +220,7 @@ fn received(codec: Codec) -> Vec<Vec<RtpPacket>> {
 fn attach(model: &Model) -> (Slot, Receiver<(Inferred, Count)>) {
     let (sender, found) = sync_channel(1);
     let mut before = Count::default();
-    let slot = model.attach(move |outcome| {
+    let slot = model.attach(saccade::infer::Priority::Normal, move |outcome| {
         let count = Count::since(before);
         let Outcome::Done(inferred) = outcome else { panic!("{outcome:?}") };
         sender.send((inferred, count)).unwrap();

@@ -10,7 +10,7 @@ use super::serve::Signals;
 use crate::cli::{Exit, Settings};
 use crate::config::{Config, Hardware};
 use crate::decode::Limits;
-use crate::infer::{Engine, Error, Options, Repository, manifest::BackendChoice, manifest::Precision};
+use crate::infer::{Calibration, Engine, Error, Options, Repository, manifest::BackendChoice, manifest::Precision};
 use crate::telemetry;
 
 /// Files on the own disk may hold larger pictures than strangers may send.
@@ -39,13 +39,17 @@ pub(super) fn repository(config: &Config) -> Result<Repository, Error> {
 pub(super) struct Way {
     pub(super) precision: Option<Precision>,
     pub(super) backend: Option<BackendChoice>,
+    /// Measure what was measured at an earlier start, too.
+    pub(super) measure: bool,
 }
 
 /// An engine without models, each of which will run with this many threads.
 pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<Engine, Error> {
-    let Way { precision, backend } = way;
+    let Way { precision, backend, measure } = way;
     let backend = if config.hw.infer == Hardware::Off { Some(BackendChoice::Cpu) } else { backend };
-    Engine::new(Options { intra_threads, precision, backend, instances: Some(1) })
+    let calibration = Calibration::standard(config.models.calibration);
+    let calibration = if measure { calibration.renewed() } else { calibration };
+    Engine::new(Options { intra_threads, precision, backend, instances: Some(1), calibration })
 }
 
 /// The exit code that an error of models stands for.

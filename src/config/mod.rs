@@ -103,6 +103,10 @@ pub struct Models {
     pub dir: PathBuf,
     /// Model of sessions that name none, `NAME` or `NAME@VERSION`; default `ppe-nano`, the embedded one.
     pub default: String,
+    /// Whether what was measured of models is kept for the next start (`auto`, the default) or measured at each one
+    /// (`off`), which makes it slower by a second or so a model. What is kept is out of date when other work slowed the
+    /// machine while it was measured.
+    pub calibration: bool,
 }
 
 /// `[hw]`: hardware for each stage, by default used where it works.
@@ -342,6 +346,7 @@ impl Models {
                 "a model as NAME or NAME@VERSION: letters, digits, '.', '_' and '-'",
                 |raw| raw.string().filter(|name| is_model(name)),
             ),
+            calibration: from.choice("models.calibration", true, &[("auto", true), ("off", false)]),
         }
     }
 }

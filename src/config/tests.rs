@@ -236,6 +236,7 @@ fn names_and_urls_are_checked() {
         ("media.listen", "\"any\""),
         ("models.dir", "\"/no/such/folder\""),
         ("models.default", "\"../escape\""),
+        ("models.calibration", "\"on\""),
         ("telemetry.log", "\"loud=shout\""),
         ("telemetry.log_format", "\"xml\""),
         ("admission.mode", "\"guess\""),

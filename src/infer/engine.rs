@@ -3,7 +3,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::backend::{Library, Opener, Request, Selection};
+use super::backend::{CpuFeatures, Library, Opener, Request, Selection};
+use super::calibration::{Calibration, Found, Key};
 use super::error::Error;
 use super::instance::Open;
 use super::manifest::{BackendChoice, Manifest, Precision};
@@ -12,7 +13,7 @@ use super::repository::{ModelSpec, compare_versions, matches_name};
 use super::runner::Runner;
 
 /// How models are run, whatever their manifests say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Threads inside one run of a model. More make a single run faster on an idle machine and slower on a busy one;
     /// instances use many cores better.
@@ -23,6 +24,8 @@ pub struct Options {
     pub backend: Option<BackendChoice>,
     /// Instances instead of the manifests'.
     pub instances: Option<u32>,
+    /// Whether measurements are kept from one start to the next; default off.
+    pub calibration: Calibration,
 }
 
 /// What a frame of 640x480 costs outside its model: decoding, drawing, encoding, transport (`saccade bench stages` and
@@ -33,7 +36,7 @@ const MAX_INSTANCES: u32 = 16;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { intra_threads: 1, precision: None, backend: None, instances: None }
+        Self { intra_threads: 1, precision: None, backend: None, instances: None, calibration: Calibration::Off }
     }
 }
 
@@ -68,29 +71,18 @@ impl Engine {
     /// Those of reading the files, [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`],
     /// [`Error::Unavailable`], [`Error::Run`]. The models loaded before stay as they are.
     pub fn load(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
-        let manifest = Arc::new(spec.manifest.clone());
-        let request = Request {
-            precision: self.options.precision.unwrap_or(manifest.run.precision),
-            backend: self.options.backend.unwrap_or(manifest.run.backend),
-        };
-        let threads = self.options.intra_threads.max(1);
-        let opener = Opener::new(self.library.clone(), Arc::clone(&manifest), spec.read()?, threads)?;
-        let (runner, selection) = opener.select(request)?;
+        let (opener, runner, selection) = self.prepare(spec)?;
         let mut runners = vec![runner];
-        let instances = if let Some(wanted) = self.options.instances.or(manifest.run.instances) {
-            for _ in 1..wanted {
+        if self.pinned(&spec.manifest).is_some() {
+            for _ in 1..selection.instances {
                 runners.push(opener.open(&selection)?);
             }
-            wanted
-        } else {
-            let cores = thread::available_parallelism().map_or(1, NonZero::get);
-            fed_by(cores, selection.measured)
-        };
-        let model = Arc::new(start(manifest, selection, opener, runners, instances)?);
-        let Selection { provider, precision, measured, others } = model.selection();
+        }
+        let model = Arc::new(start(spec, selection, opener, runners)?);
+        let Selection { provider, precision, buckets, instances, origin, others, .. } = model.selection();
         let id = model.id();
         tracing::debug!(model = id, ?others, "other ways to run the model");
-        tracing::info!(model = id, %provider, %precision, ?measured, "model loaded");
+        tracing::info!(model = id, %provider, %precision, ?buckets, instances, origin = origin.name(), "model loaded");
         let mut models = self.lock();
         models.retain(|other| other.id() != id);
         models.push(Arc::clone(&model));
@@ -99,6 +91,52 @@ impl Engine {
             a.name.cmp(&b.name).then_with(|| compare_versions(&a.version, &b.version))
         });
         Ok(model)
+    }
+
+    /// How a model would be run, without keeping it.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn look(&self, spec: &ModelSpec) -> Result<Selection, Error> {
+        self.prepare(spec).map(|(_, _, selection)| selection)
+    }
+
+    /// What the operator or else the manifest says of a model's instances.
+    fn pinned(&self, manifest: &Manifest) -> Option<u32> {
+        self.options.instances.or(manifest.run.instances)
+    }
+
+    /// Opens a model in the way that was fastest when that was measured, now or at an earlier start.
+    fn prepare(&self, spec: &ModelSpec) -> Result<(Opener, Runner, Selection), Error> {
+        let manifest = Arc::new(spec.manifest.clone());
+        let request = Request {
+            precision: self.options.precision.unwrap_or(manifest.run.precision),
+            backend: self.options.backend.unwrap_or(manifest.run.backend),
+        };
+        let (threads, graphs) = (self.options.intra_threads.max(1), spec.read()?);
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let key = Key {
+            model: manifest.id(),
+            files: graphs.sha256.clone(),
+            machine: format!("{}, {cores} cores, {:?}", CpuFeatures::name(), CpuFeatures::detect()),
+            library: format!("{}, openvino: {}", self.library.build_info(), self.library.openvino().is_ok()),
+            settings: format!("{request:?}, {threads} threads, {:?}, {:?}", manifest.accuracy, manifest.batching),
+        };
+        let opener = Opener::new(self.library.clone(), Arc::clone(&manifest), graphs, threads)?;
+        let calibration = &self.options.calibration;
+        let kept = calibration.get(&key).and_then(|found| {
+            let kept = opener.resume(request, &found);
+            kept.inspect_err(|error| tracing::debug!(model = key.model, %error, "the calibration is of no use")).ok()
+        });
+        let (runner, mut selection) = if let Some(kept) = kept {
+            kept
+        } else {
+            let (runner, selection) = opener.select(request)?;
+            calibration.put(key, Found::new(&selection));
+            (runner, selection)
+        };
+        selection.instances = self.pinned(&manifest).unwrap_or_else(|| fed_by(cores, selection.measured));
+        Ok((opener, runner, selection))
     }
 
     /// All loaded models by name, then version.
@@ -144,16 +182,10 @@ fn fed_by(cores: usize, inference: Duration) -> u32 {
     ((cores as f64 * share).round() as u32).clamp(1, MAX_INSTANCES)
 }
 
-fn start(
-    manifest: Arc<Manifest>,
-    selection: Selection,
-    opener: Opener,
-    runners: Vec<Runner>,
-    instances: u32,
-) -> Result<Model, Error> {
+fn start(spec: &ModelSpec, selection: Selection, opener: Opener, runners: Vec<Runner>) -> Result<Model, Error> {
     let again = selection.clone();
     let open: Arc<Open> = Arc::new(move || opener.open(&again));
-    Model::start(manifest, selection, &open, runners, instances)
+    Model::start(Arc::new(spec.manifest.clone()), selection, &open, runners)
 }
 
 #[cfg(test)]

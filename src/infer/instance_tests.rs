@@ -1,14 +1,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::*;
-use crate::infer::backend::{Backend, Provider, Selection};
+use crate::infer::Params;
+use crate::infer::backend::{Backend, Origin, Provider, Selection};
+use crate::infer::batcher::Priority;
 use crate::infer::decoder::{Decoder, Outlet, View};
 use crate::infer::manifest::{Manifest, Precision};
 use crate::infer::model::{Model, Slot};
-use crate::media::MediaTime;
+use crate::media::{ColorInfo, Frame, I420, MediaTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -32,10 +36,12 @@ enum Step {
     Panic,
 }
 
-/// A graph that finds one box, and that waits for the test's word before each run.
+/// A graph that finds one box a picture, and that waits for the test's word before each run.
 struct Fake {
+    batch: usize,
     tensor: Vec<f32>,
-    started: SyncSender<()>,
+    /// Gets the number of pictures of each run.
+    started: SyncSender<usize>,
     steps: Arc<Mutex<Receiver<Step>>>,
     warm: bool,
 }
@@ -47,7 +53,7 @@ impl Backend for Fake {
 
     fn run(&mut self, read: &mut dyn FnMut(&[View<'_>]) -> Result<(), Error>) -> Result<(), Error> {
         if self.warm {
-            self.started.send(()).unwrap();
+            self.started.send(self.batch).unwrap();
             let step = self.steps.lock().unwrap().recv_timeout(PATIENCE).unwrap();
             match step {
                 Step::Find => {}
@@ -56,14 +62,15 @@ impl Backend for Fake {
             }
         }
         self.warm = true;
-        read(&[View { shape: &[1, 6, 1], data: &[8.0, 4.0, 4.0, 2.0, 0.0, 0.9] }])
+        let data = [8.0, 4.0, 4.0, 2.0, 0.0, 0.9].repeat(self.batch);
+        read(&[View { shape: &[i64::try_from(self.batch).unwrap(), 6, 1], data: &data }])
     }
 }
 
 /// A model on the fake graph and what drives it.
 struct Bench {
     model: Arc<Model>,
-    started: Receiver<()>,
+    started: Receiver<usize>,
     steps: SyncSender<Step>,
     opened: Arc<AtomicUsize>,
     outcomes: Receiver<(&'static str, Outcome)>,
@@ -73,7 +80,14 @@ struct Bench {
 
 impl Bench {
     fn new(measured: Duration) -> Self {
+        Self::with(vec![(1, measured)])
+    }
+
+    /// A model that runs these batches, in these times by its calibration.
+    fn with(buckets: Vec<(usize, Duration)>) -> Self {
         let manifest = Arc::new(Manifest::parse(MANIFEST, |_| unreachable!()).unwrap());
+        let measured = buckets[0].1;
+        let sizes = buckets.iter().map(|(size, _)| *size).collect::<Vec<_>>();
         let outlets = [Outlet { name: "out".to_owned(), shape: vec![-1, 6, -1] }];
         let decoder = Decoder::bind(&manifest, &outlets).unwrap();
         let (started_tx, started) = sync_channel(64);
@@ -83,33 +97,45 @@ impl Bench {
         let (count, of) = (Arc::clone(&opened), Arc::clone(&manifest));
         let open = move || {
             count.fetch_add(1, Ordering::SeqCst);
-            let tensor = vec![0.0; of.input.item_len()];
-            let fake = Fake { tensor, started: started_tx.clone(), steps: Arc::clone(&steps_rx), warm: false };
-            let mut runner = Runner::new(Arc::clone(&of), Box::new(fake), decoder.clone());
-            runner.warm_up(1)?;
+            let fake = |batch| {
+                let tensor = vec![0.0; batch * of.input.item_len()];
+                let (started, steps) = (started_tx.clone(), Arc::clone(&steps_rx));
+                Box::new(Fake { batch, tensor, started, steps, warm: false })
+            };
+            let mut runner = Runner::new(Arc::clone(&of), fake(1), decoder.clone());
+            sizes[1..].iter().for_each(|size| runner.add_bucket(*size, fake(*size)));
+            sizes.iter().try_for_each(|size| runner.time(*size, 1).map(drop))?;
             Ok(runner)
         };
-        let selection = Selection { provider: Provider::Cpu, precision: Precision::Fp32, measured, others: vec![] };
+        let selection = Selection {
+            provider: Provider::Cpu,
+            precision: Precision::Fp32,
+            measured,
+            buckets,
+            instances: 1,
+            origin: Origin::Measured,
+            others: vec![],
+        };
         let runner = open().unwrap();
         let open: Arc<Open> = Arc::new(open);
         let params = Arc::new(Params::from(manifest.defaults));
-        let model = Arc::new(Model::start(manifest, selection, &open, vec![runner], 1).unwrap());
+        let model = Arc::new(Model::start(manifest, selection, &open, vec![runner]).unwrap());
         let (report, outcomes) = sync_channel(64);
         Self { model, started, steps, opened, outcomes, report, params }
     }
 
     fn slot(&self, name: &'static str) -> Slot {
         let report = self.report.clone();
-        self.model.attach(move |outcome| report.send((name, outcome)).unwrap())
+        self.model.attach(Priority::Normal, move |outcome| report.send((name, outcome)).unwrap())
     }
 
     fn submit(&self, slot: &Slot, id: u64, budget: Duration) -> Option<u64> {
         slot.submit(frame(id, budget), Arc::clone(&self.params)).map(|frame| frame.id)
     }
 
-    /// Waits until the graph runs; it then waits for [`Self::step`].
-    fn running(&self) {
-        self.started.recv_timeout(PATIENCE).unwrap();
+    /// Waits until the graph runs, and says on how many pictures; it then waits for [`Self::step`].
+    fn running(&self) -> usize {
+        self.started.recv_timeout(PATIENCE).unwrap()
     }
 
     fn step(&self, step: Step) {
@@ -238,7 +264,7 @@ fn repeated_faults_make_the_model_unready_and_every_frame_still_comes_back() {
 #[test]
 fn a_panicking_callback_ends_its_own_session_only() {
     let bench = Bench::new(Duration::from_millis(1));
-    let bad = bench.model.attach(|_| std::panic::resume_unwind(Box::new("told to")));
+    let bad = bench.model.attach(Priority::Normal, |_| std::panic::resume_unwind(Box::new("told to")));
     let good = bench.slot("good");
     assert_eq!(bench.submit(&bad, 0, LONG), None);
     bench.running();
@@ -276,6 +302,98 @@ fn pictures_and_live_frames_share_the_instance() {
     assert_eq!(found.detections, []);
 }
 
+const PAYING: [(usize, Duration); 3] =
+    [(1, Duration::from_millis(4)), (2, Duration::from_millis(5)), (4, Duration::from_millis(6))];
+
+/// Three slots whose frames wait while that of another runs.
+fn three_waiting(bench: &Bench) -> Vec<Slot> {
+    let slots = ["busy", "a", "b", "c"].map(|name| bench.slot(name));
+    assert_eq!(bench.submit(&slots[0], 0, LONG), None);
+    assert_eq!(bench.running(), 1, "an idle instance waits for no company");
+    for (id, slot) in (1..).zip(&slots[1..]) {
+        assert_eq!(bench.submit(slot, id, LONG), None);
+    }
+    bench.step(Step::Find);
+    assert_eq!(bench.done(), ("busy", 0));
+    slots.into()
+}
+
+#[test]
+fn frames_that_wait_run_together_in_the_bucket_that_pays() {
+    let bench = Bench::with(PAYING.into());
+    let _slots = three_waiting(&bench);
+    assert_eq!(bench.running(), 4, "three in a bucket of four");
+    bench.step(Step::Find);
+    for (name, id) in [("a", 1), ("b", 2), ("c", 3)] {
+        let (to, Outcome::Done(inferred)) = bench.outcome() else { panic!() };
+        assert_eq!((to, inferred.frame.id, inferred.batch_size), (name, id, 3));
+        assert_eq!(inferred.detections[0].bbox, [8.0, 12.0, 24.0, 20.0]);
+    }
+}
+
+#[test]
+fn a_frame_that_fails_does_not_fail_the_others_of_its_batch() {
+    for bad in [Step::Fail, Step::Panic] {
+        let bench = Bench::with(PAYING.into());
+        let _slots = three_waiting(&bench);
+        let bad_alone = if matches!(bad, Step::Fail) { Step::Fail } else { Step::Panic };
+        assert_eq!(bench.running(), 4);
+        bench.step(bad);
+        for step in [Step::Find, bad_alone, Step::Find] {
+            assert_eq!(bench.running(), 1);
+            bench.step(step);
+        }
+        assert_eq!(bench.done(), ("a", 1));
+        assert!(matches!(bench.outcome(), ("b", Outcome::Failed(Frame { id: 2, .. }, _))));
+        assert_eq!(bench.done(), ("c", 3));
+        assert_eq!(bench.opened.load(Ordering::SeqCst), 3, "after the batch and after the frame");
+        assert!(bench.model.is_ready());
+    }
+}
+
+#[test]
+fn a_batch_that_fails_though_its_frames_do_not_is_not_tried_again() {
+    let bench = Bench::with(PAYING.into());
+    let slots = three_waiting(&bench);
+    assert_eq!(bench.running(), 4);
+    bench.step(Step::Fail);
+    (0..3).for_each(|_| bench.step(Step::Find));
+    assert_eq!([bench.done(), bench.done(), bench.done()], [("a", 1), ("b", 2), ("c", 3)]);
+    assert_eq!([bench.running(), bench.running(), bench.running()], [1; 3]);
+    drop(slots);
+    let _slots = three_waiting(&bench);
+    assert_eq!(bench.running(), 2, "the next smaller one is left");
+    bench.step(Step::Find);
+    bench.step(Step::Find);
+    assert_eq!([bench.done(), bench.done(), bench.done()], [("a", 1), ("b", 2), ("c", 3)]);
+}
+
+#[test]
+fn pictures_wait_up_to_the_manifest_s_number_and_run_together_with_frames() {
+    let bench = Bench::with(PAYING.into());
+    let slots = ["busy", "a"].map(|name| bench.slot(name));
+    assert_eq!(bench.submit(&slots[0], 0, LONG), None);
+    bench.running();
+    assert_eq!(bench.submit(&slots[1], 1, LONG), None);
+    let picture = Arc::new(I420::new(16, 8));
+    let detect = || bench.model.detect(&picture, ColorInfo::default(), &bench.params);
+    std::thread::scope(|scope| {
+        let waiting = [(); 32].map(|()| scope.spawn(detect));
+        // The last of them can't come in before the others have: more are refused from then on.
+        while bench.model.waiting_pictures() < 32 {
+            std::thread::yield_now();
+        }
+        assert_eq!(detect(), Err(Error::Busy));
+        // The first run, and eleven for thirty-two pictures and a frame, two more than are needed.
+        (0..12).for_each(|_| bench.step(Step::Find));
+        for answer in waiting {
+            assert_eq!(answer.join().unwrap().unwrap().detections.len(), 1);
+        }
+    });
+    assert_eq!(bench.done(), ("busy", 0));
+    assert!(matches!(bench.outcome(), ("a", Outcome::Done(_))));
+}
+
 #[test]
 fn shutdown_finishes_the_frame_in_work_and_gives_back_the_rest() {
     let bench = Bench::new(Duration::from_millis(1));
@@ -303,7 +421,7 @@ fn a_callback_may_drop_the_last_handle_of_its_model() {
     let Bench { model, started, steps, params, .. } = bench;
     let held = Arc::new(Mutex::new(None));
     let (to_drop, (ended, end)) = (Arc::clone(&held), sync_channel(1));
-    let slot = model.attach(move |_| {
+    let slot = model.attach(Priority::Normal, move |_| {
         drop(to_drop.lock().unwrap().take());
         ended.send(()).unwrap();
     });

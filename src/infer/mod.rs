@@ -6,12 +6,14 @@
 //! it has to be quick. **Must not**: know sessions, transport or encoders, or let a session's frames wait in a queue.
 //!
 //! A model is a folder with an ONNX graph and a [`manifest`]; the [`Repository`] finds them, the [`Engine`] loads them
-//! and chooses the [`backend`], and a [`Model`] is the handle that sessions share. Of the waiting frames the one with
-//! the earliest deadline goes first ([`batcher`]); one that can't be done in time is given back before it costs
-//! anything.
+//! and chooses the [`backend`], and a [`Model`] is the handle that sessions share. Which of the waiting frames run next,
+//! and how many together, is up to the [`batcher`]; one that can't be done in time is given back before it costs
+//! anything. What it decides on is measured when a model is loaded, and kept from one start to the next
+//! ([`calibration`]).
 
 pub mod backend;
 pub mod batcher;
+pub mod calibration;
 pub mod manifest;
 pub mod preprocess;
 
@@ -24,9 +26,12 @@ mod model;
 mod postprocess;
 mod repository;
 mod runner;
+mod shared;
 
 use std::time::Duration;
 
+pub use batcher::Priority;
+pub use calibration::Calibration;
 pub use decoder::{Outlet, View};
 pub use engine::{Engine, Options};
 pub use error::{Error, Mistake};
@@ -52,7 +57,8 @@ pub struct Params {
     pub classes: Option<Vec<u32>>,
 }
 
-/// Where the time of one inference went.
+/// Where the time of one inference went. All but `queue` are the times of the whole batch: so long did each of its
+/// members take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Timing {
     /// From decoding until the model took the frame.
@@ -65,6 +71,14 @@ pub struct Timing {
     pub postprocess: Duration,
 }
 
+impl Timing {
+    /// Time that an instance spent on the batch.
+    #[must_use]
+    pub fn service(&self) -> Duration {
+        self.preprocess + self.inference + self.postprocess
+    }
+}
+
 /// A frame and what the model found in it.
 #[derive(Debug, Clone)]
 pub struct Inferred {
@@ -74,7 +88,7 @@ pub struct Inferred {
     pub detections: Vec<Detection>,
     /// Where the time went.
     pub timing: Timing,
-    /// Frames in the same run.
+    /// Frames and pictures in the same run.
     pub batch_size: usize,
     /// Whether it was done by the frame's deadline.
     pub met: bool,

@@ -5,10 +5,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::backend::Selection;
+use super::batcher::{Costs, Key, Priority};
 use super::error::Error;
-use super::instance::{self, Call, Inbox, Job, Open, Shared};
+use super::instance::{self, Open};
 use super::manifest::Manifest;
 use super::runner::Runner;
+use super::shared::{Call, Inbox, Job, Shared};
 use super::{Detected, Outcome, Params};
 use crate::media::{Class, ColorInfo, Frame, I420};
 
@@ -16,7 +18,6 @@ use crate::media::{Class, ColorInfo, Frame, I420};
 pub struct Model {
     manifest: Arc<Manifest>,
     selection: Selection,
-    instances: u32,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -24,31 +25,30 @@ pub struct Model {
 /// One session's place at a model: a mailbox of one. Dropping it detaches the session; a callback that is under way
 /// then still ends, and none comes after it.
 pub struct Slot {
-    key: usize,
+    key: Key,
     inbox: Arc<Inbox>,
     shared: Arc<Shared>,
 }
 
 impl Model {
-    /// Starts an owner thread for each instance, the first ones with `runners`; the others open theirs while these work.
-    /// `open` also replaces one after a fault.
+    /// Starts an owner thread for each of the selection's instances, the first ones with `runners`; the others open
+    /// theirs while these work. `open` also replaces one after a fault.
     pub(super) fn start(
         manifest: Arc<Manifest>,
         selection: Selection,
         open: &Arc<Open>,
         runners: Vec<Runner>,
-        instances: u32,
     ) -> Result<Self, Error> {
         let id = manifest.id();
-        let shared = Arc::new(Shared::new(id.clone(), selection.measured));
-        let instances = instances.max(1);
-        let model = Self { manifest, selection, instances, shared, threads: Mutex::default() };
+        let costs = Costs::new(&selection.buckets);
+        let shared = Arc::new(Shared::new(id.clone(), costs, &manifest.batching));
+        let model = Self { manifest, selection, shared, threads: Mutex::default() };
         let mut runners = runners.into_iter();
-        for n in 0..instances {
+        for n in 0..model.selection.instances.max(1) as usize {
             let (shared, open, runner) = (Arc::clone(&model.shared), Arc::clone(open), runners.next());
             let thread = thread::Builder::new().name(format!("infer-{n}-{id}"));
             let thread = thread.spawn(move || match runner.map_or_else(&*open, Ok) {
-                Ok(runner) => instance::own(&shared, &*open, runner),
+                Ok(runner) => instance::own(&shared, &*open, n, runner),
                 // The others do its work.
                 Err(error) => tracing::warn!(model = shared.id(), instance = n, %error, "an instance cannot be opened"),
             });
@@ -103,7 +103,7 @@ impl Model {
     /// Instances that work side by side.
     #[must_use]
     pub const fn instances(&self) -> u32 {
-        self.instances
+        if self.selection.instances == 0 { 1 } else { self.selection.instances }
     }
 
     /// The running estimate of how long one frame takes, from preprocessing to detections.
@@ -112,26 +112,33 @@ impl Model {
         self.shared.estimate()
     }
 
-    /// Gives a session a slot. `deliver` is called on the model's thread with what became of each frame that the
-    /// model took: it must not block.
-    pub fn attach(&self, deliver: impl FnMut(Outcome) + Send + 'static) -> Slot {
-        let (key, inbox) = self.shared.attach(Box::new(deliver));
+    /// Gives a session a slot; `priority` is its share of the model when there is not enough for all. `deliver` is
+    /// called on the model's thread with what became of each frame that the model took: it must not block.
+    pub fn attach(&self, priority: Priority, deliver: impl FnMut(Outcome) + Send + 'static) -> Slot {
+        let (key, inbox) = self.shared.attach(priority, Box::new(deliver));
         Slot { key, inbox, shared: Arc::clone(&self.shared) }
     }
 
     /// Runs the model on one picture and waits for it; for pictures and files, not for live frames. It has no
-    /// deadline; among live frames it is due after one second.
+    /// deadline; among live frames it is due after one second, and under overload all pictures together get half of
+    /// what a slot of low priority gets, yet one a second.
     ///
     /// # Errors
-    /// [`Error::Busy`] if too many wait already, [`Error::Closed`], [`Error::NotReady`], [`Error::Run`],
+    /// [`Error::Busy`] if as many wait as the manifest's `batching.max_queue` allows, [`Error::Closed`], [`Error::NotReady`], [`Error::Run`],
     /// [`Error::Panicked`].
     pub fn detect(&self, picture: &Arc<I420>, color: ColorInfo, params: &Arc<Params>) -> Result<Detected, Error> {
         let (reply, answer) = sync_channel(1);
-        self.shared.call(Call::new(Arc::clone(picture), color, Arc::clone(params), reply))?;
+        self.shared.call(Call { picture: Arc::clone(picture), color, params: Arc::clone(params), reply })?;
         answer.recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// Ends the model's threads: the frame in work is finished, those that wait come back as
+    /// Pictures of [`Self::detect`] that wait.
+    #[cfg(test)]
+    pub(super) fn waiting_pictures(&self) -> usize {
+        self.shared.waiting_pictures()
+    }
+
+    /// Ends the model's threads: the batch in work is finished, those that wait come back as
     /// [`Outcome::Failed`] with [`Error::Closed`].
     pub fn shutdown(&self) {
         self.shared.close();
@@ -162,7 +169,7 @@ impl Slot {
     /// this one superseded, or this one itself once the model is shut down.
     #[must_use = "the returned frame is dropped and has to be counted"]
     pub fn submit(&self, frame: Frame, params: Arc<Params>) -> Option<Frame> {
-        self.shared.submit(&self.inbox, Job { frame, params })
+        self.shared.submit(self.key, &self.inbox, Job { frame, params })
     }
 }
 

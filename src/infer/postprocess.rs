@@ -40,10 +40,21 @@ impl Postprocessor {
         letterbox: &Letterbox,
         params: &Params,
     ) -> Result<Vec<Detection>, Error> {
+        self.item(views, 0, letterbox, params)
+    }
+
+    /// The same for item `item` of a run on several.
+    pub(super) fn item(
+        &mut self,
+        views: &[View<'_>],
+        item: usize,
+        letterbox: &Letterbox,
+        params: &Params,
+    ) -> Result<Vec<Detection>, Error> {
         let Self { manifest, decoder, candidates } = self;
         candidates.clear();
         let filter = Filter { score_threshold: params.score_threshold, classes: params.classes.as_deref() };
-        decoder.decode(views, 0, &filter, candidates)?;
+        decoder.decode(views, item, &filter, candidates)?;
         decoder::suppress(candidates, params.iou_threshold, params.max_detections);
         let detection = |candidate: &Candidate| {
             let class = manifest.classes.get(candidate.class as usize)?.clone();

@@ -48,6 +48,8 @@ enum Source {
 pub(super) struct Graphs {
     pub(super) fp32: Bytes,
     pub(super) int8: Option<Bytes>,
+    /// SHA-256 of these.
+    pub(super) sha256: Vec<String>,
 }
 
 impl Repository {
@@ -164,16 +166,14 @@ impl ModelSpec {
     /// Reads the graphs and compares their checksums.
     pub(super) fn read(&self) -> Result<Graphs, Error> {
         let (file, int8) = (&self.manifest.file, self.manifest.int8.as_ref());
-        match &self.source {
-            Source::Embedded => Ok(Graphs {
-                fp32: checked(Bytes::from_static(EMBEDDED_MODEL), file)?,
-                int8: int8.map(|int8| checked(Bytes::from_static(EMBEDDED_INT8), int8)).transpose()?,
-            }),
-            Source::Folder(folder) => Ok(Graphs {
-                fp32: checked(read_bytes(&folder.join(&file.path))?, file)?,
-                int8: int8.map(|int8| checked(read_bytes(&folder.join(&int8.path))?, int8)).transpose()?,
-            }),
-        }
+        let read = |path: &str, embedded: &'static [u8]| match &self.source {
+            Source::Embedded => Ok(Bytes::from_static(embedded)),
+            Source::Folder(folder) => read_bytes(&folder.join(path)),
+        };
+        let (fp32, sha256) = checked(read(&file.path, EMBEDDED_MODEL)?, file)?;
+        let int8 = int8.map(|int8| checked(read(&int8.path, EMBEDDED_INT8)?, int8)).transpose()?;
+        let (int8, second) = int8.unzip();
+        Ok(Graphs { fp32, int8, sha256: std::iter::once(sha256).chain(second).collect() })
     }
 }
 
@@ -206,14 +206,15 @@ pub(crate) fn compare_versions(a: &str, b: &str) -> Ordering {
     }
 }
 
-fn checked(bytes: Bytes, file: &FileRef) -> Result<Bytes, Error> {
-    if let Some(expected) = &file.sha256 {
-        let actual = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        if actual != *expected {
-            return Err(Error::Checksum { file: file.path.clone(), expected: expected.clone(), actual });
+/// The bytes and their SHA-256, which is the file's by the manifest.
+fn checked(bytes: Bytes, file: &FileRef) -> Result<(Bytes, String), Error> {
+    let actual = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    match &file.sha256 {
+        Some(expected) if actual != *expected => {
+            Err(Error::Checksum { file: file.path.clone(), expected: expected.clone(), actual })
         }
+        _ => Ok((bytes, actual)),
     }
-    Ok(bytes)
 }
 
 fn read_bytes(path: &Path) -> Result<Bytes, Error> {

@@ -4,60 +4,105 @@ use std::time::Duration;
 use super::backend::Backend;
 use super::decoder::Decoder;
 use super::error::Error;
+use super::letterbox::Letterbox;
 use super::manifest::Manifest;
 use super::postprocess::Postprocessor;
 use super::preprocess::Preprocessor;
-use super::{Detected, Params, Timing};
+use super::{Params, Timing};
 use crate::clock;
-use crate::media::{ColorInfo, I420};
+use crate::media::{ColorInfo, Detection, I420};
 
-/// Everything that one instance needs for a picture: preprocessing, the backend with its input tensor, postprocessing.
+/// Everything that one instance needs for its pictures: preprocessing, a backend with its input tensor for each batch
+/// size, postprocessing.
 pub(super) struct Runner {
     manifest: Arc<Manifest>,
     preprocessor: Preprocessor,
-    backend: Box<dyn Backend>,
+    /// The buckets: batch sizes, ascending, and what runs them.
+    backends: Vec<(usize, Box<dyn Backend>)>,
     postprocessor: Postprocessor,
+    /// Of the batch in work; kept, so that none allocates.
+    letterboxes: Vec<Letterbox>,
+}
+
+/// One member of a batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item<'a> {
+    pub(super) picture: &'a I420,
+    pub(super) color: ColorInfo,
+    pub(super) params: &'a Params,
 }
 
 impl Runner {
+    /// With `backend`, it runs one picture at a time.
     pub(super) fn new(manifest: Arc<Manifest>, backend: Box<dyn Backend>, decoder: Decoder) -> Self {
         let preprocessor = Preprocessor::new(manifest.input.clone());
         let postprocessor = Postprocessor::new(Arc::clone(&manifest), decoder);
-        Self { manifest, preprocessor, backend, postprocessor }
+        Self { manifest, preprocessor, backends: vec![(1, backend)], postprocessor, letterboxes: Vec::new() }
     }
 
-    /// Runs the model on an empty input `times` times and gives the shortest time.
+    /// Adds a bucket, larger than the others.
+    pub(super) fn add_bucket(&mut self, size: usize, backend: Box<dyn Backend>) {
+        debug_assert!(self.backends.last().is_some_and(|(largest, _)| *largest < size), "buckets rise");
+        self.backends.push((size, backend));
+    }
+
+    /// Takes a bucket away again, if it is there.
+    pub(super) fn drop_bucket(&mut self, size: usize) {
+        self.backends.retain(|(other, _)| *other != size);
+    }
+
+    /// Runs the model on an empty picture `times` times and gives the shortest time.
     pub(super) fn warm_up(&mut self, times: u32) -> Result<Duration, Error> {
+        self.time(1, times)
+    }
+
+    /// Runs a full batch of empty pictures `times` times and gives the shortest time.
+    pub(super) fn time(&mut self, bucket: usize, times: u32) -> Result<Duration, Error> {
         let picture = I420::new(self.manifest.input.size[0], self.manifest.input.size[1]);
         let params = self.manifest.defaults.into();
+        let item = Item { picture: &picture, color: ColorInfo::default(), params: &params };
+        let mut found = Vec::with_capacity(bucket);
         let mut shortest = Duration::MAX;
         for _ in 0..times.max(1) {
-            let timing = self.infer(&picture, ColorInfo::default(), &params)?.timing;
-            shortest = shortest.min(timing.preprocess + timing.inference + timing.postprocess);
+            let timing = self.run(bucket, std::iter::repeat_n(item, bucket), &mut found)?;
+            shortest = shortest.min(timing.service());
         }
         Ok(shortest)
     }
 
-    /// Takes one picture through preprocessing, the model and postprocessing; `timing.queue` is left at zero.
-    pub(super) fn infer(&mut self, picture: &I420, color: ColorInfo, params: &Params) -> Result<Detected, Error> {
+    /// Takes a batch through preprocessing, the model and postprocessing; its bucket may have room for more. `found`
+    /// gets what was found in each item, in their order. The times are the whole batch's; `timing.queue` is left at
+    /// zero.
+    pub(super) fn run<'a>(
+        &mut self,
+        bucket: usize,
+        items: impl Iterator<Item = Item<'a>> + Clone,
+        found: &mut Vec<Vec<Detection>>,
+    ) -> Result<Timing, Error> {
+        let Self { manifest, preprocessor, backends, postprocessor, letterboxes } = self;
+        let backend = backends.iter_mut().find(|(size, _)| *size == bucket).map(|(_, backend)| backend);
+        let backend = backend.ok_or_else(|| Error::Run { reason: format!("there is no bucket of {bucket}") })?;
+        letterboxes.clear();
+        found.clear();
         let start = clock::now();
-        let letterbox = self.preprocessor.fill(picture, color, self.backend.input());
+        let places = backend.input().chunks_exact_mut(manifest.input.item_len());
+        let filled = items.clone().zip(places);
+        letterboxes.extend(filled.map(|(item, place)| preprocessor.fill(item.picture, item.color, place)));
         let preprocessed = clock::now();
         let mut inferred = preprocessed;
-        let mut detections = Vec::new();
-        let postprocessor = &mut self.postprocessor;
-        self.backend.run(&mut |views| {
+        backend.run(&mut |views| {
             inferred = clock::now();
-            detections = postprocessor.detections(views, &letterbox, params)?;
+            for (at, (item, letterbox)) in items.clone().zip(&*letterboxes).enumerate() {
+                found.push(postprocessor.item(views, at, letterbox, item.params)?);
+            }
             Ok(())
         })?;
-        let timing = Timing {
+        Ok(Timing {
             queue: Duration::ZERO,
             preprocess: preprocessed - start,
             inference: inferred - preprocessed,
             postprocess: clock::now() - inferred,
-        };
-        Ok(Detected { detections, timing })
+        })
     }
 }
 

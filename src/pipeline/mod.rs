@@ -43,8 +43,8 @@ use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Transport};
 use crate::session::machine::{Machine, Timeouts};
 use crate::session::options::{self, ModelFacts};
 use crate::session::{
-    Allowance, Answer, EVENTS_CAPACITY, EndReason, Handle, OpenRequest, Opener, Permit, RESULTS_CAPACITY, Rate,
-    Refusal, Registry, SessionId,
+    Allowance, Answer, EVENTS_CAPACITY, EndReason, Handle, OpenRequest, Opener, Permit, Priority, RESULTS_CAPACITY,
+    Rate, Refusal, Registry, SessionId,
 };
 use crate::tracker::Tracker;
 use crate::{clock, decode};
@@ -143,7 +143,7 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
     let models = Models(&deps);
     let applied = options::open(&models, deps.settings.budget_ms, &request.options);
     // Whoever asked may have gone, here and wherever else the reply is not taken.
-    let applied = match applied.and_then(|options| models.apply(options)) {
+    let applied = match applied.and_then(|options| models.apply(options, request.priority)) {
         Ok(applied) => applied,
         Err(refusal) => return drop(reply.send(Err(refusal))),
     };
@@ -265,6 +265,7 @@ async fn serve(
         link: Link::new(started),
         witnesses,
         may_configure: request.may_configure,
+        priority: request.priority,
         control_allowance: Allowance::new(started, deps.settings.control_rate),
         metrics: Metrics::new(),
         losses: Losses::new(),
@@ -337,7 +338,12 @@ struct Models<'a>(&'a Deps);
 
 impl Models<'_> {
     /// Options as the stages use them.
-    fn apply(&self, options: Options) -> Result<Applied, Refusal> {
+    fn apply(&self, options: Options, priority: Priority) -> Result<Applied, Refusal> {
+        let priority = match priority {
+            Priority::Low => infer::Priority::Low,
+            Priority::Normal => infer::Priority::Normal,
+            Priority::High => infer::Priority::High,
+        };
         let model = self.0.engine.get(&options.model).ok_or_else(|| {
             Refusal::new(ErrorCode::UnknownModel, format!("There is no model {}; see GET /v1/models.", options.model))
         })?;
@@ -352,7 +358,7 @@ impl Models<'_> {
             classes: options.classes.as_ref().map(wanted),
         });
         let model_id = model.id().into();
-        Ok(Applied { options, params, model, model_id })
+        Ok(Applied { options, params, model, model_id, priority })
     }
 }
 

@@ -21,7 +21,7 @@ use crate::ingest::{self, Ingest};
 use crate::media::{EncodedFrame, RtpPacket};
 use crate::rtc::{Answer as PeerAnswer, Candidate, Channel, Error as RtcError, Event, OutgoingPacket, Peer};
 use crate::session::machine::{self, Machine, SignalingEvent, TransportEvent};
-use crate::session::{Allowance, Answer, Command, Drain, EndReason, Refusal, SessionId, proto};
+use crate::session::{Allowance, Answer, Command, Drain, EndReason, Priority, Refusal, SessionId, proto};
 
 /// RTP payload bytes of a packet: fits a path MTU of 1,280 with SRTP, header extensions, UDP and IPv6.
 pub(super) const PACKET_PAYLOAD: usize = 1188;
@@ -95,6 +95,8 @@ pub(super) struct Owner {
     pub(super) witnesses: broadcast::Sender<Arc<str>>,
     /// Whether the token that opened the session allows changes.
     pub(super) may_configure: bool,
+    /// From the same token.
+    pub(super) priority: Priority,
     pub(super) control_allowance: Allowance,
     pub(super) metrics: Metrics,
     pub(super) losses: Losses,
@@ -229,7 +231,7 @@ impl Owner {
     fn configure(&mut self, patch: &OptionsPatch) -> Result<Options, Refusal> {
         let models = Models(&self.deps);
         let options = crate::session::options::apply(&models, &self.shown.options.load(), patch)?;
-        self.stages.apply(models.apply(options.clone())?);
+        self.stages.apply(models.apply(options.clone(), self.priority)?);
         self.shown.options.store(Arc::new(options.clone()));
         Ok(options)
     }

@@ -111,7 +111,7 @@ fn two_instances_serve_many_sessions_each_in_order() {
     let (report, outcomes) = sync_channel(64);
     let slots = (0..SESSIONS).map(|session| {
         let report = report.clone();
-        model.attach(move |outcome| report.send((session, outcome)).unwrap())
+        model.attach(saccade::infer::Priority::Normal, move |outcome| report.send((session, outcome)).unwrap())
     });
     let slots = slots.collect::<Vec<_>>();
     let picture = Arc::new(I420::new(320, 240));

@@ -12,6 +12,8 @@ pub fn saccade(command: &str) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SACCADE_")) {
         program.env_remove(name);
     }
+    // Measurements of a busy machine are not to be kept.
+    program.env("SACCADE_MODELS__CALIBRATION", "off");
     program
 }
 

@@ -27,6 +27,7 @@ impl Server {
             ("media.listen", "127.0.0.1"),
             ("models.dir", concat!(env!("CARGO_MANIFEST_DIR"), "/models")),
             ("models.default", "scene-blobs"),
+            ("models.calibration", "off"),
             ("session.budget_ms", "1000"),
             ("shutdown.grace_ms", "2000"),
             // Where it is not what is tested, a slow machine must not change which frames the model sees.

@@ -34,7 +34,7 @@ pub(super) fn run(args: &BenchStages, stop: &AtomicBool) -> Result<Exit, (Exit, 
     let repository = offline::repository(&config).map_err(|error| (offline::exit_of(&error), sentence(&error)))?;
     let failed = |error: crate::infer::Error| (offline::exit_of(&error), sentence(&error));
     let spec = repository.find(&config.models.default).map_err(failed)?;
-    let way = Way { precision: args.precision.map(Precision::from), backend: None };
+    let way = Way { precision: args.precision.map(Precision::from), ..Way::default() };
     let engine = offline::engine(&config, 1, way).map_err(failed)?;
     let model = engine.load(spec).map_err(failed)?;
     let clip = clip(args).map_err(|message| (Exit::Configuration, message))?;

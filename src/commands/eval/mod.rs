@@ -106,7 +106,7 @@ fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
         },
         source => Error::Model { name: name.clone(), source },
     })?;
-    let way = Way { precision: args.precision.map(Precision::from), backend: None };
+    let way = Way { precision: args.precision.map(Precision::from), ..Way::default() };
     let model = load(&config, spec, way)?;
     let dataset = run::read(&args.data, &model)?;
     let params = Arc::new(params(&model, args.iou_threshold));

@@ -45,7 +45,7 @@ impl Accuracy {
             for (backend, provider) in
                 [(BackendChoice::Cpu, Provider::Cpu), (BackendChoice::OpenVino, Provider::OpenVino)]
             {
-                let way = Way { precision: Some(precision), backend: Some(backend) };
+                let way = Way { precision: Some(precision), backend: Some(backend), ..Way::default() };
                 match eval::load(config, spec, way) {
                     // Where a provider is missing, another one stands in, which is measured on its own turn.
                     Ok(model) if model.selection().provider != provider => {}

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::accuracy::Accuracy;
@@ -27,7 +29,7 @@ pub(super) fn run(args: &ModelsCheck) -> Exit {
         eprintln!("{}; there are {}", Error::UnknownModel { name: name.clone() }, ids().collect::<Vec<_>>().join(", "));
         return Exit::Configuration;
     }
-    let engine = match offline::engine(&config, 1, offline::Way::default()) {
+    let engine = match offline::engine(&config, 1, offline::Way { measure: true, ..offline::Way::default() }) {
         Ok(engine) => engine,
         Err(error) => {
             eprintln!("{error}");
@@ -82,12 +84,15 @@ fn is_meant(id: &str, name: &str) -> bool {
 }
 
 fn working(id: &str, selection: &Selection, accuracy: Option<&Result<Accuracy, eval::Error>>) -> Value {
+    let batches = selection.buckets.iter().map(|(size, time)| (size.to_string(), milliseconds(*time).into()));
+    let batches = batches.collect::<serde_json::Map<_, _>>();
     let mut report = json!({
         "model": id,
         "status": "ready",
         "provider": selection.provider.name(),
         "precision": selection.precision.name(),
-        "measured_ms": milliseconds(selection),
+        "measured_ms": milliseconds(selection.measured),
+        "batches_ms": batches,
         "others": selection.others,
     });
     match accuracy {
@@ -106,14 +111,17 @@ fn print_accuracy(accuracy: Option<&Result<Accuracy, eval::Error>>) {
     }
 }
 
-/// Milliseconds for one picture, in hundredths.
-fn milliseconds(selection: &Selection) -> f64 {
-    (selection.measured.as_secs_f64() * 100_000.0).round() / 100.0
+/// In hundredths.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 100_000.0).round() / 100.0
 }
 
 fn print_working(id: &str, selection: &Selection) {
-    let Selection { provider, precision, others, .. } = selection;
-    say!("{id}: ready; {provider} in {precision}, {} ms a picture", milliseconds(selection));
+    let Selection { provider, precision, measured, buckets, others, .. } = selection;
+    say!("{id}: ready; {provider} in {precision}, {} ms a picture", milliseconds(*measured));
+    for (size, time) in buckets.iter().skip(1) {
+        say!("    {size} pictures together: {} ms", milliseconds(*time));
+    }
     for other in others {
         say!("    not taken: {other}");
     }

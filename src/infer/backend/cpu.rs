@@ -20,6 +20,13 @@ impl CpuFeatures {
         fs::read_to_string("/proc/cpuinfo").map(|text| Self::parse(&text)).unwrap_or_default()
     }
 
+    /// Name of this machine's processor, as the kernel tells it.
+    pub(in crate::infer) fn name() -> String {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+    }
+
     fn parse(cpuinfo: &str) -> Self {
         let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
         let has = |wanted: &[&str]| flags.split_whitespace().any(|flag| wanted.contains(&flag));

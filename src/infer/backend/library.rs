@@ -43,10 +43,8 @@ impl Library {
     /// # Errors
     /// [`Error::LibraryMissing`] with the places looked at.
     pub fn find() -> Result<PathBuf, Error> {
-        let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
         let beside = env::current_exe().ok().and_then(|program| program.parent().map(Path::to_owned));
-        find_in(set("ORT_DYLIB_PATH"), cache.map(|cache| cache.join("saccade")), beside)
+        find_in(path_in("ORT_DYLIB_PATH"), cache_folder(), beside)
     }
 
     /// Its path.
@@ -77,6 +75,16 @@ impl Library {
     pub(super) const fn environment(&self) -> &Environment {
         &self.environment
     }
+}
+
+/// `${XDG_CACHE_HOME:-~/.cache}/saccade`.
+pub(in crate::infer) fn cache_folder() -> Option<PathBuf> {
+    let cache = path_in("XDG_CACHE_HOME").or_else(|| path_in("HOME").map(|home| home.join(".cache")));
+    cache.map(|cache| cache.join("saccade"))
+}
+
+fn path_in(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn find_in(set: Option<PathBuf>, cache: Option<PathBuf>, beside: Option<PathBuf>) -> Result<PathBuf, Error> {

@@ -1,8 +1,9 @@
 //! What runs a graph: ONNX Runtime with its own CPU provider or with OpenVINO.
 //!
 //! The library is loaded at run time (see [`Library::find`]); without it nothing else here works. Which provider and
-//! precision a model gets is measured when it is loaded.
+//! precision a model gets, and in which batch sizes it runs, is measured when it is loaded.
 
+mod buckets;
 mod cpu;
 mod library;
 mod onnx;
@@ -10,17 +11,18 @@ mod select;
 
 pub use cpu::CpuFeatures;
 pub use library::Library;
-pub use select::{Provider, Selection};
+pub use select::{Origin, Provider, Selection};
 
+pub(super) use library::cache_folder;
 pub(super) use onnx::Graph;
 pub(super) use select::{Opener, Request};
 
 use super::decoder::View;
 use super::error::Error;
 
-/// A model's graph, ready to run on one picture at a time. It belongs to one thread at a time.
+/// A model's graph, ready to run on a fixed number of pictures at a time. It belongs to one thread at a time.
 pub(super) trait Backend: Send {
-    /// The input tensor, to write the next picture to. It keeps its values between runs.
+    /// The input tensor, to write the next pictures to, one after the other. It keeps its values between runs.
     fn input(&mut self) -> &mut [f32];
 
     /// Runs the graph on the input tensor and shows the outputs to `read`, in the order the decoder asked for.

@@ -15,13 +15,24 @@ use crate::infer::manifest::{Manifest, Precision};
 #[derive(Debug, Clone)]
 pub(in crate::infer) struct Graph {
     outputs: Vec<Outlet>,
-    /// Names of sides that the graph leaves open, with the length that the manifest implies.
+    batch: Batch,
+    /// Names of other sides that the graph leaves open, with the length that the manifest implies.
     free_sides: Vec<(String, i64)>,
 }
 
-/// A session with its input tensor.
+/// The first axis of a graph's input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Batch {
+    /// Always one picture.
+    One,
+    /// As many as one likes; the axis may have a name.
+    Free(Option<String>),
+}
+
+/// A session for a number of pictures, with its input tensor.
 pub(super) struct OnnxBackend {
     session: Session,
+    batch: usize,
     tensor: Tensor<f32>,
     outputs: Vec<String>,
 }
@@ -32,6 +43,8 @@ pub(super) struct Settings {
     pub(super) provider: Provider,
     pub(super) precision: Precision,
     pub(super) threads: usize,
+    /// Pictures in one run.
+    pub(super) batch: usize,
 }
 
 impl Graph {
@@ -50,23 +63,28 @@ impl Graph {
         let builder = builder.with_optimization_level(GraphOptimizationLevel::Disable);
         let mut builder = builder.map_err(|error| unreadable(error.to_string()))?;
         let session = builder.commit_from_memory(bytes).map_err(|error| unreadable(error.to_string()))?;
-        let free_sides = check_input(manifest, session.inputs())?;
+        let (batch, free_sides) = check_input(manifest, session.inputs())?;
         let outlet = |outlet: &OrtOutlet| {
             let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
             (outlet.dtype().tensor_type() == Some(TensorElementType::Float32))
                 .then(|| Outlet { name: outlet.name().to_owned(), shape })
         };
-        Ok(Self { outputs: session.outputs().iter().filter_map(outlet).collect(), free_sides })
+        Ok(Self { outputs: session.outputs().iter().filter_map(outlet).collect(), batch, free_sides })
     }
 
     /// Outputs of 32-bit floats.
     pub(in crate::infer) fn outputs(&self) -> &[Outlet] {
         &self.outputs
     }
+
+    /// Whether it takes more than one picture a run.
+    pub(in crate::infer) fn takes_batches(&self) -> bool {
+        self.batch != Batch::One
+    }
 }
 
-/// Names of the sides that the graph leaves open, with their lengths.
-fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<Vec<(String, i64)>, Error> {
+/// The batch axis, and the names of the other sides that the graph leaves open, with their lengths.
+fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<(Batch, Vec<(String, i64)>), Error> {
     let wanted = manifest.input.shape(1).map(|side| i64::try_from(side).unwrap_or(i64::MAX));
     let expected = format!("32-bit floats {}", shape_text(&wanted));
     let wrong = |tensor: &str, found: String| Error::WrongInput {
@@ -90,13 +108,19 @@ fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<Vec<(String,
     if *ty != TensorElementType::Float32 || !fits {
         return Err(wrong(input.name(), format!("{ty} {}", shape_text(shape))));
     }
-    let symbols = dimension_symbols.iter().zip(shape.iter()).zip(wanted);
-    let free = symbols.filter(|((symbol, side), _)| **side < 0 && !symbol.is_empty());
-    Ok(free.map(|((symbol, _), wanted)| (symbol.to_string(), wanted)).collect())
+    let name = |symbol: &str| (!symbol.is_empty()).then(|| symbol.to_owned());
+    let batch = match shape.first() {
+        Some(side) if *side < 0 => Batch::Free(dimension_symbols.iter().next().and_then(|symbol| name(symbol))),
+        _ => Batch::One,
+    };
+    let others = dimension_symbols.iter().zip(shape.iter()).zip(wanted).skip(1);
+    let free = others.filter(|((_, side), _)| **side < 0);
+    Ok((batch, free.filter_map(|((symbol, _), wanted)| Some((name(symbol)?, wanted))).collect()))
 }
 
 impl OnnxBackend {
-    /// Makes a session of a graph for one picture a run.
+    /// Makes a session of a graph for `settings.batch` pictures a run. Each number of pictures has a session of its own,
+    /// so that its shapes are known when it is optimised.
     pub(super) fn open(
         library: &Library,
         manifest: &Manifest,
@@ -110,10 +134,11 @@ impl OnnxBackend {
             reason: error,
         };
         let session = commit(library, graph, bytes, settings).map_err(|error| unavailable(error.to_string()))?;
-        let len = manifest.input.item_len();
-        let tensor = Tensor::from_array((manifest.input.shape(1), vec![0.0f32; len]));
+        let batch = settings.batch;
+        let values = vec![0.0f32; batch * manifest.input.item_len()];
+        let tensor = Tensor::from_array((manifest.input.shape(batch), values));
         let tensor = tensor.map_err(|error| unavailable(error.to_string()))?;
-        Ok(Self { session, tensor, outputs: decoder.outputs().map(str::to_owned).collect() })
+        Ok(Self { session, batch, tensor, outputs: decoder.outputs().map(str::to_owned).collect() })
     }
 }
 
@@ -125,6 +150,9 @@ fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
 
 fn commit(library: &Library, graph: &Graph, bytes: &Bytes, settings: Settings) -> ort::Result<Session> {
     let mut builder = builder(library, settings.threads)?;
+    if let Batch::Free(Some(symbol)) = &graph.batch {
+        builder = builder.with_dimension_override(symbol, i64::try_from(settings.batch).unwrap_or(i64::MAX))?;
+    }
     for (symbol, length) in &graph.free_sides {
         builder = builder.with_dimension_override(symbol, *length)?;
     }
@@ -157,6 +185,10 @@ impl Backend for OnnxBackend {
         for (view, name) in views.iter_mut().zip(&self.outputs) {
             let value = outputs.get(name).ok_or_else(|| Error::Run { reason: format!("no output `{name}`") })?;
             let (shape, data): (&Shape, &[f32]) = value.try_extract_tensor::<f32>().map_err(failed)?;
+            if self.batch > 1 && shape.first().map(|side| usize::try_from(*side)) != Some(Ok(self.batch)) {
+                let shape = shape_text(shape);
+                return Err(Error::Run { reason: format!("`{name}` {shape} for a batch of {}", self.batch) });
+            }
             *view = View { shape, data };
         }
         read(&views[..self.outputs.len()])

@@ -2,8 +2,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::buckets::Grown;
 use super::onnx::{OnnxBackend, Settings};
-use super::{CpuFeatures, Graph, Library};
+use super::{Backend, CpuFeatures, Graph, Library};
+use crate::infer::calibration::Found;
 use crate::infer::decoder::Decoder;
 use crate::infer::error::Error;
 use crate::infer::manifest::{Accuracy, BackendChoice, MAX_ACCURACY_LOSS, Manifest, Precision};
@@ -48,10 +50,36 @@ pub struct Selection {
     pub provider: Provider,
     /// In which precision: never [`Precision::Auto`].
     pub precision: Precision,
-    /// Shortest time for one picture, preprocessing to detections, when it was loaded.
+    /// Shortest time for one picture, preprocessing to detections, when it was measured.
     pub measured: Duration,
+    /// Batch sizes that it is run in, ascending from 1, and the shortest time of a run when they were measured.
+    pub buckets: Vec<(usize, Duration)>,
+    /// Instances, each with its own thread and memory.
+    pub instances: u32,
+    /// Where the times are from.
+    pub origin: Origin,
     /// What else was considered, with its time or with the reason against it.
     pub others: Vec<String>,
+}
+
+/// Where a selection is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was measured when the model was loaded.
+    Measured,
+    /// It was measured at an earlier start.
+    Kept,
+}
+
+impl Origin {
+    /// For people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Measured => "measured now",
+            Self::Kept => "measured at an earlier start",
+        }
+    }
 }
 
 /// What the operator lets a model have.
@@ -64,17 +92,18 @@ pub(in crate::infer) struct Request {
 /// Opens instances of one model, all in the way that was selected first.
 pub(in crate::infer) struct Opener {
     library: Library,
-    manifest: Arc<Manifest>,
+    pub(super) manifest: Arc<Manifest>,
     graphs: Graphs,
     graph: Graph,
+    int8: Option<Graph>,
     decoder: Decoder,
     threads: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Candidate {
-    provider: Provider,
-    precision: Precision,
+pub(super) struct Candidate {
+    pub(super) provider: Provider,
+    pub(super) precision: Precision,
 }
 
 impl Opener {
@@ -90,25 +119,22 @@ impl Opener {
     ) -> Result<Self, Error> {
         let graph = Graph::read(&library, &manifest, &manifest.file.path, &graphs.fp32)?;
         let decoder = Decoder::bind(&manifest, graph.outputs())?;
-        if let (Some(file), Some(bytes)) = (&manifest.int8, &graphs.int8) {
+        let int8 = manifest.int8.as_ref().zip(graphs.int8.as_ref()).map(|(file, bytes)| {
             let int8 = Graph::read(&library, &manifest, &file.path, bytes)?;
             Decoder::bind(&manifest, int8.outputs())?;
-        }
-        Ok(Self { library, manifest, graphs, graph, decoder, threads })
+            Ok::<_, Error>(int8)
+        });
+        let int8 = int8.transpose()?;
+        Ok(Self { library, manifest, graphs, graph, int8, decoder, threads })
     }
 
-    /// Tries what the request and the manifest allow, and keeps the fastest.
+    /// Tries what the request and the manifest allow, keeps the fastest, and measures it in batches. The selection's
+    /// instances are left at 1.
     ///
     /// # Errors
     /// The first candidate's error if none works; [`Error::Unavailable`] if nothing is allowed.
     pub(in crate::infer) fn select(&self, request: Request) -> Result<(Runner, Selection), Error> {
-        let (candidates, mut others) = candidates(
-            request,
-            &self.manifest.accuracy,
-            self.graphs.int8.is_some(),
-            CpuFeatures::detect(),
-            self.library.openvino(),
-        );
+        let (candidates, mut others) = self.candidates(request);
         let mut best: Option<(Runner, Candidate, Duration)> = None;
         let mut failure = None;
         for candidate in &candidates {
@@ -145,14 +171,47 @@ impl Opener {
             };
             others.push(format!("{} in {}: {time:.1?}", slower.provider, slower.precision));
         }
-        let Some((runner, candidate, measured)) = best else {
+        let Some((mut runner, candidate, measured)) = best else {
             return Err(failure.unwrap_or_else(|| Error::Unavailable {
                 what: request.precision.to_string(),
                 reason: others.join("; "),
             }));
         };
         let Candidate { provider, precision } = candidate;
-        Ok((runner, Selection { provider, precision, measured, others }))
+        let Grown { buckets, reason } = self.grow(&mut runner, candidate, measured);
+        others.extend(reason);
+        let measured = buckets.first().map_or(measured, |(_, time)| *time);
+        let origin = Origin::Measured;
+        Ok((runner, Selection { provider, precision, measured, buckets, instances: 1, origin, others }))
+    }
+
+    /// Opens what was selected at an earlier start, without measuring.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the request, the manifest or this machine allow something else by now; those of opening
+    /// and running it.
+    pub(in crate::infer) fn resume(&self, request: Request, found: &Found) -> Result<(Runner, Selection), Error> {
+        let (candidates, _) = self.candidates(request);
+        let same = |candidate: &&Candidate| {
+            candidate.provider.name() == found.provider && Some(candidate.precision) == found.precision()
+        };
+        let allowed = self.manifest.batching.buckets();
+        let buckets = found.buckets();
+        let known = buckets.iter().all(|(size, _)| u32::try_from(*size).is_ok_and(|size| allowed.contains(&size)));
+        let candidate = candidates.iter().find(same).filter(|_| known);
+        let Some(Candidate { provider, precision }) = candidate.copied() else {
+            let what = format!("{} in {}", found.provider, found.precision);
+            return Err(Error::Unavailable { what, reason: "it was measured under other conditions".to_owned() });
+        };
+        let measured = buckets.first().map_or(Duration::ZERO, |(_, time)| *time);
+        let (others, origin) = (found.others.clone(), Origin::Kept);
+        let selection = Selection { provider, precision, measured, buckets, instances: 1, origin, others };
+        Ok((self.open(&selection)?, selection))
+    }
+
+    fn candidates(&self, request: Request) -> (Vec<Candidate>, Vec<String>) {
+        let (accuracy, has_int8) = (&self.manifest.accuracy, self.graphs.int8.is_some());
+        candidates(request, accuracy, has_int8, CpuFeatures::detect(), self.library.openvino())
     }
 
     fn warmed_up(&self, candidate: Candidate) -> Result<(Runner, Duration), Error> {
@@ -164,17 +223,37 @@ impl Opener {
     /// Another instance, warmed up.
     pub(in crate::infer) fn open(&self, selection: &Selection) -> Result<Runner, Error> {
         let Selection { provider, precision, .. } = *selection;
-        self.warmed_up(Candidate { provider, precision }).map(|(runner, _)| runner)
+        let candidate = Candidate { provider, precision };
+        let (mut runner, _) = self.warmed_up(candidate)?;
+        for (size, _) in selection.buckets.iter().skip(1) {
+            runner.add_bucket(*size, self.open_bucket(candidate, *size)?);
+            runner.time(*size, 1)?;
+        }
+        Ok(runner)
     }
 
-    fn open_candidate(&self, Candidate { provider, precision }: Candidate) -> Result<Runner, Error> {
+    fn open_candidate(&self, candidate: Candidate) -> Result<Runner, Error> {
+        let backend = self.open_bucket(candidate, 1)?;
+        Ok(Runner::new(Arc::clone(&self.manifest), backend, self.decoder.clone()))
+    }
+
+    pub(super) fn open_bucket(&self, candidate: Candidate, batch: usize) -> Result<Box<dyn Backend>, Error> {
+        let Candidate { provider, precision } = candidate;
         let bytes = match (precision, &self.graphs.int8) {
             (Precision::Int8, Some(int8)) => int8,
             _ => &self.graphs.fp32,
         };
-        let settings = Settings { provider, precision, threads: self.threads };
-        let backend = OnnxBackend::open(&self.library, &self.manifest, &self.graph, &self.decoder, bytes, settings)?;
-        Ok(Runner::new(Arc::clone(&self.manifest), Box::new(backend), self.decoder.clone()))
+        let settings = Settings { provider, precision, threads: self.threads, batch };
+        let graph = self.graph(precision);
+        let backend = OnnxBackend::open(&self.library, &self.manifest, graph, &self.decoder, bytes, settings)?;
+        Ok(Box::new(backend))
+    }
+
+    pub(super) fn graph(&self, precision: Precision) -> &Graph {
+        match (precision, &self.int8) {
+            (Precision::Int8, Some(int8)) => int8,
+            _ => &self.graph,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! `manifest.toml`: what a model is, what it takes, and how its outputs are to be read.
 
+mod batching;
 pub(crate) mod table;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
+pub use self::batching::Batching;
 use self::table::{Mistakes, Table};
 use super::error::Error;
 use crate::media::Class;
@@ -210,17 +211,6 @@ pub struct Defaults {
     pub max_detections: usize,
 }
 
-/// How frames may be run together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batching {
-    /// Frames in one run at most; default 1.
-    pub max_batch: u32,
-    /// Longest that a frame waits for others; default 0.
-    pub max_delay: Duration,
-    /// Batch sizes that the model is best at, ascending.
-    pub preferred: Vec<u32>,
-}
-
 /// How the model is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
@@ -325,7 +315,7 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
     let output = output(root.table("output"));
     let classes = classes(root.table("classes"), read_file);
     let defaults = defaults(root.table("defaults"));
-    let batching = batching(root.table("batching"));
+    let batching = Batching::read(root.table("batching"));
     let run = run(root.table("run"));
     let (accuracy, warmup) = accuracy(root.table("accuracy"));
     if run.precision == Precision::Int8 && int8.is_none() {
@@ -479,15 +469,6 @@ fn defaults(mut table: Table<'_>) -> Defaults {
     defaults
 }
 
-fn batching(mut table: Table<'_>) -> Batching {
-    let max_batch = table.integer("max_batch", 1..=64).unwrap_or(1);
-    let max_delay = Duration::from_millis(u64::from(table.integer("max_delay_ms", 0..=1000).unwrap_or(0)));
-    let mut preferred = table.integers("preferred", 1..=16, 1..=max_batch).unwrap_or_default();
-    preferred.sort_unstable();
-    table.finish();
-    Batching { max_batch, max_delay, preferred }
-}
-
 fn run(mut table: Table<'_>) -> Run {
     let precisions = [Precision::Fp32, Precision::Bf16, Precision::Fp16, Precision::Int8, Precision::Auto]
         .map(|precision| (precision.name(), precision));
@@ -515,6 +496,8 @@ fn accuracy(mut table: Table<'_>) -> (Accuracy, u32) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const CONTRACT: &str = r#"
@@ -596,7 +579,7 @@ warmup = 5
         assert_eq!(manifest.file, FileRef { path: "model.onnx".to_owned(), sha256: None });
         assert_eq!((manifest.input.pad, manifest.input.scale), (114.0, [1.0; 3]));
         assert_eq!(manifest.output, Output::Yunet { strides: vec![8, 16, 32] });
-        assert_eq!((manifest.batching.max_batch, manifest.run.instances, manifest.warmup), (1, None, 3));
+        assert_eq!((manifest.batching.max_batch, manifest.run.instances, manifest.warmup), (16, None, 3));
     }
 
     #[test]

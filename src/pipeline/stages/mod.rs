@@ -66,6 +66,8 @@ pub(super) struct Applied {
     pub(super) model: Arc<infer::Model>,
     /// Its name and version.
     pub(super) model_id: Arc<str>,
+    /// How much of its time the session gets when there is not enough for all.
+    pub(super) priority: infer::Priority,
 }
 
 impl Applied {
@@ -383,7 +385,7 @@ impl Stages {
     fn take_place(&self, applied: &Applied) -> Place {
         let mut answers =
             Answers::new(Arc::clone(&self.shared), Arc::clone(&self.finish), Arc::clone(&applied.model_id));
-        let slot = applied.model.attach(move |outcome| answers.handle(outcome));
+        let slot = applied.model.attach(applied.priority, move |outcome| answers.handle(outcome));
         Place { slot, params: Arc::clone(&applied.params), footing: self.shared.footing.load_full() }
     }
 }

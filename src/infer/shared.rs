@@ -1,0 +1,336 @@
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::batcher::{Batcher, Choice, Costs, Key, Member, Priority};
+use super::error::Error;
+use super::manifest::Batching;
+use super::runner::Item;
+use super::{Detected, Outcome, Params};
+use crate::clock;
+use crate::media::{ColorInfo, Frame, I420};
+use crate::queue::Mailbox;
+
+/// Faults within [`FAULT_WINDOW`] after which a model takes no more work.
+const MAX_FAULTS: usize = 3;
+const FAULT_WINDOW: Duration = Duration::from_secs(60);
+
+/// Called on the owner thread with what became of each frame of a slot.
+pub(super) type Deliver = Box<dyn FnMut(Outcome) + Send>;
+
+/// What a model's owner threads and its slots share.
+pub(super) struct Shared {
+    id: String,
+    /// Pictures that may wait; more are refused.
+    max_queue: usize,
+    state: Mutex<State>,
+    wake: Condvar,
+    ready: AtomicBool,
+    pub(super) metrics: Metrics,
+}
+
+struct State {
+    /// By key.
+    entries: Vec<Entry>,
+    next_key: Key,
+    calls: VecDeque<Call>,
+    batcher: Batcher,
+    faults: Vec<Instant>,
+    closed: bool,
+}
+
+/// A slot as the owner threads see it.
+struct Entry {
+    key: Key,
+    inbox: Arc<Inbox>,
+}
+
+/// A slot's mailbox and where its outcomes go.
+pub(super) struct Inbox {
+    mailbox: Mailbox<Job>,
+    deliver: Mutex<Deliver>,
+    detached: AtomicBool,
+}
+
+pub(super) struct Job {
+    pub(super) frame: Frame,
+    pub(super) params: Arc<Params>,
+}
+
+/// A single picture whose sender waits for the answer.
+pub(super) struct Call {
+    pub(super) picture: Arc<I420>,
+    pub(super) color: ColorInfo,
+    pub(super) params: Arc<Params>,
+    pub(super) reply: SyncSender<Result<Detected, Error>>,
+}
+
+pub(super) struct Metrics {
+    pub(super) inference: Histogram,
+    pub(super) queue_wait: Histogram,
+    pub(super) batch_size: Histogram,
+    pub(super) in_flight: Gauge,
+    restarts: Counter,
+}
+
+/// What an owner thread is to do.
+pub(super) enum Task {
+    /// Run what it was given in this bucket.
+    Run { bucket: usize },
+    /// Give this frame back.
+    Late(Arc<Inbox>, Frame),
+    /// Give what it was given back with this error.
+    Refuse(Error),
+}
+
+/// A member of a batch, taken out of its queue.
+pub(super) enum Taken {
+    Frame { key: Key, inbox: Arc<Inbox>, job: Job, queue: Duration },
+    Call(Call),
+}
+
+impl Taken {
+    pub(super) fn item(&self) -> Item<'_> {
+        match self {
+            Self::Frame { job: Job { frame, params }, .. } => {
+                Item { picture: &frame.picture, color: frame.color, params }
+            }
+            Self::Call(call) => Item { picture: &call.picture, color: call.color, params: &call.params },
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(id: String, costs: Costs, batching: &Batching) -> Self {
+        let metrics = Metrics {
+            inference: histogram!("saccade_inference_seconds", "model" => id.clone()),
+            queue_wait: histogram!("saccade_queue_wait_seconds", "queue" => "infer"),
+            batch_size: histogram!("saccade_batch_size"),
+            in_flight: gauge!("saccade_inference_in_flight"),
+            restarts: counter!("saccade_model_restarts_total", "model" => id.clone()),
+        };
+        let max_queue = batching.max_queue as usize;
+        let state = State {
+            entries: Vec::new(),
+            next_key: 0,
+            calls: VecDeque::with_capacity(max_queue),
+            batcher: Batcher::new(costs, batching.max_delay),
+            faults: Vec::new(),
+            closed: false,
+        };
+        let (state, ready) = (Mutex::new(state), AtomicBool::new(true));
+        Self { id, max_queue, state, wake: Condvar::new(), ready, metrics }
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.lock().closed
+    }
+
+    pub(super) fn estimate(&self) -> Duration {
+        self.lock().batcher.costs().single()
+    }
+
+    pub(super) fn attach(&self, priority: Priority, deliver: Deliver) -> (Key, Arc<Inbox>) {
+        let inbox =
+            Inbox { mailbox: Mailbox::new("infer"), deliver: Mutex::new(deliver), detached: AtomicBool::new(false) };
+        let inbox = Arc::new(inbox);
+        let mut state = self.lock();
+        let key = state.next_key;
+        state.next_key += 1;
+        state.batcher.join(clock::now(), key, priority);
+        state.entries.push(Entry { key, inbox: Arc::clone(&inbox) });
+        (key, inbox)
+    }
+
+    pub(super) fn detach(&self, key: Key) {
+        let mut state = self.lock();
+        state.batcher.leave(key);
+        if let Some(at) = state.position(key) {
+            let entry = state.entries.remove(at);
+            entry.inbox.detached.store(true, Ordering::Release);
+        }
+    }
+
+    /// Puts a frame into a slot. What comes back is not going to be inferred: the frame it replaced, or itself once
+    /// the model is closed.
+    pub(super) fn submit(&self, key: Key, inbox: &Inbox, job: Job) -> Option<Frame> {
+        let now = clock::now();
+        let mut state = self.lock();
+        if state.closed || inbox.detached.load(Ordering::Acquire) {
+            return Some(job.frame);
+        }
+        // Under the lock, so that the batcher knows of each frame that is there and of no other, and so that an owner
+        // thread about to sleep can't miss it.
+        state.batcher.submit(now, key, job.frame.deadline);
+        let replaced = inbox.mailbox.put(job);
+        drop(state);
+        self.wake.notify_one();
+        replaced.map(|job| job.frame)
+    }
+
+    pub(super) fn call(&self, call: Call) -> Result<(), Error> {
+        let now = clock::now();
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Error::Closed);
+        }
+        if state.calls.len() >= self.max_queue {
+            return Err(Error::Busy);
+        }
+        state.batcher.call(now);
+        state.calls.push_back(call);
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting_pictures(&self) -> usize {
+        self.lock().calls.len()
+    }
+
+    /// Lets the owner threads finish what they do, refuse what waits, and end.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_all();
+    }
+
+    /// An owner thread is there and has its runner.
+    pub(super) fn add_instance(&self) {
+        self.lock().batcher.add_instance();
+    }
+
+    /// Waits for something to do; none: the model is closed and nothing waits. What is to be run or refused comes into
+    /// `batch`, which is empty.
+    pub(super) fn next(&self, instance: usize, batch: &mut Vec<Taken>) -> Option<Task> {
+        let mut state = self.lock();
+        loop {
+            let refusal = if state.closed {
+                Some(Error::Closed)
+            } else if self.ready.load(Ordering::Acquire) {
+                None
+            } else {
+                Some(Error::NotReady)
+            };
+            let task = match refusal {
+                Some(error) => state.refuse_next(batch).then_some(Task::Refuse(error)),
+                None => state.choose_next(instance, batch),
+            };
+            if task.is_some() && state.batcher.has_more() {
+                self.wake.notify_one();
+            }
+            if task.is_some() || state.closed {
+                return task;
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// After a batch: the instance is idle, and the slots may have their next frames run. `ran` is its bucket and time,
+    /// if it ran as one; `done` are its slots, and whether each got a result.
+    pub(super) fn release(&self, instance: usize, ran: Option<(usize, Duration)>, done: &[(Key, bool)]) {
+        let now = clock::now();
+        let mut state = self.lock();
+        state.batcher.finish(instance, ran);
+        done.iter().for_each(|(key, result)| state.batcher.done(now, *key, *result));
+    }
+
+    /// Runs in this bucket fail, while their members do not: it is not used any more.
+    pub(super) fn give_up(&self, bucket: usize) {
+        self.lock().batcher.give_up(bucket);
+    }
+
+    /// Counts a fault of an instance; too many of them make the model unready.
+    pub(super) fn note_fault(&self, error: &Error) {
+        self.metrics.restarts.increment(1);
+        let now = clock::now();
+        let mut state = self.lock();
+        state.faults.retain(|fault| now.saturating_duration_since(*fault) < FAULT_WINDOW);
+        state.faults.push(now);
+        let (id, faults) = (&self.id, state.faults.len());
+        if faults >= MAX_FAULTS {
+            self.ready.store(false, Ordering::Release);
+            tracing::error!(model = id, faults, %error, "model failed repeatedly and takes no more work");
+        } else {
+            tracing::warn!(model = id, faults, %error, "model instance failed and is restarted");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn position(&self, key: Key) -> Option<usize> {
+        self.entries.binary_search_by_key(&key, |entry| entry.key).ok()
+    }
+
+    fn choose_next(&mut self, instance: usize, batch: &mut Vec<Taken>) -> Option<Task> {
+        let now = clock::now();
+        let choice = self.batcher.next(now, instance)?;
+        let inbox = |entries: &[Entry], key| {
+            let at = entries.binary_search_by_key(&key, |entry: &Entry| entry.key).ok()?;
+            Some(Arc::clone(&entries[at].inbox))
+        };
+        let bucket = match choice {
+            Choice::Late(key) => {
+                let inbox = inbox(&self.entries, key)?;
+                let frame = inbox.mailbox.take()?.frame;
+                return Some(Task::Late(inbox, frame));
+            }
+            Choice::Run { bucket } => bucket,
+        };
+        for member in self.batcher.members() {
+            let taken = match *member {
+                Member::Call => self.calls.pop_front().map(Taken::Call),
+                Member::Slot(key) => inbox(&self.entries, key).and_then(|inbox| {
+                    let job = inbox.mailbox.take()?;
+                    let queue = now.saturating_duration_since(job.frame.decoded_at);
+                    Some(Taken::Frame { key, inbox, job, queue })
+                }),
+            };
+            // All of them are there: queues and batcher change together, under one lock.
+            batch.extend(taken);
+        }
+        Some(Task::Run { bucket })
+    }
+
+    /// Takes a frame or a picture that waits, of a slot that has none in work, so that outcomes keep their order.
+    fn refuse_next(&mut self, batch: &mut Vec<Taken>) -> bool {
+        if let Some(call) = self.calls.pop_front() {
+            batch.push(Taken::Call(call));
+            return true;
+        }
+        let idle = self.entries.iter().filter(|entry| !self.batcher.is_in_flight(entry.key));
+        let refused = idle.filter_map(|Entry { key, inbox }| {
+            let job = inbox.mailbox.take()?;
+            Some(Taken::Frame { key: *key, inbox: Arc::clone(inbox), job, queue: Duration::ZERO })
+        });
+        batch.extend(refused.take(1));
+        !batch.is_empty()
+    }
+}
+
+impl Inbox {
+    /// Calls the session back; a panic there is the session's end, not the model's.
+    pub(super) fn deliver(&self, model: &str, outcome: Outcome) {
+        if self.detached.load(Ordering::Acquire) {
+            return;
+        }
+        let mut deliver = self.deliver.lock().unwrap_or_else(PoisonError::into_inner);
+        if catch_unwind(AssertUnwindSafe(|| deliver(outcome))).is_err() {
+            self.detached.store(true, Ordering::Release);
+            tracing::error!(model, "a session's result callback panicked; it gets no more results");
+        }
+    }
+}
