@@ -24,7 +24,8 @@ const LEAST_LENGTH: f64 = 0.001;
 /// model is unknown, and so are its classes.
 pub(super) fn check(options: &Options, facts: Option<&ModelFacts>, problems: &mut Problems) {
     let Options { zones, lines, rules, .. } = options;
-    if !options.track && !(zones.is_empty() && lines.is_empty() && rules.is_empty()) {
+    let is_idle = zones.is_empty() && lines.is_empty() && rules.is_empty();
+    if !is_idle && !options.track {
         problems
             .add("`zones`, `lines` and `rules` need objects that are followed; set `track` to true or leave them out");
     }

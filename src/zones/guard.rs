@@ -73,8 +73,10 @@ impl Guard {
             let begun = if stay.known == now { stay.begun } else { now };
             let found = found(seen);
             let change = seen.breaches[index].alarm.update(now, begun, found, patience);
-            let object = Object { id, class: seen.class.clone() };
-            events.extend(change.map(|change| self.event(change, Some(object), known)));
+            events.extend(change.map(|change| {
+                let object = Object { id, class: seen.class.clone() };
+                self.event(change, Some(object), known)
+            }));
         }
     }
 
