@@ -6,7 +6,6 @@
 pub mod accuracy;
 pub mod annotate;
 pub mod app;
-pub mod assignment;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -28,5 +27,4 @@ pub mod scene;
 pub mod session;
 pub mod telemetry;
 pub mod token;
-pub mod tracker;
 pub mod zones;
