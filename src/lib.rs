@@ -6,6 +6,7 @@
 pub mod accuracy;
 pub mod annotate;
 pub mod app;
+pub mod assignment;
 pub mod cli;
 pub mod clock;
 pub mod commands;
