@@ -27,3 +27,4 @@ pub mod scene;
 pub mod session;
 pub mod telemetry;
 pub mod token;
+pub mod tracker;
