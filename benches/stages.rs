@@ -18,9 +18,10 @@ use saccade::infer::preprocess::Preprocessor;
 use saccade::infer::{Letterbox, Manifest, Outlet, Params, Postprocessor, Repository, View};
 use saccade::ingest::{self, Ingest};
 use saccade::media::{
-    AnnouncedColor, Codec, ColorInfo, Detection, EncodedFrame, FramePool, I420, MediaTime, Rotation, RtpPacket,
+    AnnouncedColor, Class, Codec, ColorInfo, Detection, EncodedFrame, FramePool, I420, MediaTime, Rotation, RtpPacket,
 };
 use saccade::scene::Scene;
+use saccade::tracker::{self, Tracker};
 use saccade_signaling::{Dropped, ResultFormat};
 
 const SIZE: (u32, u32) = (640, 480);
@@ -165,6 +166,33 @@ fn postprocess(bench: &mut Criterion) {
     }
 }
 
+/// One result and the two frames that follow it without one, of objects that walk to and fro.
+fn track(bench: &mut Criterion) {
+    let class = Class { id: 0, name: "head".into() };
+    let objects = |number: u32| {
+        let object = |index: u32| {
+            let walked = ((number + 7 * index) % 120).abs_diff(60) as f32;
+            let (x, y) = (120.0 * (index % 5) as f32 + walked, 20.0 + 115.0 * (index / 5) as f32);
+            Detection { bbox: [x, y, x + 30.0, y + 34.0], class: class.clone(), score: 0.8, object_id: None }
+        };
+        (0..20).map(object).collect::<Vec<_>>()
+    };
+    let (mut tracker, mut shown, mut number) = (Tracker::new(tracker::Config::default()), Vec::new(), 0);
+    let mut next = || {
+        number += 3;
+        (number, objects(number))
+    };
+    let mut follow = |(number, mut found): (u32, Vec<Detection>)| {
+        tracker.update(time(number), SIZE.into(), 0.5, &mut found);
+        [1, 2].into_iter().for_each(|ahead| tracker.predict(time(number + ahead), &mut shown));
+        assert_eq!(shown.len(), 20);
+        found
+    };
+    bench.bench_function("track 20 objects", |bench| {
+        bench.iter_batched(&mut next, &mut follow, BatchSize::SmallInput);
+    });
+}
+
 fn annotate(bench: &mut Criterion) {
     let (mut picture, detections) = (pictures().remove(0), Outputs::new(100).detections());
     let overlay = Overlay { detections: &detections, ..Overlay::default() };
@@ -230,6 +258,6 @@ fn config() -> Criterion {
 criterion_group! {
     name = stages;
     config = config();
-    targets = ingest, decode, preprocess, postprocess, annotate, encode, packetize, serialise
+    targets = ingest, decode, preprocess, postprocess, track, annotate, encode, packetize, serialise
 }
 criterion_main!(stages);

@@ -6,6 +6,7 @@
 pub mod accuracy;
 pub mod annotate;
 pub mod app;
+pub mod assignment;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -27,4 +28,5 @@ pub mod scene;
 pub mod session;
 pub mod telemetry;
 pub mod token;
+pub mod tracker;
 pub mod zones;

@@ -243,14 +243,19 @@ impl<'a> Sorted<'a> {
 /// Intersection over union; with a crowd, the share of the detection that lies in it.
 fn overlap(found: &Found, object: &Object) -> f64 {
     let (a, b) = (&found.bbox, &object.bbox);
-    let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
-    let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
-    let common = width * height;
+    let common = common(a, b);
     let whole = if object.crowd { area(a) } else { area(a) + area(b) - common };
     if whole > 0.0 { common / whole } else { 0.0 }
 }
 
-fn area(bbox: &[f64; 4]) -> f64 {
+/// Area of the intersection.
+pub(super) fn common(a: &[f64; 4], b: &[f64; 4]) -> f64 {
+    let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
+    let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
+    width * height
+}
+
+pub(super) fn area(bbox: &[f64; 4]) -> f64 {
     (bbox[2] - bbox[0]) * (bbox[3] - bbox[1])
 }
 

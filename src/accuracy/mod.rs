@@ -1,13 +1,16 @@
-//! What detections are worth against the truth: COCO's measures, and precision and recall at one score.
+//! What detections are worth against the truth: COCO's measures, and precision and recall at one score; and how well
+//! objects keep their identity in a video: IDF1, switches and MOTA.
 //!
-//! A leaf: pictures with their true objects and the detections come in, figures leave, on the caller's thread. It must
-//! not read pictures or run models. The figures are those of pycocotools' `COCOeval` for boxes
+//! A leaf: pictures with their true objects and the detections come in, figures leave, on the caller's thread. It imports
+//! `assignment` only, and must not read pictures or run models. The figures of pictures are those of pycocotools' `COCOeval` for boxes
 //! (<https://cocodataset.org/#detection-eval>), to rounding.
 
 pub mod dataset;
 
+mod identity;
 mod measure;
 
+pub use identity::{Identities, Identity, Sighting};
 pub use measure::{Counts, Measures};
 
 /// An object that is truly in a picture.

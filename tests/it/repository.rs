@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 6] = ["accuracy", "clock", "draw", "media", "queue", "telemetry"];
+const LEAVES: [&str; 7] = ["accuracy", "assignment", "clock", "draw", "media", "queue", "telemetry"];
 /// Modules that wire others together and may import anything.
 const WIRING: [&str; 5] = ["app", "commands", "detect", "main", "pipeline"];
 /// What a module imports beyond leaves. A stage is not listed: it imports leaves only.
@@ -18,7 +18,7 @@ const IMPORTS: [(&str, &[&str]); 4] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 1] = [("draw", &["media"])];
+const LEAF_IMPORTS: [(&str, &[&str]); 2] = [("accuracy", &["assignment"]), ("draw", &["media"])];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];
 /// Lines of a file before its tests.
