@@ -1,10 +1,12 @@
 //! `saccade doctor`: what works on this machine, and what to do about the rest.
 //!
-//! Looks and never changes anything; ports are bound for a moment to see whether they are free. A [`Report`] is a list
+//! Looks and changes nothing, except that what it measures of models is kept for the next start of the server; ports are
+//! bound for a moment to see whether they are free. A [`Report`] is a list
 //! of [`Check`]s, so that whoever knows a device better may add its own.
 
 mod addresses;
 mod machine;
+mod models;
 mod software;
 
 use std::fmt;
@@ -59,6 +61,7 @@ impl Report {
         if let Ok(config) = config {
             checks.extend(ports(config));
             checks.push(addresses::usable(config));
+            checks.extend(models::all(config));
         }
         Self { checks }
     }
@@ -179,8 +182,10 @@ mod tests {
 
     fn config(settings: &[(&str, String)]) -> Result<Config, Mistakes> {
         let mut sources = Sources::default();
-        for key in ["http.listen", "ops.listen"] {
-            sources.flag(key, "--set", "127.0.0.1:0");
+        for (key, value) in
+            [("http.listen", "127.0.0.1:0"), ("ops.listen", "127.0.0.1:0"), ("models.calibration", "off")]
+        {
+            sources.flag(key, "--set", value);
         }
         for (key, value) in settings {
             sources.flag(key, "--set", value);

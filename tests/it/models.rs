@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use saccade::infer::backend::Origin;
 use saccade::infer::manifest::{BackendChoice, Precision};
-use saccade::infer::{Engine, Error, ModelSpec, Options, Outcome, Repository};
+use saccade::infer::{Calibration, Engine, Error, ModelSpec, Options, Outcome, Priority, Repository};
 use saccade::media::{ColorInfo, Frame, I420, MediaTime};
+use saccade::scene::Scene;
 
 const EMBEDDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/ppe-nano/2");
 
@@ -111,7 +113,7 @@ fn two_instances_serve_many_sessions_each_in_order() {
     let (report, outcomes) = sync_channel(64);
     let slots = (0..SESSIONS).map(|session| {
         let report = report.clone();
-        model.attach(saccade::infer::Priority::Normal, move |outcome| report.send((session, outcome)).unwrap())
+        model.attach(Priority::Normal, move |outcome| report.send((session, outcome)).unwrap())
     });
     let slots = slots.collect::<Vec<_>>();
     let picture = Arc::new(I420::new(320, 240));
@@ -135,6 +137,125 @@ fn two_instances_serve_many_sessions_each_in_order() {
     }
     assert_eq!(next, [FRAMES; SESSIONS as usize]);
     engine.shutdown();
+}
+
+#[test]
+fn a_batch_finds_exactly_what_its_pictures_alone_have() {
+    let root = tempfile::tempdir().unwrap();
+    let blobs = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/scene-blobs/1");
+    let folder = root.path().join("scene-blobs/1");
+    fs::create_dir_all(&folder).unwrap();
+    let manifest = fs::read_to_string(blobs.join("manifest.toml")).unwrap();
+    fs::write(folder.join("manifest.toml"), manifest.replace("[1, 2, 4, 8]", "[1, 4]")).unwrap();
+    fs::copy(blobs.join("model.onnx"), folder.join("model.onnx")).unwrap();
+    let spec = ModelSpec::open(&folder).unwrap();
+    for backend in [BackendChoice::Cpu, BackendChoice::OpenVino] {
+        let file = root.path().join(format!("{backend:?}.json"));
+        let options = Options { backend: Some(backend), calibration: Calibration::Keep(file.clone()), ..cpu() };
+        let options = Options { instances: Some(1), ..options };
+        drop(Engine::new(options.clone()).unwrap().load(&spec).unwrap());
+        // As if batches of four cost hardly more than one picture, so that they are made.
+        let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        kept["models"][0]["found"]["buckets"] = serde_json::json!([[1, 900_000], [4, 900_001]]);
+        fs::write(&file, kept.to_string()).unwrap();
+        let engine = Engine::new(options).unwrap();
+        let model = engine.load(&spec).unwrap();
+        assert_eq!(model.selection().origin, Origin::Kept);
+        assert_eq!(model.selection().buckets.len(), 2);
+
+        let scene = Scene::new(640, 480, 30, 7);
+        let other = Scene::new(320, 400, 30, 8);
+        let pictures: Vec<_> =
+            [scene.frame(0), other.frame(40), scene.frame(100), scene.frame(200)].map(Arc::new).into();
+        let params = Arc::new(model.default_params());
+        let color = scene.color();
+        let alone: Vec<_> =
+            pictures.iter().map(|picture| model.detect(picture, color, &params).unwrap().detections).collect();
+        assert!(alone.iter().all(|found| found.len() > 1) && alone[0] != alone[2], "{alone:?}");
+
+        let (report, outcomes) = sync_channel(64);
+        let mut together = false;
+        // The first frames may find the instance idle; it takes the ones after them together.
+        for round in 0.. {
+            assert!(round < 50, "never ran as a batch");
+            let slots: Vec<_> = (0..5)
+                .map(|nth| {
+                    let report = report.clone();
+                    model.attach(Priority::Normal, move |outcome| report.send((nth, outcome)).unwrap())
+                })
+                .collect();
+            let busy = Arc::new(Scene::new(1280, 960, 30, 7).frame(0));
+            let submit = |slot: usize, picture: &Arc<I420>| {
+                let frame = Frame { color, ..frame(0, picture, saccade::clock::now()) };
+                assert!(slots[slot].submit(frame, Arc::clone(&params)).is_none());
+            };
+            submit(4, &busy);
+            pictures.iter().enumerate().for_each(|(slot, picture)| submit(slot, picture));
+            for _ in 0..5 {
+                let (nth, outcome) = outcomes.recv_timeout(Duration::from_secs(60)).unwrap();
+                let Outcome::Done(inferred) = outcome else { panic!("{outcome:?}") };
+                if nth < 4 {
+                    assert_eq!(inferred.detections, alone[nth], "{backend:?}, picture {nth}");
+                    together |= inferred.batch_size == 4;
+                }
+            }
+            if together {
+                break;
+            }
+        }
+        engine.shutdown();
+    }
+}
+
+#[test]
+fn a_kept_calibration_saves_the_comparison_and_another_machine_s_is_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("calibration.json");
+    let options = Options { calibration: Calibration::Keep(file.clone()), ..Options::default() };
+    let spec = ModelSpec::embedded().unwrap();
+    let look = |options: &Options| Engine::new(options.clone()).unwrap().look(&spec).unwrap();
+    let first = look(&options);
+    assert_eq!(first.origin, Origin::Measured);
+    let second = look(&options);
+    assert_eq!(second.origin, Origin::Kept);
+    assert_eq!((second.provider, second.precision), (first.provider, first.precision));
+    assert_eq!((second.instances, &second.others), (first.instances, &first.others));
+    let fp32 = look(&Options { precision: Some(Precision::Fp32), ..options.clone() });
+    assert_eq!((fp32.origin, fp32.precision), (Origin::Measured, Precision::Fp32), "asked for something else");
+    assert_eq!(
+        look(&Options { calibration: Calibration::Renew(file.clone()), ..options.clone() }).origin,
+        Origin::Measured
+    );
+    assert_eq!(look(&options).origin, Origin::Kept);
+    // A provider that does not exist, and a machine that is not this one.
+    let text = fs::read_to_string(&file).unwrap();
+    for (from, to) in [(format!("\"{}\"", first.provider), "\"abacus\""), (" cores".to_owned(), " noses")] {
+        fs::write(&file, text.replace(&from, to)).unwrap();
+        assert_eq!(look(&options).origin, Origin::Measured, "{to}");
+    }
+    assert_eq!(look(&Options { calibration: Calibration::Off, ..options }).origin, Origin::Measured);
+}
+
+#[test]
+fn a_graph_for_one_picture_has_no_batches() {
+    let root = tempfile::tempdir().unwrap();
+    // In the file, a side is a name (field 2) or a length (field 1): here 1, in as many bytes as `batch` takes.
+    let (name, one) = (b"\x12\x05batch", b"\x08\x81\x80\x80\x80\x80\x00");
+    model(
+        root.path(),
+        "single",
+        |text| text,
+        |mut graph| {
+            while let Some(at) = graph.windows(name.len()).position(|bytes| bytes == name) {
+                graph[at..at + name.len()].copy_from_slice(one);
+            }
+            graph
+        },
+    );
+    let engine = Engine::new(cpu()).unwrap();
+    let selection = engine.look(&ModelSpec::open(&root.path().join("single/1")).unwrap()).unwrap();
+    assert_eq!(selection.buckets.len(), 1);
+    assert!(selection.others.iter().any(|other| other.contains("one picture a run")), "{:?}", selection.others);
 }
 
 fn frame(id: u64, picture: &Arc<I420>, now: Instant) -> Frame {

@@ -6,7 +6,7 @@ const RISE: f64 = 1.0 / 8.0;
 const FALL: f64 = 1.0 / 2.0;
 /// How fast the deviation follows.
 const SPREAD: f64 = 1.0 / 8.0;
-/// How fast buckets that are not run follow one that is.
+/// How fast buckets that are not run come back to the proportion in which all were measured.
 const FOLLOW: f64 = 1.0 / 16.0;
 
 /// A running estimate of how long one run takes.
@@ -96,19 +96,22 @@ impl Costs {
         self.0.iter().find(|bucket| bucket.size == size).map_or_else(Duration::default, |bucket| bucket.estimate.get())
     }
 
-    /// Takes a run's time into account. The buckets that were not run follow, in the proportion in which all were
-    /// measured: the machine may have become faster or slower, and what was measured once is not held against a bucket
-    /// for ever.
+    /// Takes a run's time into account. The buckets that were not run follow half of the way, since it may be the machine
+    /// that has become faster or slower, and slowly come back to the proportion in which all were measured, so that a
+    /// single bad time is not held against a bucket for ever.
     pub fn update(&mut self, size: usize, took: Duration) {
         let Some(run) = self.0.iter_mut().find(|bucket| bucket.size == size) else { return };
+        let before = run.estimate.mean;
         run.estimate.update(took);
         let Bucket { first, estimate, .. } = *run;
-        if first <= 0.0 {
+        if first <= 0.0 || before <= 0.0 {
             return;
         }
+        let half = (estimate.mean / before).sqrt();
         for other in self.0.iter_mut().filter(|bucket| bucket.size != size) {
             let expected = estimate.mean * other.first / first;
-            other.estimate.mean += (expected - other.estimate.mean) * FOLLOW;
+            let mean = other.estimate.mean * half;
+            other.estimate.mean = mean + (expected - mean) * FOLLOW;
         }
     }
 
