@@ -6,12 +6,14 @@
 //! it has to be quick. **Must not**: know sessions, transport or encoders, or let a session's frames wait in a queue.
 //!
 //! A model is a folder with an ONNX graph and a [`manifest`]; the [`Repository`] finds them, the [`Engine`] loads them
-//! and chooses the [`backend`], and a [`Model`] is the handle that sessions share. Of the waiting frames the one with
-//! the earliest deadline goes first ([`batcher`]); one that can't be done in time is given back before it costs
-//! anything.
+//! and chooses the [`backend`], and a [`Model`] is the handle that sessions share. A [`Plan`] says which of them a session
+//! gets for the name it asks for: a model, or what one of the [`Routes`] makes of it; [`fusion`] joins what several found.
+//! Of the waiting frames the one with the earliest deadline goes first ([`batcher`]); one that can't be done in time is
+//! given back before it costs anything.
 
 pub mod backend;
 pub mod batcher;
+pub mod fusion;
 pub mod manifest;
 pub mod preprocess;
 
@@ -21,8 +23,10 @@ mod error;
 mod instance;
 mod letterbox;
 mod model;
+mod plan;
 mod postprocess;
 mod repository;
+mod routes;
 mod runner;
 
 use std::time::Duration;
@@ -33,9 +37,11 @@ pub use error::{Error, Mistake};
 pub use letterbox::Letterbox;
 pub use manifest::Manifest;
 pub use model::{Model, Slot};
+pub use plan::{Member, Outline, Plan};
 pub use postprocess::Postprocessor;
 pub use repository::{ModelSpec, Refused, Repository};
 pub(crate) use repository::{compare_versions, matches_name};
+pub use routes::{MAX_ROUTES, Put, RouteError, Routes};
 
 use crate::media::{Detection, Frame};
 
