@@ -23,6 +23,7 @@ pub mod ingest;
 pub mod media;
 pub mod pipeline;
 pub mod queue;
+pub mod route;
 pub mod rtc;
 pub mod scene;
 pub mod session;

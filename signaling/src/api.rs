@@ -1,5 +1,6 @@
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
 
 use crate::{Dropped, ErrorCode, Options, OptionsPatch, options};
 
@@ -176,4 +177,81 @@ pub struct ModelView {
     pub precision: String,
     /// Whether it is the default model.
     pub default: bool,
+}
+
+/// A route: body of `PUT /v1/routes/{name}`, and what `GET` answers there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum RoutePut {
+    /// Each session gets one of several models.
+    Split(SplitRoute),
+    /// Each frame goes through several models.
+    Ensemble(EnsembleRoute),
+}
+
+/// A route that gives each session one of several models, always the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitRoute {
+    /// 1 to 16 models.
+    pub split: Vec<RouteShare>,
+    /// A model that runs beside the session's own and is only compared with it, as `NAME` or `NAME@VERSION`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<String>,
+}
+
+/// One model of a split.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteShare {
+    /// `NAME` or `NAME@VERSION`.
+    pub model: String,
+    /// Its part of the sessions, out of the sum of all weights: 0 to 1000, and not 0 for all.
+    pub weight: u32,
+}
+
+/// A route whose models all answer, as one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EnsembleRoute {
+    /// 2 to 4 models as `NAME` or `NAME@VERSION`.
+    pub ensemble: Vec<String>,
+    /// How what they find becomes one list.
+    #[serde(default)]
+    pub fusion: RouteFusion,
+}
+
+/// How what several models find becomes one list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteFusion {
+    /// Weighted boxes fusion (arXiv:1910.13302).
+    #[default]
+    Wbf,
+}
+
+/// An entry of `GET /v1/routes`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteView {
+    /// Name, by which sessions ask for it like for a model.
+    pub name: String,
+    /// Whether sessions that name no model get it.
+    pub default: bool,
+    /// What it is.
+    pub route: RoutePut,
+}
+
+impl<'de> Deserialize<'de> for RoutePut {
+    /// By its key rather than by trial, so that mistakes are named.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let keys = Map::deserialize(deserializer)?;
+        let (split, ensemble) = (keys.contains_key("split"), keys.contains_key("ensemble"));
+        let value = Value::Object(keys);
+        match (split, ensemble) {
+            (true, false) => SplitRoute::deserialize(value).map(Self::Split).map_err(de::Error::custom),
+            (false, true) => EnsembleRoute::deserialize(value).map(Self::Ensemble).map_err(de::Error::custom),
+            (true, true) => Err(de::Error::custom("a route has `split` or `ensemble`, not both")),
+            (false, false) => Err(de::Error::custom("a route has `split` or `ensemble`")),
+        }
+    }
 }

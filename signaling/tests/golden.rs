@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saccade_signaling::{
-    ClientMessage, Event, ModelView, OfferRequest, OfferResponse, Problem, ServerMessage, SessionResult, SessionView,
+    ClientMessage, Event, ModelView, OfferRequest, OfferResponse, Problem, RoutePut, RouteView, ServerMessage,
+    SessionResult, SessionView,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -38,6 +39,10 @@ struct Wire {
     session: SessionView,
     /// An entry of `GET /v1/models`.
     model: ModelView,
+    /// Body of `PUT /v1/routes/{name}`, and what `GET` answers there.
+    route: RoutePut,
+    /// An entry of `GET /v1/routes`.
+    route_view: RouteView,
 }
 
 #[test]
@@ -106,6 +111,8 @@ fn rewrite(name: &str, value: &Value) -> serde_json::Result<Value> {
         "problem" => round::<Problem>(value),
         _ if name.starts_with("session_view") => round::<SessionView>(value),
         "model_view" => round::<ModelView>(value),
+        "route_view" => round::<RouteView>(value),
+        _ if name.starts_with("route_") => round::<RoutePut>(value),
         _ => panic!("{name}: no type belongs to this name"),
     }
 }

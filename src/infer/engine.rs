@@ -9,8 +9,11 @@ use super::error::Error;
 use super::instance::Open;
 use super::manifest::{BackendChoice, Manifest, Precision};
 use super::model::Model;
+use super::plan::{Outline, Plan};
 use super::repository::{ModelSpec, compare_versions, matches_name};
+use super::routes::{Put, RouteError, Routes};
 use super::runner::Runner;
+use crate::route::Route;
 
 /// How models are run, whatever their manifests say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,13 +43,14 @@ impl Default for Options {
     }
 }
 
-/// All loaded models and the library that runs them.
+/// All loaded models, the routes over them, and the library that runs them.
 #[derive(Debug)]
 pub struct Engine {
     library: Library,
     options: Options,
     /// By name, then version.
     models: Mutex<Vec<Arc<Model>>>,
+    routes: Routes,
 }
 
 impl Engine {
@@ -55,7 +59,7 @@ impl Engine {
     /// # Errors
     /// [`Error::LibraryMissing`], [`Error::LibraryUnusable`].
     pub fn new(options: Options) -> Result<Self, Error> {
-        Ok(Self { library: Library::load()?, options, models: Mutex::default() })
+        Ok(Self { library: Library::load()?, options, models: Mutex::default(), routes: Routes::default() })
     }
 
     /// The library in use.
@@ -151,7 +155,45 @@ impl Engine {
         self.lock().iter().rfind(|model| matches_name(model.manifest(), name)).cloned()
     }
 
-    /// Takes a model out of the list; its sessions keep it until they end.
+    /// The routes. They are added by [`Self::put_route`].
+    #[must_use]
+    pub const fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// Adds a route over loaded models, or replaces the one of this name.
+    ///
+    /// # Errors
+    /// [`RouteError`]; the routes then stay as they are.
+    pub fn put_route(&self, name: &str, route: Route) -> Result<Put, RouteError> {
+        self.routes.put(name, route, |name| self.get(name).is_some())
+    }
+
+    /// The models that the session `key` gets for the name of a route or of a model; the same ones for the same key, as
+    /// long as the route stays as it is. A model that is loaded after a route of its name is reached as `name@version`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`], also for a route one of whose models was unloaded.
+    pub fn resolve(&self, name: &str, key: &str) -> Result<Plan, Error> {
+        match self.routes.get(name) {
+            Some(route) => Plan::of_route(&route, name, key, |model| self.find(model)),
+            None => self.find(name).map(Plan::of_model),
+        }
+    }
+
+    /// What the name of a route or of a model promises to whoever asks for it.
+    ///
+    /// # Errors
+    /// Those of [`Self::resolve`].
+    pub fn outline(&self, name: &str) -> Result<Outline, Error> {
+        match self.routes.get(name) {
+            Some(route) => Outline::of_route(&route, |model| self.find(model)),
+            None => self.find(name).map(|model| Outline::of_model(&model)),
+        }
+    }
+
+    /// Takes a model out of the list; its sessions keep it until they end. Routes that name it have no answer from then
+    /// on.
     pub fn unload(&self, name: &str) -> Option<Arc<Model>> {
         let mut models = self.lock();
         let at = models.iter().rposition(|model| matches_name(model.manifest(), name))?;
@@ -162,6 +204,10 @@ impl Engine {
     pub fn shutdown(&self) {
         let models = std::mem::take(&mut *self.lock());
         models.iter().for_each(|model| model.shutdown());
+    }
+
+    fn find(&self, name: &str) -> Result<Arc<Model>, Error> {
+        self.get(name).ok_or_else(|| Error::UnknownModel { name: name.to_owned() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Model>>> {

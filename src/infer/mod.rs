@@ -6,14 +6,16 @@
 //! it has to be quick. **Must not**: know sessions, transport or encoders, or let a session's frames wait in a queue.
 //!
 //! A model is a folder with an ONNX graph and a [`manifest`]; the [`Repository`] finds them, the [`Engine`] loads them
-//! and chooses the [`backend`], and a [`Model`] is the handle that sessions share. Which of the waiting frames run next,
-//! and how many together, is up to the [`batcher`]; one that can't be done in time is given back before it costs
-//! anything. What it decides on is measured when a model is loaded, and kept from one start to the next
-//! ([`calibration`]).
+//! and chooses the [`backend`], and a [`Model`] is the handle that sessions share. A [`Plan`] says which of them a session
+//! gets for the name it asks for: a model, or what one of the [`Routes`] makes of it; [`fusion`] joins what several found.
+//! Which of the waiting frames run next, and how many together, is up to the [`batcher`]; one that can't be done in time
+//! is given back before it costs anything. What it decides on is measured when a model is loaded, and kept from one start
+//! to the next ([`calibration`]).
 
 pub mod backend;
 pub mod batcher;
 pub mod calibration;
+pub mod fusion;
 pub mod manifest;
 pub mod preprocess;
 
@@ -23,8 +25,10 @@ mod error;
 mod instance;
 mod letterbox;
 mod model;
+mod plan;
 mod postprocess;
 mod repository;
+mod routes;
 mod runner;
 mod shared;
 
@@ -38,9 +42,11 @@ pub use error::{Error, Mistake};
 pub use letterbox::Letterbox;
 pub use manifest::Manifest;
 pub use model::{Model, Slot};
+pub use plan::{Member, Outline, Plan};
 pub use postprocess::Postprocessor;
 pub use repository::{ModelSpec, Refused, Repository};
 pub(crate) use repository::{compare_versions, matches_name};
+pub use routes::{MAX_ROUTES, Put, RouteError, Routes};
 
 use crate::media::{Detection, Frame};
 

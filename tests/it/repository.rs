@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 7] = ["accuracy", "assignment", "clock", "draw", "media", "queue", "telemetry"];
+const LEAVES: [&str; 8] = ["accuracy", "assignment", "clock", "draw", "media", "queue", "route", "telemetry"];
 /// Modules that wire others together and may import anything.
 const WIRING: [&str; 5] = ["app", "commands", "detect", "main", "pipeline"];
 /// What a module imports beyond leaves. A stage is not listed: it imports leaves only.

@@ -12,7 +12,7 @@ mod yunet;
 use super::error::Error;
 use super::manifest::{Manifest, Output};
 
-pub(super) use nms::suppress;
+pub(super) use nms::{overlap, suppress};
 
 /// Outputs that a decoder reads at most: three for each of the eight strides that a manifest may name.
 pub(super) const MAX_OUTPUTS: usize = 24;

@@ -35,7 +35,7 @@ pub(in crate::infer) fn suppress(candidates: &mut Vec<Candidate>, iou_threshold:
 }
 
 /// Intersection over union; 0 for boxes without area.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+pub(in crate::infer) fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
     let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
     let common = width * height;

@@ -11,6 +11,7 @@ pub use self::batching::Batching;
 use self::table::{Mistakes, Table};
 use super::error::Error;
 use crate::media::Class;
+use crate::route;
 
 /// Largest loss of AP (0..1) against fp32 at which `auto` may take a lower precision.
 pub const MAX_ACCURACY_LOSS: f32 = 0.01;
@@ -342,11 +343,10 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
 
 fn identifier(root: &mut Table<'_>, key: &'static str) -> Option<String> {
     let text = root.required_string(key)?;
-    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
-    if text.len() <= 64 && text.chars().all(legal) && !text.starts_with('.') {
+    if route::is_name(&text) {
         return Some(text);
     }
-    root.mistake(key, format!("\"{text}\" is not legal: up to 64 of a-z, 0-9, `-`, `_`, `.`, no dot first"));
+    root.mistake(key, format!("\"{text}\" is not legal: {}", route::LEGAL_NAME));
     None
 }
 

@@ -1,0 +1,182 @@
+use std::sync::Arc;
+
+use super::fusion;
+use super::model::Model;
+use super::{Error, Params};
+use crate::media::{Class, Detection};
+use crate::route::{self, Fusion, Route};
+
+/// The models that one session's frames go through. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Models that answer, in the route's order: one, or several where there is a `fusion`. Never empty.
+    pub members: Vec<Member>,
+    /// A model that runs on the same frames and is only compared with the answer: see [`fusion::agreement`].
+    pub shadow: Option<Arc<Model>>,
+    /// Classes by id, as the answer names them: those of all the route's models.
+    pub classes: Arc<[Class]>,
+    /// How what several members find becomes one list.
+    pub fusion: Option<Fusion>,
+}
+
+/// One model of a plan.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The model.
+    pub model: Arc<Model>,
+    /// By the model's own class ids: the classes as the plan has them. Names are the same, ids may not be.
+    pub classes: Arc<[Class]>,
+}
+
+/// What a name that sessions may ask for promises them, whichever model they get.
+#[derive(Debug, Clone)]
+pub struct Outline {
+    /// Classes by id: those of all the models, by name, in the models' order.
+    pub classes: Arc<[Class]>,
+    /// What a session gets that states nothing else: the defaults of the model that is named first.
+    pub defaults: Params,
+}
+
+impl Outline {
+    pub(super) fn of_model(model: &Model) -> Self {
+        Self { classes: model.classes().into(), defaults: model.default_params() }
+    }
+
+    /// `find` gives the loaded models.
+    pub(super) fn of_route(route: &Route, find: impl Fn(&str) -> Result<Arc<Model>, Error>) -> Result<Self, Error> {
+        let models = route.models().map(find).collect::<Result<Vec<_>, _>>()?;
+        let first = models.first().ok_or_else(|| Error::UnknownModel { name: String::new() })?;
+        let (classes, _) = unite(models.iter().map(|model| model.classes()));
+        Ok(Self { classes, defaults: first.default_params() })
+    }
+}
+
+impl Plan {
+    /// A model by itself.
+    pub(super) fn of_model(model: Arc<Model>) -> Self {
+        let classes: Arc<[Class]> = model.classes().into();
+        let members = vec![Member { model, classes: Arc::clone(&classes) }];
+        Self { members, shadow: None, classes, fusion: None }
+    }
+
+    /// What the session `key` gets of a route; `find` gives the loaded models. All of the route's models have to be
+    /// there, but for the shadow, without which a session does as well.
+    pub(super) fn of_route(
+        route: &Route,
+        name: &str,
+        key: &str,
+        find: impl Fn(&str) -> Result<Arc<Model>, Error>,
+    ) -> Result<Self, Error> {
+        let models = route.models().map(&find).collect::<Result<Vec<_>, _>>()?;
+        let (classes, mappings) = unite(models.iter().map(|model| model.classes()));
+        let member = |(model, classes)| Member { model, classes };
+        let mut members: Vec<Member> = models.into_iter().zip(mappings).map(member).collect();
+        let fusion = match route {
+            Route::Split { shares, .. } => {
+                let drawn = route::draw(shares, name, key);
+                let drawn = drawn.ok_or_else(|| Error::UnknownModel { name: name.to_owned() })?;
+                members = vec![members.swap_remove(drawn)];
+                None
+            }
+            Route::Ensemble { fusion, .. } => Some(*fusion),
+        };
+        let shadow = route.shadow().and_then(|shadow| {
+            find(shadow).inspect_err(|error| tracing::warn!(route = name, %error, "a route's shadow is missing")).ok()
+        });
+        // What is compared with itself tells nothing.
+        let shadow = shadow.filter(|shadow| !members.iter().any(|member| Arc::ptr_eq(&member.model, shadow)));
+        Ok(Self { members, shadow, classes, fusion })
+    }
+
+    /// The member that is named first: the only one, unless there is a [`fusion`](Self::fusion).
+    #[must_use]
+    pub fn first(&self) -> &Member {
+        &self.members[0]
+    }
+
+    /// What the members found in one frame, best score first, as one list. `found` has an entry a member, in their
+    /// order, after [`Member::rename`]; a member that has no answer counts neither for nor against what others found.
+    /// Thresholds of `params` apply to what comes out; its class ids are the plan's.
+    #[must_use]
+    pub fn fuse(&self, found: &[Option<&[Detection]>], params: &Params) -> Vec<Detection> {
+        let knowing = |class: u32| {
+            let answered = self.members.iter().zip(found).filter(|(_, found)| found.is_some());
+            answered.filter(|(member, _)| member.classes.iter().any(|known| known.id == class)).count()
+        };
+        let lists: Vec<&[Detection]> = found.iter().copied().flatten().collect();
+        let mut fused = fusion::fuse(&lists, knowing, fusion::IOU_THRESHOLD);
+        fused.retain(|detection| {
+            let wanted = params.classes.as_ref().is_none_or(|classes| classes.contains(&detection.class.id));
+            wanted && detection.score >= params.score_threshold
+        });
+        fused.truncate(params.max_detections);
+        fused
+    }
+}
+
+impl Member {
+    /// Names the classes of what this member's model found as the plan does.
+    pub fn rename(&self, detections: &mut [Detection]) {
+        for detection in detections {
+            if let Some(class) = self.classes.get(detection.class.id as usize) {
+                detection.class = class.clone();
+            }
+        }
+    }
+
+    /// What the plan's `params` ask of this member's model: its own ids stand for the same classes. Where it knows none
+    /// of those asked for, it is asked for none.
+    #[must_use]
+    pub fn params(&self, params: &Params) -> Params {
+        let own = |wanted: &Vec<u32>| {
+            let known = (0..).zip(self.classes.iter()).filter(|(_, class)| wanted.contains(&class.id));
+            known.map(|(own, _)| own).collect()
+        };
+        Params { classes: params.classes.as_ref().map(own), ..params.clone() }
+    }
+}
+
+/// All classes by name, in the order in which the lists bring them, with ids of their own; and for each list its classes
+/// with those ids.
+fn unite<'a>(lists: impl Iterator<Item = &'a [Class]>) -> (Arc<[Class]>, Vec<Arc<[Class]>>) {
+    let mut all: Vec<Class> = Vec::new();
+    let mappings = lists.map(|list| {
+        let classes = list.iter().map(|class| {
+            if let Some(known) = all.iter().find(|known| known.name == class.name) {
+                return known.clone();
+            }
+            let id = u32::try_from(all.len()).unwrap_or(u32::MAX);
+            let new = Class { id, name: Arc::clone(&class.name) };
+            all.push(new.clone());
+            new
+        });
+        classes.collect()
+    });
+    let mappings = mappings.collect();
+    (all.into(), mappings)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn classes(names: &[&str]) -> Vec<Class> {
+        (0..).zip(names).map(|(id, &name)| Class { id, name: name.into() }).collect()
+    }
+
+    fn ids(classes: &[Class]) -> Vec<(u32, &str)> {
+        classes.iter().map(|class| (class.id, &*class.name)).collect()
+    }
+
+    #[test]
+    fn classes_are_united_by_name_in_the_order_of_the_models() {
+        let lists = [classes(&["head", "helmet"]), classes(&["face", "head"]), classes(&[])];
+        let (all, mappings) = unite(lists.iter().map(Vec::as_slice));
+        assert_eq!(ids(&all), [(0, "head"), (1, "helmet"), (2, "face")]);
+        assert_eq!(ids(&mappings[0]), [(0, "head"), (1, "helmet")]);
+        assert_eq!(ids(&mappings[1]), [(2, "face"), (0, "head")]);
+        assert_eq!(ids(&mappings[2]), []);
+        assert_eq!(ids(&unite(lists[1..2].iter().map(Vec::as_slice)).0), [(0, "face"), (1, "head")]);
+    }
+}
