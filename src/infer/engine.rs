@@ -124,7 +124,10 @@ impl Engine {
             files: graphs.sha256.clone(),
             machine: format!("{}, {cores} cores, {:?}", CpuFeatures::name(), CpuFeatures::detect()),
             library: format!("{}, openvino: {}", self.library.build_info(), self.library.openvino().is_ok()),
-            settings: format!("{request:?}, {threads} threads, {:?}, {:?}", manifest.accuracy, manifest.batching),
+            settings: format!(
+                "{request:?}, {threads} threads, {:?}, {:?}, {:?}",
+                manifest.input.size, manifest.accuracy, manifest.batching
+            ),
         };
         let opener = Opener::new(self.library.clone(), Arc::clone(&manifest), graphs, threads)?;
         let calibration = &self.options.calibration;

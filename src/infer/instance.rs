@@ -50,7 +50,7 @@ impl Instance<'_> {
         #[expect(clippy::cast_precision_loss, reason = "a batch")]
         metrics.batch_size.record(size as f64);
         self.done.clear();
-        let ran = match self.infer(bucket, batch.iter().map(Taken::item)) {
+        let ran = match self.infer(bucket, &batch.iter().map(Taken::item)) {
             Ok(timing) => {
                 let mut found = std::mem::take(&mut self.found);
                 for (taken, detections) in batch.drain(..).zip(found.drain(..)) {
@@ -78,7 +78,7 @@ impl Instance<'_> {
         self.restart(None);
         let mut failed = false;
         for taken in batch.drain(..) {
-            let found = self.infer(1, std::iter::once(taken.item()));
+            let found = self.infer(1, &std::iter::once(taken.item()));
             if let Err(error) = &found {
                 failed = true;
                 self.restart(Some(error));
@@ -116,7 +116,7 @@ impl Instance<'_> {
         }
     }
 
-    fn infer<'i>(&mut self, bucket: usize, items: impl Iterator<Item = Item<'i>> + Clone) -> Result<Timing, Error> {
+    fn infer<'i>(&mut self, bucket: usize, items: &(impl Iterator<Item = Item<'i>> + Clone)) -> Result<Timing, Error> {
         let Self { runner, found, shared, .. } = self;
         let runner = runner.as_mut().ok_or(Error::NotReady)?;
         let metrics = &shared.metrics;

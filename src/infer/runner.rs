@@ -64,7 +64,7 @@ impl Runner {
         let mut found = Vec::with_capacity(bucket);
         let mut shortest = Duration::MAX;
         for _ in 0..times.max(1) {
-            let timing = self.run(bucket, std::iter::repeat_n(item, bucket), &mut found)?;
+            let timing = self.run(bucket, &std::iter::repeat_n(item, bucket), &mut found)?;
             shortest = shortest.min(timing.service());
         }
         Ok(shortest)
@@ -76,7 +76,7 @@ impl Runner {
     pub(super) fn run<'a>(
         &mut self,
         bucket: usize,
-        items: impl Iterator<Item = Item<'a>> + Clone,
+        items: &(impl Iterator<Item = Item<'a>> + Clone),
         found: &mut Vec<Vec<Detection>>,
     ) -> Result<Timing, Error> {
         let Self { manifest, preprocessor, backends, postprocessor, letterboxes } = self;
