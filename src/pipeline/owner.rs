@@ -227,7 +227,7 @@ impl Owner {
     fn configure(&mut self, patch: &OptionsPatch) -> Result<Options, Refusal> {
         let models = Models(&self.deps);
         let options = crate::session::options::apply(&models, &self.shown.options.load(), patch)?;
-        self.stages.apply(models.apply(options.clone())?);
+        self.stages.apply(models.apply(options.clone(), &self.shown.id)?);
         self.shown.options.store(Arc::new(options.clone()));
         Ok(options)
     }
