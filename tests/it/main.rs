@@ -21,4 +21,5 @@ mod program;
 mod publisher;
 mod pull;
 mod repository;
+mod routes;
 mod server;
