@@ -5,6 +5,9 @@
 //! and nothing new is admitted; sessions may end by themselves within the grace; then listeners, models and codec
 //! threads stop, in this order.
 
+mod routes;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -21,6 +24,7 @@ use crate::decode;
 use crate::http;
 use crate::infer;
 use crate::pipeline::{self, Sessions, Workers};
+use crate::route::Route;
 use crate::rtc::WebRtc;
 use crate::session::machine::Timeouts;
 use crate::session::{Drain, Rate, Registry};
@@ -62,10 +66,18 @@ pub enum StartError {
     #[error(transparent)]
     Inference(#[from] infer::Error),
     /// The default model is not among those loaded.
-    #[error("models.default: no model {name} could be loaded; `saccade models check` says why")]
+    #[error(
+        "models.default: no model {name} could be loaded, and no route has this name; `saccade models check` says why"
+    )]
     DefaultModel {
         /// Its name.
         name: String,
+    },
+    /// Routes of the configuration cannot be used with the models that were loaded.
+    #[error("{}", wrong.iter().map(|(name, error)| format!("routes.{name}: {error}")).collect::<Vec<_>>().join("\n"))]
+    Routes {
+        /// Each with its name and the reason.
+        wrong: Vec<(String, infer::RouteError)>,
     },
     /// The authentication settings cannot be used.
     #[error(transparent)]
@@ -84,7 +96,7 @@ impl StartError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Listen { .. } | Self::Inference(_) | Self::Threads(_) => Exit::Unavailable,
-            Self::DefaultModel { .. } | Self::Auth(_) => Exit::Configuration,
+            Self::DefaultModel { .. } | Self::Routes { .. } | Self::Auth(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
     }
@@ -125,11 +137,13 @@ impl App {
                 .map_err(|panic| StartError::Panicked(panic.to_string()))?;
         }
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
+        let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
         let router = http::router(
             http_settings(config, http_address),
             Arc::clone(&registry),
             sessions,
             Arc::new(move || model_views(&models, &default)),
+            Arc::new(routes),
         )?;
         servers.spawn(http::listen(http_listener, router, stopped));
         Ok(Self { http_address, ops_address, registry, workers, engine, servers, stop, grace: config.shutdown.grace })
@@ -298,10 +312,10 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Loads every model of the folder, and the embedded one. One that cannot be used is left out with its reason; the
-/// default has to be there.
+/// Loads every model of the folder, and the embedded one, and adds the routes. A model that cannot be used is left out
+/// with its reason; those of the routes and the default have to be there.
 async fn load(config: &Config) -> Result<Arc<infer::Engine>, StartError> {
-    let models = config.models.clone();
+    let (models, routes) = (config.models.clone(), config.routes.clone());
     let backend = (config.hw.infer == Hardware::Off).then_some(infer::manifest::BackendChoice::Cpu);
     let loading = tokio::task::spawn_blocking(move || {
         let calibration = infer::Calibration::standard(models.calibration);
@@ -316,13 +330,23 @@ async fn load(config: &Config) -> Result<Arc<infer::Engine>, StartError> {
                 tracing::error!(model = spec.manifest.id(), %error, "a model was refused");
             }
         }
-        if engine.get(&models.default).is_none() {
+        if let Err(error) = route(&engine, routes, models.default) {
             engine.shutdown();
-            return Err(StartError::DefaultModel { name: models.default });
+            return Err(error);
         }
         Ok(Arc::new(engine))
     });
     loading.await.unwrap_or_else(|panic| Err(StartError::Panicked(panic.to_string())))
+}
+
+/// Adds the routes, and makes sure of the default.
+fn route(engine: &infer::Engine, routes: BTreeMap<String, Route>, default: String) -> Result<(), StartError> {
+    let put = |(name, route): (String, Route)| engine.put_route(&name, route).err().map(|error| (name, error));
+    let wrong: Vec<_> = routes.into_iter().filter_map(put).collect();
+    if !wrong.is_empty() {
+        return Err(StartError::Routes { wrong });
+    }
+    engine.outline(&default).map(drop).map_err(|_| StartError::DefaultModel { name: default })
 }
 
 fn model_views(engine: &infer::Engine, default: &str) -> Vec<ModelView> {

@@ -8,8 +8,10 @@ mod ice;
 mod layers;
 mod mistakes;
 mod reader;
+mod routes;
 mod types;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +22,7 @@ pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use types::{AdmissionMode, Hardware, Secret};
 
+use crate::route::Route;
 use crate::telemetry;
 use reader::{Raw, Reader};
 
@@ -39,6 +42,9 @@ pub struct Config {
     pub ice_servers: Vec<IceServer>,
     /// Where models are.
     pub models: Models,
+    /// Names that stand for several models, none by default. An ensemble costs the time of all its models for each frame, a
+    /// shadow that of one more.
+    pub routes: BTreeMap<String, Route>,
     /// Use of special hardware.
     pub hw: Hw,
     /// How many sessions there may be.
@@ -101,7 +107,7 @@ pub struct Models {
     /// Folder of models, `NAME/VERSION/`; default `models`, where a folder that does not exist means only the
     /// embedded model. Every model in it is loaded at start and keeps its memory.
     pub dir: PathBuf,
-    /// Model of sessions that name none, `NAME` or `NAME@VERSION`; default `ppe-nano`, the embedded one.
+    /// Model of sessions that name none, `NAME` or `NAME@VERSION`, or a route; default `ppe-nano`, the embedded model.
     pub default: String,
     /// Whether what was measured of models is kept for the next start (`auto`, the default) or measured at each one
     /// (`off`), which makes it slower by a second or so a model. What is kept is out of date when other work slowed the
@@ -229,6 +235,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         media: Media::read(from),
         ice_servers: IceServer::read_all(from),
         models: Models::read(from),
+        routes: routes::read(from),
         hw: Hw {
             decode: hardware(from, "hw.decode"),
             encode: hardware(from, "hw.encode"),
@@ -343,7 +350,7 @@ impl Models {
             default: from.read(
                 "models.default",
                 "ppe-nano".to_owned(),
-                "a model as NAME or NAME@VERSION: letters, digits, '.', '_' and '-'",
+                "a model as NAME or NAME@VERSION, or a route: letters, digits, '.', '_' and '-'",
                 |raw| raw.string().filter(|name| is_model(name)),
             ),
             calibration: from.choice("models.calibration", true, &[("auto", true), ("off", false)]),

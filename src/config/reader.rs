@@ -30,7 +30,7 @@ pub(super) struct Raw {
 /// Where a value came from, for mistakes found after it was read.
 #[derive(Clone)]
 pub(super) struct Given {
-    key: &'static str,
+    key: String,
     value: String,
     origin: Option<String>,
 }
@@ -128,10 +128,23 @@ impl Reader {
         }
     }
 
+    /// Takes a section whose keys are names of people's own choice. `keys` are listed as those of its tables.
+    pub(super) fn named(&mut self, section: &'static str, keys: &[&'static str]) -> Vec<(String, Raw)> {
+        self.keys.extend(keys);
+        match self.rest.remove(section) {
+            Some(Value::Dict(_, dict)) => dict.into_iter().map(|(name, value)| (name, self.raw(value))).collect(),
+            Some(value) => {
+                self.unknown(section, &value);
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
     /// Adds a mistake about a value that was read.
     pub(super) fn mistake(&mut self, given: &Given, legal: impl Display) {
         self.mistakes.push(Mistake {
-            key: given.key.to_owned(),
+            key: given.key.clone(),
             value: Some(given.value.clone()),
             origin: given.origin.clone(),
             legal: legal.to_string(),
@@ -186,23 +199,38 @@ impl Reader {
                 _ => return None,
             },
         };
-        let text = self.figment.get_metadata(value.tag()).is_some_and(layers::is_text);
-        Some(Raw { value, text })
+        Some(self.raw(value))
     }
 
-    fn given(&self, key: &'static str, raw: &Raw, hidden: bool) -> Given {
+    fn raw(&self, value: Value) -> Raw {
+        let text = self.figment.get_metadata(value.tag()).is_some_and(layers::is_text);
+        Raw { value, text }
+    }
+
+    /// Where a value came from.
+    pub(super) fn given(&self, key: &str, raw: &Raw, hidden: bool) -> Given {
         let value = if hidden { "(hidden)".to_owned() } else { raw.show() };
-        Given { key, value, origin: self.origin(&raw.value) }
+        Given { key: key.to_owned(), value, origin: self.origin(&raw.value) }
     }
 
     fn origin(&self, value: &Value) -> Option<String> {
         // An array or a table carries no tag of its own source, its items do.
-        let tag = match value {
-            Value::Array(_, items) => items.first().map_or(value.tag(), Value::tag),
-            Value::Dict(_, dict) => dict.values().next().map_or(value.tag(), Value::tag),
-            value => value.tag(),
-        };
-        self.figment.get_metadata(tag).map(|metadata| metadata.name.clone().into_owned())
+        let mut innermost = value;
+        while let Some(item) = match innermost {
+            Value::Array(_, items) => items.first(),
+            Value::Dict(_, dict) => dict.values().next(),
+            _ => None,
+        } {
+            innermost = item;
+        }
+        self.figment.get_metadata(innermost.tag()).map(|metadata| metadata.name.clone().into_owned())
+    }
+}
+
+impl Given {
+    /// The same place with a part of the value.
+    pub(super) fn showing(self, value: String) -> Self {
+        Self { value, ..self }
     }
 }
 
@@ -257,13 +285,20 @@ impl Raw {
 
     /// An array of tables; as text: JSON.
     pub(super) fn tables(&self) -> Option<Vec<Dict>> {
-        let items = if self.text {
-            let json: serde_json::Value = serde_json::from_str(&self.string()?).ok()?;
-            Value::serialize(json).ok()?.into_array()?
-        } else {
-            self.value.clone().into_array()?
-        };
-        items.into_iter().map(Value::into_dict).collect()
+        self.structure()?.into_array()?.into_iter().map(Value::into_dict).collect()
+    }
+
+    /// A table; as text: JSON.
+    pub(super) fn table(&self) -> Option<Dict> {
+        self.structure()?.into_dict()
+    }
+
+    fn structure(&self) -> Option<Value> {
+        if !self.text {
+            return Some(self.value.clone());
+        }
+        let json: serde_json::Value = serde_json::from_str(&self.string()?).ok()?;
+        Value::serialize(json).ok()
     }
 
     /// Whether it says nothing: an empty text or list.
@@ -281,7 +316,8 @@ impl Raw {
     }
 }
 
-fn show(value: &Value) -> String {
+/// A value as people write it.
+pub(super) fn show(value: &Value) -> String {
     match value {
         Value::String(_, text) => format!("{text:?}"),
         Value::Char(_, one) => format!("\"{one}\""),

@@ -1,6 +1,7 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::route::{Fusion, Share};
 
 const EXAMPLE: &str = include_str!("../../saccade.example.toml");
 
@@ -223,6 +224,67 @@ fn ice_servers_are_tables_in_a_file_and_json_in_the_environment() {
     ] {
         assert!(only_mistake(&file(toml)).legal.contains(part), "{toml}");
     }
+}
+
+#[test]
+fn routes_are_tables_in_a_file_and_json_elsewhere() {
+    let share = |model: &str, weight| Share { model: model.to_owned(), weight };
+    let split = Route::Split { shares: vec![share("a@1", 90), share("a@2", 10)], shadow: Some("a@3".to_owned()) };
+    let ensemble = Route::Ensemble { models: vec!["a".to_owned(), "b".to_owned()], fusion: Fusion::Wbf };
+    let toml = concat!(
+        "[routes.canary]\nsplit = [{ model = \"a@1\", weight = 90 }, { model = \"a@2\", weight = 10 }]\n",
+        "shadow = \"a@3\"\n[routes.both]\nensemble = [\"a\", \"b\"]\nfusion = \"wbf\"\n",
+    );
+    let expected = BTreeMap::from([("both".to_owned(), ensemble.clone()), ("canary".to_owned(), split.clone())]);
+    assert_eq!(Config::load(&file(toml)).unwrap().routes, expected);
+
+    let variable = ("SACCADE_ROUTES__BOTH", r#"{"ensemble": ["a", "b"]}"#);
+    let mut sources = with_environment(Sources::default(), &[variable]);
+    let json = r#"{"split":[{"model":"a@1","weight":90},{"model":"a@2","weight":10}],"shadow":"a@3"}"#;
+    sources.flag("routes.canary", "--set", json);
+    assert_eq!(Config::load(&sources).unwrap().routes, expected);
+    assert_eq!(Config::load(&file("routes = {}\n")).unwrap().routes, BTreeMap::new());
+}
+
+#[test]
+fn all_mistakes_of_all_routes_come_at_once() {
+    let sources = with_environment(
+        file(concat!(
+            "[routes.one]\nsplit = [{ model = \"a\", weight = 1001 }, { model = \"../b\", weight = 1 }]\nshadwo = \"a\"\n",
+            "[routes.two]\nsplit = [{ model = \"a\", weight = 2000 }, { model = \"../b\", weight = 1 }]\n",
+            "[routes.three]\nsplit = [{ model = \"a\", weight = -1 }, { model = \"a\" }]\nshadow = 7\n",
+            "[routes.four]\nensemble = [\"a\"]\n",
+            "[routes.five]\nensemble = [\"a\", 5]\nfusion = \"nms\"\n",
+            "[routes.six]\nshadow = \"a\"\n",
+            "[routes.seven]\nsplit = [{ model = \"a\", weight = 1 }]\nensemble = [\"a\", \"b\"]\n",
+            "[routes.Eight]\nensemble = [\"a\", \"b\"]\n",
+            "[routes.nine]\nensemble = \"a\"\n",
+        )),
+        &[("SACCADE_ROUTES__TEN", "a:90,b:10"), ("SACCADE_ROUTES__ELEVEN", r#"{"ensemble": [1, 2]}"#)],
+    );
+    let shown = Config::load(&sources).unwrap_err().to_string();
+    for expected in [
+        "16 mistakes",
+        "routes.one.shadwo = \"a\" (from test.toml): unknown key; a route has split",
+        "routes.two.split[0].weight = 2000 (from test.toml): must be a whole number from 0 to 1000",
+        "routes.two.split[1].model = \"../b\" (from test.toml): must be a model as NAME or NAME@VERSION",
+        "routes.three.split[0].weight = -1 (from test.toml): must be a whole number from 0 to 1000",
+        "routes.three.split[1] = {model = \"a\"} (from test.toml): must be a table with model and weight",
+        "routes.three.shadow = 7 (from test.toml): must be a text",
+        "routes.four.ensemble = 1 models (from test.toml): must name 2 to 4 models",
+        "routes.five.ensemble[1] = 5 (from test.toml): must be a text",
+        "routes.five.fusion = \"nms\" (from test.toml): must be \"wbf\"",
+        "routes.six = {shadow = \"a\"} (from test.toml): must have either split or ensemble",
+        "routes.seven = {ensemble = [\"a\", \"b\"], split =",
+        "routes.Eight = {ensemble = [\"a\", \"b\"]} (from test.toml): must have as its name up to 64 of a-z",
+        "routes.nine.ensemble = \"a\" (from test.toml): must be a list",
+        "routes.ten = \"a:90,b:10\" (from SACCADE_ROUTES__TEN): must be a table",
+        "routes.eleven.ensemble[1] = 2 (from SACCADE_ROUTES__ELEVEN): must be a text",
+    ] {
+        assert!(shown.contains(expected), "{expected:?} is not in:\n{shown}");
+    }
+    assert!(only_mistake(&file("routes = 5\n")).legal.contains("is a section: [routes]"));
+    assert!(only_mistake(&file("[routes]\nsplit = 5\n")).legal.contains("must be a table"));
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn name(id: &str) -> String {
 /// `cpu in int8, 1: 5.2 ms, 2: 9.3 ms, 1 instance, measured now`, and what is pinned.
 fn found(selection: &Selection, manifest: &Manifest, backend: Option<BackendChoice>) -> String {
     let Selection { provider, precision, buckets, instances, origin, .. } = selection;
-    let Run { instances: pinned, precision: wanted, backend: listed } = manifest.run;
+    let Run { instances: pinned, precision: wanted, backend: listed, .. } = manifest.run;
     let pin = |pinned: bool| if pinned { " (pinned)" } else { "" };
     let provider_pin = pin(backend.unwrap_or(listed) != BackendChoice::Auto);
     let precision_pin = pin(wanted != Precision::Auto);

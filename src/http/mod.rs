@@ -1,4 +1,5 @@
-//! The outside of the server over HTTP: signaling endpoints, the sessions API, the page, and the operators' listener.
+//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions and routes, the page, and the operators'
+//! listener.
 //!
 //! What enters: requests. What leaves: answers, and calls of [`Opener`], [`Registry`] and [`Handle`]. Everything runs
 //! on Tokio's workers, so nothing here blocks, decodes or infers. Every error is `application/problem+json` with a
@@ -7,6 +8,7 @@
 mod api;
 mod assets;
 pub mod auth;
+mod body;
 mod connection;
 mod guard;
 mod listen;
@@ -15,6 +17,7 @@ mod offer;
 mod ops;
 mod origin;
 mod problem;
+mod routes;
 mod signal;
 
 use std::sync::Arc;
@@ -36,6 +39,7 @@ use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refus
 pub use listen::listen;
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
+pub use routes::Routes;
 
 /// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
 /// that the page makes itself.
@@ -115,6 +119,7 @@ struct Context {
     registry: Arc<Registry>,
     opener: Arc<dyn Opener>,
     models: ListModels,
+    routes: Arc<dyn Routes>,
     sockets: Arc<Semaphore>,
 }
 
@@ -128,6 +133,7 @@ pub fn router(
     registry: Arc<Registry>,
     opener: Arc<dyn Opener>,
     models: ListModels,
+    routes: Arc<dyn Routes>,
 ) -> Result<Router, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
@@ -137,6 +143,7 @@ pub fn router(
         registry,
         opener,
         models,
+        routes,
     });
     let router = Router::new()
         .route("/v1/signal", get(signal::upgrade))
@@ -147,6 +154,8 @@ pub fn router(
         .route("/v1/sessions/{id}/results", get(api::results))
         .route("/v1/sessions/{id}/events", get(api::events))
         .route("/v1/models", get(api::models))
+        .route("/v1/routes", get(routes::list))
+        .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))
         .route("/v1/{*rest}", any(problem::not_found))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback_service(assets::service())
@@ -184,7 +193,7 @@ fn cors(context: &Arc<Context>) -> CorsLayer {
     let policy = Arc::clone(context);
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| policy.origins.is_listed(origin)))
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
         .expose_headers([header::LOCATION, header::ETAG, header::LINK, header::RETRY_AFTER])
         .max_age(Duration::from_secs(600))

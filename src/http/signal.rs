@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -171,13 +172,18 @@ impl Client {
                 claims
             }
         };
-        let mut models = (self.context.models)();
-        models.sort_by_key(|model| !model.default);
+        let models = (self.context.models)().into_iter().map(|model| (!model.default, model.name));
+        let routes = self.context.routes.list().into_iter().map(|route| (!route.default, route.name));
+        let mut names: Vec<(bool, String)> = models.chain(routes).collect();
+        names.sort_by_key(|(is_other, _)| *is_other);
+        // Versions of a model share its name.
+        let mut seen = BTreeSet::new();
+        names.retain(|(_, name)| seen.insert(name.clone()));
         let welcome = ServerMessage::Welcome {
             protocol: PROTOCOL_VERSION,
             server: concat!("saccade/", env!("CARGO_PKG_VERSION")).to_owned(),
             ice_servers: self.context.settings.ice_servers.clone(),
-            models: models.into_iter().map(|model| model.name).collect(),
+            models: names.into_iter().map(|(_, name)| name).collect(),
             limits: self.context.settings.limits.clone(),
         };
         self.send(&welcome).await?;

@@ -1,6 +1,7 @@
 //! The whole router: over real sockets where a protocol is at stake, by direct calls elsewhere, with sessions that
 //! have no media.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
@@ -10,7 +11,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::Algorithm;
-use saccade_signaling::{ErrorCode, Options, ServerMessage, SessionCounters, SessionView};
+use saccade_signaling::{ErrorCode, Options, RoutePut, RouteView, ServerMessage, SessionCounters, SessionView};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -173,6 +174,38 @@ impl Owner {
     }
 }
 
+/// Routes that check nothing but one name.
+#[derive(Default)]
+struct FakeRoutes(Mutex<BTreeMap<String, RoutePut>>);
+
+impl Routes for FakeRoutes {
+    fn list(&self) -> Vec<RouteView> {
+        let view = |(name, route): (&String, &RoutePut)| RouteView {
+            name: name.clone(),
+            default: false,
+            route: route.clone(),
+        };
+        self.0.lock().unwrap().iter().map(view).collect()
+    }
+
+    fn get(&self, name: &str) -> Option<RoutePut> {
+        self.0.lock().unwrap().get(name).cloned()
+    }
+
+    fn put(&self, name: &str, route: RoutePut) -> Result<(RoutePut, bool), Refusal> {
+        if name == "ppe" {
+            return Err(Refusal::new(ErrorCode::Conflict, "A model has this name."));
+        }
+        let before = self.0.lock().unwrap().insert(name.into(), route.clone());
+        Ok((route, before.is_none()))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Refusal> {
+        let removed = self.0.lock().unwrap().remove(name);
+        removed.map(drop).ok_or_else(|| Refusal::new(ErrorCode::NotFound, "There is no such route."))
+    }
+}
+
 /// A server, and what the owners of its sessions saw.
 struct Site {
     router: Router,
@@ -193,7 +226,8 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     });
     let models: ListModels = Arc::new(|| vec![model("other", false), model("ppe", true)]);
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
-    let router = router(settings, Arc::clone(&registry), opener, models).unwrap();
+    let routes = Arc::new(FakeRoutes::default());
+    let router = router(settings, Arc::clone(&registry), opener, models, routes).unwrap();
     Site { router, registry, fake, seen, stop: watch::Sender::new(false) }
 }
 
@@ -359,4 +393,5 @@ fn candidate(number: usize) -> Value {
 }
 
 mod api;
+mod routes;
 mod signaling;

@@ -178,10 +178,28 @@ impl Engine {
     /// # Errors
     /// [`Error::UnknownModel`], also for a route one of whose models was unloaded.
     pub fn resolve(&self, name: &str, key: &str) -> Result<Plan, Error> {
-        match self.routes.get(name) {
+        let mut plan = match self.routes.get(name) {
             Some(route) => Plan::of_route(&route, name, key, |model| self.find(model)),
             None => self.find(name).map(Plan::of_model),
+        }?;
+        for member in &mut plan.members {
+            member.smaller = self.smaller(&member.model);
         }
+        Ok(plan)
+    }
+
+    /// What takes over from a model under load, if its manifest names something that can.
+    fn smaller(&self, model: &Model) -> Option<Arc<Model>> {
+        let name = model.manifest().run.smaller.as_ref()?;
+        let Some(smaller) = self.get(name) else {
+            tracing::debug!(model = model.id(), smaller = name, "the smaller model is not loaded");
+            return None;
+        };
+        if smaller.classes() != model.classes() {
+            tracing::warn!(model = model.id(), smaller = smaller.id(), "the smaller model has other classes");
+            return None;
+        }
+        Some(smaller)
     }
 
     /// What the name of a route or of a model promises to whoever asks for it.

@@ -9,6 +9,7 @@ use super::batcher::{Costs, Key, Priority};
 use super::error::Error;
 use super::instance::{self, Open};
 use super::manifest::Manifest;
+use super::prepared::Prepared;
 use super::runner::Runner;
 use super::shared::{Call, Inbox, Job, Shared};
 use super::{Detected, Outcome, Params};
@@ -169,7 +170,13 @@ impl Slot {
     /// this one superseded, or this one itself once the model is shut down.
     #[must_use = "the returned frame is dropped and has to be counted"]
     pub fn submit(&self, frame: Frame, params: Arc<Params>) -> Option<Frame> {
-        self.shared.submit(self.key, &self.inbox, Job { frame, params })
+        self.submit_prepared(frame, params, None)
+    }
+
+    /// The same with a tensor that several models share, if this one takes it.
+    #[must_use = "the returned frame is dropped and has to be counted"]
+    pub fn submit_prepared(&self, frame: Frame, params: Arc<Params>, prepared: Option<Arc<Prepared>>) -> Option<Frame> {
+        self.shared.submit(self.key, &self.inbox, Job { frame, params, prepared })
     }
 }
 

@@ -1,4 +1,6 @@
+use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fusion;
 use super::model::Model;
@@ -26,6 +28,8 @@ pub struct Member {
     pub model: Arc<Model>,
     /// By the model's own class ids: the classes as the plan has them. Names are the same, ids may not be.
     pub classes: Arc<[Class]>,
+    /// A model of the same classes with a smaller input, which takes over under load.
+    pub smaller: Option<Arc<Model>>,
 }
 
 /// What a name that sessions may ask for promises them, whichever model they get.
@@ -55,7 +59,7 @@ impl Plan {
     /// A model by itself.
     pub(super) fn of_model(model: Arc<Model>) -> Self {
         let classes: Arc<[Class]> = model.classes().into();
-        let members = vec![Member { model, classes: Arc::clone(&classes) }];
+        let members = vec![Member { model, classes: Arc::clone(&classes), smaller: None }];
         Self { members, shadow: None, classes, fusion: None }
     }
 
@@ -69,7 +73,7 @@ impl Plan {
     ) -> Result<Self, Error> {
         let models = route.models().map(&find).collect::<Result<Vec<_>, _>>()?;
         let (classes, mappings) = unite(models.iter().map(|model| model.classes()));
-        let member = |(model, classes)| Member { model, classes };
+        let member = |(model, classes)| Member { model, classes, smaller: None };
         let mut members: Vec<Member> = models.into_iter().zip(mappings).map(member).collect();
         let fusion = match route {
             Route::Split { shares, .. } => {
@@ -86,6 +90,30 @@ impl Plan {
         // What is compared with itself tells nothing.
         let shadow = shadow.filter(|shadow| !members.iter().any(|member| Arc::ptr_eq(&member.model, shadow)));
         Ok(Self { members, shadow, classes, fusion })
+    }
+
+    /// All models that frames go through.
+    pub fn models(&self) -> impl Iterator<Item = &Model> {
+        self.members.iter().map(|member| &*member.model).chain(self.shadow.as_deref())
+    }
+
+    /// The running estimate of how long one frame takes: the slowest member's, since they work side by side.
+    #[must_use]
+    pub fn estimate(&self) -> Duration {
+        self.members.iter().map(|member| member.model.estimate()).max().unwrap_or_default()
+    }
+
+    /// Frames that can be in work side by side.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        self.members.iter().map(|member| member.model.instances()).min().unwrap_or(1)
+    }
+
+    /// Whether frames go through the same models as by another plan.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.members.len() == other.members.len()
+            && self.models().map(ptr::from_ref).eq(other.models().map(ptr::from_ref))
     }
 
     /// The member that is named first: the only one, unless there is a [`fusion`](Self::fusion).

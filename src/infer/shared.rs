@@ -10,6 +10,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use super::batcher::{Batcher, Choice, Costs, Key, Member, Priority};
 use super::error::Error;
 use super::manifest::Batching;
+use super::prepared::Prepared;
 use super::runner::Item;
 use super::{Detected, Outcome, Params};
 use crate::clock;
@@ -60,6 +61,7 @@ pub(super) struct Inbox {
 pub(super) struct Job {
     pub(super) frame: Frame,
     pub(super) params: Arc<Params>,
+    pub(super) prepared: Option<Arc<Prepared>>,
 }
 
 /// A single picture whose sender waits for the answer.
@@ -97,10 +99,12 @@ pub(super) enum Taken {
 impl Taken {
     pub(super) fn item(&self) -> Item<'_> {
         match self {
-            Self::Frame { job: Job { frame, params }, .. } => {
-                Item { picture: &frame.picture, color: frame.color, params }
+            Self::Frame { job: Job { frame, params, prepared }, .. } => {
+                Item { picture: &frame.picture, color: frame.color, params, prepared: prepared.as_deref() }
             }
-            Self::Call(call) => Item { picture: &call.picture, color: call.color, params: &call.params },
+            Self::Call(call) => {
+                Item { picture: &call.picture, color: call.color, params: &call.params, prepared: None }
+            }
         }
     }
 }

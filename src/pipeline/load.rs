@@ -68,8 +68,8 @@ pub(super) struct Demand {
 /// What a session wants done with its frames.
 #[derive(Debug, Clone)]
 pub(super) struct Needs {
-    /// The model that answers them.
-    pub(super) model: Weak<infer::Model>,
+    /// The models that answer them.
+    pub(super) models: Vec<Weak<infer::Model>>,
     /// What it can do without.
     pub(super) can: Can,
 }
@@ -195,7 +195,8 @@ impl Load {
         let megapixels = f64::from(demand.pixels.load(Ordering::Relaxed)) / 1e6;
         let rate = f64::from(demand.rate.load(Ordering::Relaxed)) / 1e3;
         let Rung { infer_every, return_every, half_size, .. } = Rung::TOP.within(needs.can);
-        let model = needs.model.upgrade().map_or(Duration::ZERO, |model| model.estimate());
+        let models = needs.models.iter().filter_map(Weak::upgrade);
+        let model: Duration = models.map(|model| model.estimate()).sum();
         let encode = if needs.can.return_less {
             let returned = if half_size { megapixels / 4.0 } else { megapixels };
             self.encode.mean().as_secs_f64() * returned / f64::from(return_every)
@@ -249,7 +250,7 @@ fn per_megapixel(pixels: u32, took: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const ALL: Needs = Needs { model: Weak::new(), can: Can { skip_inference: true, return_less: true } };
+    const ALL: Needs = Needs { models: Vec::new(), can: Can { skip_inference: true, return_less: true } };
 
     /// Two processors; a megapixel takes 10 ms to decode and 40 ms to encode.
     fn load() -> Load {

@@ -61,7 +61,7 @@ const GATHERING_LIMIT: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Deadlines of each phase.
     pub timeouts: Timeouts,
-    /// Model of sessions that name none.
+    /// Model or route of sessions that name none.
     pub default_model: String,
     /// Latency budget of sessions that state none, in milliseconds.
     pub budget_ms: u32,
@@ -135,15 +135,24 @@ impl Opener for Sessions {
     }
 }
 
+/// A session that is to begin.
+struct Opening {
+    id: SessionId,
+    permit: Permit,
+    request: OpenRequest,
+    reply: Reply,
+}
+
 type Reply = oneshot::Sender<Result<(Handle, Answer), Refusal>>;
 
 /// Opens a session, runs it to its end and clears up after it, however it ends.
 async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply) {
     let machine = Machine::new(clock::now(), deps.settings.timeouts);
+    let id = SessionId::random();
     let models = Models(&deps);
     let applied = options::open(&models, deps.settings.budget_ms, &request.options);
     // Whoever asked may have gone, here and wherever else the reply is not taken.
-    let applied = match applied.and_then(|options| models.apply(options, request.priority)) {
+    let applied = match applied.and_then(|options| models.apply(options, request.priority, &id)) {
         Ok(applied) => applied,
         Err(refusal) => return drop(reply.send(Err(refusal))),
     };
@@ -178,22 +187,19 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
         }
     };
     let peer = Arc::clone(&accepted.peer);
-    serve(&deps, permit, request, machine, applied, demand, accepted, reply).await;
+    serve(&deps, Opening { id, permit, request, reply }, machine, applied, demand, accepted).await;
     // Again, for the ways on which the session did not begin.
     peer.close().await;
 }
 
 async fn serve(
     deps: &Arc<Deps>,
-    permit: Permit,
-    request: OpenRequest,
+    Opening { id, permit, request, reply }: Opening,
     mut machine: Machine,
     applied: Applied,
     demand: Arc<Demand>,
     accepted: Accepted,
-    reply: Reply,
 ) {
-    let id = SessionId::random();
     let started = clock::now();
     let stats = Arc::new(Stats::default());
     let options = applied.options.clone();
@@ -337,38 +343,46 @@ impl Deps {
 struct Models<'a>(&'a Deps);
 
 impl Models<'_> {
-    /// Options as the stages use them.
-    fn apply(&self, options: Options, priority: Priority) -> Result<Applied, Refusal> {
+    /// Options as the stages use them. `key` says which of a split's models a session gets.
+    fn apply(&self, options: Options, priority: Priority, key: &SessionId) -> Result<Applied, Refusal> {
+        let plan = self.0.engine.resolve(&options.model, key.as_str()).map_err(|_| {
+            Refusal::new(
+                ErrorCode::UnknownModel,
+                format!("There is no model {}; see GET /v1/models and GET /v1/routes.", options.model),
+            )
+        })?;
+        let ids = |names: &Vec<String>| {
+            let wanted = plan.classes.iter().filter(|class| names.iter().any(|name| **name == *class.name));
+            wanted.map(|class| class.id).collect()
+        };
+        let lowest =
+            if options.track { Tracker::low_threshold(options.score_threshold) } else { options.score_threshold };
+        let params = infer::Params {
+            score_threshold: lowest,
+            iou_threshold: options.iou_threshold,
+            max_detections: options.max_detections as usize,
+            classes: options.classes.as_ref().map(ids),
+        };
+        let orders = Arc::new(stages::Orders::new(&plan, params));
+        let model_id = match plan.members.as_slice() {
+            [only] => only.model.id().into(),
+            _ => options.model.as_str().into(),
+        };
         let priority = match priority {
             Priority::Low => infer::Priority::Low,
             Priority::Normal => infer::Priority::Normal,
             Priority::High => infer::Priority::High,
         };
-        let model = self.0.engine.get(&options.model).ok_or_else(|| {
-            Refusal::new(ErrorCode::UnknownModel, format!("There is no model {}; see GET /v1/models.", options.model))
-        })?;
-        let wanted =
-            |names: &Vec<String>| names.iter().filter_map(|name| model.class(name)).map(|class| class.id).collect();
-        let lowest =
-            if options.track { Tracker::low_threshold(options.score_threshold) } else { options.score_threshold };
-        let params = Arc::new(infer::Params {
-            score_threshold: lowest,
-            iou_threshold: options.iou_threshold,
-            max_detections: options.max_detections as usize,
-            classes: options.classes.as_ref().map(wanted),
-        });
-        let model_id = model.id().into();
-        Ok(Applied { options, params, model, model_id, priority })
+        Ok(Applied { options, plan, orders, model_id, priority })
     }
 }
 
 impl options::Models for Models<'_> {
     fn facts(&self, name: &str) -> Option<ModelFacts> {
-        let model = self.0.engine.get(name)?;
-        let defaults = model.default_params();
+        let infer::Outline { classes, defaults } = self.0.engine.outline(name).ok()?;
         Some(ModelFacts {
             name: name.to_owned(),
-            classes: model.classes().iter().map(|class| class.name.to_string()).collect(),
+            classes: classes.iter().map(|class| class.name.to_string()).collect(),
             score_threshold: defaults.score_threshold,
             iou_threshold: defaults.iou_threshold,
             max_detections: u32::try_from(defaults.max_detections).unwrap_or(u32::MAX),
@@ -377,9 +391,10 @@ impl options::Models for Models<'_> {
 
     fn names(&self) -> Vec<String> {
         let default = self.0.settings.default_model.clone();
-        let others = self.0.engine.models().into_iter().map(|model| model.manifest().name.clone());
+        let models = self.0.engine.models().into_iter().map(|model| model.manifest().name.clone());
+        let routes = self.0.engine.routes().list().into_iter().map(|(name, _)| name);
         let mut names = vec![default];
-        for name in others {
+        for name in models.chain(routes) {
             if !names.contains(&name) {
                 names.push(name);
             }

@@ -231,7 +231,7 @@ impl Owner {
     fn configure(&mut self, patch: &OptionsPatch) -> Result<Options, Refusal> {
         let models = Models(&self.deps);
         let options = crate::session::options::apply(&models, &self.shown.options.load(), patch)?;
-        self.stages.apply(models.apply(options.clone(), self.priority)?);
+        self.stages.apply(models.apply(options.clone(), self.priority, &self.shown.id)?);
         self.shown.options.store(Arc::new(options.clone()));
         Ok(options)
     }

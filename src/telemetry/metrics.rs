@@ -13,6 +13,9 @@ pub const LATENCY_BUCKETS: [f64; 14] =
 /// Bucket bounds of `saccade_batch_size`, in frames.
 pub const BATCH_BUCKETS: [f64; 8] = [1.0, 2.0, 3.0, 4.0, 8.0, 16.0, 24.0, 32.0];
 
+/// Bucket bounds of histograms of shares.
+pub const RATIO_BUCKETS: [f64; 10] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+
 /// How a metric behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -69,6 +72,8 @@ table! {
     DEGRADED_SESSIONS = Gauge "saccade_degraded_sessions" ["step"] "Sessions that give something up now, by step of the ladder.";
     DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";
     LOAD_RATIO = Gauge "saccade_load_ratio" [] "Share of the processors that the admitted sessions would need at the least that they can do with, when the last one came.";
+    SHADOW_FRAMES_TOTAL = Counter "saccade_shadow_frames_total" ["model"] "Frames of which what a shadow found was compared with what was answered.";
+    SHADOW_AGREEMENT_RATIO = Histogram "saccade_shadow_agreement_ratio" ["model"] "Mean overlap of what a shadow found with what was answered, by frame, 0 to 1.";
     RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";
     RTC_PACKETS_TOTAL = Counter "saccade_rtc_packets_total" ["direction"] "RTP packets received from and sent to peers.";
     RTC_PACKETS_LOST_TOTAL = Counter "saccade_rtc_packets_lost_total" ["direction"] "RTP packets that their receiver reported as lost.";
@@ -124,6 +129,7 @@ impl Handle {
 fn recorder() -> Result<PrometheusRecorder, BuildError> {
     Ok(PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Suffix("_ratio".to_owned()), &RATIO_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(BATCH_SIZE.to_owned()), &BATCH_BUCKETS)?
         .build_recorder())
 }

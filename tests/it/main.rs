@@ -22,4 +22,5 @@ mod program;
 mod publisher;
 mod pull;
 mod repository;
+mod routes;
 mod server;

@@ -27,6 +27,12 @@ fn model(root: &Path, name: &str, change: impl FnOnce(String) -> String, graph: 
     fs::copy(format!("{EMBEDDED}/model.int8.onnx"), folder.join("model.int8.onnx")).unwrap();
 }
 
+/// The default model under another name, with its manifest changed.
+pub fn copy(root: &Path, name: &str, change: impl FnOnce(String) -> String) -> ModelSpec {
+    model(root, name, change, |graph| graph);
+    ModelSpec::open(&root.join(name).join("1")).unwrap()
+}
+
 fn cpu() -> Options {
     Options { precision: Some(Precision::Fp32), backend: Some(BackendChoice::Cpu), ..Options::default() }
 }

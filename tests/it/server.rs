@@ -15,35 +15,43 @@ pub struct Server {
 impl Server {
     /// Starts with these further lines of TOML.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
-        static METRICS: OnceLock<telemetry::metrics::Handle> = OnceLock::new();
-        let metrics = METRICS.get_or_init(|| telemetry::metrics::install().unwrap()).clone();
         if let Ok(filter) = std::env::var("SACCADE_TEST_LOG") {
             let _ = telemetry::init_logs(&filter, telemetry::LogFormat::Text);
         }
-        let mut sources = Sources { file: File::None, ..Sources::default() };
-        for (key, value) in [
-            ("http.listen", "127.0.0.1:0"),
-            ("ops.listen", "127.0.0.1:0"),
-            ("media.listen", "127.0.0.1"),
-            ("models.dir", concat!(env!("CARGO_MANIFEST_DIR"), "/models")),
-            ("models.default", "scene-blobs"),
-            ("models.calibration", "off"),
-            ("session.budget_ms", "1000"),
-            ("shutdown.grace_ms", "2000"),
-            // Where it is not what is tested, a slow machine must not change which frames the model sees.
-            ("degradation.mode", "off"),
-        ]
-        .iter()
-        .chain(settings)
-        {
-            sources.flag(key, "--set", *value);
-        }
-        let config = Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        let app = App::start(&config, metrics).await.unwrap();
+        let app = App::start(&config(settings), metrics()).await.unwrap();
         Self { http: app.http_address(), app }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
     }
+}
+
+/// Free ports and the test model, and these further settings.
+pub fn config(settings: &[(&str, &str)]) -> Config {
+    let mut sources = Sources { file: File::None, ..Sources::default() };
+    for (key, value) in [
+        ("http.listen", "127.0.0.1:0"),
+        ("ops.listen", "127.0.0.1:0"),
+        ("media.listen", "127.0.0.1"),
+        ("models.dir", concat!(env!("CARGO_MANIFEST_DIR"), "/models")),
+        ("models.default", "scene-blobs"),
+        ("models.calibration", "off"),
+        ("session.budget_ms", "1000"),
+        ("shutdown.grace_ms", "2000"),
+        // Where it is not what is tested, a slow machine must not change which frames the model sees.
+        ("degradation.mode", "off"),
+    ]
+    .iter()
+    .chain(settings)
+    {
+        sources.flag(key, "--set", *value);
+    }
+    Config::load(&sources).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+/// The one recorder of this process.
+pub fn metrics() -> telemetry::metrics::Handle {
+    static METRICS: OnceLock<telemetry::metrics::Handle> = OnceLock::new();
+    METRICS.get_or_init(|| telemetry::metrics::install().unwrap()).clone()
 }

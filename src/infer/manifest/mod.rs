@@ -149,6 +149,14 @@ impl Input {
         }
     }
 
+    /// Whether a picture gives the same values for another input, whatever their names.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let Self { tensor: _, layout, color, size, resize, pad, mean, scale } = self;
+        (layout, color, size, resize, pad, mean, scale)
+            == (&other.layout, &other.color, &other.size, &other.resize, &other.pad, &other.mean, &other.scale)
+    }
+
     /// Values of one picture.
     #[must_use]
     pub const fn item_len(&self) -> usize {
@@ -213,7 +221,7 @@ pub struct Defaults {
 }
 
 /// How the model is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// Instances, each with its own thread and memory; default: as many as the machine's cores can feed.
     pub instances: Option<u32>,
@@ -221,6 +229,8 @@ pub struct Run {
     pub precision: Precision,
     /// Backend; default auto.
     pub backend: BackendChoice,
+    /// Name of a model with the same classes and a smaller input, which takes over under load.
+    pub smaller: Option<String>,
 }
 
 /// Precision that a manifest or an operator asks for.
@@ -477,6 +487,7 @@ fn run(mut table: Table<'_>) -> Run {
         instances: table.integer("instances", 1..=64),
         precision: table.choice("precision", &precisions).unwrap_or(Precision::Fp32),
         backend: table.choice("backend", &backends).unwrap_or(BackendChoice::Auto),
+        smaller: table.string("smaller"),
     };
     table.finish();
     run

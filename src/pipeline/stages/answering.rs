@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::crew::Comparison;
 use super::{Answered, Output, Shared};
 use crate::clock;
 use crate::degrade::Sample;
@@ -20,8 +21,8 @@ const MAX_MODEL_FAILURES: u32 = 30;
 pub(super) struct Answers {
     shared: Arc<Shared>,
     finish: Arc<Lane>,
-    /// Name and version of the model.
-    model_id: Arc<str>,
+    /// What a shadow finds in the same frames is compared with these answers.
+    comparison: Option<Arc<Comparison>>,
     failures: u32,
     /// Text of the last result that was made here.
     text: Vec<u8>,
@@ -30,16 +31,22 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub(super) fn new(shared: Arc<Shared>, finish: Arc<Lane>, model_id: Arc<str>) -> Self {
-        Self { shared, finish, model_id, failures: 0, text: Vec::new(), happened: Vec::new() }
+    pub(super) fn new(shared: Arc<Shared>, finish: Arc<Lane>) -> Self {
+        Self { shared, finish, comparison: None, failures: 0, text: Vec::new(), happened: Vec::new() }
     }
 
-    pub(super) fn handle(&mut self, outcome: Outcome) {
+    /// Has these answers compared with a shadow's.
+    pub(super) fn compare_with(&mut self, comparison: Option<Arc<Comparison>>) {
+        self.comparison = comparison;
+    }
+
+    /// What became of a frame, and which model says so.
+    pub(super) fn handle(&mut self, outcome: Outcome, model_id: &Arc<str>) {
         let shared = Arc::clone(&self.shared);
         let frame_id = match outcome {
             Outcome::Done(inferred) => {
                 let id = inferred.frame.id;
-                self.done(inferred);
+                self.done(inferred, model_id);
                 id
             }
             Outcome::Late(frame) => {
@@ -47,7 +54,7 @@ impl Answers {
                 shared.metrics.late.increment(1);
                 // Where even an idle machine would be too late, giving something up helps nobody.
                 let time = frame.deadline.saturating_duration_since(frame.decoded_at);
-                if time >= shared.applied.load().model.estimate() {
+                if time >= shared.applied.load().plan.estimate() {
                     shared.footing.load().tell(clock::now(), Sample::NotInferred);
                 }
                 shared.pool.give(frame.picture);
@@ -64,7 +71,7 @@ impl Answers {
         self.finish.wake();
     }
 
-    fn done(&mut self, mut inferred: infer::Inferred) {
+    fn done(&mut self, mut inferred: infer::Inferred, model_id: &Arc<str>) {
         self.failures = 0;
         let shared = &self.shared;
         Stats::count(&shared.stats.inferred);
@@ -72,7 +79,11 @@ impl Answers {
         shared.metrics.inference.record(inferred.timing.inference);
         shared.metrics.postprocess.record(inferred.timing.postprocess);
         shared.follow(&mut inferred, &mut self.happened);
-        let answered = Answered::new(inferred, Arc::clone(&self.model_id));
+        if let Some(comparison) = &self.comparison {
+            let threshold = shared.applied.load().options.score_threshold;
+            comparison.ours(inferred.frame.id, &inferred.detections, threshold);
+        }
+        let answered = Answered::new(inferred, Arc::clone(model_id));
         if let Some(replaced) = shared.answered.put(answered) {
             // Its picture is too old to return, its result is not.
             shared.metrics.dropped_before_encode.increment(1);

@@ -108,7 +108,7 @@ impl DecodeStage {
 
 /// Hands a frame to the model, past it to be drawn, or both.
 fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &Place, frame: Frame) {
-    let Place { slot, params, footing } = place;
+    let Place { crew, orders, footing } = place;
     let (rung, now) = (footing.rung(), frame.decoded_at);
     let for_model = frame.id.is_multiple_of(rung.infer_every.into());
     let video = applied.gives_video_back(shared.returns_video);
@@ -139,7 +139,7 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &Place
         return;
     }
     shared.pending.add(frame.id);
-    if let Some(replaced) = slot.submit(frame, Arc::clone(params)) {
+    if let Some(replaced) = crew.submit(frame, orders, rung.smaller_input) {
         shared.pending.remove(replaced.id);
         Stats::count(&shared.stats.superseded);
         shared.metrics.superseded.increment(1);

@@ -1,4 +1,5 @@
 mod answering;
+mod crew;
 mod decoding;
 mod finishing;
 
@@ -14,6 +15,8 @@ use saccade_signaling::{Options, ReturnMode};
 use tokio::sync::{broadcast, mpsc};
 
 use self::answering::Answers;
+use self::crew::Crew;
+pub(super) use self::crew::Orders;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
 use super::estimate::Estimate;
@@ -60,11 +63,11 @@ pub(super) enum Output {
 pub(super) struct Applied {
     /// All options, as told to the client.
     pub(super) options: Options,
-    /// What the model's stage needs of them.
-    pub(super) params: Arc<infer::Params>,
-    /// The model.
-    pub(super) model: Arc<infer::Model>,
-    /// Its name and version.
+    /// The models that frames go through.
+    pub(super) plan: infer::Plan,
+    /// What they are asked.
+    pub(super) orders: Arc<Orders>,
+    /// Name and version of the model that answers; of several, that of their route.
     pub(super) model_id: Arc<str>,
     /// How much of its time the session gets when there is not enough for all.
     pub(super) priority: infer::Priority,
@@ -73,7 +76,10 @@ pub(super) struct Applied {
 impl Applied {
     /// What the session wants done with its frames.
     pub(super) fn needs(&self, returns_video: bool) -> Needs {
-        Needs { model: Arc::downgrade(&self.model), can: self.can(returns_video) }
+        Needs {
+            models: self.plan.members.iter().map(|member| Arc::downgrade(&member.model)).collect(),
+            can: self.can(returns_video),
+        }
     }
 
     fn can(&self, returns_video: bool) -> Can {
@@ -88,8 +94,8 @@ impl Applied {
 
 /// The session's place at the model in force.
 struct Place {
-    slot: infer::Slot,
-    params: Arc<infer::Params>,
+    crew: Crew,
+    orders: Arc<Orders>,
     footing: Arc<Footing>,
 }
 
@@ -321,14 +327,14 @@ impl Stages {
         if watching::plan(&before.options) != plan {
             shared.watch().configure(plan);
         }
-        let same_model = Arc::ptr_eq(&before.model, &applied.model);
+        let same_model = before.plan.is_same(&applied.plan);
         if !same_model || before.can(shared.returns_video) != applied.can(shared.returns_video) {
             shared.footing.store(join(&shared.ladders, &applied, shared.returns_video));
             shared.demand.set_needs(applied.needs(shared.returns_video));
         }
         match place.as_mut() {
             Some(place) if same_model => {
-                place.params = Arc::clone(&applied.params);
+                place.orders = Arc::clone(&applied.orders);
                 place.footing = shared.footing.load_full();
             }
             // The old place goes first: no frame of it is answered once there is a new one.
@@ -383,16 +389,16 @@ impl Stages {
     }
 
     fn take_place(&self, applied: &Applied) -> Place {
-        let mut answers =
-            Answers::new(Arc::clone(&self.shared), Arc::clone(&self.finish), Arc::clone(&applied.model_id));
-        let slot = applied.model.attach(applied.priority, move |outcome| answers.handle(outcome));
-        Place { slot, params: Arc::clone(&applied.params), footing: self.shared.footing.load_full() }
+        let answers = Answers::new(Arc::clone(&self.shared), Arc::clone(&self.finish));
+        let crew = Crew::join(&applied.plan, &applied.model_id, applied.priority, answers);
+        Place { crew, orders: Arc::clone(&applied.orders), footing: self.shared.footing.load_full() }
     }
 }
 
 /// The session's place on the ladder of its model.
 fn join(ladders: &Ladders, applied: &Applied, returns_video: bool) -> Arc<Footing> {
-    let config = degrade::Config { instances: applied.model.instances(), smaller_input: false };
+    let smaller_input = applied.plan.members.iter().any(|member| member.smaller.is_some());
+    let config = degrade::Config { instances: applied.plan.instances(), smaller_input };
     Arc::new(ladders.join(&applied.model_id, config, applied.can(returns_video)))
 }
 

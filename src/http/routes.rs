@@ -1,0 +1,98 @@
+//! `/v1/routes`: names that stand for several models.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use saccade_signaling::{ErrorCode, RoutePut, RouteView};
+
+use super::auth::Claims;
+use super::{Context, Problem, body};
+use crate::session::Refusal;
+
+/// Bytes of a route at most; the longest legal one has a third of it.
+const MAX_BYTES: usize = 8 * 1024;
+
+/// The routes over the models, for clients. They live as long as the process: what was put is gone after a restart, and
+/// the configuration's routes are back.
+pub trait Routes: Send + Sync {
+    /// All of them by name.
+    fn list(&self) -> Vec<RouteView>;
+    /// The route of this name.
+    fn get(&self, name: &str) -> Option<RoutePut>;
+    /// Adds a route, or replaces the one of this name; gives it as it is now, and whether it is new.
+    ///
+    /// # Errors
+    /// [`Refusal`] with `bad_request`, `unknown_model` or `conflict`.
+    fn put(&self, name: &str, route: RoutePut) -> Result<(RoutePut, bool), Refusal>;
+    /// Removes a route.
+    ///
+    /// # Errors
+    /// [`Refusal`] with `not_found`, or `conflict` if sessions that name no model get it.
+    fn remove(&self, name: &str) -> Result<(), Refusal>;
+}
+
+type Name = Result<Path<String>, PathRejection>;
+
+/// `GET /v1/routes`.
+pub(super) async fn list(
+    State(context): State<Arc<Context>>,
+    headers: HeaderMap,
+) -> Result<Json<Vec<RouteView>>, Problem> {
+    context.claims(&headers)?;
+    Ok(Json(context.routes.list()))
+}
+
+/// `GET /v1/routes/{name}`.
+pub(super) async fn get(
+    State(context): State<Arc<Context>>,
+    name: Name,
+    headers: HeaderMap,
+) -> Result<Json<RoutePut>, Problem> {
+    context.claims(&headers)?;
+    let Path(name) = name.map_err(|_| no_such_route())?;
+    context.routes.get(&name).map(Json).ok_or_else(no_such_route)
+}
+
+/// `PUT /v1/routes/{name}`: sessions that begin or change their options from now on get it. It is not kept beyond the
+/// process.
+pub(super) async fn put(
+    State(context): State<Arc<Context>>,
+    name: Name,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<RoutePut>), Problem> {
+    may_manage(&context, &headers)?;
+    let Path(name) = name.map_err(|_| Problem::new(ErrorCode::BadRequest, "The name of the route is not UTF-8."))?;
+    body::require_json(&headers)?;
+    let too_large = || Problem::new(ErrorCode::TooLarge, format!("A route may have {MAX_BYTES} bytes."));
+    let body = body::read(body, MAX_BYTES).await?.ok_or_else(too_large)?;
+    let route = serde_json::from_slice(&body)
+        .map_err(|error| Problem::new(ErrorCode::BadRequest, format!("The body is no route: {error}.")))?;
+    let (route, is_new) = context.routes.put(&name, route)?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(route)))
+}
+
+/// `DELETE /v1/routes/{name}`: sessions that it gave a model keep it until they change their options.
+pub(super) async fn delete(
+    State(context): State<Arc<Context>>,
+    name: Name,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    may_manage(&context, &headers)?;
+    let Path(name) = name.map_err(|_| no_such_route())?;
+    context.routes.remove(&name)?;
+    Ok(StatusCode::OK)
+}
+
+fn may_manage(context: &Context, headers: &HeaderMap) -> Result<(), Problem> {
+    let claims = context.claims(headers)?;
+    Claims::require(claims.can_manage_models, "can_manage_models")
+}
+
+fn no_such_route() -> Problem {
+    Problem::new(ErrorCode::NotFound, "There is no such route; see GET /v1/routes.")
+}
