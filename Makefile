@@ -12,7 +12,7 @@ TRAIN_DATA ?=
 TRAIN_WORK ?=
 TRAIN_ARGS ?=
 
-.PHONY: help run test setup setup-test build demo bench lint docs train train-test
+.PHONY: help run test setup setup-test build demo bench bench-budget lint docs train train-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,7 +36,10 @@ demo: setup ## Server, a publisher of the drawn scene, and live results in the t
 	@$(CARGO) run --release --locked --example demo -- $(ARGS)
 
 bench: setup ## Measure Saccade beside a server of aiortc's, into tests/bench/RESULTS.md (ARGS="--seconds 10 --turns 1")
-	@scripts/bench.sh $(ARGS)
+	@scripts/bench.sh run $(ARGS)
+
+bench-budget: setup ## Measure how budgets are kept under load, into tests/bench/RESULTS.md (ARGS="--seconds 60")
+	@scripts/bench.sh budget $(ARGS)
 
 train: setup ## Train and export the default model, or go on with it (TRAIN_DATA=DATASETS; see models/train/README.md)
 	@TRAIN_DATA="$(TRAIN_DATA)" TRAIN_WORK="$(TRAIN_WORK)" scripts/train.sh run $(TRAIN_ARGS)

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Measures Saccade beside a server that a user would write instead, and writes tests/bench/RESULTS.md. `make bench` calls
-# it; its arguments go to tests/bench/run.py.
+# it, and `make bench-budget`: the first argument says which of the programs in tests/bench to run (run or budget), the
+# others go to it.
 set -euo pipefail
+program=$1
+shift
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/saccade
@@ -25,4 +28,4 @@ if [ ! -e "$model" ]; then
     "$saccade" models pull yolox-nano --models-dir "$cache/bench-models"
     model=$(echo "$cache"/bench-models/yolox-nano/*/model.onnx)
 fi
-exec "$venv/bin/python" -B tests/bench/run.py --saccade "$saccade" --peer-python "$venv/bin/python" --model "$model" "$@"
+exec "$venv/bin/python" -B "tests/bench/$program.py" --saccade "$saccade" --peer-python "$venv/bin/python" --model "$model" "$@"

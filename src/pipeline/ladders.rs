@@ -40,11 +40,12 @@ impl Ladders {
         Self { off: true, ..Self::default() }
     }
 
-    /// A place on the ladder of a model. A ladder without sessions is forgotten when another model needs one.
+    /// A place on the ladder of a model. A ladder that its sessions have left is forgotten: what they gave up says nothing
+    /// about the next one.
     pub(super) fn join(&self, model: &Arc<str>, config: Config, can: Can) -> Footing {
         let shared = (!self.off).then(|| {
             let mut ladders = self.by_model.lock().unwrap_or_else(PoisonError::into_inner);
-            ladders.retain(|id, shared| id == model || shared.sessions.load(Ordering::Relaxed) > 0);
+            ladders.retain(|_, shared| shared.sessions.load(Ordering::Relaxed) > 0);
             let shared =
                 ladders.entry(Arc::clone(model)).or_insert_with(|| Arc::new(Shared::new(clock::now(), config)));
             shared.sessions.fetch_add(1, Ordering::Relaxed);
@@ -173,6 +174,7 @@ mod tests {
             assert_eq!((untracked.rung().infer_every, elsewhere.rung()), (1, Rung::NONE));
             shows(r#"saccade_degraded_sessions{step="skip_inference"} 1"#);
             drop((first, untracked));
+            assert_eq!(ladders.join(&model, CONFIG, ALL).rung(), Rung::NONE, "a new session begins at the foot");
             shows(r#"saccade_degraded_sessions{step="skip_inference"} 0"#);
             assert_eq!(ladders.height(), 0.0);
             assert_eq!(

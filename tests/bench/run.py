@@ -37,6 +37,16 @@ PLAIN, NEWEST, NEWEST_PPE = "aiortc, yolox-nano", "aiortc, yolox-nano, newest fr
 SIDES = (OURS, OURS_PPE, PLAIN, NEWEST, NEWEST_PPE)
 
 
+#: What stands before the part of RESULTS.md that budget.py writes.
+MARKER = "<!-- budget.py writes what follows -->\n"
+
+
+def keep_rest(out: pathlib.Path, main: str | None = None, budget: str | None = None) -> None:
+    """Writes one part of the results, and keeps the other."""
+    before, _, behind = out.read_text().partition(MARKER) if out.exists() else ("", "", "")
+    out.write_text((before if main is None else main + "\n") + MARKER + (behind if budget is None else "\n" + budget))
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -86,9 +96,14 @@ def peer(arguments: argparse.Namespace, latest: bool, model: pathlib.Path) -> It
         yield pid, ["--url", f"http://127.0.0.1:{port}/offer"], f"http://127.0.0.1:{port}"
 
 
+def bench_command(arguments: argparse.Namespace, pid: int, where: list[str]) -> list[str]:
+    command = [arguments.saccade, "bench", *where, "--server-pid", str(pid), "--json", "-", "-q"]
+    return [*command, "--clip", str(arguments.clip), "--size", "640x480"]
+
+
 def bench(arguments: argparse.Namespace, pid: int, where: list[str], sessions: int) -> dict:
-    command = [arguments.saccade, "bench", *where, "--sessions", str(sessions), "--duration", f"{arguments.seconds}s"]
-    command += ["--server-pid", str(pid), "--json", "-", "-q", "--clip", str(arguments.clip), "--size", "640x480"]
+    command = bench_command(arguments, pid, where)
+    command += ["--sessions", str(sessions), "--duration", f"{arguments.seconds}s"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=arguments.seconds + START)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr}")
@@ -173,7 +188,7 @@ def main() -> None:
                         f"turn {turn + 1}, {sessions} sessions, {name}: {figures['results']} results", file=sys.stderr
                     )
             # After each turn: what was measured is kept, whatever comes.
-            arguments.out.write_text(report(arguments, rows, bare))
+            keep_rest(arguments.out, main=report(arguments, rows, bare))
 
 
 def versions(arguments: argparse.Namespace) -> str:

@@ -116,11 +116,12 @@ async fn results_stay_fresh_when_more_frames_come_than_the_model_can_take() {
         assert!(*results >= SECONDS as usize / 2, "session {index} starved: {results} results");
         assert!(dropped.superseded + dropped.skipped > u64::from(FRAMES) / 4, "session {index}: {dropped:?}");
         assert!(*carried > FRAMES as usize / 8, "session {index}: the tracker filled in {carried} times");
-        // Every decoded frame is accounted for.
+        // Every decoded frame is accounted for, but for the last one that the model was asked about.
         let counters = &view.counters;
         let Dropped { superseded, late, skipped } = counters.dropped;
         let answered = counters.inferred + superseded + late + skipped;
-        assert_eq!(counters.decoded, answered, "session {index}: {counters:?}");
+        let known = answered..=answered + 1;
+        assert!(known.contains(&counters.decoded), "session {index}: {counters:?}");
         // A queue would fall behind by at least half of the frames of each third.
         let third = lags.len() / 3;
         let (before, after) = (median(&lags[third..2 * third]), median(&lags[2 * third..]));

@@ -8,13 +8,16 @@ use saccade::app::{App, StartError};
 use saccade::cli::Exit;
 use saccade::infer::manifest::{BackendChoice, Precision};
 use saccade::infer::{Engine, Error, Model, Options, Outline, Params, Plan, Put, RouteError};
+use saccade::media::Codec;
 use saccade::media::{Class, Detection};
 use saccade::route::{Fusion, Route, Share};
-use saccade_signaling::{OptionsPatch, ServerMessage};
+use saccade_signaling::{ClientMessage, OptionsPatch, ReturnMode, ServerMessage, close_code};
 use serde_json::{Value, json};
 
-use crate::client::{Socket, connect};
+use crate::client::{Peer, Socket, connect};
+use crate::live::exchange;
 use crate::models::copy;
+use crate::publisher::{Publisher, Viewer, iou};
 use crate::server::{self, Server};
 
 const SPLIT: &str = r#"{"split":[{"model":"scene-blobs","weight":1},{"model":"ppe-nano@2","weight":1}]}"#;
@@ -188,6 +191,67 @@ async fn a_server_takes_routes_and_gives_sessions_their_models() {
     assert_eq!(ask(&server, Method::DELETE, "/v1/routes/both", None).await.0, StatusCode::OK);
     assert_eq!(ask(&server, Method::GET, "/v1/routes/both", None).await.0, StatusCode::NOT_FOUND);
     server.app.shut_down().await;
+}
+
+async fn bye(mut socket: Socket, peer: Peer) {
+    socket.send(&ClientMessage::Bye).await;
+    assert_eq!(socket.close_code().await, close_code::BYE);
+    peer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ensemble_answers_together_and_a_shadow_is_only_compared() {
+    let split = r#"{"split":[{"model":"scene-blobs","weight":1}],"shadow":"ppe-nano"}"#;
+    let together = r#"{"ensemble":["scene-blobs","ppe-nano"],"fusion":"wbf"}"#;
+    let server = Server::start(&[("routes.watched", split), ("routes.both", together)]).await;
+    for (route, named) in [("watched", "scene-blobs@1"), ("both", "both")] {
+        let patch = OptionsPatch {
+            model: Some(route.into()),
+            return_mode: Some(ReturnMode::Results),
+            score_threshold: Some(0.3),
+            ..OptionsPatch::default()
+        };
+        let (socket, mut peer, ..) = connect(server.http, Codec::Vp8, patch).await;
+        let (mut publisher, mut viewer) = (Publisher::new(Codec::Vp8), Viewer::new(Codec::Vp8));
+        let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 30).await;
+        let (mut heads, mut found) = (0, 0);
+        for result in &returned.results {
+            assert_eq!(result.model, named);
+            for head in publisher.scene.truth(publisher.number(result.rtp_timestamp_in)) {
+                let same = |one: &&saccade_signaling::Detection| iou(one.bbox, head.bbox) > 0.5;
+                let matching: Vec<_> = result.detections.iter().filter(same).collect();
+                heads += 1;
+                // Two models that see one head make one detection of it.
+                found += usize::from(matching.len() == 1 && matching[0].class_id == head.class_id);
+            }
+        }
+        assert!(heads > 50 && found * 10 >= heads * 9, "{route}: {found} of {heads}");
+        bye(socket, peer).await;
+    }
+    let metrics = reqwest::get(format!("http://{}/metrics", server.app.ops_address())).await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.trim().parse::<f64>().unwrap()
+    };
+    let compared = value("saccade_shadow_frames_total{model=\"ppe-nano@2\"}");
+    let agreement = value("saccade_shadow_agreement_ratio_sum{model=\"ppe-nano@2\"}");
+    assert!(compared > 10.0 && agreement > compared / 2.0, "{agreement} in {compared} frames");
+    server.app.shut_down().await;
+}
+
+#[test]
+fn a_model_may_name_a_smaller_one_of_the_same_classes() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = Engine::new(Options { instances: Some(1), ..Options::default() }).unwrap();
+    for (name, smaller) in [("a", "b"), ("b", "nobody"), ("c", "d")] {
+        let manifest = format!("[run]\nsmaller = \"{smaller}\"\n");
+        engine.load(&copy(root.path(), name, |text| text.replace("[run]\n", &manifest))).unwrap();
+    }
+    engine.load(&copy(root.path(), "d", |text| text.replace("[\"head\", \"helmet\"]", "[\"face\", \"hat\"]"))).unwrap();
+    let smaller = |name: &str| engine.resolve(name, "").unwrap().first().smaller.as_ref().map(|model| model.id());
+    assert_eq!((smaller("a"), smaller("b"), smaller("c")), (Some("b@1".to_owned()), None, None));
+    engine.shutdown();
 }
 
 #[tokio::test(flavor = "multi_thread")]
