@@ -39,8 +39,10 @@ pub enum Sample {
         /// Share of the budget that was left when its result went out; negative when it was late.
         slack: f32,
     },
-    /// It was meant for the model, but a newer one replaced it, or it could not be in time.
-    NotInferred,
+    /// It was meant for the model, but a newer one replaced it before the model was free.
+    Superseded,
+    /// It was meant for the model, but could not be in time.
+    Late,
     /// It was meant to be returned, and was encoded.
     Returned,
     /// It was meant to be returned, but a newer one replaced it, or it could not be in time.
@@ -68,7 +70,9 @@ pub struct Config {
 /// What is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rung {
-    /// The model sees one in so many frames.
+    /// What the model is not free for is carried on by the tracker instead of being dropped.
+    pub fill_in: bool,
+    /// The model is offered one in so many frames.
     pub infer_every: u32,
     /// The model with the smaller input runs.
     pub smaller_input: bool,
@@ -80,10 +84,12 @@ pub struct Rung {
 
 impl Rung {
     /// The foot of the ladder: nothing is given up.
-    pub const NONE: Self = Self { infer_every: 1, smaller_input: false, return_every: 1, half_size: false };
+    pub const NONE: Self =
+        Self { fill_in: false, infer_every: 1, smaller_input: false, return_every: 1, half_size: false };
 
     /// The top of the ladder, where there is no model with a smaller input.
     pub const TOP: Self = Self {
+        fill_in: true,
         infer_every: INFER_EVERY[INFER_EVERY.len() - 1],
         smaller_input: false,
         return_every: RETURN_EVERY[RETURN_EVERY.len() - 1],
@@ -94,6 +100,7 @@ impl Rung {
     #[must_use]
     pub const fn within(self, can: Can) -> Self {
         Self {
+            fill_in: self.fill_in && can.skip_inference,
             infer_every: if can.skip_inference { self.infer_every } else { 1 },
             smaller_input: self.smaller_input,
             return_every: if can.return_less { self.return_every } else { 1 },
@@ -104,7 +111,7 @@ impl Rung {
     /// Which of [`STEPS`] are in force.
     #[must_use]
     pub const fn steps(self) -> [bool; STEPS.len()] {
-        [self.infer_every > 1, self.smaller_input, self.return_every > 1, self.half_size]
+        [self.fill_in || self.infer_every > 1, self.smaller_input, self.return_every > 1, self.half_size]
     }
 
     /// Names of the steps in force, in the order of the ladder.
@@ -132,7 +139,8 @@ pub struct Ladder {
 struct Window {
     since: Instant,
     inferred: u32,
-    not_inferred: u32,
+    superseded: u32,
+    late: u32,
     returned: u32,
     not_returned: u32,
     slack: f32,
@@ -141,11 +149,22 @@ struct Window {
 
 impl Window {
     const fn new(since: Instant) -> Self {
-        Self { since, inferred: 0, not_inferred: 0, returned: 0, not_returned: 0, slack: 0.0, service: Duration::ZERO }
+        Self {
+            since,
+            inferred: 0,
+            superseded: 0,
+            late: 0,
+            returned: 0,
+            not_returned: 0,
+            slack: 0.0,
+            service: Duration::ZERO,
+        }
     }
 
-    fn lost(&self) -> f32 {
-        share(self.not_inferred, self.inferred).max(share(self.not_returned, self.returned))
+    /// Share of frames that were lost. Where the tracker fills in, those that a newer one replaced are not.
+    fn lost(&self, rung: Rung) -> f32 {
+        let superseded = if rung.fill_in { 0 } else { self.superseded };
+        share(self.late + superseded, self.inferred).max(share(self.not_returned, self.returned))
     }
 
     /// Mean share of the budget left; all of it when nothing was answered.
@@ -199,11 +218,13 @@ impl Ladder {
                 window.service += service;
                 window.slack += if slack.is_finite() { slack.clamp(-1.0, 1.0) } else { 0.0 };
             }
-            Sample::NotInferred => window.not_inferred += 1,
+            Sample::Superseded => window.superseded += 1,
+            Sample::Late => window.late += 1,
             Sample::Returned => window.returned += 1,
             Sample::NotReturned => window.not_returned += 1,
         }
-        let (age, frames) = (now.saturating_duration_since(window.since), window.inferred + window.not_inferred);
+        let (age, frames) =
+            (now.saturating_duration_since(window.since), window.inferred + window.superseded + window.late);
         let frames = frames.max(window.returned + window.not_returned);
         if age < WINDOW || (frames < ENOUGH && age < LONGEST_WINDOW) {
             return false;
@@ -213,7 +234,7 @@ impl Ladder {
     }
 
     fn judge(&mut self, now: Instant, age: Duration, seen: &Window) -> bool {
-        if seen.lost() > LOST || seen.slack() < SLACK {
+        if seen.lost(self.rung()) > LOST || seen.slack() < SLACK {
             self.calm_since = None;
             return self.climb(now, seen);
         }
@@ -221,7 +242,8 @@ impl Ladder {
             self.down_at = None;
             self.patience = PATIENCE;
         }
-        if seen.lost() > CALM_LOST || seen.slack() < CALM_SLACK || !self.has_room_below(age, seen) {
+        let below = self.rungs[self.at.saturating_sub(1)];
+        if seen.lost(below) > CALM_LOST || seen.slack() < CALM_SLACK || !self.has_room(below, age, seen) {
             self.calm_since = None;
             return false;
         }
@@ -244,11 +266,11 @@ impl Ladder {
         }
         let before = self.rung();
         self.at += 1;
-        // Where the model answers one in three, the rung is the one on which it is asked one in three.
-        let served = 1.0 - share(seen.not_inferred, seen.inferred);
+        // Where one in three is in time, the rung is the one on which the model is asked about one in three.
+        let served = 1.0 - share(seen.late, seen.inferred);
         while self.at + 1 < self.rungs.len()
             && self.rungs[self.at + 1].infer_every > self.rung().infer_every
-            && (self.rung().infer_every as f32) * served < before.infer_every as f32
+            && (self.rung().infer_every as f32) * served < 0.95 * before.infer_every as f32
         {
             self.at += 1;
         }
@@ -256,9 +278,11 @@ impl Ladder {
         true
     }
 
-    /// Whether the model would still keep up on the next lower rung, if that one asks it more often.
-    fn has_room_below(&self, age: Duration, seen: &Window) -> bool {
-        let Some(below) = self.at.checked_sub(1).map(|at| self.rungs[at]) else { return true };
+    /// Whether the model would still keep up on the next lower rung, if that one asks it more often, but not about all.
+    fn has_room(&self, below: Rung, age: Duration, seen: &Window) -> bool {
+        if below.infer_every == 1 {
+            return true;
+        }
         let oftener = self.rung().infer_every as f32 / below.infer_every as f32;
         let busy = seen.service.as_secs_f32() / (age.as_secs_f32() * self.instances as f32);
         oftener <= 1.0 || busy * oftener <= ROOM
@@ -275,6 +299,8 @@ impl Ladder {
 fn rungs(smaller_input: bool) -> Vec<Rung> {
     let mut rung = Rung::NONE;
     let mut rungs = vec![rung];
+    rung.fill_in = true;
+    rungs.push(rung);
     for infer_every in INFER_EVERY {
         rung.infer_every = infer_every;
         rungs.push(rung);

@@ -3,8 +3,8 @@
 //! What became of each frame comes in, with the time; the [`Rung`] in force leaves. Pure: it runs on whatever thread
 //! calls it and asks nobody for the time. It must not know what a frame is or how a rung is put into effect.
 //!
-//! Rungs follow each other in one order: the model sees fewer of the frames, and the tracker fills in; the model's
-//! input gets smaller; fewer frames are returned; what is returned gets smaller. Each rung keeps what those before it
+//! Rungs follow each other in one order: the tracker fills in for frames that the model is not free for; the model is
+//! offered fewer frames, so that those it gets wait less; its input gets smaller; fewer frames are returned; what is returned gets smaller. Each rung keeps what those before it
 //! gave up. The sessions of a model are on one ladder, since what one of them gives up is what the others get: each on
 //! its own would take turns in stepping down and pushing others up. It goes up as soon as a short window shows that
 //! frames are lost or hardly in time, and comes down one rung at a time after it has been calm for a while. A step down

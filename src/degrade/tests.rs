@@ -41,10 +41,10 @@ fn rungs_are_in_order_and_give_up_more_and_more() {
 #[test]
 fn lost_and_late_frames_take_it_up_and_calm_brings_it_down() {
     let start = clock::now();
-    for bad in [LATE, Sample::NotInferred, Sample::NotReturned] {
+    for bad in [LATE, Sample::Superseded, Sample::Late, Sample::NotReturned] {
         let mut ladder = Ladder::new(start, CONFIG);
         let up = feed(&mut ladder, start, Duration::from_secs(1), &[bad]).expect("goes up within a second");
-        assert!(ladder.rung().infer_every > 1);
+        assert!(ladder.rung().fill_in);
         let soon = up + SETTLE + PATIENCE - 100 * MS;
         assert_eq!(feed(&mut ladder, up, soon - up, &[GOOD]), None, "it comes down too soon");
         assert!(feed(&mut ladder, soon, 4 * WINDOW, &[GOOD]).is_some(), "{bad:?}");
@@ -52,14 +52,20 @@ fn lost_and_late_frames_take_it_up_and_calm_brings_it_down() {
 }
 
 #[test]
-fn where_one_in_three_is_answered_one_in_three_is_asked() {
+fn the_tracker_fills_in_first_and_then_the_model_is_asked_less_often() {
     let start = clock::now();
     let mut ladder = Ladder::new(start, CONFIG);
-    feed(&mut ladder, start, Duration::from_secs(1), &[GOOD, Sample::NotInferred, Sample::NotInferred]).unwrap();
-    assert_eq!(ladder.rung().infer_every, 3);
+    let busy = [GOOD, Sample::Superseded, Sample::Superseded];
+    let up = feed(&mut ladder, start, Duration::from_secs(1), &busy).unwrap();
+    let fills_in = Rung { fill_in: true, ..Rung::NONE };
+    assert_eq!(ladder.rung(), fills_in);
+    assert_eq!(feed(&mut ladder, up, Duration::from_secs(60), &busy), None, "what is filled in is not lost");
+    // Where one in three is in time, one in three is asked.
     let mut ladder = Ladder::new(start, CONFIG);
-    feed(&mut ladder, start, Duration::from_secs(1), &[Sample::NotInferred]).unwrap();
-    assert_eq!(ladder.rung(), Rung { infer_every: 6, ..Rung::NONE }, "other steps are taken one at a time");
+    let later = feed(&mut ladder, start, Duration::from_secs(2), &[GOOD, Sample::Late, Sample::Late]);
+    assert_eq!(ladder.rung(), Rung { infer_every: 3, ..fills_in });
+    feed(&mut ladder, later.unwrap(), Duration::from_secs(2), &[Sample::Late]).unwrap();
+    assert_eq!(ladder.rung(), Rung { infer_every: 6, ..fills_in }, "other steps are taken one at a time");
 }
 
 #[test]
@@ -80,12 +86,12 @@ fn a_step_down_that_fails_makes_the_next_one_wait_longer() {
 fn it_stays_where_the_model_would_not_keep_up_below() {
     let start = clock::now();
     let mut ladder = Ladder::new(start, CONFIG);
-    let up = feed(&mut ladder, start, Duration::from_secs(1), &[GOOD, Sample::NotInferred]).unwrap();
-    assert_eq!(ladder.rung().infer_every, 2);
-    // One frame each 30 ms: twice as many would keep it busy for more than the whole time.
+    let up = feed(&mut ladder, start, Duration::from_secs(1), &[GOOD, Sample::Late, Sample::Late]).unwrap();
+    assert_eq!(ladder.rung().infer_every, 3);
+    // One frame each 30 ms: half as many again would keep it busy for all of the time.
     let busy = Sample::Inferred { service: 20 * MS, slack: 0.8 };
     assert_eq!(feed(&mut ladder, up, Duration::from_secs(60), &[busy]), None);
-    assert!(feed(&mut ladder, up, Duration::from_secs(120), &[GOOD]).is_some());
+    assert!(feed(&mut ladder, up + Duration::from_secs(60), Duration::from_secs(60), &[GOOD]).is_some());
 }
 
 #[test]
@@ -160,7 +166,7 @@ impl World {
             for (stage, every) in [rung.infer_every, rung.return_every].into_iter().enumerate() {
                 let session = &mut self.sessions[index];
                 if session.frames.is_multiple_of(every) && session.waiting[stage].replace(self.now).is_some() {
-                    self.sample([Sample::NotInferred, Sample::NotReturned][stage]);
+                    self.sample([Sample::Superseded, Sample::NotReturned][stage]);
                 }
             }
         }
@@ -243,7 +249,7 @@ fn reversals(changes: &[(u32, usize)]) -> usize {
 proptest! {
     #[test]
     fn it_never_leaves_the_ladder_and_moves_down_by_one(
-        samples in prop::collection::vec((0u8..4, 0u64..200, -2.0f32..2.0, 1u32..120), 1..2_000),
+        samples in prop::collection::vec((0u8..5, 0u64..200, -2.0f32..2.0, 1u32..120), 1..2_000),
     ) {
         let start = clock::now();
         let (mut ladder, mut now) = (Ladder::new(start, CONFIG), start);
@@ -252,8 +258,9 @@ proptest! {
             let before = ladder.at;
             let sample = match kind {
                 0 => Sample::Inferred { service: Duration::from_millis(service), slack },
-                1 => Sample::NotInferred,
+                1 => Sample::Superseded,
                 2 => Sample::Returned,
+                3 => Sample::Late,
                 _ => Sample::NotReturned,
             };
             let changed = ladder.handle(now, sample);

@@ -1,5 +1,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::backend;
 use super::batcher::Key;
 use super::error::Error;
 use super::runner::{Item, Runner};
@@ -13,6 +14,7 @@ pub(super) type Open = dyn Fn() -> Result<Runner, Error> + Send + Sync;
 
 /// The life of an owner thread: it owns one instance until the model is closed.
 pub(super) fn own(shared: &Shared, open: &Open, number: usize, runner: Runner) {
+    backend::yield_to_codecs();
     shared.add_instance();
     let mut instance = Instance { shared, open, number, runner: Some(runner), found: Vec::new(), done: Vec::new() };
     let mut batch = Vec::new();

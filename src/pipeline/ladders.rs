@@ -126,6 +126,7 @@ fn pack(rung: Rung) -> u64 {
         | u64::from(rung.return_every & 0xffff) << 16
         | u64::from(rung.smaller_input) << 32
         | u64::from(rung.half_size) << 33
+        | u64::from(rung.fill_in) << 34
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "masked")]
@@ -135,6 +136,7 @@ const fn unpack(packed: u64) -> Rung {
         return_every: (packed >> 16 & 0xffff) as u32,
         smaller_input: packed >> 32 & 1 == 1,
         half_size: packed >> 33 & 1 == 1,
+        fill_in: packed >> 34 & 1 == 1,
     }
 }
 
@@ -154,7 +156,7 @@ mod tests {
         let mut now = clock::now();
         for _ in 0..100 {
             now += Duration::from_millis(30);
-            footing.tell(now, Sample::NotInferred);
+            footing.tell(now, Sample::Superseded);
         }
     }
 
@@ -170,17 +172,23 @@ mod tests {
             let elsewhere = ladders.join(&other, CONFIG, ALL);
             assert_eq!(ladders.height(), 0.0);
             overload(&first);
-            assert!(first.rung().infer_every > 1 && ladders.height() > 0.0);
-            assert_eq!((untracked.rung().infer_every, elsewhere.rung()), (1, Rung::NONE));
+            assert!(first.rung().fill_in && ladders.height() > 0.0);
+            assert_eq!((untracked.rung().steps()[0], elsewhere.rung()), (false, Rung::NONE));
             shows(r#"saccade_degraded_sessions{step="skip_inference"} 1"#);
             drop((first, untracked));
             assert_eq!(ladders.join(&model, CONFIG, ALL).rung(), Rung::NONE, "a new session begins at the foot");
             shows(r#"saccade_degraded_sessions{step="skip_inference"} 0"#);
             assert_eq!(ladders.height(), 0.0);
             assert_eq!(
-                unpack(pack(Rung { infer_every: 6, smaller_input: true, return_every: 3, half_size: true }))
-                    .names()
-                    .count(),
+                unpack(pack(Rung {
+                    fill_in: true,
+                    infer_every: 6,
+                    smaller_input: true,
+                    return_every: 3,
+                    half_size: true
+                }))
+                .names()
+                .count(),
                 4
             );
         });

@@ -440,7 +440,9 @@ impl Owner {
                 self.link.sequence = self.link.sequence.wrapping_add(1);
                 self.peer.send_packet(packet).await?;
                 if index == 0 {
-                    self.metrics.video_latency.record(clock::now().duration_since(unit.arrival));
+                    let latency = clock::now().duration_since(unit.arrival);
+                    self.metrics.video_latency.record(latency);
+                    self.shown.stats.record_video(latency);
                 }
             }
             Ok::<_, RtcError>(())

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use saccade_signaling::{Dropped, SessionCounters, StageTiming, Timing};
 
@@ -35,7 +36,9 @@ pub(super) struct Stats {
     /// Frames that the model was not asked about, by choice.
     pub(super) skipped: AtomicU64,
     resolution: AtomicU64,
-    times: Mutex<Times>,
+    times: Mutex<Times<{ STAGES.len() }>>,
+    /// Last packet in to first packet of the returned frame out.
+    video: Mutex<Times<1>>,
 }
 
 impl Stats {
@@ -79,39 +82,53 @@ impl Stats {
     }
 
     /// Takes the times of one frame into the window.
-    pub(super) fn record(&self, timing: &Timing) {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner).push(timing);
+    pub(super) fn record(&self, t: &Timing) {
+        let frame =
+            [t.reorder, t.decode, t.queue, t.preprocess, t.inference, t.postprocess, t.annotate, t.encode, t.total];
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
     }
 
-    /// Median and 95th percentile of each stage over the window.
+    /// Takes a returned frame into the window: from its last packet in to its first one out.
+    pub(super) fn record_video(&self, latency: Duration) {
+        self.video.lock().unwrap_or_else(PoisonError::into_inner).push([latency.as_secs_f64() * 1e3]);
+    }
+
+    /// Median and 95th percentile of each stage over the window, and of returned video from packet to packet.
     pub(super) fn stages(&self) -> Vec<StageTiming> {
-        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner).frames.clone();
-        if times.is_empty() {
-            return Vec::new();
-        }
-        STAGES
-            .iter()
-            .enumerate()
-            .map(|(stage, name)| {
-                let mut values: Vec<f64> = times.iter().map(|frame| frame[stage]).collect();
-                values.sort_by(f64::total_cmp);
-                let at = |percent: usize| values[(values.len() - 1) * percent / 100];
-                StageTiming { stage: (*name).to_owned(), p50_ms: at(50), p95_ms: at(95) }
-            })
-            .collect()
+        let mut stages = self.times.lock().unwrap_or_else(PoisonError::into_inner).percentiles(STAGES);
+        stages.extend(self.video.lock().unwrap_or_else(PoisonError::into_inner).percentiles(["video"]));
+        stages
     }
 }
 
-#[derive(Debug, Default)]
-struct Times {
-    frames: Vec<[f64; STAGES.len()]>,
+/// The last times of `N` kinds.
+#[derive(Debug)]
+struct Times<const N: usize> {
+    frames: Vec<[f64; N]>,
     next: usize,
 }
 
-impl Times {
-    fn push(&mut self, t: &Timing) {
-        let frame =
-            [t.reorder, t.decode, t.queue, t.preprocess, t.inference, t.postprocess, t.annotate, t.encode, t.total];
+impl<const N: usize> Default for Times<N> {
+    fn default() -> Self {
+        Self { frames: Vec::new(), next: 0 }
+    }
+}
+
+impl<const N: usize> Times<N> {
+    fn percentiles(&self, names: [&str; N]) -> Vec<StageTiming> {
+        if self.frames.is_empty() {
+            return Vec::new();
+        }
+        let timing = |(kind, name): (usize, &str)| {
+            let mut values: Vec<f64> = self.frames.iter().map(|frame| frame[kind]).collect();
+            values.sort_by(f64::total_cmp);
+            let at = |percent: usize| values[(values.len() - 1) * percent / 100];
+            StageTiming { stage: name.to_owned(), p50_ms: at(50), p95_ms: at(95) }
+        };
+        names.into_iter().enumerate().map(timing).collect()
+    }
+
+    fn push(&mut self, frame: [f64; N]) {
         if self.frames.len() < WINDOW {
             self.frames.push(frame);
         } else {
@@ -134,6 +151,9 @@ mod tests {
         }
         let total = stats.stages().pop().unwrap_or_else(|| unreachable!("nine stages"));
         assert_eq!((total.stage.as_str(), total.p50_ms, total.p95_ms), ("total", 871.0, 986.0));
+        stats.record_video(Duration::from_millis(7));
+        let video = stats.stages().pop().unwrap_or_else(|| unreachable!("ten stages"));
+        assert_eq!((video.stage.as_str(), video.p95_ms), ("video", 7.0));
     }
 
     #[test]

@@ -20,6 +20,18 @@ pub(super) use select::{Opener, Request};
 use super::decoder::View;
 use super::error::Error;
 
+/// How much the calling thread steps back behind others, -20..19: so far that a codec that wakes up runs at once, and a
+/// model still gets a fair part of a busy core.
+const NICE: i32 = 5;
+
+/// Lets decoding and encoding go before inference on the calling thread: they take little, and returned video waits for
+/// them, whatever the model takes.
+pub(super) fn yield_to_codecs() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "a model's thread keeps its priority");
+    }
+}
+
 /// A model's graph, ready to run on a fixed number of pictures at a time. It belongs to one thread at a time.
 pub(super) trait Backend: Send {
     /// The input tensor, to write the next pictures to, one after the other. It keeps its values between runs.

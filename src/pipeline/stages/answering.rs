@@ -55,7 +55,7 @@ impl Answers {
                 // Where even an idle machine would be too late, giving something up helps nobody.
                 let time = frame.deadline.saturating_duration_since(frame.decoded_at);
                 if time >= shared.applied.load().plan.estimate() {
-                    shared.footing.load().tell(clock::now(), Sample::NotInferred);
+                    shared.footing.load().tell(clock::now(), Sample::Late);
                 }
                 shared.pool.give(frame.picture);
                 frame.id

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::decode::{self, Decoder};
 use crate::degrade::Sample;
 use crate::media::{EncodedFrame, Frame, MediaTime};
+use crate::pipeline::ladders::Footing;
 use crate::pipeline::stats::Stats;
 use crate::pipeline::workers::{Lane, Step};
 use crate::session::EndReason;
@@ -124,16 +125,7 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &Place
         shared.unreturned.add(frame.id);
     }
     if passes {
-        if let Some(replaced) = shared.passing.put(frame.clone()) {
-            shared.unreturned.add(replaced.id);
-            shared.metrics.dropped_before_encode.increment(1);
-            // One that still waited for the model was not held up by the encoder.
-            if predicted || replaced.id < shared.pending.oldest() {
-                footing.tell(now, Sample::NotReturned);
-            }
-            shared.pool.give(replaced.picture);
-        }
-        finish.wake();
+        pass(shared, finish, footing, now, frame.clone(), predicted);
     }
     if !for_model {
         return;
@@ -143,7 +135,26 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &Place
         shared.pending.remove(replaced.id);
         Stats::count(&shared.stats.superseded);
         shared.metrics.superseded.increment(1);
-        footing.tell(now, Sample::NotInferred);
+        footing.tell(now, Sample::Superseded);
+        let returned = replaced.id.is_multiple_of(rung.return_every.into());
+        if rung.fill_in && !predicted && (returned || !video) {
+            pass(shared, finish, footing, now, replaced, predicted);
+        } else {
+            shared.pool.give(replaced.picture);
+        }
+    }
+}
+
+/// Has the tracker say what is in a frame, as soon as those ahead of it are answered.
+fn pass(shared: &Shared, finish: &Arc<Lane>, footing: &Footing, now: Instant, frame: Frame, predicted: bool) {
+    if let Some(replaced) = shared.passing.put(frame) {
+        shared.unreturned.add(replaced.id);
+        shared.metrics.dropped_before_encode.increment(1);
+        // One that still waited for the model was not held up by the encoder.
+        if predicted || replaced.id < shared.pending.oldest() {
+            footing.tell(now, Sample::NotReturned);
+        }
         shared.pool.give(replaced.picture);
     }
+    finish.wake();
 }
