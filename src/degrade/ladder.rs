@@ -18,13 +18,22 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(96);
 const HELD: u32 = 2;
 
 /// Share of frames that may be lost before the session is overloaded.
-const LOST: f32 = 0.12;
+const LOST: f32 = 0.15;
+/// From this share on, one window is enough to go up; else two in a row are, since a moment's hiccup is no load.
+const MANY_LOST: f32 = 0.4;
 /// Share of frames that may be lost while it is calm.
 const CALM_LOST: f32 = 0.03;
 /// Mean share of the budget that is left when a result is out, below which the session is overloaded.
 const SLACK: f32 = 0.15;
 /// Likewise, above which it is calm.
 const CALM_SLACK: f32 = 0.35;
+/// Mean share of the budget that is to be left where the tracker fills in: what it fills in is drawn and encoded as well,
+/// and results must not pay for it.
+const FILL_SLACK: f32 = 0.45;
+/// Likewise, above which it fills in more.
+const FILL_MORE_SLACK: f32 = 0.6;
+/// It fills in for one in so many at least.
+const MOST_LEFT_OUT: u32 = 8;
 /// A step down is tried when it would leave the model busy for at most this share of the time, by how long frames take
 /// it now.
 const ROOM: f32 = 0.9;
@@ -70,8 +79,9 @@ pub struct Config {
 /// What is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rung {
-    /// What the model is not free for is carried on by the tracker instead of being dropped.
-    pub fill_in: bool,
+    /// Of the frames that the model is not free for, one in so many is carried on by the tracker instead of being
+    /// dropped; 0: none.
+    pub fill_one_in: u32,
     /// The model is offered one in so many frames.
     pub infer_every: u32,
     /// The model with the smaller input runs.
@@ -85,11 +95,11 @@ pub struct Rung {
 impl Rung {
     /// The foot of the ladder: nothing is given up.
     pub const NONE: Self =
-        Self { fill_in: false, infer_every: 1, smaller_input: false, return_every: 1, half_size: false };
+        Self { fill_one_in: 0, infer_every: 1, smaller_input: false, return_every: 1, half_size: false };
 
     /// The top of the ladder, where there is no model with a smaller input.
     pub const TOP: Self = Self {
-        fill_in: true,
+        fill_one_in: MOST_LEFT_OUT,
         infer_every: INFER_EVERY[INFER_EVERY.len() - 1],
         smaller_input: false,
         return_every: RETURN_EVERY[RETURN_EVERY.len() - 1],
@@ -100,7 +110,7 @@ impl Rung {
     #[must_use]
     pub const fn within(self, can: Can) -> Self {
         Self {
-            fill_in: self.fill_in && can.skip_inference,
+            fill_one_in: if can.skip_inference { self.fill_one_in } else { 0 },
             infer_every: if can.skip_inference { self.infer_every } else { 1 },
             smaller_input: self.smaller_input,
             return_every: if can.return_less { self.return_every } else { 1 },
@@ -111,7 +121,7 @@ impl Rung {
     /// Which of [`STEPS`] are in force.
     #[must_use]
     pub const fn steps(self) -> [bool; STEPS.len()] {
-        [self.fill_in || self.infer_every > 1, self.smaller_input, self.return_every > 1, self.half_size]
+        [self.fill_one_in > 0 || self.infer_every > 1, self.smaller_input, self.return_every > 1, self.half_size]
     }
 
     /// Names of the steps in force, in the order of the ladder.
@@ -126,9 +136,13 @@ pub struct Ladder {
     rungs: Vec<Rung>,
     instances: u32,
     at: usize,
+    /// Where the tracker fills in: see [`Rung::fill_one_in`].
+    fill_one_in: u32,
     window: Window,
     /// Samples before this are of the load before the last change.
     settled: Instant,
+    /// The window before showed overload, but not enough for a step up.
+    suspicious: bool,
     calm_since: Option<Instant>,
     patience: Duration,
     /// When the last step down was taken, until it has held.
@@ -163,7 +177,7 @@ impl Window {
 
     /// Share of frames that were lost. Where the tracker fills in, those that a newer one replaced are not.
     fn lost(&self, rung: Rung) -> f32 {
-        let superseded = if rung.fill_in { 0 } else { self.superseded };
+        let superseded = if rung.fill_one_in > 0 { 0 } else { self.superseded };
         share(self.late + superseded, self.inferred).max(share(self.not_returned, self.returned))
     }
 
@@ -186,8 +200,10 @@ impl Ladder {
             rungs: rungs(config.smaller_input),
             instances: config.instances.max(1),
             at: 0,
+            fill_one_in: 1,
             window: Window::new(now),
             settled: now,
+            suspicious: false,
             calm_since: None,
             patience: PATIENCE,
             down_at: None,
@@ -197,7 +213,8 @@ impl Ladder {
     /// What is in force.
     #[must_use]
     pub fn rung(&self) -> Rung {
-        self.rungs[self.at]
+        let rung = self.rungs[self.at];
+        Rung { fill_one_in: if rung.fill_one_in > 0 { self.fill_one_in } else { 0 }, ..rung }
     }
 
     /// How far up it is, 0..1.
@@ -206,7 +223,7 @@ impl Ladder {
         if self.rungs.len() < 2 { 0.0 } else { self.at as f32 / (self.rungs.len() - 1) as f32 }
     }
 
-    /// Takes a frame's fate into account. Says whether the rung has changed.
+    /// Takes a frame's fate into account. Says whether what is in force has changed.
     pub fn handle(&mut self, now: Instant, sample: Sample) -> bool {
         if now < self.settled {
             return false;
@@ -230,14 +247,30 @@ impl Ladder {
             return false;
         }
         let seen = std::mem::replace(window, Window::new(now));
-        self.judge(now, age, &seen)
+        let before = self.fill_one_in;
+        self.adjust_filling(&seen);
+        self.judge(now, age, &seen) || self.fill_one_in != before
+    }
+
+    /// Has the tracker fill in as often as results can afford.
+    fn adjust_filling(&mut self, seen: &Window) {
+        if seen.slack() < FILL_SLACK {
+            self.fill_one_in = (self.fill_one_in * 2).min(MOST_LEFT_OUT);
+        } else if seen.slack() > FILL_MORE_SLACK {
+            self.fill_one_in = (self.fill_one_in - 1).max(1);
+        }
     }
 
     fn judge(&mut self, now: Instant, age: Duration, seen: &Window) -> bool {
         if seen.lost(self.rung()) > LOST || seen.slack() < SLACK {
             self.calm_since = None;
-            return self.climb(now, seen);
+            let certain = seen.lost(self.rung()) > MANY_LOST || seen.slack() < 0.0;
+            if certain || std::mem::replace(&mut self.suspicious, true) {
+                return self.climb(now, seen);
+            }
+            return false;
         }
+        self.suspicious = false;
         if self.down_at.is_some_and(|at| now.saturating_duration_since(at) >= self.patience * HELD) {
             self.down_at = None;
             self.patience = PATIENCE;
@@ -291,6 +324,7 @@ impl Ladder {
     fn restart(&mut self, now: Instant) {
         self.settled = now + SETTLE;
         self.window = Window::new(self.settled);
+        self.suspicious = false;
         self.calm_since = None;
     }
 }
@@ -299,7 +333,7 @@ impl Ladder {
 fn rungs(smaller_input: bool) -> Vec<Rung> {
     let mut rung = Rung::NONE;
     let mut rungs = vec![rung];
-    rung.fill_in = true;
+    rung.fill_one_in = 1;
     rungs.push(rung);
     for infer_every in INFER_EVERY {
         rung.infer_every = infer_every;

@@ -119,7 +119,7 @@ impl I420 {
     /// Writes this picture at half its width and height into `half`, each sample the mean of four; sides are rounded
     /// down to even lengths, which chroma planes halve without a rest, and are at least 2.
     pub fn halve_into(&self, half: &mut Self) {
-        let side = |length: u32| (length / 2 & !1).max(2);
+        let side = |length: u32| ((length / 2) & !1).max(2);
         half.resize(side(self.width), side(self.height));
         let (from_strides, to_strides) = (self.strides(), half.strides());
         let planes = self.planes().into_iter().zip(from_strides).zip(half.planes_mut().into_iter().zip(to_strides));

@@ -91,12 +91,14 @@ impl Footing {
     pub(super) fn tell(&self, now: Instant, sample: Sample) {
         let Some(shared) = &self.shared else { return };
         let mut ladder = shared.lock();
+        let height = ladder.height();
         if ladder.handle(now, sample) {
             let rung = ladder.rung();
             shared.rung.store(pack(rung), Ordering::Relaxed);
-            drop(ladder);
-            shared.changes.increment(1);
-            tracing::debug!(?rung, "degradation changed");
+            if ladder.height().total_cmp(&height).is_ne() {
+                shared.changes.increment(1);
+                tracing::debug!(?rung, "degradation changed");
+            }
         }
     }
 
@@ -126,17 +128,16 @@ fn pack(rung: Rung) -> u64 {
         | u64::from(rung.return_every & 0xffff) << 16
         | u64::from(rung.smaller_input) << 32
         | u64::from(rung.half_size) << 33
-        | u64::from(rung.fill_in) << 34
+        | u64::from(rung.fill_one_in & 0xff) << 34
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "masked")]
 const fn unpack(packed: u64) -> Rung {
     Rung {
         infer_every: (packed & 0xffff) as u32,
         return_every: (packed >> 16 & 0xffff) as u32,
         smaller_input: packed >> 32 & 1 == 1,
         half_size: packed >> 33 & 1 == 1,
-        fill_in: packed >> 34 & 1 == 1,
+        fill_one_in: (packed >> 34 & 0xff) as u32,
     }
 }
 
@@ -172,7 +173,7 @@ mod tests {
             let elsewhere = ladders.join(&other, CONFIG, ALL);
             assert_eq!(ladders.height(), 0.0);
             overload(&first);
-            assert!(first.rung().fill_in && ladders.height() > 0.0);
+            assert!(first.rung().fill_one_in > 0 && ladders.height() > 0.0);
             assert_eq!((untracked.rung().steps()[0], elsewhere.rung()), (false, Rung::NONE));
             shows(r#"saccade_degraded_sessions{step="skip_inference"} 1"#);
             drop((first, untracked));
@@ -181,7 +182,7 @@ mod tests {
             assert_eq!(ladders.height(), 0.0);
             assert_eq!(
                 unpack(pack(Rung {
-                    fill_in: true,
+                    fill_one_in: 4,
                     infer_every: 6,
                     smaller_input: true,
                     return_every: 3,

@@ -91,7 +91,7 @@ def overload(arguments: argparse.Namespace, models: pathlib.Path) -> list[str]:
 
 
 def step(arguments: argparse.Namespace, models: pathlib.Path) -> list[str]:
-    sessions, seconds = arguments.capacity, arguments.step_seconds
+    sessions, seconds = arguments.step_sessions, arguments.step_seconds
     with ours(arguments, models, "yolox-nano") as (pid, where, base):
         flags = ["--scenario", "step", "--sessions", str(sessions)]
         figures = load(arguments, pid, where, *flags, seconds=seconds)
@@ -104,7 +104,7 @@ def step(arguments: argparse.Namespace, models: pathlib.Path) -> list[str]:
     last = max(degraded, default=None)
     phases = [("before", 2, begin), ("during", begin + 5, end), ("after", end + 1, seconds - 1)]
     lines = [
-        f"## {sessions} sessions, then {3 * sessions}, then {sessions} again",
+        f"## {sessions} × 1 session, then {sessions} × 3, then {sessions} × 1 again",
         "",
         "| phase | results /s | carried /s | frames back /s | median of the seconds' p95 ms | seconds degraded |",
         "|---|---|---|---|---|---|",
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--capacity", type=int, default=2, help="sessions that are served in full")
     parser.add_argument("--seconds", type=int, default=300, help="of the overload")
     parser.add_argument("--peer-seconds", type=int, default=300, help="of the overload for the other servers")
+    parser.add_argument("--step-sessions", type=int, default=1, help="before and after the step")
     parser.add_argument("--step-seconds", type=int, default=120)
     parser.add_argument("--short-seconds", type=int, default=20)
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "RESULTS.md")

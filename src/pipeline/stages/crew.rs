@@ -60,7 +60,7 @@ impl Crew {
     pub(super) fn join(plan: &Plan, name: &Arc<str>, priority: Priority, mut answers: Answers) -> Self {
         let models: Vec<&Model> = plan.models().collect();
         let twins = Twins::among(&models);
-        let (shadow, comparison) = plan.shadow.as_ref().map(|model| shadow(model)).unzip();
+        let (shadow, comparison) = plan.shadow.as_ref().map(shadow).unzip();
         answers.compare_with(comparison);
         let answers = Arc::new(Mutex::new(answers));
         let front = match plan.members.as_slice() {

@@ -115,29 +115,36 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &Place
     let video = applied.gives_video_back(shared.returns_video);
     let returned = video && frame.id.is_multiple_of(rung.return_every.into());
     let predicted = video && applied.options.return_mode == ReturnMode::Predicted;
-    if !for_model {
-        Stats::count(&shared.stats.skipped);
-        shared.metrics.skipped.increment(1);
-    }
     // Where no video is returned, what the tracker says of a skipped frame is a result of its own.
     let passes = if predicted { returned } else { !for_model && (returned || !video) };
     if predicted && !passes {
         shared.unreturned.add(frame.id);
     }
+    if !for_model {
+        Stats::count(&shared.stats.skipped);
+        shared.metrics.skipped.increment(1);
+        if passes {
+            pass(shared, finish, footing, now, frame, predicted);
+        } else {
+            shared.pool.give(frame.picture);
+        }
+        return;
+    }
     if passes {
         pass(shared, finish, footing, now, frame.clone(), predicted);
-    }
-    if !for_model {
-        return;
     }
     shared.pending.add(frame.id);
     if let Some(replaced) = crew.submit(frame, orders, rung.smaller_input) {
         shared.pending.remove(replaced.id);
-        Stats::count(&shared.stats.superseded);
+        let superseded = Stats::count(&shared.stats.superseded);
         shared.metrics.superseded.increment(1);
         footing.tell(now, Sample::Superseded);
         let returned = replaced.id.is_multiple_of(rung.return_every.into());
-        if rung.fill_in && !predicted && (returned || !video) {
+        let filled_in = match rung.fill_one_in {
+            0 => false,
+            every => superseded.is_multiple_of(every.into()),
+        };
+        if filled_in && !predicted && (returned || !video) {
             pass(shared, finish, footing, now, replaced, predicted);
         } else {
             shared.pool.give(replaced.picture);
