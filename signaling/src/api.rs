@@ -146,7 +146,7 @@ pub struct SessionCounters {
 /// Service time of one stage in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageTiming {
-    /// Name of the stage, as in [`crate::Timing`].
+    /// Name of the stage, as in [`crate::Timing`]; `video`: last packet in to first packet of the returned frame out.
     pub stage: String,
     /// Median.
     pub p50_ms: f64,
