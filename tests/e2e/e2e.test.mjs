@@ -267,6 +267,21 @@ for (const [codec, mime] of Object.entries(CODECS)) {
   });
 }
 
+proof("the site example raises its alert, while video does not wait for results", needs(lacks), async (t) => {
+  const site = "/?source=scene&model=scene-blobs&return=predicted&example=site&autostart=1";
+  const { page, complaints } = await visit(t, site);
+  await live(page);
+  await inForce(page, { return: "predicted" });
+  await page.locator('.badge[data-kind="alarm"]').waitFor();
+  await screenshot(page, "site-example");
+  const [result] = await nextResults(page, 1);
+  assert.ok(result.detections.every(({ object_id }) => Number.isInteger(object_id)), "every object has an id");
+  assert.notEqual(result.rtp_timestamp_out, null, "its frame came back");
+  assert.match(await page.locator("#log").innerText(), /Alert: bare head in work/);
+  assert.deepEqual(await page.evaluate(() => saccadePage.errors), []);
+  assert.deepEqual(complaints, []);
+});
+
 proof("a refused setting is told, and the old one stays", needs(lacks), async (t) => {
   const phone = { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2 };
   const { page, complaints } = await visit(t, "/?source=scene&model=scene-blobs&autostart=1", phone);
