@@ -25,6 +25,9 @@ const MAX_ENCODE_FAILURES: u32 = 30;
 /// budget cannot be kept at all.
 const LONGEST_FREEZE: Duration = Duration::from_secs(1);
 
+/// Farthest back that a frame can lie that others have overtaken: beyond the largest budget.
+const LONGEST_OVERTAKEN: Duration = Duration::from_secs(10);
+
 /// The last stage: draws, hands the result out, encodes.
 pub(super) struct Finisher {
     shared: Arc<Shared>,
@@ -126,7 +129,7 @@ impl Finisher {
     fn is_returned(&self, frame: &Frame, applied: &Applied) -> bool {
         let shared = &self.shared;
         let Some((last, at)) = self.last_returned else { return true };
-        if !frame.time.is_newer_than(last) {
+        if is_overtaken(frame.time, last) {
             return false;
         }
         let footing = shared.footing.load();
@@ -367,6 +370,12 @@ impl Shared {
     }
 }
 
+/// Whether a frame of `last` was returned and this one belongs before it. One that lies farther back than any budget
+/// allows is of a stream that began anew.
+fn is_overtaken(time: MediaTime, last: MediaTime) -> bool {
+    !time.is_newer_than(last) && last.since(time) <= LONGEST_OVERTAKEN
+}
+
 /// Zones and lines as they are drawn.
 fn shapes(options: &Options) -> (Vec<ZoneShape<'_>>, Vec<LineShape<'_>>) {
     fn zone(zone: &wire::Zone) -> ZoneShape<'_> {
@@ -380,4 +389,17 @@ fn shapes(options: &Options) -> (Vec<ZoneShape<'_>>, Vec<LineShape<'_>>) {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn video_goes_on_when_a_stream_begins_anew_at_an_earlier_time() {
+        let (last, second) = (MediaTime(50_000), MediaTime::CLOCK_RATE);
+        assert!(is_overtaken(last, last) && is_overtaken(MediaTime(last.0 - 3_000), last));
+        assert!(!is_overtaken(MediaTime(last.0 + 3_000), last));
+        assert!(!is_overtaken(MediaTime(last.0.wrapping_sub(3_600 * second)), last));
+    }
 }
