@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use saccade::app::{App, StartError, reachable};
+use saccade::calibration::Calibration;
 use saccade::clock;
 use saccade::config::{Config, File, Sources};
 use saccade::media::Codec;
 use saccade::telemetry;
+use saccade::tuning::Tuning;
 use saccade_signaling::{OptionsPatch, SessionResult};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -68,8 +70,11 @@ async fn main() -> Result<()> {
 async fn start(arguments: &Arguments) -> Result<App> {
     let metrics = telemetry::metrics::install().context("metrics cannot be collected")?;
     let any = SocketAddr::new(arguments.listen.ip(), 0);
-    match App::start(&config(arguments, arguments.listen)?, metrics.clone()).await {
-        Err(StartError::Listen { .. }) => Ok(App::start(&config(arguments, any)?, metrics).await?),
+    let config = |listen| config(arguments, listen);
+    let wanted = config(arguments.listen)?;
+    let tuning = Tuning::find(&wanted, &Calibration::standard(true));
+    match App::start(&wanted, &tuning, metrics.clone()).await {
+        Err(StartError::Listen { .. }) => Ok(App::start(&config(any)?, &tuning, metrics).await?),
         started => Ok(started?),
     }
 }

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::calibration::Calibration;
 use crate::cli::Exit;
 use crate::clock;
 use crate::config::{AdmissionMode, Config, Hardware};
@@ -29,11 +30,14 @@ use crate::rtc::WebRtc;
 use crate::session::machine::Timeouts;
 use crate::session::{Drain, Rate, Registry};
 use crate::telemetry;
+use crate::tuning::Tuning;
 
 /// When clients of a server that shuts down should connect again, to whatever answers then.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 /// What stopping may take beyond the grace: closing peers, sending the last messages, joining threads.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How often the metrics are told how much of the machine sessions need.
+const LOAD_PERIOD: Duration = Duration::from_secs(2);
 /// Bits a second of returned video at most, in each session.
 const MAX_BITRATE: u32 = 6_000_000;
 
@@ -107,7 +111,11 @@ impl App {
     ///
     /// # Errors
     /// [`StartError`], with everything that was started stopped again.
-    pub async fn start(config: &Config, metrics: telemetry::metrics::Handle) -> Result<Self, StartError> {
+    pub async fn start(
+        config: &Config,
+        tuning: &Tuning,
+        metrics: telemetry::metrics::Handle,
+    ) -> Result<Self, StartError> {
         let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
         let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
         let registry = Arc::new(Registry::new(max_sessions(config)));
@@ -116,26 +124,21 @@ impl App {
         let mut servers = JoinSet::new();
         let ops = ops(&registry, &engine_cell, metrics.clone());
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), stopped.clone()));
-        servers.spawn(upkeep(metrics, stopped.clone()));
+        servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
-        let engine = load(config).await?;
+        let engine = load(config, tuning).await?;
         let _ = engine_cell.set(Arc::clone(&engine));
-        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let workers = Arc::new(Workers::start(threads).map_err(StartError::Threads)?);
+        let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
         let sessions = Sessions::new(
             Arc::new(WebRtc),
             Arc::clone(&workers),
             Arc::clone(&engine),
             Arc::clone(&registry),
-            session_settings(config),
+            session_settings(config, tuning),
         );
         let sessions = Arc::new(sessions);
-        if config.admission.mode == AdmissionMode::Measured {
-            let trial = Arc::clone(&sessions);
-            tokio::task::spawn_blocking(move || trial.calibrate())
-                .await
-                .map_err(|panic| StartError::Panicked(panic.to_string()))?;
-        }
+        let shown = Arc::clone(&sessions);
+        servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || shown.show_load()));
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
         let router = http::router(
@@ -207,11 +210,12 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
     Ok((listener, address))
 }
 
-async fn upkeep(metrics: telemetry::metrics::Handle, mut stopped: watch::Receiver<bool>) {
-    let mut timer = tokio::time::interval(telemetry::metrics::UPKEEP);
+/// Does something again and again until the server stops.
+async fn every(period: Duration, mut stopped: watch::Receiver<bool>, work: impl Fn() + Send) {
+    let mut timer = tokio::time::interval(period);
     loop {
         tokio::select! {
-            _ = timer.tick() => metrics.upkeep(),
+            _ = timer.tick() => work(),
             _ = stopped.wait_for(|stop| *stop) => return,
         }
     }
@@ -242,7 +246,7 @@ const fn max_sessions(config: &Config) -> Option<usize> {
     }
 }
 
-fn session_settings(config: &Config) -> pipeline::Settings {
+fn session_settings(config: &Config, tuning: &Tuning) -> pipeline::Settings {
     pipeline::Settings {
         timeouts: Timeouts {
             ice: config.session.ice_timeout,
@@ -263,6 +267,8 @@ fn session_settings(config: &Config) -> pipeline::Settings {
         control_rate: message_rate(config),
         degradation: config.degradation.auto,
         measured_admission: config.admission.mode == AdmissionMode::Measured,
+        codecs: tuning.codecs.clone(),
+        network_bps: tuning.network_bps,
     }
 }
 
@@ -314,12 +320,14 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Loads every model of the folder, and the embedded one, and adds the routes. A model that cannot be used is left out
 /// with its reason; those of the routes and the default have to be there.
-async fn load(config: &Config) -> Result<Arc<infer::Engine>, StartError> {
+async fn load(config: &Config, tuning: &Tuning) -> Result<Arc<infer::Engine>, StartError> {
     let (models, routes) = (config.models.clone(), config.routes.clone());
     let backend = (config.hw.infer == Hardware::Off).then_some(infer::manifest::BackendChoice::Cpu);
+    let around_model = tuning.codecs.around_model();
     let loading = tokio::task::spawn_blocking(move || {
-        let calibration = infer::Calibration::standard(models.calibration);
-        let engine = infer::Engine::new(infer::Options { backend, calibration, ..infer::Options::default() })?;
+        let calibration = Calibration::standard(models.calibration);
+        let options = infer::Options { backend, calibration, around_model, ..infer::Options::default() };
+        let engine = infer::Engine::new(options)?;
         let folder = Some(models.dir.as_path()).filter(|folder| folder.is_dir());
         let repository = infer::Repository::scan(folder)?;
         for refused in repository.refused() {

@@ -1,6 +1,8 @@
 //! The only caller of `now()`. Everything else takes the time as an argument, so that tests can make it up.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// Monotonic time.
 #[must_use]
@@ -14,4 +16,10 @@ pub fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "the one place that asks for wall-clock time")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// Time that the processors have worked for this process, all threads together.
+#[must_use]
+pub fn processor_time() -> Duration {
+    clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap_or_default()
 }

@@ -80,6 +80,9 @@ pub struct Doctor {
     /// Models.
     #[command(flatten)]
     pub models: ModelFlags,
+    /// Measure models and codecs again, and keep that for the next start of the server: best while nothing else runs
+    #[arg(long)]
+    pub measure: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -29,7 +29,7 @@ pub fn run(args: Args) -> Exit {
         Command::Serve(serve) => serve::run(&serve),
         Command::Doctor(doctor) => {
             let config = Config::load(&doctor.sources(std::env::vars_os()));
-            let report = doctor::Report::new(&config);
+            let report = doctor::Report::new(&config, doctor.measure);
             if doctor.json {
                 say!("{:#}", report.to_json());
             } else {

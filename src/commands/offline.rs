@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::serve::Signals;
+use crate::calibration::Calibration;
 use crate::cli::{Exit, Settings};
 use crate::config::{Config, Hardware};
 use crate::decode::Limits;
-use crate::infer::{Calibration, Engine, Error, Options, Repository, manifest::BackendChoice, manifest::Precision};
+use crate::infer::{Engine, Error, Options, Repository, manifest::BackendChoice, manifest::Precision};
 use crate::telemetry;
 
 /// Files on the own disk may hold larger pictures than strangers may send.
@@ -49,7 +50,8 @@ pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<
     let backend = if config.hw.infer == Hardware::Off { Some(BackendChoice::Cpu) } else { backend };
     let calibration = Calibration::standard(config.models.calibration);
     let calibration = if measure { calibration.renewed() } else { calibration };
-    Engine::new(Options { intra_threads, precision, backend, instances: Some(1), calibration })
+    let options = Options { intra_threads, precision, backend, instances: Some(1), calibration, ..Options::default() };
+    Engine::new(options)
 }
 
 /// The exit code that an error of models stands for.

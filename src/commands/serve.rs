@@ -1,11 +1,11 @@
-use std::num::NonZero;
-
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, App};
+use crate::calibration::Calibration;
 use crate::cli::{Exit, Serve};
 use crate::config::Config;
 use crate::telemetry;
+use crate::tuning::Tuning;
 
 /// Runs the server until a signal ends it: the first drains, a second ends at once.
 pub(super) fn run(args: &Serve) -> Exit {
@@ -31,23 +31,44 @@ pub(super) fn run(args: &Serve) -> Exit {
             return Exit::Internal;
         }
     };
-    // Sockets and timers alone run here; codecs and models have threads of their own, and workers that nothing keeps
-    // busy cost a wake-up for each packet.
-    let workers = std::thread::available_parallelism().map_or(1, NonZero::get).div_ceil(2);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
+    let tuning = Tuning::find(&config, &Calibration::standard(config.models.calibration));
+    log(&tuning);
+    // Sockets and timers alone run here; codecs and models have threads of their own.
+    let threads = tuning.network_threads;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("the runtime does not start: {error}");
             return Exit::Internal;
         }
     };
-    let exit = runtime.block_on(serve(&config, metrics));
+    let exit = runtime.block_on(serve(&config, &tuning, metrics));
     // Whatever still blocks a thread must not hold up the exit.
     runtime.shutdown_background();
     exit
 }
 
-async fn serve(config: &Config, metrics: telemetry::metrics::Handle) -> Exit {
+fn log(tuning: &Tuning) {
+    let Tuning { codecs, origin, codec_threads, network_threads, network_bps } = tuning;
+    let origin = match origin {
+        Ok(origin) => origin.name(),
+        Err(reason) => {
+            tracing::warn!(reason, "codecs could not be tried");
+            "guessed"
+        }
+    };
+    tracing::info!(
+        decode_mpixel_per_s = codecs.decode_rate().round(),
+        encode_mpixel_per_s = codecs.encode_rate().round(),
+        codec_threads,
+        network_threads,
+        network_bps,
+        origin,
+        "what this machine does"
+    );
+}
+
+async fn serve(config: &Config, tuning: &Tuning, metrics: telemetry::metrics::Handle) -> Exit {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -56,7 +77,7 @@ async fn serve(config: &Config, metrics: telemetry::metrics::Handle) -> Exit {
         }
     };
     let app = tokio::select! {
-        started = App::start(config, metrics) => match started {
+        started = App::start(config, tuning, metrics) => match started {
             Ok(app) => app,
             Err(error) => {
                 eprintln!("{error}");

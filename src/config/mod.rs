@@ -51,6 +51,8 @@ pub struct Config {
     pub admission: Admission,
     /// What sessions give up under load.
     pub degradation: Degradation,
+    /// How many threads there are.
+    pub threads: Threads,
     /// What a peer may not exceed.
     pub limits: Limits,
     /// How often a peer may ask.
@@ -109,9 +111,9 @@ pub struct Models {
     pub dir: PathBuf,
     /// Model of sessions that name none, `NAME` or `NAME@VERSION`, or a route; default `ppe-nano`, the embedded model.
     pub default: String,
-    /// Whether what was measured of models is kept for the next start (`auto`, the default) or measured at each one
-    /// (`off`), which makes it slower by a second or so a model. What is kept is out of date when other work slowed the
-    /// machine while it was measured.
+    /// Whether what was measured of models and codecs is kept for the next start (`auto`, the default) or measured at
+    /// each one (`off`), which makes it slower by a second or so a model. What is kept is too slow when other work slowed
+    /// the machine while it was measured; `saccade doctor` tells, and measures anew.
     pub calibration: bool,
 }
 
@@ -129,11 +131,15 @@ pub struct Hw {
 /// `[admission]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
-    /// How it is decided; default `measured`, which counts sessions like `fixed` until measuring is built.
+    /// How it is decided; default `measured`.
     pub mode: AdmissionMode,
     /// Sessions at once at most, unless the mode is `off`; default 32. Each costs up to 40 MiB and its share of the
     /// CPU: with too many, every session answers fewer frames.
     pub max_sessions: u32,
+    /// Megabits a second that the network carries each way, looked at where the mode is `measured`; default (`auto`): the
+    /// speed of the fastest interface that is up, where the kernel knows it. Sessions are refused when they would need
+    /// more than 85 % of it.
+    pub bandwidth_mbps: Option<u32>,
 }
 
 /// `[limits]`: what a peer may not exceed.
@@ -187,6 +193,17 @@ pub struct Degradation {
     /// Whether sessions give something up when the machine cannot do everything in time; default `auto`. `off` leaves
     /// it to chance which frames are answered.
     pub auto: bool,
+}
+
+/// `[threads]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// For decoding, drawing and encoding; default (`auto`): as many as were measured to do the most together. More than
+    /// cores cost switches between them, fewer leave cores to other programs.
+    pub codec: Option<usize>,
+    /// For sockets, HTTP and timers; default (`auto`): the share of the cores that transport was measured to need. Idle
+    /// ones cost a wake-up for each packet, too few make packets wait.
+    pub network: Option<usize>,
 }
 
 /// `[shutdown]`.
@@ -243,6 +260,10 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         },
         admission: Admission::read(from),
         degradation: Degradation::read(from),
+        threads: Threads {
+            codec: from.number_or_auto("threads.codec", 1..=1024, ""),
+            network: from.number_or_auto("threads.network", 1..=1024, ""),
+        },
         limits: Limits::read(from),
         rate: Rate {
             messages_per_s: from.number("rate.messages_per_s", 20, 1..=10_000, ""),
@@ -365,6 +386,7 @@ impl Admission {
         Self {
             mode: from.choice("admission.mode", AdmissionMode::Measured, &modes),
             max_sessions: from.number("admission.max_sessions", 32, 1..=100_000, ""),
+            bandwidth_mbps: from.number_or_auto("admission.bandwidth_mbps", 1..=1_000_000, " (megabits a second)"),
         }
     }
 }

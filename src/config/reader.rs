@@ -98,6 +98,20 @@ impl Reader {
         self.read(key, default, legal, |raw| N::try_from(raw.number()?).ok().filter(|number| range.contains(number)))
     }
 
+    /// A whole number, or `"auto"`, the default, which is none.
+    pub(super) fn number_or_auto<N>(&mut self, key: &'static str, range: RangeInclusive<N>, unit: &str) -> Option<N>
+    where
+        N: TryFrom<u64> + PartialOrd + Display,
+    {
+        let legal = format!("\"auto\" or a whole number from {} to {}{unit}", range.start(), range.end());
+        self.read(key, None, legal, |raw| {
+            if raw.string().as_deref() == Some("auto") {
+                return Some(None);
+            }
+            N::try_from(raw.number()?).ok().filter(|number| range.contains(number)).map(Some)
+        })
+    }
+
     /// A key that ends in `_ms`.
     pub(super) fn millis(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> Duration {
         Duration::from_millis(self.number(key, default, range, " (milliseconds)"))

@@ -1,21 +1,24 @@
 //! `saccade doctor`: what works on this machine, and what to do about the rest.
 //!
-//! Looks and changes nothing, except that what it measures of models is kept for the next start of the server; ports are
-//! bound for a moment to see whether they are free. A [`Report`] is a list
-//! of [`Check`]s, so that whoever knows a device better may add its own.
+//! Looks and changes nothing, except that what it measures of models and codecs is kept for the next start of the server;
+//! ports are bound for a moment to see whether they are free. A [`Report`] is a list of [`Check`]s, so that whoever knows
+//! a device better may add its own.
 
 mod addresses;
 mod machine;
 mod models;
 mod software;
+mod tuned;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use serde::Serialize;
 
+use crate::calibration::{Calibration, Disturbance};
 use crate::cli::Exit;
 use crate::config::{Config, Mistakes};
+use crate::tuning::Tuning;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -51,9 +54,10 @@ pub struct Report {
 }
 
 impl Report {
-    /// Looks at the machine, its libraries, its network and the configuration.
+    /// Looks at the machine, its libraries, its network and the configuration. With `measure`, what was measured at an
+    /// earlier start is measured again.
     #[must_use]
-    pub fn new(config: &Result<Config, Mistakes>) -> Self {
+    pub fn new(config: &Result<Config, Mistakes>, measure: bool) -> Self {
         let mut checks = vec![machine::processor(), machine::memory()];
         checks.extend(software::video());
         checks.extend(software::runtime());
@@ -61,7 +65,11 @@ impl Report {
         if let Ok(config) = config {
             checks.extend(ports(config));
             checks.push(addresses::usable(config));
-            checks.extend(models::all(config));
+            let calibration = Calibration::standard(config.models.calibration);
+            let calibration = if measure { calibration.renewed() } else { calibration };
+            let tuning = Tuning::find(config, &calibration);
+            checks.extend(tuned::all(config, &tuning, calibration.keeps()));
+            checks.extend(models::all(config, &tuning, calibration));
         }
         Self { checks }
     }
@@ -132,6 +140,13 @@ impl Check {
     pub fn fail(name: &str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { name: name.to_owned(), status: Status::Fail, found: found.into(), advice: Some(advice.into()) }
     }
+}
+
+/// A check of what was measured, with a warning where other programs slowed that and it is kept all the same.
+fn measured(name: &str, found: String, disturbance: Disturbance, kept: bool) -> Check {
+    let Some(processors) = disturbance.processors().filter(|_| kept) else { return Check::ok(name, found) };
+    let found = format!("{found}, while others kept {processors:.1} processors busy");
+    Check::warn(name, found, "run `saccade doctor --measure` while nothing else runs")
 }
 
 fn configuration(config: &Result<Config, Mistakes>) -> Check {
@@ -216,7 +231,7 @@ mod tests {
 
     #[test]
     fn mistakes_of_the_configuration_are_shown_and_fail_with_69() {
-        let report = Report::new(&config(&[("limits.fps", "0".to_owned())]));
+        let report = Report::new(&config(&[("limits.fps", "0".to_owned())]), false);
         let configuration = check(&report, "configuration");
         assert_eq!(configuration.status, Status::Fail);
         assert!(configuration.found.contains("limits.fps = \"0\""));
@@ -242,7 +257,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_what_the_build_needed() {
-        let report = Report::new(&config(&[]));
+        let report = Report::new(&config(&[]), false);
         for name in ["processor", "memory", "decoders", "encoders", "http.listen", "configuration"] {
             assert_ne!(check(&report, name).status, Status::Fail, "{report}");
         }

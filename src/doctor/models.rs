@@ -1,16 +1,19 @@
 use std::time::Duration;
 
-use super::Check;
+use super::{Check, measured};
+use crate::calibration::Calibration;
 use crate::config::{Config, Hardware};
 use crate::infer::manifest::{BackendChoice, Manifest, Precision, Run};
-use crate::infer::{Calibration, Engine, Options, Repository, backend::Selection};
+use crate::infer::{Engine, Options, Repository, backend::Selection};
+use crate::tuning::Tuning;
 
 /// How each model would be run by the server.
-pub(super) fn all(config: &Config) -> Vec<Check> {
+pub(super) fn all(config: &Config, tuning: &Tuning, calibration: Calibration) -> Vec<Check> {
     let backend = (config.hw.infer == Hardware::Off).then_some(BackendChoice::Cpu);
-    let calibration = Calibration::standard(config.models.calibration);
+    let (kept, around_model) = (calibration.keeps(), tuning.codecs.around_model());
     // Without the library there is a check that says so.
-    let Ok(engine) = Engine::new(Options { backend, calibration, ..Options::default() }) else { return Vec::new() };
+    let options = Options { backend, calibration, around_model, ..Options::default() };
+    let Ok(engine) = Engine::new(options) else { return Vec::new() };
     let repository = match Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir())) {
         Ok(repository) => repository,
         Err(error) => {
@@ -21,7 +24,10 @@ pub(super) fn all(config: &Config) -> Vec<Check> {
         Check::warn(&name(id), error, "it is left out: correct it, or take it out of models.dir")
     };
     let look = |spec: &crate::infer::ModelSpec| match engine.look(spec) {
-        Ok(selection) => Check::ok(&name(&spec.manifest.id()), found(&selection, &spec.manifest, backend)),
+        Ok(selection) => {
+            let found = found(&selection, &spec.manifest, backend);
+            measured(&name(&spec.manifest.id()), found, selection.disturbance, kept)
+        }
         Err(error) => bad(&spec.manifest.id(), error.to_string()),
     };
     let mut checks: Vec<_> = repository.models().iter().map(look).collect();
@@ -55,10 +61,11 @@ fn found(selection: &Selection, manifest: &Manifest, backend: Option<BackendChoi
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::calibration::{Disturbance, Origin};
     use crate::config::Sources;
     use crate::doctor::Status;
     use crate::infer::ModelSpec;
-    use crate::infer::backend::{Origin, Provider};
+    use crate::infer::backend::Provider;
 
     #[test]
     fn a_model_is_told_with_its_times_and_what_is_pinned() {
@@ -70,6 +77,7 @@ mod tests {
             buckets: vec![(1, ms(5)), (2, ms(9))],
             instances: 2,
             origin: Origin::Kept,
+            disturbance: Disturbance::default(),
             others: Vec::new(),
         };
         let mut manifest = ModelSpec::embedded().unwrap().manifest;
@@ -84,7 +92,8 @@ mod tests {
     fn the_embedded_model_runs_here() {
         let mut sources = Sources::default();
         sources.flag("models.calibration", "--set", "off");
-        let checks = all(&Config::load(&sources).unwrap());
+        let config = Config::load(&sources).unwrap();
+        let checks = all(&config, &Tuning::find(&config, &Calibration::Off), Calibration::Off);
         let embedded = checks.iter().find(|check| check.name == "model ppe-nano@2").unwrap();
         assert_eq!(embedded.status, Status::Ok, "{}", embedded.found);
         assert!(embedded.found.ends_with("measured now"), "{}", embedded.found);

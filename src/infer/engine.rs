@@ -4,8 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::backend::{CpuFeatures, Library, Opener, Request, Selection};
-use super::calibration::{Calibration, Found, Key};
 use super::error::Error;
+use super::found::{Found, Key};
 use super::instance::Open;
 use super::manifest::{BackendChoice, Manifest, Precision};
 use super::model::Model;
@@ -13,6 +13,7 @@ use super::plan::{Outline, Plan};
 use super::repository::{ModelSpec, compare_versions, matches_name};
 use super::routes::{Put, RouteError, Routes};
 use super::runner::Runner;
+use crate::calibration::Calibration;
 use crate::route::Route;
 
 /// How models are run, whatever their manifests say.
@@ -29,17 +30,24 @@ pub struct Options {
     pub instances: Option<u32>,
     /// Whether measurements are kept from one start to the next; default off.
     pub calibration: Calibration,
+    /// What a frame costs outside its model: decoding, drawing, encoding, transport. The cores are shared with that,
+    /// where nobody says how many instances there are to be; default 6 ms.
+    pub around_model: Duration,
 }
 
-/// What a frame of 640x480 costs outside its model: decoding, drawing, encoding, transport (`saccade bench stages` and
-/// `saccade bench`).
-const AROUND_MODEL: Duration = Duration::from_millis(6);
 /// Instances of a model whose manifest names no number, at most: each has memory of its own.
 const MAX_INSTANCES: u32 = 16;
 
 impl Default for Options {
     fn default() -> Self {
-        Self { intra_threads: 1, precision: None, backend: None, instances: None, calibration: Calibration::Off }
+        Self {
+            intra_threads: 1,
+            precision: None,
+            backend: None,
+            instances: None,
+            calibration: Calibration::Off,
+            around_model: Duration::from_millis(6),
+        }
     }
 }
 
@@ -122,7 +130,7 @@ impl Engine {
         let key = Key {
             model: manifest.id(),
             files: graphs.sha256.clone(),
-            machine: format!("{}, {cores} cores, {:?}", CpuFeatures::name(), CpuFeatures::detect()),
+            machine: CpuFeatures::machine(),
             library: format!("{}, openvino: {}", self.library.build_info(), self.library.openvino().is_ok()),
             settings: format!(
                 "{request:?}, {threads} threads, {:?}, {:?}, {:?}",
@@ -131,7 +139,7 @@ impl Engine {
         };
         let opener = Opener::new(self.library.clone(), Arc::clone(&manifest), graphs, threads)?;
         let calibration = &self.options.calibration;
-        let kept = calibration.get(&key).and_then(|found| {
+        let kept = calibration.get::<Found>(&key).filter(Found::makes_sense).and_then(|found| {
             let kept = opener.resume(request, &found);
             kept.inspect_err(|error| tracing::debug!(model = key.model, %error, "the calibration is of no use")).ok()
         });
@@ -139,10 +147,11 @@ impl Engine {
             kept
         } else {
             let (runner, selection) = opener.select(request)?;
-            calibration.put(key, Found::new(&selection));
+            calibration.put(&key, &Found::new(&selection));
             (runner, selection)
         };
-        selection.instances = self.pinned(&manifest).unwrap_or_else(|| fed_by(cores, selection.measured));
+        let fed = || fed_by(cores, selection.measured, self.options.around_model);
+        selection.instances = self.pinned(&manifest).unwrap_or_else(fed);
         Ok((opener, runner, selection))
     }
 
@@ -244,8 +253,8 @@ impl Engine {
     clippy::cast_precision_loss,
     reason = "numbers of cores, and clamped"
 )]
-fn fed_by(cores: usize, inference: Duration) -> u32 {
-    let share = inference.div_duration_f64(inference + AROUND_MODEL);
+fn fed_by(cores: usize, inference: Duration, around: Duration) -> u32 {
+    let share = inference.div_duration_f64((inference + around).max(Duration::from_nanos(1)));
     ((cores as f64 * share).round() as u32).clamp(1, MAX_INSTANCES)
 }
 
@@ -261,7 +270,8 @@ mod tests {
 
     #[test]
     fn slow_models_get_more_of_the_cores() {
-        let fed_by = |cores, milliseconds| fed_by(cores, Duration::from_millis(milliseconds));
+        let ms = Duration::from_millis;
+        let fed_by = |cores, milliseconds| fed_by(cores, ms(milliseconds), ms(6));
         assert_eq!((fed_by(1, 100), fed_by(2, 6), fed_by(2, 30), fed_by(16, 6)), (1, 1, 2, 8));
         assert_eq!((fed_by(16, 0), fed_by(256, 1_000)), (1, MAX_INSTANCES));
     }

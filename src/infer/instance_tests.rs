@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
+use crate::calibration::{Disturbance, Origin};
 use crate::infer::Params;
-use crate::infer::backend::{Backend, Origin, Provider, Selection};
+use crate::infer::backend::{Backend, Provider, Selection};
 use crate::infer::batcher::Priority;
 use crate::infer::decoder::{Decoder, Outlet, View};
 use crate::infer::manifest::{Manifest, Precision};
@@ -114,6 +115,7 @@ impl Bench {
             buckets,
             instances: 1,
             origin: Origin::Measured,
+            disturbance: Disturbance::default(),
             others: vec![],
         };
         let runner = open().unwrap();

@@ -10,11 +10,10 @@
 //! gets for the name it asks for: a model, or what one of the [`Routes`] makes of it; [`fusion`] joins what several found.
 //! Which of the waiting frames run next, and how many together, is up to the [`batcher`]; one that can't be done in time
 //! is given back before it costs anything. What it decides on is measured when a model is loaded, and kept from one start
-//! to the next ([`calibration`]).
+//! to the next ([`crate::calibration`]).
 
 pub mod backend;
 pub mod batcher;
-pub mod calibration;
 pub mod fusion;
 pub mod manifest;
 pub mod preprocess;
@@ -22,6 +21,7 @@ pub mod preprocess;
 mod decoder;
 mod engine;
 mod error;
+mod found;
 mod instance;
 mod letterbox;
 mod model;
@@ -36,7 +36,6 @@ mod shared;
 use std::time::Duration;
 
 pub use batcher::Priority;
-pub use calibration::Calibration;
 pub use decoder::{Outlet, View};
 pub use engine::{Engine, Options};
 pub use error::{Error, Mistake};

@@ -17,6 +17,13 @@ pub(super) struct Estimate {
 }
 
 impl Estimate {
+    /// From a mean that was measured before.
+    pub(super) fn starting_at(mean: Duration) -> Self {
+        let estimate = Self::default();
+        estimate.write(mean.as_micros().min(u128::from(u32::MAX)) as u64, 0);
+        estimate
+    }
+
     /// Takes a run into account.
     pub(super) fn learn(&self, took: Duration) {
         let took = took.as_micros().min(u128::from(u32::MAX)) as u64;

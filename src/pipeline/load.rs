@@ -1,5 +1,6 @@
 use std::num::NonZero;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::ops::Add;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,36 +8,33 @@ use std::time::{Duration, Instant};
 use metrics::{Gauge, gauge};
 
 use super::estimate::Estimate;
-use crate::annotate::{self, Annotator};
-use crate::clock;
-use crate::decode::{self, Decoder as _};
+use super::trial::{Codecs, TRANSPORT, per_megapixel};
 use crate::degrade::{Can, Rung};
-use crate::encode::{self, Encoder as _};
 use crate::infer;
-use crate::media::{AnnouncedColor, Codec, EncodedFrame, FramePool, MediaTime, Rotation};
-use crate::scene::Scene;
 
-/// What sending and receiving one frame takes: packets, encryption, timers (`saccade bench`, 640x480 both ways).
-const TRANSPORT: Duration = Duration::from_micros(1_200);
 /// What a session is taken to send until it has shown.
 const NOMINAL_PIXELS: u32 = 640 * 480;
 const NOMINAL_FPS: f32 = 30.0;
-/// Share of the processors that sessions may need at the top of the ladder, for one more to be admitted.
+/// Likewise, and to be sent, in bits a second.
+const NOMINAL_BPS: u64 = 1_500_000;
+/// Headers of RTP, SRTP, UDP and IP, retransmissions and reports, beside the video itself.
+const OVERHEAD: f64 = 1.1;
+/// Share of the processors, or of the network, that sessions may need at the top of the ladder, for one more to be
+/// admitted.
 const FULL: f64 = 0.85;
 /// The same after one was refused, so that admission does not flap.
 const ROOM_AGAIN: f64 = 0.75;
 /// How far up its ladder a model's sessions may be for one more to be admitted, after one was refused.
 const CALM: f32 = 0.7;
-/// How often the frame rate of a session is taken.
+/// How often the rates of a session are taken.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Frames that [`Load::calibrate`] encodes and decodes.
-const TRIAL_FRAMES: u64 = 10;
 
 /// What sessions cost, and whether there is room for one more.
 ///
-/// Stages tell what a megapixel takes them; the sessions, how many pixels come how often. The time of all of them
-/// together is compared with what the processors have. Since each session can give something up, the comparison is
-/// with what they would need at the top of their ladders: there is room while that can be kept.
+/// Stages tell what a megapixel takes them; the sessions, how many pixels and bytes come how often. The time of all of
+/// them together is compared with what the processors have, and their bits with what the network carries. Since each
+/// session can give something up, the comparison of time is with what they would need at the top of their ladders: there
+/// is room while that can be kept.
 #[derive(Debug)]
 pub(super) struct Load {
     /// Time for a megapixel.
@@ -44,8 +42,10 @@ pub(super) struct Load {
     /// Time for a megapixel, drawing included.
     encode: Estimate,
     cores: f64,
+    /// Bits a second in each direction, if that is known.
+    network: Option<f64>,
     sessions: Mutex<Sessions>,
-    used: Gauge,
+    gauges: [Gauge; 2],
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +61,12 @@ pub(super) struct Demand {
     pixels: AtomicU32,
     /// Frames in a thousand seconds.
     rate: AtomicU32,
+    /// Bits a second.
+    received: AtomicU64,
+    /// Likewise.
+    sent: AtomicU64,
+    /// Bytes of returned video since [`Counted::since`].
+    returned: AtomicU64,
     needs: Mutex<Needs>,
     counted: Mutex<Counted>,
 }
@@ -78,67 +84,31 @@ pub(super) struct Needs {
 struct Counted {
     since: Instant,
     frames: u32,
+    bytes: u64,
+}
+
+/// What is in use, or would be.
+#[derive(Debug, Clone, Copy, Default)]
+struct Use {
+    processors: f64,
+    /// Bits a second.
+    received: f64,
+    sent: f64,
 }
 
 impl Load {
-    /// Nothing is known yet; see [`Self::calibrate`].
-    pub(super) fn new() -> Self {
+    /// With what the codecs were measured to take, and a network that carries so many bits a second each way.
+    pub(super) fn new(codecs: &Codecs, network: Option<u64>) -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let gauge = |resource| gauge!("saccade_load_ratio", "resource" => resource);
         Self {
-            decode: Estimate::default(),
-            encode: Estimate::default(),
+            decode: Estimate::starting_at(codecs.decode()),
+            encode: Estimate::starting_at(codecs.encode()),
             cores: cores as f64,
+            network: network.map(|bps| bps as f64),
             sessions: Mutex::default(),
-            used: gauge!("saccade_load_ratio"),
+            gauges: [gauge("processors"), gauge("network")],
         }
-    }
-
-    /// Encodes and decodes a few frames of the sample scene, in a tenth of a second or so, for a first idea of what
-    /// sessions will cost.
-    pub(super) fn calibrate(&self) {
-        let (width, height) = (640, 480);
-        let scene = Scene::new(width, height, 30, 1);
-        let config = encode::software::Config { bitrate_bps: 1_500_000, fps: 30.0 };
-        let Ok(mut encoder) = encode::software::Software::new(Codec::H264, config) else { return };
-        let pool = Arc::new(FramePool::new(1));
-        let Ok(mut decoder) = decode::software::Software::new(Codec::H264, decode::Limits::default(), pool) else {
-            return;
-        };
-        let mut annotator = Annotator::new();
-        let time = MediaTime::default();
-        for number in 0..TRIAL_FRAMES {
-            let mut picture = scene.frame(number);
-            let start = clock::now();
-            annotator.draw(&mut picture, scene.color(), &annotate::Overlay::default());
-            let time = time.after(Duration::from_secs(number) / 30);
-            let Ok(Some(encoded)) = encoder.encode(&picture, scene.color(), time, false) else { return };
-            let encoded_at = clock::now();
-            let unit = EncodedFrame {
-                codec: Codec::H264,
-                data: encoded.data,
-                time,
-                keyframe: encoded.keyframe,
-                rotation: Rotation::None,
-                color: AnnouncedColor::default(),
-                arrival: encoded_at,
-                reorder_wait: Duration::ZERO,
-            };
-            if decoder.decode(&unit).is_err() {
-                return;
-            }
-            // The first ones are of codecs that still set themselves up.
-            if number >= TRIAL_FRAMES / 3 {
-                self.encoded(width * height, encoded_at - start);
-                self.decoded(width * height, clock::now() - encoded_at);
-            }
-        }
-        let rate = |estimate: &Estimate| 1.0 / estimate.mean().as_secs_f64();
-        let (decode, encode) = (rate(&self.decode), rate(&self.encode));
-        tracing::info!(
-            decode_mpixel_per_s = format!("{decode:.0}"),
-            encode_mpixel_per_s = format!("{encode:.0}"),
-            "what one processor does"
-        );
     }
 
     /// A frame of so many pixels was decoded.
@@ -155,42 +125,52 @@ impl Load {
     pub(super) fn admit(&self, now: Instant, needs: Needs, height: f32) -> Option<Arc<Demand>> {
         let demand = Arc::new(Demand::new(now, needs));
         let mut sessions = self.lock();
-        let used = self.used(&mut sessions) + self.cost(&demand);
+        let used = self.shares(self.used(&mut sessions) + self.cost(&demand));
         let (room, calm) = if sessions.refusing { (ROOM_AGAIN, CALM) } else { (FULL, 1.0) };
         let first = sessions.demands.is_empty();
         // However little the machine can do, one session gets what there is.
-        sessions.refusing = !first && (used > room * self.cores || height >= calm);
+        sessions.refusing = !first && (used.iter().any(|share| *share > room) || height >= calm);
         if sessions.refusing {
             return None;
         }
         sessions.demands.push(Arc::downgrade(&demand));
-        self.used.set(used / self.cores);
         Some(demand)
     }
 
     /// The same without a question.
     pub(super) fn enter(&self, now: Instant, needs: Needs) -> Arc<Demand> {
         let demand = Arc::new(Demand::new(now, needs));
-        let mut sessions = self.lock();
-        let used = self.used(&mut sessions) + self.cost(&demand);
-        sessions.demands.push(Arc::downgrade(&demand));
-        self.used.set(used / self.cores);
+        self.lock().demands.push(Arc::downgrade(&demand));
         demand
     }
 
-    /// Processors that all sessions need at the top of their ladders.
-    fn used(&self, sessions: &mut Sessions) -> f64 {
-        let mut used = 0.0;
+    /// Shows in the metrics what is in use now.
+    pub(super) fn show(&self) {
+        let used = self.used(&mut self.lock());
+        for (gauge, share) in self.gauges.iter().zip(self.shares(used)) {
+            gauge.set(share);
+        }
+    }
+
+    /// Shares of the processors and of the network.
+    fn shares(&self, used: Use) -> [f64; 2] {
+        let network = self.network.map_or(0.0, |bps| used.received.max(used.sent) / bps);
+        [used.processors / self.cores, network]
+    }
+
+    /// What all sessions need at the top of their ladders.
+    fn used(&self, sessions: &mut Sessions) -> Use {
+        let mut used = Use::default();
         sessions.demands.retain(|demand| {
             let demand = demand.upgrade();
-            used += demand.as_ref().map_or(0.0, |demand| self.cost(demand));
+            used = used + demand.as_ref().map_or_else(Use::default, |demand| self.cost(demand));
             demand.is_some()
         });
         used
     }
 
-    /// Processors that a session needs at the top of its ladder.
-    fn cost(&self, demand: &Demand) -> f64 {
+    /// What a session needs at the top of its ladder.
+    fn cost(&self, demand: &Demand) -> Use {
         let needs = demand.needs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let megapixels = f64::from(demand.pixels.load(Ordering::Relaxed)) / 1e6;
         let rate = f64::from(demand.rate.load(Ordering::Relaxed)) / 1e3;
@@ -205,11 +185,28 @@ impl Load {
         };
         let decode = self.decode.mean().as_secs_f64() * megapixels;
         let frame = TRANSPORT.as_secs_f64() + decode + model.as_secs_f64() / f64::from(infer_every) + encode;
-        rate * frame
+        let bits = |bps: &AtomicU64| OVERHEAD * bps.load(Ordering::Relaxed) as f64;
+        Use {
+            processors: rate * frame,
+            received: bits(&demand.received),
+            sent: if needs.can.return_less { bits(&demand.sent) } else { 0.0 },
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Add for Use {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            processors: self.processors + other.processors,
+            received: self.received + other.received,
+            sent: self.sent + other.sent,
+        }
     }
 }
 
@@ -218,8 +215,11 @@ impl Demand {
         Self {
             pixels: AtomicU32::new(NOMINAL_PIXELS),
             rate: AtomicU32::new((NOMINAL_FPS * 1e3) as u32),
+            received: AtomicU64::new(NOMINAL_BPS),
+            sent: AtomicU64::new(NOMINAL_BPS),
+            returned: AtomicU64::new(0),
             needs: Mutex::new(needs),
-            counted: Mutex::new(Counted { since: now, frames: 0 }),
+            counted: Mutex::new(Counted { since: now, frames: 0, bytes: 0 }),
         }
     }
 
@@ -228,33 +228,40 @@ impl Demand {
         *self.needs.lock().unwrap_or_else(PoisonError::into_inner) = needs;
     }
 
-    /// A frame of so many pixels came.
-    pub(super) fn count(&self, now: Instant, pixels: u32) {
+    /// A frame of so many pixels came in so many bytes.
+    pub(super) fn received(&self, now: Instant, pixels: u32, bytes: usize) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.frames += 1;
+        counted.bytes += bytes as u64;
         let elapsed = now.saturating_duration_since(counted.since);
         if elapsed >= PERIOD {
-            self.rate.store((counted.frames as f32 / elapsed.as_secs_f32() * 1e3) as u32, Ordering::Relaxed);
+            let per_s = |count: f64| count / elapsed.as_secs_f64();
+            self.rate.store(per_s(f64::from(counted.frames) * 1e3) as u32, Ordering::Relaxed);
             self.pixels.store(pixels, Ordering::Relaxed);
-            *counted = Counted { since: now, frames: 0 };
+            self.received.store(per_s(counted.bytes as f64 * 8.0) as u64, Ordering::Relaxed);
+            let returned = self.returned.swap(0, Ordering::Relaxed);
+            self.sent.store(per_s(returned as f64 * 8.0) as u64, Ordering::Relaxed);
+            *counted = Counted { since: now, frames: 0, bytes: 0 };
         }
     }
-}
 
-fn per_megapixel(pixels: u32, took: Duration) -> Duration {
-    took.mul_f64(1e6 / f64::from(pixels.max(1)))
+    /// A frame went back in so many bytes.
+    pub(super) fn returned(&self, bytes: usize) {
+        self.returned.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::clock;
 
     const ALL: Needs = Needs { models: Vec::new(), can: Can { skip_inference: true, return_less: true } };
 
     /// Two processors; a megapixel takes 10 ms to decode and 40 ms to encode.
     fn load() -> Load {
-        let load = Load { cores: 2.0, ..Load::new() };
+        let load = Load { cores: 2.0, ..Load::new(&Codecs::unknown(2), None) };
         for _ in 0..200 {
             load.decoded(500_000, Duration::from_millis(5));
             load.encoded(1_000_000, Duration::from_millis(40));
@@ -262,9 +269,11 @@ mod tests {
         load
     }
 
+    /// For two seconds, 2 kB a frame, and 1 kB comes back.
     fn sends(demand: &Demand, start: Instant, fps: u32, pixels: u32) {
         for frame in 1..=2 * fps {
-            demand.count(start + Duration::from_secs(1) * frame / fps, pixels);
+            demand.returned(1_000);
+            demand.received(start + Duration::from_secs(1) * frame / fps, pixels, 2_000);
         }
     }
 
@@ -303,9 +312,17 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_finds_out_what_codecs_take() {
-        let load = Load::new();
-        load.calibrate();
-        assert!(load.decode.mean() > Duration::ZERO && load.encode.mean() > load.decode.mean() / 10);
+    fn what_the_network_carries_bounds_sessions_however_fast_the_processors_are() {
+        let load = Load { cores: 1_000.0, network: Some(20e6), ..load() };
+        let now = clock::now();
+        let admitted: Vec<_> = std::iter::from_fn(|| load.admit(now, ALL, 0.0)).take(100).collect();
+        assert_eq!(admitted.len(), 10, "1.65 of 17 Mbit/s each");
+        for demand in &admitted {
+            sends(demand, now, 30, NOMINAL_PIXELS);
+        }
+        let again: Vec<_> = std::iter::from_fn(|| load.admit(now, ALL, 0.0)).take(100).collect();
+        assert_eq!(again.len(), 7, "the first ten send 0.53 Mbit/s each");
+        let [_, network] = load.shares(load.used(&mut load.lock()));
+        assert!((0.84..0.85).contains(&network), "{network}");
     }
 }

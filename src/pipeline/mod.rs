@@ -13,6 +13,7 @@ mod owner;
 mod path;
 mod stages;
 mod stats;
+mod trial;
 mod watching;
 mod workers;
 
@@ -26,6 +27,7 @@ use saccade_signaling::{ErrorCode, Options, ReturnMode};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::Instrument;
 
+pub use self::trial::Codecs;
 pub use self::workers::{Lane, Step, Workers};
 
 use self::ladders::Ladders;
@@ -85,6 +87,10 @@ pub struct Settings {
     pub degradation: bool,
     /// Whether sessions are refused when there is no room for what they need.
     pub measured_admission: bool,
+    /// What the codecs were measured to take.
+    pub codecs: Codecs,
+    /// Bits a second that the network carries each way, if that is known.
+    pub network_bps: Option<u64>,
 }
 
 /// What every session needs.
@@ -102,10 +108,9 @@ struct Deps {
 pub struct Sessions(Arc<Deps>);
 
 impl Sessions {
-    /// Tries out what the codecs take here, so that admission knows before the first session; takes a tenth of a second
-    /// or so, on the calling thread.
-    pub fn calibrate(&self) {
-        self.0.load.calibrate();
+    /// Shows in the metrics how much of the machine the sessions need; to be called every few seconds.
+    pub fn show_load(&self) {
+        self.0.load.show();
     }
 
     /// Sessions on this transport, these codec threads and these models.
@@ -118,7 +123,8 @@ impl Sessions {
         settings: Settings,
     ) -> Self {
         let ladders = Arc::new(if settings.degradation { Ladders::default() } else { Ladders::off() });
-        Self(Arc::new(Deps { transport, workers, engine, registry, settings, ladders, load: Arc::new(Load::new()) }))
+        let load = Arc::new(Load::new(&settings.codecs, settings.network_bps));
+        Self(Arc::new(Deps { transport, workers, engine, registry, settings, ladders, load }))
     }
 }
 

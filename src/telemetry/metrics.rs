@@ -71,7 +71,7 @@ table! {
     MODEL_RESTARTS_TOTAL = Counter "saccade_model_restarts_total" ["model"] "Model instances that were started again after a fault.";
     DEGRADED_SESSIONS = Gauge "saccade_degraded_sessions" ["step"] "Sessions that give something up now, by step of the ladder.";
     DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";
-    LOAD_RATIO = Gauge "saccade_load_ratio" [] "Share of the processors that the admitted sessions would need at the least that they can do with, when the last one came.";
+    LOAD_RATIO = Gauge "saccade_load_ratio" ["resource"] "Share of the processors and of the network that the sessions need at the least that they can do with.";
     SHADOW_FRAMES_TOTAL = Counter "saccade_shadow_frames_total" ["model"] "Frames of which what a shadow found was compared with what was answered.";
     SHADOW_AGREEMENT_RATIO = Histogram "saccade_shadow_agreement_ratio" ["model"] "Mean overlap of what a shadow found with what was answered, by frame, 0 to 1.";
     RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use saccade::infer::backend::Origin;
+use saccade::calibration::{Calibration, Origin};
 use saccade::infer::manifest::{BackendChoice, Precision};
-use saccade::infer::{Calibration, Engine, Error, ModelSpec, Options, Outcome, Priority, Repository};
+use saccade::infer::{Engine, Error, ModelSpec, Options, Outcome, Priority, Repository};
 use saccade::media::{ColorInfo, Frame, I420, MediaTime};
 use saccade::scene::Scene;
 

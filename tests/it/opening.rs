@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use saccade::infer::{Engine, ModelSpec};
-use saccade::pipeline::{Sessions, Settings, Workers};
+use saccade::pipeline::{Codecs, Sessions, Settings, Workers};
 use saccade::rtc::{Accepted, Error, PeerConfig, Transport, WebRtc};
 use saccade::session::machine::Timeouts;
 use saccade::session::{OpenRequest, Opener, Rate, Registry};
@@ -51,6 +51,8 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         control_rate: Rate::default(),
         degradation: true,
         measured_admission: false,
+        codecs: Codecs::unknown(1),
+        network_bps: None,
     };
     let transport = Arc::new(Slow { leave: Arc::clone(&leave) });
     let sessions = Sessions::new(transport, Arc::clone(&workers), Arc::clone(&engine), Arc::clone(&registry), settings);

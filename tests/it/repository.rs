@@ -7,18 +7,20 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 8] = ["accuracy", "assignment", "clock", "draw", "media", "queue", "route", "telemetry"];
+const LEAVES: [&str; 9] =
+    ["accuracy", "assignment", "calibration", "clock", "draw", "media", "queue", "route", "telemetry"];
 /// Modules that wire others together and may import anything.
-const WIRING: [&str; 5] = ["app", "commands", "detect", "main", "pipeline"];
+const WIRING: [&str; 6] = ["app", "commands", "detect", "main", "pipeline", "tuning"];
 /// What a module imports beyond leaves. A stage is not listed: it imports leaves only.
 const IMPORTS: [(&str, &[&str]); 4] = [
     ("cli", &["config", "token"]),
-    ("doctor", &["cli", "config", "infer"]),
+    ("doctor", &["cli", "config", "infer", "tuning"]),
     ("http", &["session"]),
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 2] = [("accuracy", &["assignment"]), ("draw", &["media"])];
+const LEAF_IMPORTS: [(&str, &[&str]); 3] =
+    [("accuracy", &["assignment"]), ("calibration", &["clock"]), ("draw", &["media"])];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];
 /// Lines of a file before its tests.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use reqwest::{Method, StatusCode};
-use saccade::app::{App, StartError};
+use saccade::app::StartError;
 use saccade::cli::Exit;
 use saccade::infer::manifest::{BackendChoice, Precision};
 use saccade::infer::{Engine, Error, Model, Options, Outline, Params, Plan, Put, RouteError};
@@ -261,7 +261,7 @@ async fn routes_over_models_that_are_not_there_end_the_start() {
         ("routes.scene-blobs", SPLIT),
         ("routes.good", SPLIT),
     ]);
-    let Err(error) = App::start(&config, server::metrics()).await else { panic!("it started") };
+    let Err(error) = server::start(&config).await else { panic!("it started") };
     assert!(matches!(&error, StartError::Routes { wrong } if wrong.len() == 2), "{error}");
     assert_eq!(error.exit(), Exit::Configuration);
     let text = error.to_string();

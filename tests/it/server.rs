@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
-use saccade::app::App;
+use saccade::app::{App, StartError};
+use saccade::calibration::Calibration;
 use saccade::config::{Config, File, Sources};
 use saccade::telemetry;
+use saccade::tuning::Tuning;
 
 pub struct Server {
     pub app: App,
@@ -18,13 +20,19 @@ impl Server {
         if let Ok(filter) = std::env::var("SACCADE_TEST_LOG") {
             let _ = telemetry::init_logs(&filter, telemetry::LogFormat::Text);
         }
-        let app = App::start(&config(settings), metrics()).await.unwrap();
+        let app = start(&config(settings)).await.unwrap();
         Self { http: app.http_address(), app }
     }
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
     }
+}
+
+/// Starts with this configuration.
+pub async fn start(config: &Config) -> Result<App, StartError> {
+    let tuning = Tuning::find(config, &Calibration::Off);
+    App::start(config, &tuning, metrics()).await
 }
 
 /// Free ports and the test model, and these further settings.
@@ -39,6 +47,8 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
         ("models.calibration", "off"),
         ("session.budget_ms", "1000"),
         ("shutdown.grace_ms", "2000"),
+        // No trial of others.
+        ("threads.codec", "2"),
         // Where it is not what is tested, a slow machine must not change which frames the model sees.
         ("degradation.mode", "off"),
     ]

@@ -1,4 +1,6 @@
 use std::fs;
+use std::num::NonZero;
+use std::thread;
 
 /// What the CPU can do that matters to inference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,8 +22,16 @@ impl CpuFeatures {
         fs::read_to_string("/proc/cpuinfo").map(|text| Self::parse(&text)).unwrap_or_default()
     }
 
+    /// This machine's processor, how many cores of it there are for this process, and what they can: what measurements
+    /// depend on.
+    #[must_use]
+    pub fn machine() -> String {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        format!("{}, {cores} cores, {:?}", Self::name(), Self::detect())
+    }
+
     /// Name of this machine's processor, as the kernel tells it.
-    pub(in crate::infer) fn name() -> String {
+    fn name() -> String {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let name = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
         name.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())

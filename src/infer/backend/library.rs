@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 
+use crate::calibration::cache_folder;
 use crate::infer::error::Error;
 use crate::infer::repository::compare_versions;
 
@@ -75,12 +76,6 @@ impl Library {
     pub(super) const fn environment(&self) -> &Environment {
         &self.environment
     }
-}
-
-/// `${XDG_CACHE_HOME:-~/.cache}/saccade`.
-pub(in crate::infer) fn cache_folder() -> Option<PathBuf> {
-    let cache = path_in("XDG_CACHE_HOME").or_else(|| path_in("HOME").map(|home| home.join(".cache")));
-    cache.map(|cache| cache.join("saccade"))
 }
 
 fn path_in(variable: &str) -> Option<PathBuf> {

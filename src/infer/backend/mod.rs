@@ -11,9 +11,8 @@ mod select;
 
 pub use cpu::CpuFeatures;
 pub use library::Library;
-pub use select::{Origin, Provider, Selection};
+pub use select::{Provider, Selection};
 
-pub(super) use library::cache_folder;
 pub(super) use onnx::Graph;
 pub(super) use select::{Opener, Request};
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::buckets::Grown;
 use super::onnx::{OnnxBackend, Settings};
 use super::{Backend, CpuFeatures, Graph, Library};
-use crate::infer::calibration::Found;
+use crate::calibration::{Disturbance, Origin, Watch};
 use crate::infer::decoder::Decoder;
 use crate::infer::error::Error;
+use crate::infer::found::Found;
 use crate::infer::manifest::{Accuracy, BackendChoice, MAX_ACCURACY_LOSS, Manifest, Precision};
 use crate::infer::repository::Graphs;
 use crate::infer::runner::Runner;
@@ -58,28 +59,10 @@ pub struct Selection {
     pub instances: u32,
     /// Where the times are from.
     pub origin: Origin,
+    /// How busy others kept the machine in the meantime.
+    pub disturbance: Disturbance,
     /// What else was considered, with its time or with the reason against it.
     pub others: Vec<String>,
-}
-
-/// Where a selection is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// It was measured when the model was loaded.
-    Measured,
-    /// It was measured at an earlier start.
-    Kept,
-}
-
-impl Origin {
-    /// For people.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Measured => "measured now",
-            Self::Kept => "measured at an earlier start",
-        }
-    }
 }
 
 /// What the operator lets a model have.
@@ -134,6 +117,7 @@ impl Opener {
     /// # Errors
     /// The first candidate's error if none works; [`Error::Unavailable`] if nothing is allowed.
     pub(in crate::infer) fn select(&self, request: Request) -> Result<(Runner, Selection), Error> {
+        let watch = Watch::start();
         let (candidates, mut others) = self.candidates(request);
         let mut best: Option<(Runner, Candidate, Duration)> = None;
         let mut failure = None;
@@ -181,8 +165,8 @@ impl Opener {
         let Grown { buckets, reason } = self.grow(&mut runner, candidate, measured);
         others.extend(reason);
         let measured = buckets.first().map_or(measured, |(_, time)| *time);
-        let origin = Origin::Measured;
-        Ok((runner, Selection { provider, precision, measured, buckets, instances: 1, origin, others }))
+        let (origin, disturbance) = (Origin::Measured, watch.stop());
+        Ok((runner, Selection { provider, precision, measured, buckets, instances: 1, origin, disturbance, others }))
     }
 
     /// Opens what was selected at an earlier start, without measuring.
@@ -204,8 +188,8 @@ impl Opener {
             return Err(Error::Unavailable { what, reason: "it was measured under other conditions".to_owned() });
         };
         let measured = buckets.first().map_or(Duration::ZERO, |(_, time)| *time);
-        let (others, origin) = (found.others.clone(), Origin::Kept);
-        let selection = Selection { provider, precision, measured, buckets, instances: 1, origin, others };
+        let (others, origin, disturbance) = (found.others.clone(), Origin::Kept, found.disturbance);
+        let selection = Selection { provider, precision, measured, buckets, instances: 1, origin, disturbance, others };
         Ok((self.open(&selection)?, selection))
     }
 

@@ -73,7 +73,7 @@ impl DecodeStage {
             shared.encode_time.scale(factor);
         }
         shared.load.decoded(self.pixels, now.duration_since(started));
-        shared.demand.count(now, self.pixels);
+        shared.demand.received(now, self.pixels, unit.data.len());
         shared.tell(Output::Decoded);
         let place = shared.place();
         let applied = shared.applied.load();

@@ -254,6 +254,7 @@ impl Finisher {
         match encoded {
             Ok(Some(encoded)) => {
                 self.failures = 0;
+                shared.demand.returned(encoded.data.len());
                 shared.footing.load().tell(clock::now(), Sample::Returned);
                 let unit = EncodedFrame {
                     codec: self.codec,
