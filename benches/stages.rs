@@ -184,7 +184,7 @@ fn track(bench: &mut Criterion) {
     };
     let mut follow = |(number, mut found): (u32, Vec<Detection>)| {
         tracker.update(time(number), SIZE.into(), 0.5, &mut found);
-        [1, 2].into_iter().for_each(|ahead| tracker.predict(time(number + ahead), &mut shown));
+        [1, 2].into_iter().for_each(|ahead| tracker.predict(time(number + ahead), SIZE.into(), &mut shown));
         assert_eq!(shown.len(), 20);
         found
     };

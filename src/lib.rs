@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod draw;
 pub mod egress;
 pub mod encode;
+pub mod estimate;
 pub mod http;
 pub mod infer;
 pub mod ingest;

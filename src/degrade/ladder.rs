@@ -61,8 +61,11 @@ pub enum Sample {
 /// What a session can do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Can {
-    /// A tracker fills in where the model is skipped.
+    /// A tracker fills in where the model is skipped by choice.
     pub skip_inference: bool,
+    /// It also does for frames that the model is not free for. A session whose frames are all returned at once loses
+    /// nothing with those.
+    pub fill_in: bool,
     /// Video is returned.
     pub return_less: bool,
 }
@@ -110,12 +113,24 @@ impl Rung {
     #[must_use]
     pub const fn within(self, can: Can) -> Self {
         Self {
-            fill_one_in: if can.skip_inference { self.fill_one_in } else { 0 },
+            fill_one_in: if can.fill_in { self.fill_one_in } else { 0 },
             infer_every: if can.skip_inference { self.infer_every } else { 1 },
             smaller_input: self.smaller_input,
             return_every: if can.return_less { self.return_every } else { 1 },
             half_size: self.half_size && can.return_less,
         }
+    }
+
+    /// Whether a frame with this number goes to the model.
+    #[must_use]
+    pub fn infers(self, frame_id: u64) -> bool {
+        frame_id.is_multiple_of(self.infer_every.into())
+    }
+
+    /// Whether a frame with this number is returned.
+    #[must_use]
+    pub fn returns(self, frame_id: u64) -> bool {
+        frame_id.is_multiple_of(self.return_every.into())
     }
 
     /// Which of [`STEPS`] are in force.

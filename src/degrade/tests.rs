@@ -36,7 +36,10 @@ fn rungs_are_in_order_and_give_up_more_and_more() {
     assert!(all.windows(2).all(|pair| given_up(&pair[0]) <= given_up(&pair[1]) && pair[0] != pair[1]));
     let top = all.last().unwrap();
     assert!(top.names().eq(STEPS));
-    assert_eq!(top.within(Can { skip_inference: false, return_less: false }).steps(), [false, true, false, false]);
+    assert_eq!(
+        top.within(Can { skip_inference: false, fill_in: false, return_less: false }).steps(),
+        [false, true, false, false]
+    );
     assert!(rungs(false).iter().all(|rung| !rung.smaller_input));
 }
 

@@ -128,6 +128,12 @@ impl I420 {
         }
     }
 
+    /// Takes over the size and all samples of another picture.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.resize(other.width, other.height);
+        self.data.copy_from_slice(&other.data);
+    }
+
     fn resize(&mut self, width: u32, height: u32) {
         debug_assert!(width > 0 && height > 0, "a picture has at least one sample");
         (self.width, self.height) = (width, height);
@@ -161,7 +167,7 @@ fn halve_plane(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize)
 /// stage still holds it.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// Number of the frame among those decoded in its session, from 0.
+    /// Number of the frame among those of its session that were decoded and let through, from 0.
     pub id: u64,
     /// Upright picture.
     pub picture: Arc<I420>,
@@ -171,7 +177,8 @@ pub struct Frame {
     pub time: MediaTime,
     /// When its last packet came in.
     pub arrival: Instant,
-    /// When its result and its returned picture are due: `arrival` and the session's latency budget.
+    /// When its result is due: `arrival` and the session's latency budget, less what drawing and encoding take where the
+    /// returned picture waits for the result.
     pub deadline: Instant,
     /// How long it waited for missing packets.
     pub reorder_wait: Duration,
@@ -205,6 +212,15 @@ impl FramePool {
         let mut picture = spare.unwrap_or_else(|| Arc::new(I420 { width, height, data: Vec::new() }));
         Arc::make_mut(&mut picture).resize(width, height);
         picture
+    }
+
+    /// Makes sure that nobody else holds this picture, by a copy into a spare one if need be.
+    pub fn make_own(&self, picture: &mut Arc<I420>) {
+        if Arc::get_mut(picture).is_none() {
+            let mut copy = self.take(picture.width, picture.height);
+            Arc::make_mut(&mut copy).copy_from(picture);
+            *picture = copy;
+        }
     }
 
     /// Gives a picture back, if nobody else holds it.

@@ -55,11 +55,11 @@ impl Ladders {
         Footing { shared, can, counted: Mutex::default(), gauges }
     }
 
-    /// How far up the highest ladder is that has sessions, 0..1.
-    pub(super) fn height(&self) -> f32 {
+    /// How far up its ladder a model is, 0..1, if it has sessions.
+    pub(super) fn height(&self, model: &str) -> f32 {
         let ladders = self.by_model.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = ladders.values().filter(|shared| shared.sessions.load(Ordering::Relaxed) > 0);
-        taken.map(|shared| shared.lock().height()).fold(0.0, f32::max)
+        let taken = ladders.get(model).filter(|shared| shared.sessions.load(Ordering::Relaxed) > 0);
+        taken.map_or(0.0, |shared| shared.lock().height())
     }
 }
 
@@ -79,7 +79,7 @@ impl Shared {
 }
 
 impl Footing {
-    /// What the session does without now.
+    /// What the session does without now. From then on the metrics say so.
     pub(super) fn rung(&self) -> Rung {
         let Some(shared) = &self.shared else { return Rung::NONE };
         let rung = unpack(shared.rung.load(Ordering::Relaxed)).within(self.can);
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     const CONFIG: Config = Config { instances: 1, smaller_input: false };
-    const ALL: Can = Can { skip_inference: true, return_less: true };
+    const ALL: Can = Can { skip_inference: true, fill_in: true, return_less: true };
 
     fn overload(footing: &Footing) {
         let mut now = clock::now();
@@ -169,17 +169,17 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             let (ladders, model, other): (_, Arc<str>, Arc<str>) = (Ladders::default(), "a@1".into(), "b@1".into());
             let first = ladders.join(&model, CONFIG, ALL);
-            let untracked = ladders.join(&model, CONFIG, Can { skip_inference: false, ..ALL });
+            let untracked = ladders.join(&model, CONFIG, Can { skip_inference: false, fill_in: false, ..ALL });
             let elsewhere = ladders.join(&other, CONFIG, ALL);
-            assert_eq!(ladders.height(), 0.0);
+            assert_eq!(ladders.height(&model), 0.0);
             overload(&first);
-            assert!(first.rung().fill_one_in > 0 && ladders.height() > 0.0);
+            assert!(first.rung().fill_one_in > 0 && ladders.height(&model) > 0.0 && ladders.height(&other) == 0.0);
             assert_eq!((untracked.rung().steps()[0], elsewhere.rung()), (false, Rung::NONE));
             shows(r#"saccade_degraded_sessions{step="skip_inference"} 1"#);
             drop((first, untracked));
             assert_eq!(ladders.join(&model, CONFIG, ALL).rung(), Rung::NONE, "a new session begins at the foot");
             shows(r#"saccade_degraded_sessions{step="skip_inference"} 0"#);
-            assert_eq!(ladders.height(), 0.0);
+            assert_eq!(ladders.height(&model), 0.0);
             assert_eq!(
                 unpack(pack(Rung {
                     fill_one_in: 4,

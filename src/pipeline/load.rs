@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use metrics::{Gauge, gauge};
 
-use super::estimate::Estimate;
 use super::trial::{Codecs, TRANSPORT, per_megapixel};
 use crate::degrade::{Can, Rung};
+use crate::estimate::Average;
 use crate::infer;
 
 /// What a session is taken to send until it has shown.
@@ -26,6 +26,8 @@ const FULL: f64 = 0.85;
 const ROOM_AGAIN: f64 = 0.75;
 /// How far up its ladder a model's sessions may be for one more to be admitted, after one was refused.
 const CALM: f32 = 0.7;
+/// Frames that were due in a gap, from which on it is a pause and says nothing of the rate.
+const PAUSE: f64 = 10.0;
 /// How often the rates of a session are taken.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -38,9 +40,11 @@ const PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Load {
     /// Time for a megapixel.
-    decode: Estimate,
+    decode: Average,
     /// Time for a megapixel, drawing included.
-    encode: Estimate,
+    encode: Average,
+    /// What both were on an idle machine.
+    codecs: Codecs,
     cores: f64,
     /// Bits a second in each direction, if that is known.
     network: Option<f64>,
@@ -80,9 +84,11 @@ pub(super) struct Needs {
     pub(super) can: Can,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Counted {
-    since: Instant,
+    /// Since the first frame, and then since the last count.
+    since: Option<Instant>,
+    last: Option<Instant>,
     frames: u32,
     bytes: u64,
 }
@@ -102,8 +108,9 @@ impl Load {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let gauge = |resource| gauge!("saccade_load_ratio", "resource" => resource);
         Self {
-            decode: Estimate::starting_at(codecs.decode()),
-            encode: Estimate::starting_at(codecs.encode()),
+            decode: Average::new(codecs.decode()),
+            encode: Average::new(codecs.encode()),
+            codecs: codecs.clone(),
             cores: cores as f64,
             network: network.map(|bps| bps as f64),
             sessions: Mutex::default(),
@@ -113,17 +120,24 @@ impl Load {
 
     /// A frame of so many pixels was decoded.
     pub(super) fn decoded(&self, pixels: u32, took: Duration) {
-        self.decode.learn(per_megapixel(pixels, took));
+        self.decode.update(per_megapixel(pixels, took));
     }
 
     /// A frame of so many pixels was drawn on and encoded.
     pub(super) fn encoded(&self, pixels: u32, took: Duration) {
-        self.encode.learn(per_megapixel(pixels, took));
+        self.encode.update(per_megapixel(pixels, took));
     }
 
-    /// Admits a session if there is room for what it needs, now that the highest ladder is climbed so far.
-    pub(super) fn admit(&self, now: Instant, needs: Needs, height: f32) -> Option<Arc<Demand>> {
-        let demand = Arc::new(Demand::new(now, needs));
+    /// What a frame of so many pixels takes outside its model while nothing else is done; `encoded`: drawn on and sent
+    /// back, too.
+    pub(super) fn least(&self, pixels: u32, encoded: bool) -> Duration {
+        let megapixel = self.codecs.decode() + if encoded { self.codecs.encode() } else { Duration::ZERO };
+        TRANSPORT + megapixel.mul_f64(f64::from(pixels) / 1e6)
+    }
+
+    /// Admits a session if there is room for what it needs, now that the ladder of its model is climbed so far.
+    pub(super) fn admit(&self, needs: Needs, height: f32) -> Option<Arc<Demand>> {
+        let demand = Arc::new(Demand::new(needs));
         let mut sessions = self.lock();
         let used = self.shares(self.used(&mut sessions) + self.cost(&demand));
         let (room, calm) = if sessions.refusing { (ROOM_AGAIN, CALM) } else { (FULL, 1.0) };
@@ -138,8 +152,8 @@ impl Load {
     }
 
     /// The same without a question.
-    pub(super) fn enter(&self, now: Instant, needs: Needs) -> Arc<Demand> {
-        let demand = Arc::new(Demand::new(now, needs));
+    pub(super) fn enter(&self, needs: Needs) -> Arc<Demand> {
+        let demand = Arc::new(Demand::new(needs));
         self.lock().demands.push(Arc::downgrade(&demand));
         demand
     }
@@ -179,11 +193,11 @@ impl Load {
         let model: Duration = models.map(|model| model.estimate()).sum();
         let encode = if needs.can.return_less {
             let returned = if half_size { megapixels / 4.0 } else { megapixels };
-            self.encode.mean().as_secs_f64() * returned / f64::from(return_every)
+            self.encode.get().as_secs_f64() * returned / f64::from(return_every)
         } else {
             0.0
         };
-        let decode = self.decode.mean().as_secs_f64() * megapixels;
+        let decode = self.decode.get().as_secs_f64() * megapixels;
         let frame = TRANSPORT.as_secs_f64() + decode + model.as_secs_f64() / f64::from(infer_every) + encode;
         let bits = |bps: &AtomicU64| OVERHEAD * bps.load(Ordering::Relaxed) as f64;
         Use {
@@ -211,7 +225,7 @@ impl Add for Use {
 }
 
 impl Demand {
-    fn new(now: Instant, needs: Needs) -> Self {
+    fn new(needs: Needs) -> Self {
         Self {
             pixels: AtomicU32::new(NOMINAL_PIXELS),
             rate: AtomicU32::new((NOMINAL_FPS * 1e3) as u32),
@@ -219,7 +233,7 @@ impl Demand {
             sent: AtomicU64::new(NOMINAL_BPS),
             returned: AtomicU64::new(0),
             needs: Mutex::new(needs),
-            counted: Mutex::new(Counted { since: now, frames: 0, bytes: 0 }),
+            counted: Mutex::default(),
         }
     }
 
@@ -231,9 +245,21 @@ impl Demand {
     /// A frame of so many pixels came in so many bytes.
     pub(super) fn received(&self, now: Instant, pixels: u32, bytes: usize) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let gap = counted.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let rate = f64::from(self.rate.load(Ordering::Relaxed)) / 1e3;
+        if gap.as_secs_f64() * rate > PAUSE {
+            // It comes back as fast as before, or else it is halved again and again until it is right.
+            self.rate.store((rate * 500.0) as u32, Ordering::Relaxed);
+            counted.since = None;
+        }
+        let Some(since) = counted.since else {
+            (counted.since, counted.frames, counted.bytes) = (Some(now), 0, 0);
+            self.returned.store(0, Ordering::Relaxed);
+            return;
+        };
         counted.frames += 1;
         counted.bytes += bytes as u64;
-        let elapsed = now.saturating_duration_since(counted.since);
+        let elapsed = now.saturating_duration_since(since);
         if elapsed >= PERIOD {
             let per_s = |count: f64| count / elapsed.as_secs_f64();
             self.rate.store(per_s(f64::from(counted.frames) * 1e3) as u32, Ordering::Relaxed);
@@ -241,7 +267,7 @@ impl Demand {
             self.received.store(per_s(counted.bytes as f64 * 8.0) as u64, Ordering::Relaxed);
             let returned = self.returned.swap(0, Ordering::Relaxed);
             self.sent.store(per_s(returned as f64 * 8.0) as u64, Ordering::Relaxed);
-            *counted = Counted { since: now, frames: 0, bytes: 0 };
+            (counted.since, counted.frames, counted.bytes) = (Some(now), 0, 0);
         }
     }
 
@@ -257,12 +283,13 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    const ALL: Needs = Needs { models: Vec::new(), can: Can { skip_inference: true, return_less: true } };
+    const ALL: Needs =
+        Needs { models: Vec::new(), can: Can { skip_inference: true, fill_in: true, return_less: true } };
 
     /// Two processors; a megapixel takes 10 ms to decode and 40 ms to encode.
     fn load() -> Load {
         let load = Load { cores: 2.0, ..Load::new(&Codecs::unknown(2), None) };
-        for _ in 0..200 {
+        for _ in 0..1_000 {
             load.decoded(500_000, Duration::from_millis(5));
             load.encoded(1_000_000, Duration::from_millis(40));
         }
@@ -271,7 +298,7 @@ mod tests {
 
     /// For two seconds, 2 kB a frame, and 1 kB comes back.
     fn sends(demand: &Demand, start: Instant, fps: u32, pixels: u32) {
-        for frame in 1..=2 * fps {
+        for frame in 0..=2 * fps {
             demand.returned(1_000);
             demand.received(start + Duration::from_secs(1) * frame / fps, pixels, 2_000);
         }
@@ -280,49 +307,76 @@ mod tests {
     #[test]
     fn sessions_are_admitted_until_even_the_least_of_them_would_not_fit() {
         let (load, now) = (load(), clock::now());
-        let admitted: Vec<_> = std::iter::from_fn(|| load.admit(now, ALL, 0.0)).take(100).collect();
+        let admitted: Vec<_> = std::iter::from_fn(|| load.admit(ALL, 0.0)).take(100).collect();
         // 1.2 + 3.1 + 1.0 ms for each of 30 frames.
         assert!((9..=12).contains(&admitted.len()), "{}", admitted.len());
-        let small: Vec<_> = (0..20).map(|_| load.enter(now, ALL)).collect();
+        let small: Vec<_> = (0..20).map(|_| load.enter(ALL)).collect();
         drop(admitted);
         for demand in &small {
             sends(demand, now, 5, 160 * 120);
         }
-        assert!(load.admit(now, ALL, 0.0).is_some(), "sessions cost what they send");
+        assert!(load.admit(ALL, 0.0).is_some(), "sessions cost what they send");
     }
 
     #[test]
     fn after_a_refusal_there_has_to_be_more_room_than_for_one() {
-        let (load, now) = (load(), clock::now());
-        let mut admitted: Vec<_> = std::iter::from_fn(|| load.admit(now, ALL, 0.0)).take(100).collect();
+        let load = load();
+        let mut admitted: Vec<_> = std::iter::from_fn(|| load.admit(ALL, 0.0)).take(100).collect();
         admitted.pop();
-        assert!(load.admit(now, ALL, 0.0).is_none());
+        assert!(load.admit(ALL, 0.0).is_none());
         admitted.truncate(admitted.len() - 2);
-        assert!(load.admit(now, ALL, 0.0).is_some());
+        assert!(load.admit(ALL, 0.0).is_some());
     }
 
     #[test]
     fn nobody_is_admitted_while_the_others_are_at_the_top_of_their_ladder() {
-        let (load, now) = (load(), clock::now());
-        let first = load.admit(now, ALL, 1.0);
+        let load = load();
+        let first = load.admit(ALL, 1.0);
         assert!(first.is_some(), "the first one gets what there is");
-        assert!(load.admit(now, ALL, 1.0).is_none());
-        assert!(load.admit(now, ALL, 0.9).is_none());
-        assert!(load.admit(now, ALL, 0.5).is_some());
+        assert!(load.admit(ALL, 1.0).is_none());
+        assert!(load.admit(ALL, 0.9).is_none());
+        assert!(load.admit(ALL, 0.5).is_some());
     }
 
     #[test]
     fn what_the_network_carries_bounds_sessions_however_fast_the_processors_are() {
         let load = Load { cores: 1_000.0, network: Some(20e6), ..load() };
         let now = clock::now();
-        let admitted: Vec<_> = std::iter::from_fn(|| load.admit(now, ALL, 0.0)).take(100).collect();
+        let admitted: Vec<_> = std::iter::from_fn(|| load.admit(ALL, 0.0)).take(100).collect();
         assert_eq!(admitted.len(), 10, "1.65 of 17 Mbit/s each");
         for demand in &admitted {
             sends(demand, now, 30, NOMINAL_PIXELS);
         }
-        let again: Vec<_> = std::iter::from_fn(|| load.admit(now, ALL, 0.0)).take(100).collect();
+        let again: Vec<_> = std::iter::from_fn(|| load.admit(ALL, 0.0)).take(100).collect();
         assert_eq!(again.len(), 7, "the first ten send 0.53 Mbit/s each");
         let [_, network] = load.shares(load.used(&mut load.lock()));
         assert!((0.84..0.85).contains(&network), "{network}");
+    }
+
+    #[test]
+    fn neither_the_wait_for_the_first_frame_nor_a_pause_counts_as_a_low_rate() {
+        let (load, now) = (load(), clock::now());
+        let demand = load.enter(ALL);
+        let rate = || demand.rate.load(Ordering::Relaxed);
+        let at = |ms| now + Duration::from_millis(ms);
+        demand.received(at(5_000), NOMINAL_PIXELS, 2_000);
+        assert_eq!(rate(), 30_000);
+        sends(&demand, at(5_030), 15, NOMINAL_PIXELS);
+        assert!((14_500..15_500).contains(&rate()), "{}", rate());
+        demand.received(at(60_000), NOMINAL_PIXELS, 2_000);
+        assert!(rate() > 7_000, "{}", rate());
+        sends(&demand, at(60_060), 15, NOMINAL_PIXELS);
+        assert!((14_500..15_500).contains(&rate()), "{}", rate());
+        (0..10).for_each(|frame| demand.received(at(100_000 + 5_000 * frame), NOMINAL_PIXELS, 2_000));
+        assert!((190..210).contains(&rate()), "a camera that sends a frame each five seconds: {}", rate());
+    }
+
+    #[test]
+    fn admission_goes_by_what_frames_cost_on_the_whole() {
+        let load = load();
+        for frame in 0..1_000 {
+            load.encoded(1_000_000, Duration::from_millis(if frame % 4 == 0 { 2 } else { 20 }));
+        }
+        assert!(load.encode.get() > Duration::from_millis(13), "{:?}", load.encode);
     }
 }

@@ -5,7 +5,6 @@
 //! places on OS threads: one lane for decoding, one for drawing and encoding, and a slot at its model. This is the one
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
-mod estimate;
 mod ladders;
 mod load;
 mod losses;
@@ -158,19 +157,19 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
     let models = Models(&deps);
     let applied = options::open(&models, deps.settings.budget_ms, &request.options);
     // Whoever asked may have gone, here and wherever else the reply is not taken.
-    let applied = match applied.and_then(|options| models.apply(options, request.priority, &id)) {
+    let applied = match applied.and_then(|options| models.apply(options, request.priority, &id, None)) {
         Ok(applied) => applied,
         Err(refusal) => return drop(reply.send(Err(refusal))),
     };
     // Whether video goes back is known only when the offer was read.
     let needs = applied.needs(applied.options.return_mode != ReturnMode::Results);
     let demand = if deps.settings.measured_admission {
-        match deps.load.admit(clock::now(), needs, deps.ladders.height()) {
+        match deps.load.admit(needs, deps.ladders.height(&applied.model_id)) {
             Some(demand) => demand,
             None => return drop(reply.send(Err(deps.registry.refuse_overload()))),
         }
     } else {
-        deps.load.enter(clock::now(), needs)
+        deps.load.enter(needs)
     };
     // Never cancelled half-way: what it has opened by then has to be closed.
     let (transport, sdp, config) = (Arc::clone(&deps.transport), request.sdp.clone(), deps.peer_config());
@@ -228,6 +227,7 @@ async fn serve(
         load: Arc::clone(&deps.load),
         demand,
     };
+    config.demand.set_needs(applied.needs(config.returns_video));
     let stages = match Stages::start(&deps.workers, config, applied) {
         Ok(stages) => Arc::new(stages),
         Err(error) => {
@@ -272,7 +272,8 @@ async fn serve(
         packetizer: Packetizer::new(accepted.answer.codec, owner::PACKET_PAYLOAD),
         rate,
         signals: request.signals,
-        data_channels: accepted.answer.data_channels,
+        has_channels: accepted.answer.data_channels,
+        awaits_results_channel: accepted.answer.data_channels,
         mid: accepted.answer.mid,
         link: Link::new(started),
         witnesses,
@@ -349,9 +350,16 @@ impl Deps {
 struct Models<'a>(&'a Deps);
 
 impl Models<'_> {
-    /// Options as the stages use them. `key` says which of a split's models a session gets.
-    fn apply(&self, options: Options, priority: Priority, key: &SessionId) -> Result<Applied, Refusal> {
-        let plan = self.0.engine.resolve(&options.model, key.as_str()).map_err(|_| {
+    /// Options as the stages use them. `key` says which of a split's models a session gets; `kept` is what a session had
+    /// under the name, for when the name is gone.
+    fn apply(
+        &self,
+        options: Options,
+        priority: Priority,
+        key: &SessionId,
+        kept: Option<infer::Plan>,
+    ) -> Result<Applied, Refusal> {
+        let plan = self.0.engine.resolve(&options.model, key.as_str()).ok().or(kept).ok_or_else(|| {
             Refusal::new(
                 ErrorCode::UnknownModel,
                 format!("There is no model {}; see GET /v1/models and GET /v1/routes.", options.model),

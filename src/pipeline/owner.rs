@@ -88,7 +88,10 @@ pub(super) struct Owner {
     pub(super) packetizer: Packetizer,
     pub(super) rate: RateControl,
     pub(super) signals: Option<mpsc::Sender<ServerMessage>>,
-    pub(super) data_channels: bool,
+    /// Whether the peer speaks of data channels at all.
+    pub(super) has_channels: bool,
+    /// Whether it is yet to open that of results.
+    pub(super) awaits_results_channel: bool,
     pub(super) mid: String,
     pub(super) link: Link,
     /// Who else hears of events.
@@ -231,7 +234,8 @@ impl Owner {
     fn configure(&mut self, patch: &OptionsPatch) -> Result<Options, Refusal> {
         let models = Models(&self.deps);
         let options = crate::session::options::apply(&models, &self.shown.options.load(), patch)?;
-        self.stages.apply(models.apply(options.clone(), self.priority, &self.shown.id)?);
+        let kept = (options.model == self.shown.options.load().model).then(|| self.stages.plan());
+        self.stages.apply(models.apply(options.clone(), self.priority, &self.shown.id, kept)?);
         self.shown.options.store(Arc::new(options.clone()));
         Ok(options)
     }
@@ -411,6 +415,9 @@ impl Owner {
         let json: Arc<str> = json.into();
         // Nobody may be listening.
         let _ = self.witnesses.send(Arc::clone(&json));
+        if !self.has_channels {
+            return;
+        }
         if self.link.events.len() == PENDING_EVENTS {
             self.link.events.pop_front();
             self.metrics.events_dropped.increment(1);
@@ -480,8 +487,8 @@ impl Owner {
         }
         self.look_at_path(now).await;
         let waited = self.link.connected_at.is_some_and(|at| now >= at + RESULTS_CHANNEL_WAIT);
-        if waited && self.data_channels && !self.link.results_open {
-            self.data_channels = false;
+        if waited && self.awaits_results_channel && !self.link.results_open {
+            self.awaits_results_channel = false;
             if let Err(error) = within(SEND_LIMIT, self.peer.open_channel(Channel::Results)).await {
                 tracing::debug!(%error, "the results channel was not opened");
             }

@@ -75,7 +75,7 @@ pub fn open(models: &dyn Models, default_budget_ms: u32, patch: &OptionsPatch) -
 }
 
 /// `current` with `patch` applied. Another model brings its own thresholds and reports all of its classes, unless the
-/// patch says otherwise.
+/// patch says otherwise. A model in force that is not there any more under its name stays in force.
 ///
 /// # Errors
 ///
@@ -101,12 +101,11 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
         next.max_detections = problems.within("max_detections", value, &MAX_DETECTIONS);
     }
     if let Some(names) = &patch.classes {
-        if let Some(facts) = &facts {
-            check_classes(facts, names, &mut problems);
-        }
-        let mut seen = BTreeSet::new();
-        let unique: Vec<_> = names.iter().filter(|name| seen.insert(name.as_str())).cloned().collect();
-        next.classes = Some(unique).filter(|names| !names.is_empty());
+        next.classes = unique(names);
+    }
+    // What is behind a name may have changed since it was named.
+    if let (Some(facts), Some(names)) = (&facts, &next.classes) {
+        check_classes(facts, names, &mut problems);
     }
     if let Some(track) = patch.track {
         next.track = track;
@@ -132,7 +131,7 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
     if let Some(rules) = &patch.rules {
         next.rules.clone_from(rules);
         for rule in &mut next.rules {
-            rule.classes = rule.classes.take().filter(|names| !names.is_empty());
+            rule.classes = rule.classes.as_deref().and_then(unique);
         }
     }
     watch::check(&next, facts.as_ref(), &mut problems);
@@ -178,6 +177,9 @@ fn resolve_model(
 ) -> Option<ModelFacts> {
     let name = patch.model.as_ref().unwrap_or(&next.model);
     let Some(facts) = models.facts(name) else {
+        if *name == next.model && !next.model.is_empty() {
+            return None;
+        }
         problems.unknown_model = true;
         let known = list(models.names().iter());
         problems.add(format!("`model`: there is no `{}`; known are {known}", shorten(name)));
@@ -191,6 +193,13 @@ fn resolve_model(
         next.classes = None;
     }
     Some(facts)
+}
+
+/// Each name once, in the order given; no names at all are no choice.
+fn unique(names: &[String]) -> Option<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let names: Vec<_> = names.iter().filter(|name| seen.insert(name.as_str())).cloned().collect();
+    Some(names).filter(|names| !names.is_empty())
 }
 
 fn check_classes(facts: &ModelFacts, names: &[String], problems: &mut Problems) {
@@ -224,6 +233,7 @@ impl Problems {
         range: &RangeInclusive<T>,
     ) -> T {
         if !range.contains(&value) {
+            let value = shorten(&value.to_string());
             self.add(format!("`{key}`: {value} is not in {}..{}", range.start(), range.end()));
         }
         value
@@ -252,7 +262,7 @@ pub(super) fn list<'a>(mut names: impl Iterator<Item = &'a String>) -> String {
     }
 }
 
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     let mut short: String = text.chars().take(NAME_SHOWN).collect();
     if short.len() < text.len() {
         short.push('…');
@@ -294,6 +304,56 @@ mod tests {
 
     fn patch(value: Value) -> OptionsPatch {
         parse(value).unwrap()
+    }
+
+    /// `ppe` as it may become while sessions use it.
+    struct Changed(Option<&'static [&'static str]>);
+
+    impl Models for Changed {
+        fn facts(&self, name: &str) -> Option<ModelFacts> {
+            let classes = self.0.filter(|_| name == "ppe")?.iter().map(|&name| name.into()).collect();
+            Some(ModelFacts { classes, ..Two.facts(name)? })
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["ppe".into()]
+        }
+    }
+
+    #[test]
+    fn a_session_may_change_its_options_when_the_name_of_its_model_is_gone() {
+        let first = open(&Two, 200, &patch(json!({"model": "ppe", "classes": ["head"]}))).unwrap();
+        let second = apply(&Changed(None), &first, &patch(json!({"budget_ms": 100}))).unwrap();
+        assert_eq!(second, Options { budget_ms: 100, ..first.clone() });
+        let refusal = apply(&Changed(None), &first, &patch(json!({"model": "faces"}))).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::UnknownModel);
+        assert_eq!(open(&Changed(None), 200, &OptionsPatch::default()).unwrap_err().code, ErrorCode::UnknownModel);
+    }
+
+    #[test]
+    fn classes_that_the_model_lost_are_named_whatever_is_changed() {
+        let first = open(&Two, 200, &patch(json!({"classes": ["helmet"]}))).unwrap();
+        let changed = Changed(Some(&["head"]));
+        let refusal = apply(&changed, &first, &patch(json!({"budget_ms": 100}))).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::BadOptions);
+        assert!(refusal.message.contains("`ppe` has no `helmet`; it has `head`"), "{refusal}");
+        apply(&changed, &first, &patch(json!({"budget_ms": 100, "classes": []}))).unwrap();
+    }
+
+    #[test]
+    fn classes_of_a_rule_count_once() {
+        let classes = vec!["head"; 9_000];
+        let zone = json!({"name": "z", "polygon": [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]});
+        let rule = json!({"name": "r", "zone": "z", "longer_than_s": 1, "classes": classes});
+        let options = open(&Two, 200, &patch(json!({"zones": [zone], "rules": [rule]}))).unwrap();
+        assert_eq!(options.rules[0].classes, Some(vec!["head".to_owned()]));
+    }
+
+    #[test]
+    fn long_numbers_are_shortened() {
+        let zone = json!({"name": "z", "polygon": [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]], "dwell_s": 1e300});
+        let refusal = open(&Two, 200, &patch(json!({"zones": [zone]}))).unwrap_err();
+        assert!(refusal.message.len() < 200 && refusal.message.contains('…'), "{refusal}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use saccade_signaling::{
     Line, MAX_LINES, MAX_NAME_CHARS, MAX_POLYGON_POINTS, MAX_RULES, MAX_ZONES, Options, Point, Rule, Zone,
 };
 
-use super::options::{ModelFacts, Problems, list};
+use super::options::{ModelFacts, Problems, list, shorten};
 
 /// Legal corners of a zone.
 const CORNERS: RangeInclusive<usize> = 3..=MAX_POLYGON_POINTS;
@@ -115,6 +115,7 @@ fn are_inside(key: &str, points: &[Point], problems: &mut Problems) -> bool {
     let outside = points.iter().find(|point| !point.iter().all(|value| COORDINATE.contains(value)));
     if let Some([x, y]) = outside {
         let (least, most) = (COORDINATE.start(), COORDINATE.end());
+        let [x, y] = [x, y].map(|value| shorten(&value.to_string()));
         problems.add(format!("`{key}`: [{x}, {y}] is not in {least}..{most}"));
     }
     outside.is_none()

@@ -248,16 +248,17 @@ impl Tracker {
         detections.retain(|found| found.score >= score_threshold);
     }
 
-    /// Where the objects are at `time`, which may lie after the last update or a little before it: boxes clipped to the
-    /// picture, each with its object's id, class and last sure score, best score first. Cleared and written into `out`.
+    /// Where the objects are at `time`, which may lie after the last update or a little before it: boxes in pixels of a
+    /// picture of `size` (width, height) and clipped to it, each with its object's id, class and last sure score, best score first. Cleared and written into `out`.
     ///
     /// Objects that the last update found are shown for [`Config::horizon`] from then on. Those that it didn't find are
     /// shown while their last detection is no older than [`Config::coast`], if they were found more than once. With
     /// unsure detections alone an object is shown for [`Config::horizon`] after the last sure one. Nothing is shown for a
     /// time more than [`Config::horizon`] before the last update.
-    pub fn predict(&self, time: MediaTime, out: &mut Vec<Detection>) {
+    pub fn predict(&self, time: MediaTime, size: [u32; 2], out: &mut Vec<Detection>) {
         out.clear();
-        let Some((last, size)) = self.last else { return };
+        let Some((last, before)) = self.last else { return };
+        let by = [0, 1].map(|side| f64::from(size[side]) / f64::from(before[side]));
         let seconds = seconds_between(last, time);
         let (coast, horizon) = (self.config.coast.as_secs_f64(), self.config.horizon.as_secs_f64());
         if seconds.abs() > horizon {
@@ -268,7 +269,8 @@ impl Tracker {
             if (object.unseen > 0.0 && !coasts) || object.unsure + seconds > horizon {
                 continue;
             }
-            let corners = corners(object.motion.after(seconds));
+            let [x1, y1, x2, y2] = corners(object.motion.after(seconds));
+            let corners = [x1 * by[0], y1 * by[1], x2 * by[0], y2 * by[1]];
             #[expect(clippy::cast_possible_truncation, reason = "detections have the precision of pixels")]
             let Some(bbox) = clip(corners.map(|corner| corner as f32), size) else { continue };
             out.push(Detection { bbox, class: object.class.clone(), score: object.score, object_id: Some(object.id) });

@@ -1,17 +1,18 @@
 //! More frames than the model can take: what is dropped is counted, what is answered stays fresh, and the sessions say
 //! what they give up.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use saccade::media::Codec;
-use saccade_signaling::{ClientMessage, Dropped, OptionsPatch, ReturnMode, SessionView, close_code};
+use saccade::media::{Codec, MediaTime, RtpPacket};
+use saccade_signaling::{ClientMessage, Dropped, OptionsPatch, ReturnMode, SessionResult, SessionView, close_code};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::accuracy::model_folder;
 use crate::assets::asset;
-use crate::client::{LIMIT, connect};
-use crate::publisher::Publisher;
+use crate::client::{LIMIT, Peer, connect};
+use crate::publisher::{Publisher, Viewer};
 use crate::server::Server;
 
 const SESSIONS: usize = 4;
@@ -128,5 +129,166 @@ async fn results_stay_fresh_when_more_frames_come_than_the_model_can_take() {
         println!("session {index}: {results} results of {FRAMES} frames, behind by {before}, then {after}");
         assert!(after < before + FRAMES / 12, "session {index} falls behind: {before}, then {after} frames");
     }
+    server.app.shut_down().await;
+}
+
+/// What happens at a client.
+enum Happening {
+    /// Another frame was sent.
+    Sent,
+    Result(Box<SessionResult>),
+    Packet(RtpPacket),
+}
+
+/// Sends the same second of frames again and again, and tells of what happens until `enough`.
+async fn play(peer: &mut Peer, fps: u32, mut enough: impl FnMut(Happening) -> bool) {
+    let mut publisher = Publisher::with_bitrate(Codec::H264, 600_000);
+    let second: Vec<Vec<(Bytes, bool)>> = (0..30).map(|_| publisher.next().1).collect();
+    let mut pace = interval(Duration::from_secs(1) / fps);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let play = async {
+        let mut sent = 0;
+        loop {
+            let happening = tokio::select! {
+                _ = pace.tick() => {
+                    peer.send(MediaTime(sent * (90_000 / fps)), second[sent as usize % second.len()].clone()).await;
+                    sent += 1;
+                    Happening::Sent
+                }
+                Some(result) = peer.results.recv() => Happening::Result(Box::new(result)),
+                Some(packet) = peer.packets.recv() => Happening::Packet(packet),
+            };
+            if enough(happening) {
+                return;
+            }
+        }
+    };
+    timeout(LIMIT * 4, play).await.expect("enough in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_load_that_stays_everything_is_given_up_in_order_and_some_of_it_taken_back_after() {
+    let server = Server::start(&[
+        ("models.default", "ppe-nano"),
+        ("degradation.mode", "auto"),
+        ("admission.mode", "fixed"),
+        ("session.budget_ms", "100"),
+    ])
+    .await;
+    let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let others = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 4;
+    let over = AtomicBool::new(false);
+    let other = async || {
+        let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+        play(&mut peer, FPS, |happening| matches!(happening, Happening::Sent) && over.load(Ordering::Relaxed)).await;
+        socket.send(&ClientMessage::Bye).await;
+        assert_eq!(socket.close_code().await, close_code::BYE);
+        peer.close().await;
+    };
+    let (mut steps, mut small, mut halves, mut last) = (Vec::new(), 0, 0, None);
+    let mut viewer = Viewer::new(Codec::H264);
+    let watched = async {
+        play(&mut peer, 30, |happening| {
+            match happening {
+                Happening::Sent => {}
+                Happening::Result(result) => {
+                    if steps.last() != Some(&result.degraded) {
+                        steps.push(result.degraded.clone());
+                    }
+                    assert_eq!((result.width, result.height), (640, 480), "boxes are those of the frame as it came");
+                    if result.degraded.iter().any(|step| step == "smaller_input") && result.batch_size > 0 {
+                        small += usize::from(result.model == "ppe-nano-small@2");
+                    }
+                }
+                Happening::Packet(packet) => {
+                    for (time, picture, _) in viewer.take(packet) {
+                        if (picture.width(), picture.height()) == (320, 240) {
+                            halves += 1;
+                            let apart = last.replace(time.0).map(|last: u32| time.0.wrapping_sub(last));
+                            assert!(apart.is_none_or(|ticks| ticks >= 3 * 3_000), "one in three comes back: {apart:?}");
+                        }
+                    }
+                }
+            }
+            let top = steps.last().is_some_and(|steps| steps.len() == 4);
+            top && small >= 3 && halves >= 3
+        })
+        .await;
+        over.store(true, Ordering::Relaxed);
+        // Frames under way may still be as they were; what is taken back first is what was given up last.
+        let top = steps.len();
+        play(&mut peer, 30, |happening| {
+            if let Happening::Result(result) = happening
+                && steps.last() != Some(&result.degraded)
+            {
+                steps.push(result.degraded);
+            }
+            steps[top..].iter().any(|steps| !steps.iter().any(|step| step == "lower_resolution"))
+        })
+        .await;
+    };
+    let load = futures_util::future::join_all((0..others).map(|_| other()));
+    futures_util::future::join(watched, load).await;
+    println!("{steps:?}");
+    let all = ["skip_inference", "smaller_input", "lower_fps", "lower_resolution"];
+    assert!(steps.iter().all(|steps| *steps == all[..steps.len()]), "each step keeps the ones before it: {steps:?}");
+    socket.send(&ClientMessage::Bye).await;
+    assert_eq!(socket.close_code().await, close_code::BYE);
+    peer.close().await;
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_an_idle_machine_cannot_keep_makes_nobody_give_anything_up() {
+    let Some(graph) = asset("a budget", "models/yolox_nano_416.onnx") else { return };
+    let models = tempfile::tempdir().unwrap();
+    model_folder(models.path(), "yolox-nano", &graph);
+    let dir = models.path().to_str().unwrap();
+    let settings = [("models.dir", dir), ("models.default", "yolox-nano"), ("degradation.mode", "auto")];
+    let server = Server::start(&settings).await;
+    let patch = OptionsPatch { budget_ms: Some(10), ..OptionsPatch::default() };
+    let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, patch.clone()).await;
+    let mut results = Vec::new();
+    play(&mut peer, 30, |happening| {
+        if let Happening::Result(result) = happening {
+            results.push(*result);
+        }
+        // One in a second is run all the same.
+        results.len() >= 6
+    })
+    .await;
+    assert!(results.iter().all(|result| result.degraded.is_empty()), "{results:?}");
+    assert!(results.iter().any(|result| result.timing_ms.total > 10.0), "{results:?}");
+    // And so nobody is kept out.
+    let (mut second, other, ..) = connect(server.http, Codec::H264, patch).await;
+    for socket in [&mut socket, &mut second] {
+        socket.send(&ClientMessage::Bye).await;
+        assert_eq!(socket.close_code().await, close_code::BYE);
+    }
+    peer.close().await;
+    other.close().await;
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_beyond_the_limit_are_no_frames_of_the_session() {
+    let server = Server::start(&[("limits.fps", "15")]).await;
+    let patch = OptionsPatch { return_mode: Some(ReturnMode::Results), ..OptionsPatch::default() };
+    let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, patch).await;
+    let mut ids = Vec::new();
+    play(&mut peer, 30, |happening| {
+        if let Happening::Result(result) = happening {
+            ids.push((result.frame_id, result.rtp_timestamp_in));
+        }
+        ids.len() >= 20
+    })
+    .await;
+    // Their numbers do not skip what was left out, or rungs that go by numbers would see even ones only.
+    let pairs = ids.windows(2).filter(|pair| pair[1].0 == pair[0].0 + 1);
+    let spaced = pairs.clone().all(|pair| pair[1].1.wrapping_sub(pair[0].1) >= 6_000);
+    assert!(pairs.count() > 10 && spaced, "{ids:?}");
+    socket.send(&ClientMessage::Bye).await;
+    assert_eq!(socket.close_code().await, close_code::BYE);
+    peer.close().await;
     server.app.shut_down().await;
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 9] =
-    ["accuracy", "assignment", "calibration", "clock", "draw", "media", "queue", "route", "telemetry"];
+const LEAVES: [&str; 10] =
+    ["accuracy", "assignment", "calibration", "clock", "draw", "estimate", "media", "queue", "route", "telemetry"];
 /// Modules that wire others together and may import anything.
 const WIRING: [&str; 6] = ["app", "commands", "detect", "main", "pipeline", "tuning"];
 /// What a module imports beyond leaves. A stage is not listed: it imports leaves only.

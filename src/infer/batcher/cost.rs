@@ -1,52 +1,9 @@
 use std::time::Duration;
 
-/// Share of a measurement above the estimate that is believed at once.
-const RISE: f64 = 1.0 / 8.0;
-/// Share of a measurement below it.
-const FALL: f64 = 1.0 / 2.0;
-/// How fast the deviation follows.
-const SPREAD: f64 = 1.0 / 8.0;
+use crate::estimate::Estimate;
+
 /// How fast buckets that are not run come back to the proportion in which all were measured.
 const FOLLOW: f64 = 1.0 / 16.0;
-
-/// A running estimate of how long one run takes.
-///
-/// It rises slowly and falls fast, so that a single hiccup does not make every frame look late: while frames are
-/// given back there are few new measurements to correct it.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Estimate {
-    /// In seconds.
-    mean: f64,
-    deviation: f64,
-}
-
-impl Estimate {
-    /// Starts from a first measurement.
-    #[must_use]
-    pub const fn new(first: Duration) -> Self {
-        Self { mean: first.as_secs_f64(), deviation: 0.0 }
-    }
-
-    /// The estimate.
-    #[must_use]
-    pub fn get(self) -> Duration {
-        Duration::from_secs_f64(self.mean)
-    }
-
-    /// The estimate and the usual distance from it: few runs take longer.
-    #[must_use]
-    pub fn cautious(self) -> Duration {
-        Duration::from_secs_f64(self.mean + self.deviation)
-    }
-
-    /// Takes a measurement into account.
-    pub fn update(&mut self, measured: Duration) {
-        let error = measured.as_secs_f64() - self.mean;
-        self.mean += error * if error > 0.0 { RISE } else { FALL };
-        // A hiccup counts as twice the estimate: how long it took says nothing of the next run.
-        self.deviation += (error.abs().min(self.mean) - self.deviation) * SPREAD;
-    }
-}
 
 /// What a run costs in each bucket, as measured: the buckets are the batch sizes that the model is run in.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,17 +58,18 @@ impl Costs {
     /// single bad time is not held against a bucket for ever.
     pub fn update(&mut self, size: usize, took: Duration) {
         let Some(run) = self.0.iter_mut().find(|bucket| bucket.size == size) else { return };
-        let before = run.estimate.mean;
+        let before = run.estimate.get().as_secs_f64();
         run.estimate.update(took);
-        let Bucket { first, estimate, .. } = *run;
+        let (first, mean) = (run.first, run.estimate.get().as_secs_f64());
         if first <= 0.0 || before <= 0.0 {
             return;
         }
-        let half = (estimate.mean / before).sqrt();
+        let half = (mean / before).sqrt();
         for other in self.0.iter_mut().filter(|bucket| bucket.size != size) {
-            let expected = estimate.mean * other.first / first;
-            let mean = other.estimate.mean * half;
-            other.estimate.mean = mean + (expected - mean) * FOLLOW;
+            let expected = mean * other.first / first;
+            let followed = other.estimate.get().as_secs_f64() * half;
+            other.estimate =
+                other.estimate.moved_to(Duration::from_secs_f64(followed + (expected - followed) * FOLLOW));
         }
     }
 

@@ -19,7 +19,7 @@ mod cost;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-pub use cost::{Costs, Estimate};
+pub use cost::Costs;
 
 /// A slot that got no result for this long gets one even if it will be late, so that its session sees something while
 /// the model is slower than its budget.

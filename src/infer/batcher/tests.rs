@@ -129,22 +129,6 @@ fn a_bucket_that_fails_is_not_used_again() {
 }
 
 #[test]
-fn a_hiccup_moves_the_estimate_little_and_it_recovers_fast() {
-    let mut estimate = Estimate::new(20 * MS);
-    estimate.update(820 * MS);
-    assert!(estimate.get().abs_diff(120 * MS) < MS, "{estimate:?}");
-    for _ in 0..5 {
-        estimate.update(20 * MS);
-    }
-    assert!(estimate.get() < 25 * MS, "{estimate:?}");
-    for _ in 0..100 {
-        estimate.update(50 * MS);
-    }
-    assert!(estimate.get() > 49 * MS, "{estimate:?}");
-    assert!(estimate.cautious() - estimate.get() < MS, "{estimate:?}");
-}
-
-#[test]
 fn buckets_that_are_not_run_follow_those_that_are() {
     let mut costs = Costs::new(&[(1, 10 * MS), (4, 30 * MS)]);
     (0..200).for_each(|_| costs.update(1, 20 * MS));

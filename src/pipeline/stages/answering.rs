@@ -1,12 +1,13 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::crew::Comparison;
 use super::{Answered, Output, Shared};
 use crate::clock;
 use crate::degrade::Sample;
 use crate::infer::{self, Outcome};
-use crate::media::Frame;
+use crate::media::{Frame, FramePool};
 use crate::pipeline::stats::Stats;
 use crate::pipeline::watching;
 use crate::pipeline::workers::Lane;
@@ -15,6 +16,8 @@ use crate::zones;
 
 /// Runs of the model that may fail one after the other before the session ends.
 const MAX_MODEL_FAILURES: u32 = 30;
+/// How often the log is told of them.
+const WARNING_PERIOD: Duration = Duration::from_secs(1);
 
 /// What happens on the model's thread to each frame that it took: objects get their ids, in the order of the frames,
 /// and the frame goes on to be drawn.
@@ -24,6 +27,8 @@ pub(super) struct Answers {
     /// What a shadow finds in the same frames is compared with these answers.
     comparison: Option<Arc<Comparison>>,
     failures: u32,
+    /// When the log was last told of a failure.
+    warned: Option<Instant>,
     /// Text of the last result that was made here.
     text: Vec<u8>,
     /// What happened in the last frame; kept for its memory.
@@ -32,7 +37,7 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn new(shared: Arc<Shared>, finish: Arc<Lane>) -> Self {
-        Self { shared, finish, comparison: None, failures: 0, text: Vec::new(), happened: Vec::new() }
+        Self { shared, finish, comparison: None, failures: 0, warned: None, text: Vec::new(), happened: Vec::new() }
     }
 
     /// Has these answers compared with a shadow's.
@@ -40,9 +45,15 @@ impl Answers {
         self.comparison = comparison;
     }
 
+    /// Spare pictures of the session.
+    pub(super) fn pool(&self) -> Arc<FramePool> {
+        Arc::clone(&self.shared.pool)
+    }
+
     /// What became of a frame, and which model says so.
     pub(super) fn handle(&mut self, outcome: Outcome, model_id: &Arc<str>) {
         let shared = Arc::clone(&self.shared);
+        let _guard = FailOnPanic(&shared);
         let frame_id = match outcome {
             Outcome::Done(inferred) => {
                 let id = inferred.frame.id;
@@ -54,7 +65,7 @@ impl Answers {
                 shared.metrics.late.increment(1);
                 // Where even an idle machine would be too late, giving something up helps nobody.
                 let time = frame.deadline.saturating_duration_since(frame.decoded_at);
-                if time >= shared.applied.load().plan.estimate() {
+                if time >= shared.applied.load().least() {
                     shared.footing.load().tell(clock::now(), Sample::Late);
                 }
                 shared.pool.give(frame.picture);
@@ -85,22 +96,51 @@ impl Answers {
         }
         let answered = Answered::new(inferred, Arc::clone(model_id));
         if let Some(replaced) = shared.answered.put(answered) {
-            // Its picture is too old to return, its result is not.
-            shared.metrics.dropped_before_encode.increment(1);
-            shared.footing.load().tell(clock::now(), Sample::NotReturned);
-            shared.emit_result(&replaced, None, Duration::ZERO, &mut self.text);
+            // If its picture was to wait for it, that is too old to return; the result is not.
+            let (applied, frame) = (shared.applied.load(), &replaced.inferred.frame);
+            let predicted = applied.is_predicted(shared.returns_video);
+            let footing = shared.footing.load();
+            if !predicted && applied.gives_video_back(shared.returns_video) && footing.rung().returns(frame.id) {
+                shared.metrics.dropped_before_encode.increment(1);
+                footing.tell(clock::now(), Sample::NotReturned);
+            }
+            let returned = (predicted && !shared.unreturned.contains(frame.id)).then_some(frame.time);
+            shared.emit_result(&replaced, returned, Duration::ZERO, &mut self.text);
             shared.pool.give(replaced.inferred.frame.picture);
         }
     }
 
     fn failed(&mut self, frame: Frame, error: &infer::Error) {
-        let shared = &self.shared;
         self.failures += 1;
-        shared.metrics.model_failed.increment(1);
-        tracing::warn!(session_id = shared.session_id, %error, failures = self.failures, "the model failed on a frame");
+        self.note_failure(error);
+        let shared = &self.shared;
         shared.pool.give(frame.picture);
         if self.failures >= MAX_MODEL_FAILURES {
             shared.fail(EndReason::ModelFailed);
+        }
+    }
+
+    /// A model failed on a frame, which others may have answered.
+    pub(super) fn note_failure(&mut self, error: &infer::Error) {
+        let shared = &self.shared;
+        shared.metrics.model_failed.increment(1);
+        let now = clock::now();
+        if self.warned.is_none_or(|at| now.saturating_duration_since(at) >= WARNING_PERIOD) {
+            self.warned = Some(now);
+            let (session_id, failures) = (&shared.session_id, self.failures);
+            tracing::warn!(session_id, %error, failures, "the model failed on a frame");
+        }
+    }
+}
+
+/// Ends the session when what happens on the model's thread panics: the model catches that, and goes on without the
+/// session.
+struct FailOnPanic<'a>(&'a Shared);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail(EndReason::Internal);
         }
     }
 }
@@ -111,7 +151,7 @@ impl Shared {
         let threshold = self.applied.load().options.score_threshold;
         let (time, picture) = (inferred.frame.time, &inferred.frame.picture);
         let size = [picture.width(), picture.height()];
-        if let Some(tracker) = self.tracker().as_mut() {
+        if let Some(tracker) = self.tracking().tracker() {
             tracker.update(time, size, threshold, &mut inferred.detections);
         } else {
             // The tracker may have been switched off while the frame was in the model.

@@ -4,10 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use metrics::{Counter, Histogram, counter, histogram};
 
+use super::Applied;
 use super::answering::Answers;
 use crate::infer::fusion::agreement;
 use crate::infer::{self, Inferred, Member, Model, Outcome, Params, Plan, Prepared, Priority, Slot, Twins};
-use crate::media::{Detection, Frame};
+use crate::media::{Detection, Frame, FramePool};
 
 /// Frames of which a shadow's answer and the session's own wait for each other.
 const COMPARED: usize = 8;
@@ -15,13 +16,18 @@ const COMPARED: usize = 8;
 /// The session's place at the models that its frames go through.
 pub(super) struct Crew {
     front: Front,
-    shadow: Option<Slot>,
+    shadow: Option<Shadow>,
     /// Where two of them take the same input.
     twins: Option<Twins>,
 }
 
 enum Front {
-    One { slot: Slot, smaller: Option<Slot> },
+    One {
+        slot: Slot,
+        smaller: Option<Slot>,
+        /// Which of them frames go to.
+        takes_smaller: bool,
+    },
     Several(Arc<Joint>),
 }
 
@@ -52,39 +58,62 @@ impl Orders {
         });
         Self { whole: params, members, shadow }
     }
+
+    /// Leaves what the session wants to hear of, of these objects, best score first.
+    pub(super) fn keep_wanted(&self, detections: &mut Vec<Detection>, threshold: f32) {
+        let Params { classes, max_detections, .. } = &self.whole;
+        detections.retain(|found| {
+            found.score >= threshold && classes.as_ref().is_none_or(|classes| classes.contains(&found.class.id))
+        });
+        detections.truncate(*max_detections);
+    }
 }
 
 impl Crew {
-    /// Takes a place at each model of the plan, which is called `name` where several answer together; `answers` hears what
-    /// became of each frame.
-    pub(super) fn join(plan: &Plan, name: &Arc<str>, priority: Priority, mut answers: Answers) -> Self {
+    /// Takes a place at each model of the plan; `answers` hears what became of each frame.
+    pub(super) fn join(applied: &Applied, mut answers: Answers) -> Self {
+        let Applied { plan, orders, model_id: name, priority, .. } = applied;
         let models: Vec<&Model> = plan.models().collect();
         let twins = Twins::among(&models);
-        let (shadow, comparison) = plan.shadow.as_ref().map(shadow).unzip();
-        answers.compare_with(comparison);
+        let threshold = applied.options.score_threshold;
+        let shadow = plan.shadow.as_ref().map(|model| Shadow::new(model, threshold, answers.pool()));
+        answers.compare_with(shadow.as_ref().map(|shadow| Arc::clone(&shadow.comparison)));
         let answers = Arc::new(Mutex::new(answers));
         let front = match plan.members.as_slice() {
             [only] => Front::One {
-                slot: place(&only.model, only, priority, &answers),
-                smaller: only.smaller.as_ref().map(|model| place(model, only, priority, &answers)),
+                slot: place(&only.model, only, *priority, &answers),
+                smaller: only.smaller.as_ref().map(|model| place(model, only, *priority, &answers)),
+                takes_smaller: false,
             },
-            _ => Front::Several(Joint::new(plan.clone(), Arc::clone(name), priority, answers)),
+            _ => Front::Several(Joint::new(plan.clone(), Arc::clone(name), *priority, answers)),
         };
+        debug_assert_eq!(orders.members.len(), plan.members.len(), "orders are of this plan");
         Self { front, shadow, twins }
     }
 
-    /// Hands a frame to the models; `smaller`: to the one with the smaller input, if there is one. What comes back is
-    /// not going to be answered: the frame that this one superseded, or this one itself once there is no model.
+    /// Has the model with the smaller input take the next frames, or the other one again, where there is one. Says whether
+    /// it may have the next frame: not while the one before it still has some (`idle` is false), whose answers would be
+    /// overtaken.
+    pub(super) fn choose(&mut self, smaller_input: bool, idle: bool) -> bool {
+        let Front::One { smaller: Some(_), takes_smaller, .. } = &mut self.front else { return true };
+        if *takes_smaller != smaller_input && !idle {
+            return false;
+        }
+        *takes_smaller = smaller_input;
+        true
+    }
+
+    /// Hands a frame to the models. What comes back is not going to be answered: the frame that this one superseded, or
+    /// this one itself once there is no model.
     #[must_use = "the returned frame is dropped and has to be counted"]
-    pub(super) fn submit(&self, frame: Frame, orders: &Arc<Orders>, smaller: bool) -> Option<Frame> {
+    pub(super) fn submit(&self, frame: Frame, orders: &Arc<Orders>) -> Option<Frame> {
         let prepared = self.twins.as_ref().map(Twins::prepare);
-        if let Some((slot, params)) = self.shadow.as_ref().zip(orders.shadow.as_ref()) {
-            // A shadow's losses are nobody's.
-            drop(slot.submit_prepared(frame.clone(), Arc::clone(params), prepared.clone()));
+        if let Some((shadow, params)) = self.shadow.as_ref().zip(orders.shadow.as_ref()) {
+            shadow.submit(frame.clone(), Arc::clone(params), prepared.clone());
         }
         match &self.front {
-            Front::One { slot, smaller: other } => {
-                let slot = other.as_ref().filter(|_| smaller).unwrap_or(slot);
+            Front::One { slot, smaller, takes_smaller } => {
+                let slot = smaller.as_ref().filter(|_| *takes_smaller).unwrap_or(slot);
                 slot.submit_prepared(frame, Arc::clone(orders.members.first()?), prepared)
             }
             Front::Several(joint) => joint.submit(Waiting { frame, orders: Arc::clone(orders), prepared }),
@@ -142,6 +171,17 @@ impl Asked {
 
     fn is_answered(&self) -> bool {
         self.outcomes.iter().all(Option::is_some)
+    }
+
+    /// Why members have no answer where others do.
+    fn failures(&self) -> Vec<infer::Error> {
+        let outcomes = || self.outcomes.iter().flatten();
+        if !outcomes().any(|outcome| matches!(outcome, Outcome::Done(_))) {
+            return Vec::new();
+        }
+        let failed =
+            |outcome: &Outcome| if let Outcome::Failed(_, error) = outcome { Some(error.clone()) } else { None };
+        outcomes().filter_map(failed).collect()
     }
 
     /// One outcome of all: the fused detections of those that answered, if any did.
@@ -232,8 +272,11 @@ impl Joint {
         let next = state.waiting.take();
         state.asked = next.as_ref().map(Asked::new);
         drop(state);
+        let failures = answered.as_ref().map(Asked::failures).unwrap_or_default();
         if let Some(outcome) = answered.and_then(|answered| answered.combine(&self.plan)) {
-            self.answers.lock().unwrap_or_else(PoisonError::into_inner).handle(outcome, &self.name);
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            failures.iter().for_each(|error| answers.note_failure(error));
+            answers.handle(outcome, &self.name);
         }
         if let Some(next) = next {
             self.ask(&next);
@@ -256,15 +299,18 @@ pub(super) struct Comparison {
 
 #[derive(Default)]
 struct Unmatched {
-    ours: VecDeque<(u64, Vec<Detection>)>,
-    shadows: VecDeque<(u64, Vec<Detection>)>,
+    ours: Findings,
+    shadows: Findings,
 }
 
+/// By frame number, oldest first, [`COMPARED`] at most.
+type Findings = VecDeque<(u64, Vec<Detection>)>;
+
 impl Comparison {
-    fn new(model: &str) -> Self {
+    fn new(model: &str, threshold: f32) -> Self {
         Self {
             unmatched: Mutex::default(),
-            threshold: AtomicU32::default(),
+            threshold: AtomicU32::new(threshold.to_bits()),
             agreement: histogram!("saccade_shadow_agreement_ratio", "model" => model.to_owned()),
             compared: counter!("saccade_shadow_frames_total", "model" => model.to_owned()),
         }
@@ -275,7 +321,9 @@ impl Comparison {
         self.threshold.store(threshold.to_bits(), Ordering::Relaxed);
         let mut unmatched = self.lock();
         let Unmatched { ours, shadows } = &mut *unmatched;
-        self.meet(frame_id, found.to_vec(), ours, shadows);
+        let partner = meet(frame_id, found, ours, shadows);
+        drop(unmatched);
+        self.compare(found, partner);
     }
 
     fn shadows(&self, frame_id: u64, mut found: Vec<Detection>) {
@@ -283,27 +331,16 @@ impl Comparison {
         found.retain(|detection| detection.score >= threshold);
         let mut unmatched = self.lock();
         let Unmatched { ours, shadows } = &mut *unmatched;
-        self.meet(frame_id, found, shadows, ours);
+        let partner = meet(frame_id, &found, shadows, ours);
+        drop(unmatched);
+        self.compare(&found, partner);
     }
 
-    fn meet(
-        &self,
-        frame_id: u64,
-        found: Vec<Detection>,
-        own: &mut VecDeque<(u64, Vec<Detection>)>,
-        others: &mut VecDeque<(u64, Vec<Detection>)>,
-    ) {
-        if let Some(at) = others.iter().position(|(id, _)| *id == frame_id)
-            && let Some((_, other)) = others.remove(at)
-        {
-            self.agreement.record(f64::from(agreement(&found, &other)));
+    fn compare(&self, found: &[Detection], partner: Option<Vec<Detection>>) {
+        if let Some(partner) = partner {
+            self.agreement.record(f64::from(agreement(found, &partner)));
             self.compared.increment(1);
-            return;
         }
-        if own.len() == COMPARED {
-            own.pop_front();
-        }
-        own.push_back((frame_id, found));
     }
 
     fn lock(&self) -> MutexGuard<'_, Unmatched> {
@@ -311,13 +348,43 @@ impl Comparison {
     }
 }
 
-fn shadow(model: &Arc<Model>) -> (Slot, Arc<Comparison>) {
-    let comparison = Arc::new(Comparison::new(&model.id()));
-    let theirs = Arc::clone(&comparison);
-    let slot = model.attach(Priority::Low, move |outcome| {
-        if let Outcome::Done(inferred) = outcome {
-            theirs.shadows(inferred.frame.id, inferred.detections);
+/// What the other side found in this frame, if it is there already; else this side's finding waits for it.
+fn meet(frame_id: u64, found: &[Detection], own: &mut Findings, others: &mut Findings) -> Option<Vec<Detection>> {
+    if let Some(at) = others.iter().position(|(id, _)| *id == frame_id) {
+        return others.remove(at).map(|(_, other)| other);
+    }
+    if own.len() == COMPARED {
+        own.pop_front();
+    }
+    own.push_back((frame_id, found.to_vec()));
+    None
+}
+
+/// A model that runs beside the session's own and is only compared with it.
+struct Shadow {
+    slot: Slot,
+    comparison: Arc<Comparison>,
+    pool: Arc<FramePool>,
+}
+
+impl Shadow {
+    fn new(model: &Arc<Model>, threshold: f32, pool: Arc<FramePool>) -> Self {
+        let comparison = Arc::new(Comparison::new(&model.id(), threshold));
+        let (theirs, spare) = (Arc::clone(&comparison), Arc::clone(&pool));
+        let slot = model.attach(Priority::Low, move |outcome| match outcome {
+            Outcome::Done(inferred) => {
+                spare.give(inferred.frame.picture);
+                theirs.shadows(inferred.frame.id, inferred.detections);
+            }
+            Outcome::Late(frame) | Outcome::Failed(frame, _) => spare.give(frame.picture),
+        });
+        Self { slot, comparison, pool }
+    }
+
+    /// A shadow's losses are nobody's.
+    fn submit(&self, frame: Frame, params: Arc<Params>, prepared: Option<Arc<Prepared>>) {
+        if let Some(lost) = self.slot.submit_prepared(frame, params, prepared) {
+            self.pool.give(lost.picture);
         }
-    });
-    (slot, comparison)
+    }
 }

@@ -2,8 +2,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use saccade_signaling::ReturnMode;
-
 use super::{Applied, Output, Place, Shared};
 use crate::clock;
 use crate::decode::{self, Decoder};
@@ -14,21 +12,24 @@ use crate::pipeline::stats::Stats;
 use crate::pipeline::workers::{Lane, Step};
 use crate::session::EndReason;
 
+/// Frames after which the owner is told again that frames are decoded, since its queue may have been full.
+const TOLD_EVERY: u64 = 32;
+
 /// The first stage: decodes, and hands frames to the model, past it, or both.
 pub(super) struct DecodeStage {
     shared: Arc<Shared>,
     decoder: Box<dyn Decoder>,
     finish: Arc<Lane>,
     next_id: u64,
-    /// Pixels of the last frame.
-    pixels: u32,
+    /// Width and height of the last frame.
+    size: [u32; 2],
     /// RTP timestamp of the last frame that was let through.
     last_time: Option<MediaTime>,
 }
 
 impl DecodeStage {
     pub(super) fn new(shared: Arc<Shared>, decoder: Box<dyn Decoder>, finish: Arc<Lane>) -> Self {
-        Self { shared, decoder, finish, next_id: 0, pixels: 0, last_time: None }
+        Self { shared, decoder, finish, next_id: 0, size: [0; 2], last_time: None }
     }
 
     pub(super) fn step(&mut self) -> Step {
@@ -65,17 +66,27 @@ impl DecodeStage {
         shared.metrics.decoded.increment(1);
         Stats::count(&shared.stats.decoded);
         let (width, height) = (decoded.picture.width(), decoded.picture.height());
-        shared.stats.set_resolution(width, height);
-        let before = std::mem::replace(&mut self.pixels, width * height);
-        if before != 0 && before != self.pixels {
-            let factor = f64::from(self.pixels) / f64::from(before);
+        let pixels = width * height;
+        let before = std::mem::replace(&mut self.size, [width, height]);
+        if before != self.size {
+            shared.stats.set_resolution(width, height);
+            // Where there was none before, the estimates are none.
+            let factor = f64::from(pixels) / f64::from((before[0] * before[1]).max(1));
             shared.annotate_time.scale(factor);
             shared.encode_time.scale(factor);
         }
-        shared.load.decoded(self.pixels, now.duration_since(started));
-        shared.demand.received(now, self.pixels, unit.data.len());
-        shared.tell(Output::Decoded);
-        let place = shared.place();
+        if before != self.size || self.next_id.is_multiple_of(TOLD_EVERY) {
+            shared.tell(Output::Decoded);
+        }
+        shared.load.decoded(pixels, now.duration_since(started));
+        shared.demand.received(now, pixels, unit.data.len());
+        if self.too_soon(unit.time) {
+            shared.metrics.over_rate.increment(1);
+            shared.pool.give(decoded.picture);
+            return;
+        }
+        self.last_time = Some(unit.time);
+        let mut place = shared.place();
         let applied = shared.applied.load();
         let frame = Frame {
             id: self.next_id,
@@ -89,13 +100,7 @@ impl DecodeStage {
             decoded_at: now,
         };
         self.next_id += 1;
-        if self.too_soon(frame.time) {
-            shared.metrics.over_rate.increment(1);
-            shared.pool.give(frame.picture);
-            return;
-        }
-        self.last_time = Some(frame.time);
-        if let Some(place) = place.as_ref() {
+        if let Some(place) = place.as_mut() {
             hand_on(shared, &self.finish, &applied, place, frame);
         }
     }
@@ -108,60 +113,86 @@ impl DecodeStage {
 }
 
 /// Hands a frame to the model, past it to be drawn, or both.
-fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &Place, frame: Frame) {
+fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut Place, frame: Frame) {
     let Place { crew, orders, footing } = place;
-    let (rung, now) = (footing.rung(), frame.decoded_at);
-    let for_model = frame.id.is_multiple_of(rung.infer_every.into());
-    let video = applied.gives_video_back(shared.returns_video);
-    let returned = video && frame.id.is_multiple_of(rung.return_every.into());
-    let predicted = video && applied.options.return_mode == ReturnMode::Predicted;
+    let (rung, now, id) = (footing.rung(), frame.decoded_at, frame.id);
+    let for_model = rung.infers(id) && crew.choose(rung.smaller_input, shared.pending.is_empty());
+    let past = Past {
+        shared,
+        finish,
+        footing,
+        video: applied.gives_video_back(shared.returns_video),
+        predicted: applied.is_predicted(shared.returns_video),
+    };
+    let returned = past.video && rung.returns(id);
+    if past.video && !returned {
+        shared.metrics.less_returned.increment(1);
+    }
     // Where no video is returned, what the tracker says of a skipped frame is a result of its own.
-    let passes = if predicted { returned } else { !for_model && (returned || !video) };
-    if predicted && !passes {
-        shared.unreturned.add(frame.id);
+    let passes = if past.predicted { returned } else { !for_model && (returned || !past.video) };
+    if past.predicted && !passes {
+        shared.unreturned.add(id);
     }
     if !for_model {
         Stats::count(&shared.stats.skipped);
         shared.metrics.skipped.increment(1);
         if passes {
-            pass(shared, finish, footing, now, frame, predicted);
+            past.put(now, frame);
         } else {
             shared.pool.give(frame.picture);
         }
         return;
     }
     if passes {
-        pass(shared, finish, footing, now, frame.clone(), predicted);
+        past.put(now, frame.clone());
     }
-    shared.pending.add(frame.id);
-    if let Some(replaced) = crew.submit(frame, orders, rung.smaller_input) {
-        shared.pending.remove(replaced.id);
-        let superseded = Stats::count(&shared.stats.superseded);
-        shared.metrics.superseded.increment(1);
-        footing.tell(now, Sample::Superseded);
-        let returned = replaced.id.is_multiple_of(rung.return_every.into());
-        let filled_in = match rung.fill_one_in {
-            0 => false,
-            every => superseded.is_multiple_of(every.into()),
-        };
-        if filled_in && !predicted && (returned || !video) {
-            pass(shared, finish, footing, now, replaced, predicted);
-        } else {
-            shared.pool.give(replaced.picture);
-        }
+    shared.pending.add(id);
+    let Some(replaced) = crew.submit(frame, orders) else { return };
+    shared.pending.remove(replaced.id);
+    if replaced.id == id {
+        // There is no model any more: the session, or the server, is about to end.
+        shared.metrics.model_failed.increment(1);
+        shared.pool.give(replaced.picture);
+        return;
+    }
+    let superseded = Stats::count(&shared.stats.superseded);
+    shared.metrics.superseded.increment(1);
+    footing.tell(now, Sample::Superseded);
+    let filled_in = rung.fill_one_in > 0 && superseded.is_multiple_of(rung.fill_one_in.into());
+    if filled_in && (rung.returns(replaced.id) || !past.video) {
+        past.put(now, replaced);
+    } else {
+        shared.pool.give(replaced.picture);
     }
 }
 
-/// Has the tracker say what is in a frame, as soon as those ahead of it are answered.
-fn pass(shared: &Shared, finish: &Arc<Lane>, footing: &Footing, now: Instant, frame: Frame, predicted: bool) {
-    if let Some(replaced) = shared.passing.put(frame) {
-        shared.unreturned.add(replaced.id);
-        shared.metrics.dropped_before_encode.increment(1);
-        // One that still waited for the model was not held up by the encoder.
-        if predicted || replaced.id < shared.pending.oldest() {
-            footing.tell(now, Sample::NotReturned);
+/// The way past the model.
+struct Past<'a> {
+    shared: &'a Shared,
+    finish: &'a Arc<Lane>,
+    footing: &'a Footing,
+    video: bool,
+    predicted: bool,
+}
+
+impl Past<'_> {
+    /// Has the tracker say what is in a frame, as soon as those ahead of it are answered.
+    fn put(&self, now: Instant, frame: Frame) {
+        let shared = self.shared;
+        // A frame that waited for the model in vain may come after a newer one that did not.
+        let dropped = match shared.passing.peek(|waiting| waiting.id > frame.id) {
+            Some(true) => Some(frame),
+            _ => shared.passing.put(frame),
+        };
+        if let Some(dropped) = dropped {
+            shared.unreturned.add(dropped.id);
+            shared.metrics.dropped_before_encode.increment(1);
+            // One that still waited for the model was not held up by the encoder.
+            if self.video && (self.predicted || dropped.id < shared.pending.oldest()) {
+                self.footing.tell(now, Sample::NotReturned);
+            }
+            shared.pool.give(dropped.picture);
         }
-        shared.pool.give(replaced.picture);
+        self.finish.wake();
     }
-    finish.wake();
 }

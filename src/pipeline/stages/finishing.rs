@@ -25,9 +25,6 @@ const MAX_ENCODE_FAILURES: u32 = 30;
 /// budget cannot be kept at all.
 const LONGEST_FREEZE: Duration = Duration::from_secs(1);
 
-/// Farthest back that a frame can lie that others have overtaken: beyond the largest budget.
-const LONGEST_OVERTAKEN: Duration = Duration::from_secs(10);
-
 /// The last stage: draws, hands the result out, encodes.
 pub(super) struct Finisher {
     shared: Arc<Shared>,
@@ -36,14 +33,16 @@ pub(super) struct Finisher {
     encoder: Option<Box<dyn Encoder>>,
     /// Frames in a row that were not encoded.
     failures: u32,
-    /// Time of the last frame that was encoded, and when that was.
-    last_returned: Option<(MediaTime, Instant)>,
+    /// Number of the last frame that was encoded, and when that was.
+    last_returned: Option<(u64, Instant)>,
     /// Lines of the timing strip.
     strip: [String; 2],
     /// Text of the last result.
     text: Vec<u8>,
     /// What is drawn on a frame of half the size.
     halved: Vec<Detection>,
+    /// Where the tracker expects objects; kept for its memory.
+    expected: Vec<Detection>,
 }
 
 impl Finisher {
@@ -58,21 +57,25 @@ impl Finisher {
             strip: Default::default(),
             text: Vec::new(),
             halved: Vec::new(),
+            expected: Vec::new(),
         }
     }
 
     pub(super) fn step(&mut self) -> Step {
         let shared = Arc::clone(&self.shared);
         let applied = shared.applied.load_full();
-        let predicted = applied.options.return_mode == ReturnMode::Predicted;
+        let predicted = applied.is_predicted(shared.returns_video);
         // Before the mailbox of answers is looked at: what is no longer pending then has its answer there.
         let oldest = if predicted { u64::MAX } else { shared.pending.oldest() };
-        if let Some(answered) = shared.answered.take() {
-            shared.metrics.annotate_wait.record(clock::now().duration_since(answered.at));
-            self.answered(answered, &applied);
-        } else if let Some(frame) = shared.passing.take_if(|frame| frame.id < oldest) {
+        // The older one goes first. A predicted frame is returned before its result says so.
+        let answer = shared.answered.peek(|answered| answered.inferred.frame.id + u64::from(predicted));
+        let bound = answer.map_or(oldest, |answer| answer.min(oldest));
+        if let Some(frame) = shared.passing.take_if(|frame| frame.id < bound) {
             shared.metrics.annotate_wait.record(clock::now().duration_since(frame.decoded_at));
             self.passing(frame, &applied);
+        } else if let Some(answered) = shared.answered.take() {
+            shared.metrics.annotate_wait.record(clock::now().duration_since(answered.at));
+            self.answered(answered, &applied);
         } else {
             return Step::Idle;
         }
@@ -88,7 +91,7 @@ impl Finisher {
             // The encoder's memory is the largest of a session.
             self.encoder = None;
         }
-        if video && applied.options.return_mode == ReturnMode::Predicted {
+        if applied.is_predicted(shared.returns_video) {
             // It was returned already, or is about to be.
             let returned = (!shared.unreturned.contains(frame.id)).then_some(frame.time);
             shared.emit_result(&answered, returned, Duration::ZERO, &mut self.text);
@@ -103,10 +106,12 @@ impl Finisher {
     /// A frame without a result of its own: its objects are where the tracker expects them.
     fn passing(&mut self, frame: Frame, applied: &Applied) {
         let shared = Arc::clone(&self.shared);
-        let mut detections = Vec::new();
-        if let Some(tracker) = shared.tracker().as_ref() {
-            tracker.predict(frame.time, &mut detections);
+        let mut detections = std::mem::take(&mut self.expected);
+        detections.clear();
+        if let Some(tracker) = shared.tracking().tracker() {
+            tracker.predict(frame.time, [frame.picture.width(), frame.picture.height()], &mut detections);
         }
+        applied.orders.keep_wanted(&mut detections, applied.options.score_threshold);
         let timing = infer::Timing { queue: clock::now().duration_since(frame.decoded_at), ..infer::Timing::default() };
         let inferred = infer::Inferred { frame, detections, timing, batch_size: 0, met: true };
         let mut answered = Answered::new(inferred, Arc::clone(&applied.model_id));
@@ -121,6 +126,7 @@ impl Finisher {
                 shared.emit_result(&answered, None, Duration::ZERO, &mut self.text);
             }
         }
+        self.expected = answered.inferred.detections;
         shared.pool.give(answered.inferred.frame.picture);
     }
 
@@ -129,11 +135,12 @@ impl Finisher {
     fn is_returned(&self, frame: &Frame, applied: &Applied) -> bool {
         let shared = &self.shared;
         let Some((last, at)) = self.last_returned else { return true };
-        if is_overtaken(frame.time, last) {
+        if frame.id <= last {
+            shared.metrics.overtaken.increment(1);
             return false;
         }
         let footing = shared.footing.load();
-        if !frame.id.is_multiple_of(footing.rung().return_every.into()) {
+        if !footing.rung().returns(frame.id) {
             return false;
         }
         let now = clock::now();
@@ -160,13 +167,13 @@ impl Finisher {
         self.draw(&mut answered.inferred, half, &applied.options);
         let annotate = clock::now().duration_since(started);
         shared.metrics.annotate.record(annotate);
-        shared.annotate_time.learn(annotate);
+        shared.annotate_time.update(annotate);
         if tells {
             // Before the frame is encoded: a result does not wait for its video. The frame may still be lost on its way,
             // here as well as behind the server.
             shared.emit_result(answered, Some(answered.inferred.frame.time), annotate, &mut self.text);
         }
-        self.last_returned = Some((answered.inferred.frame.time, started));
+        self.last_returned = Some((answered.inferred.frame.id, started));
         let picture = &answered.inferred.frame.picture;
         let pixels = picture.width() * picture.height();
         if let Some(encode) = self.encode(&answered.inferred.frame) {
@@ -193,6 +200,8 @@ impl Finisher {
             &inferred.detections
         };
         let strip = self.strip.each_ref().map(String::as_str);
+        // A predicted frame's picture is with the model, too.
+        self.shared.pool.make_own(&mut inferred.frame.picture);
         self.annotator.draw(
             Arc::make_mut(&mut inferred.frame.picture),
             inferred.frame.color,
@@ -250,7 +259,7 @@ impl Finisher {
         let encoded = encoder.encode(&frame.picture, frame.color, frame.time, keyframe);
         let took = clock::now().duration_since(started);
         shared.metrics.encode.record(took);
-        shared.encode_time.learn(took);
+        shared.encode_time.update(took);
         match encoded {
             Ok(Some(encoded)) => {
                 self.failures = 0;
@@ -297,6 +306,14 @@ impl Finisher {
 }
 
 impl Shared {
+    /// Tells the ladder of a frame that a model answered, and that was done after so long.
+    fn tell_inferred(&self, Answered { inferred, size, .. }: &Answered, applied: &Applied, took: Duration) {
+        let timing = &inferred.timing;
+        let service = (timing.preprocess + timing.inference + timing.postprocess) / inferred.batch_size as u32;
+        let slack = self.slack(applied, size[0] * size[1], took);
+        self.footing.load().tell(clock::now(), Sample::Inferred { service, slack });
+    }
+
     /// Hands the result of a frame out, its text made in `text`.
     pub(super) fn emit_result(
         &self,
@@ -328,21 +345,15 @@ impl Shared {
             self.metrics.budget_missed.increment(1);
         }
         self.metrics.result_latency.record(elapsed);
-        let footing = self.footing.load();
         if inferred.batch_size > 0 {
-            let timing = &inferred.timing;
-            let service = (timing.preprocess + timing.inference + timing.postprocess) / inferred.batch_size as u32;
-            let slack = 1.0 - (elapsed + encode).div_duration_f32(budget);
-            footing.tell(clock::now(), Sample::Inferred { service, slack });
+            self.tell_inferred(answered, &applied, elapsed + encode);
+            self.stats.record(&timings.into());
         }
         let mut degraded = [""; STEPS.len()];
         let mut steps = 0;
-        for (place, name) in degraded.iter_mut().zip(footing.rung().names()) {
+        for (place, name) in degraded.iter_mut().zip(self.footing.load().rung().names()) {
             *place = name;
             steps += 1;
-        }
-        if inferred.batch_size > 0 {
-            self.stats.record(&timings.into());
         }
         Stats::count(&self.stats.results);
         let processed = results::Processed {
@@ -371,12 +382,6 @@ impl Shared {
     }
 }
 
-/// Whether a frame of `last` was returned and this one belongs before it. One that lies farther back than any budget
-/// allows is of a stream that began anew.
-fn is_overtaken(time: MediaTime, last: MediaTime) -> bool {
-    !time.is_newer_than(last) && last.since(time) <= LONGEST_OVERTAKEN
-}
-
 /// Zones and lines as they are drawn.
 fn shapes(options: &Options) -> (Vec<ZoneShape<'_>>, Vec<LineShape<'_>>) {
     fn zone(zone: &wire::Zone) -> ZoneShape<'_> {
@@ -390,17 +395,4 @@ fn shapes(options: &Options) -> (Vec<ZoneShape<'_>>, Vec<LineShape<'_>>) {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn video_goes_on_when_a_stream_begins_anew_at_an_earlier_time() {
-        let (last, second) = (MediaTime(50_000), MediaTime::CLOCK_RATE);
-        assert!(is_overtaken(last, last) && is_overtaken(MediaTime(last.0 - 3_000), last));
-        assert!(!is_overtaken(MediaTime(last.0 + 3_000), last));
-        assert!(!is_overtaken(MediaTime(last.0.wrapping_sub(3_600 * second)), last));
-    }
 }

@@ -19,13 +19,13 @@ use self::crew::Crew;
 pub(super) use self::crew::Orders;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
-use super::estimate::Estimate;
 use super::ladders::{Footing, Ladders};
 use super::load::{Demand, Load, Needs};
 use super::stats::Stats;
 use super::watching;
 use super::workers::{Lane, Workers};
 use crate::degrade::Can;
+use crate::estimate::SharedEstimate;
 use crate::media::{Codec, EncodedFrame, Frame, FramePool};
 use crate::queue::{Fifo, Full, Mailbox};
 use crate::session::EndReason;
@@ -40,11 +40,14 @@ const EVENT_QUEUE: usize = 256;
 /// Spare pictures kept for reuse: one in the decoder, one waiting, one in the model, one being drawn, one halved.
 const SPARE_PICTURES: usize = 5;
 
+/// Share of the budget beyond which an idle machine's own time says more of how long a frame took than load does.
+const TIGHT: f32 = 0.65;
+
 /// What the stages tell the session's owner. Whatever must not be lost with a full queue is also kept where the owner
 /// finds it: [`Stages::failed`], [`Stages::take_keyframe_need`], [`Stats::resolution`].
 #[derive(Debug)]
 pub(super) enum Output {
-    /// A frame was decoded.
+    /// The first frame was decoded, or the first of another size; told again now and then.
     Decoded,
     /// The decoder cannot go on without a keyframe: see [`Stages::take_keyframe_need`].
     NeedKeyframe,
@@ -83,7 +86,19 @@ impl Applied {
     }
 
     fn can(&self, returns_video: bool) -> Can {
-        Can { skip_inference: self.options.track, return_less: self.gives_video_back(returns_video) }
+        let (track, video) = (self.options.track, self.gives_video_back(returns_video));
+        let predicted = video && self.options.return_mode == ReturnMode::Predicted;
+        Can { skip_inference: track, fill_in: track && !predicted, return_less: video }
+    }
+
+    /// What a model takes for a frame while nothing else runs: that of the slowest member, since they work side by side.
+    fn least(&self) -> Duration {
+        self.plan.members.iter().map(|member| member.model.selection().measured).max().unwrap_or_default()
+    }
+
+    /// Whether frames go back at once, ahead of their results.
+    fn is_predicted(&self, returns_video: bool) -> bool {
+        self.gives_video_back(returns_video) && self.options.return_mode == ReturnMode::Predicted
     }
 
     /// Whether frames are encoded, where the peer takes video back.
@@ -115,6 +130,10 @@ impl Pending {
 
     fn clear(&self) {
         self.lock().clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     /// The oldest; the largest number if there is none.
@@ -165,6 +184,29 @@ impl Unreturned {
     }
 }
 
+/// A session's tracker. It is kept while it is switched off, so that no id is given twice.
+struct Tracking {
+    tracker: Tracker,
+    on: bool,
+}
+
+impl Tracking {
+    fn new(on: bool) -> Self {
+        Self { tracker: Tracker::new(tracker::Config::default()), on }
+    }
+
+    /// The tracker, if the session wants one.
+    fn tracker(&mut self) -> Option<&mut Tracker> {
+        self.on.then_some(&mut self.tracker)
+    }
+
+    /// Forgets what is in sight; ids go on from there.
+    fn restart(&mut self, on: bool) {
+        self.tracker.reset();
+        self.on = on;
+    }
+}
+
 /// What the stages of one session share with each other.
 struct Shared {
     session_id: String,
@@ -181,8 +223,8 @@ struct Shared {
     /// What those that are not returned at once wait for.
     pending: Pending,
     unreturned: Unreturned,
-    /// Follows objects from frame to frame, if the session wants it.
-    tracker: Mutex<Option<Tracker>>,
+    /// Follows objects from frame to frame.
+    tracking: Mutex<Tracking>,
     /// Watches where they go.
     watch: Mutex<Watch>,
     events: Fifo<wire::Event>,
@@ -203,8 +245,8 @@ struct Shared {
     /// The next returned frame shall be a keyframe.
     keyframe_wanted: AtomicBool,
     bitrate: AtomicU32,
-    annotate_time: Estimate,
-    encode_time: Estimate,
+    annotate_time: SharedEstimate,
+    encode_time: SharedEstimate,
     metrics: Metrics,
 }
 
@@ -260,7 +302,7 @@ impl Stages {
             stats: config.stats,
             watch: Mutex::new(Watch::new(watching::plan(&applied.options))),
             events: Fifo::new("events", EVENT_QUEUE),
-            tracker: Mutex::new(applied.options.track.then(|| Tracker::new(tracker::Config::default()))),
+            tracking: Mutex::new(Tracking::new(applied.options.track)),
             footing: ArcSwap::new(footing),
             ladders: config.ladders,
             load: config.load,
@@ -281,8 +323,8 @@ impl Stages {
             keyframe_needed: AtomicBool::new(false),
             keyframe_wanted: AtomicBool::new(false),
             bitrate: AtomicU32::new(config.bitrate),
-            annotate_time: Estimate::default(),
-            encode_time: Estimate::default(),
+            annotate_time: SharedEstimate::default(),
+            encode_time: SharedEstimate::default(),
             metrics: Metrics::new(),
         });
         let finish = {
@@ -321,13 +363,13 @@ impl Stages {
         let mut place = shared.place();
         let before = shared.applied.load_full();
         if before.options.track != applied.options.track {
-            *shared.tracker() = applied.options.track.then(|| Tracker::new(tracker::Config::default()));
+            shared.tracking().restart(applied.options.track);
         }
         let plan = watching::plan(&applied.options);
         if watching::plan(&before.options) != plan {
             shared.watch().configure(plan);
         }
-        let same_model = before.plan.is_same(&applied.plan);
+        let same_model = before.model_id == applied.model_id && before.plan.is_same(&applied.plan);
         if !same_model || before.can(shared.returns_video) != applied.can(shared.returns_video) {
             shared.footing.store(join(&shared.ladders, &applied, shared.returns_video));
             shared.demand.set_needs(applied.needs(shared.returns_video));
@@ -337,7 +379,7 @@ impl Stages {
                 place.orders = Arc::clone(&applied.orders);
                 place.footing = shared.footing.load_full();
             }
-            // The old place goes first: no frame of it is answered once there is a new one.
+            // The old place goes first; an answer that is under way there may still come.
             Some(_) => {
                 *place = None;
                 shared.pending.clear();
@@ -345,8 +387,8 @@ impl Stages {
             }
             None => {}
         }
-        if !same_model && let Some(tracker) = shared.tracker().as_mut() {
-            tracker.reset();
+        if !same_model {
+            shared.tracking().restart(applied.options.track);
         }
         let starts_video = before.options.return_mode != applied.options.return_mode;
         shared.applied.store(Arc::new(applied));
@@ -354,6 +396,11 @@ impl Stages {
         if starts_video {
             self.force_keyframe();
         }
+    }
+
+    /// The models in force.
+    pub(super) fn plan(&self) -> infer::Plan {
+        self.shared.applied.load().plan.clone()
     }
 
     /// Whether the decoder has come to need a keyframe since this was last asked.
@@ -390,14 +437,14 @@ impl Stages {
 
     fn take_place(&self, applied: &Applied) -> Place {
         let answers = Answers::new(Arc::clone(&self.shared), Arc::clone(&self.finish));
-        let crew = Crew::join(&applied.plan, &applied.model_id, applied.priority, answers);
+        let crew = Crew::join(applied, answers);
         Place { crew, orders: Arc::clone(&applied.orders), footing: self.shared.footing.load_full() }
     }
 }
 
 /// The session's place on the ladder of its model.
 fn join(ladders: &Ladders, applied: &Applied, returns_video: bool) -> Arc<Footing> {
-    let smaller_input = applied.plan.members.iter().any(|member| member.smaller.is_some());
+    let smaller_input = matches!(applied.plan.members.as_slice(), [only] if only.smaller.is_some());
     let config = degrade::Config { instances: applied.plan.instances(), smaller_input };
     Arc::new(ladders.join(&applied.model_id, config, applied.can(returns_video)))
 }
@@ -407,8 +454,8 @@ impl Shared {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tracker(&self) -> MutexGuard<'_, Option<Tracker>> {
-        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tracking(&self) -> MutexGuard<'_, Tracking> {
+        self.tracking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn watch(&self) -> MutexGuard<'_, Watch> {
@@ -429,6 +476,15 @@ impl Shared {
         if self.outputs.try_send(output).is_err() {
             self.metrics.untold.increment(1);
         }
+    }
+
+    /// Share of the budget that was left when a frame was done after so long, as a sign of load. Where the budget is hardly
+    /// enough on an idle machine, giving something up helps nobody, and all of it counts as left.
+    fn slack(&self, applied: &Applied, pixels: u32, took: Duration) -> f32 {
+        let budget = Duration::from_millis(applied.options.budget_ms.into());
+        let encoded = applied.gives_video_back(self.returns_video) && !applied.is_predicted(self.returns_video);
+        let least = applied.least() + self.load.least(pixels, encoded);
+        if least > budget.mul_f32(TIGHT) { 1.0 } else { 1.0 - took.div_duration_f32(budget) }
     }
 
     /// Ends the session: told at once, and kept for the owner to find if its queue is full.
@@ -454,6 +510,8 @@ struct Metrics {
     late: Counter,
     skipped: Counter,
     late_to_return: Counter,
+    less_returned: Counter,
+    overtaken: Counter,
     undecodable: Counter,
     over_rate: Counter,
     model_failed: Counter,
@@ -485,6 +543,8 @@ impl Metrics {
             late: dropped("infer", "late"),
             skipped: dropped("infer", "skipped"),
             late_to_return: dropped("encode", "late"),
+            less_returned: dropped("encode", "skipped"),
+            overtaken: dropped("encode", "overtaken"),
             undecodable: dropped("decode", "error"),
             over_rate: dropped("decode", "fps_limit"),
             model_failed: dropped("infer", "error"),
