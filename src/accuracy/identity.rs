@@ -1,8 +1,7 @@
 use std::collections::HashMap;
 
 use crate::assignment::Solver;
-
-use super::measure::{area, common};
+use crate::media::overlap;
 
 /// An object in one frame of a video, true or found, and which one it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,7 +80,7 @@ impl Identities {
         self.gains.clear();
         for (object, &truth) in truth.iter().zip(&truths) {
             for (one, &find) in found.iter().zip(&finds) {
-                let overlap = overlap(&object.bbox, &one.bbox);
+                let overlap = overlap(object.bbox, one.bbox);
                 let near = overlap >= self.least_overlap && overlap > 0.0;
                 if near {
                     *self.together.entry((truth, find)).or_default() += 1;
@@ -154,13 +153,6 @@ impl Index {
 
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
-}
-
-/// Intersection over union.
-fn overlap(a: &[f64; 4], b: &[f64; 4]) -> f64 {
-    let common = common(a, b);
-    let whole = area(a) + area(b) - common;
-    if whole > 0.0 { common / whole } else { 0.0 }
 }
 
 #[cfg(test)]

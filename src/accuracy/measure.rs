@@ -1,6 +1,7 @@
 use std::iter::Sum;
 
 use super::{Found, Object, Picture, Sizes};
+use crate::media::{self, area, common_area};
 
 /// Detections of one class in one picture that count; the surest ones if there are more.
 const MAX_FOUND: usize = 100;
@@ -232,7 +233,7 @@ impl<'a> Sorted<'a> {
                     taken[object] = true;
                     if ignored[object] { Outcome::Ignored } else { Outcome::Hit }
                 }
-                None if sizes.hold(area(&found.bbox), self.scale) => Outcome::False,
+                None if sizes.hold(area(found.bbox), self.scale) => Outcome::False,
                 None => Outcome::Ignored,
             }
         };
@@ -242,21 +243,11 @@ impl<'a> Sorted<'a> {
 
 /// Intersection over union; with a crowd, the share of the detection that lies in it.
 fn overlap(found: &Found, object: &Object) -> f64 {
-    let (a, b) = (&found.bbox, &object.bbox);
-    let common = common(a, b);
-    let whole = if object.crowd { area(a) } else { area(a) + area(b) - common };
-    if whole > 0.0 { common / whole } else { 0.0 }
-}
-
-/// Area of the intersection.
-pub(super) fn common(a: &[f64; 4], b: &[f64; 4]) -> f64 {
-    let width = (a[2].min(b[2]) - a[0].max(b[0])).max(0.0);
-    let height = (a[3].min(b[3]) - a[1].max(b[1])).max(0.0);
-    width * height
-}
-
-pub(super) fn area(bbox: &[f64; 4]) -> f64 {
-    (bbox[2] - bbox[0]) * (bbox[3] - bbox[1])
+    if !object.crowd {
+        return media::overlap(found.bbox, object.bbox);
+    }
+    let whole = area(found.bbox);
+    if whole > 0.0 { common_area(found.bbox, object.bbox) / whole } else { 0.0 }
 }
 
 /// Precision, made falling and read at 101 recalls, and the highest recall.

@@ -12,7 +12,7 @@ mod time;
 
 pub use chunks::Chunks;
 pub use color::{AnnouncedColor, ColorInfo, ColorMatrix, ColorRange};
-pub use detection::{Class, Detection};
+pub use detection::{Class, Detection, area, common_area, overlap};
 pub use frame::{Frame, FramePool, I420, Rotation};
 pub use packet::{Codec, EncodedFrame, RtpPacket};
 pub use time::MediaTime;

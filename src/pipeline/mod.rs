@@ -199,102 +199,23 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
 
 async fn serve(
     deps: &Arc<Deps>,
-    Opening { id, permit, request, reply }: Opening,
-    mut machine: Machine,
+    opening: Opening,
+    machine: Machine,
     applied: Applied,
     demand: Arc<Demand>,
     accepted: Accepted,
 ) {
-    let started = clock::now();
-    let stats = Arc::new(Stats::default());
-    let options = applied.options.clone();
-    let (output_tx, outputs) = mpsc::channel(OUTPUT_QUEUE);
-    let listeners = broadcast::Sender::new(RESULTS_CAPACITY);
-    let witnesses = broadcast::Sender::new(EVENTS_CAPACITY);
-    let bounds = rate::Config { max_bps: deps.settings.max_bitrate, ..rate::Config::default() };
-    let rate = RateControl::new(bounds, 640, 480, owner::NOMINAL_FPS);
-    let config = stages::Config {
-        session_id: id.as_str().to_owned(),
-        codec: accepted.answer.codec,
-        returns_video: accepted.answer.returns_video,
-        limits: deps.settings.limits,
-        max_fps: deps.settings.max_fps,
-        bitrate: rate.bitrate(),
-        outputs: output_tx,
-        listeners: listeners.clone(),
-        stats: Arc::clone(&stats),
-        ladders: Arc::clone(&deps.ladders),
-        load: Arc::clone(&deps.load),
-        demand,
+    let Opening { id, permit, request, reply } = opening;
+    let begun = match begin(deps, &id, request, machine, applied, demand, accepted).await {
+        Ok(begun) => begun,
+        Err(refusal) => return drop(reply.send(Err(refusal))),
     };
-    config.demand.set_needs(applied.needs(config.returns_video));
-    let stages = match Stages::start(&deps.workers, config, applied) {
-        Ok(stages) => Arc::new(stages),
-        Err(error) => {
-            tracing::error!(%error, "a session's stages did not start");
-            let refusal = Refusal::new(ErrorCode::Internal, "The server cannot decode this codec.");
-            return drop(reply.send(Err(refusal)));
-        }
-    };
-    let shown = Arc::new(Shown {
-        id: id.clone(),
-        started,
-        codec: accepted.answer.codec.name(),
-        options: ArcSwap::from_pointee(options.clone()),
-        state: Mutex::new("connecting"),
-        stats,
-        path: Mutex::default(),
-    });
-    let view = Arc::clone(&shown);
-    let (handle, commands) =
-        Handle::new(id.clone(), listeners, witnesses.clone(), move || view.view(), request.publisher);
-    let sdp = if request.trickle {
-        Ok(accepted.answer.sdp)
-    } else {
-        complete_answer(accepted.peer.as_ref(), due(&machine)).await
-    };
-    let sdp = match sdp {
-        Ok(sdp) => sdp,
-        Err(refusal) => {
-            stages.close();
-            return drop(reply.send(Err(refusal)));
-        }
-    };
-    let peer = Arc::clone(&accepted.peer);
-    machine.handle_offer(clock::now());
-    let owner = Owner {
-        deps: Arc::clone(deps),
-        shown,
-        peer: accepted.peer,
-        stages: Arc::clone(&stages),
-        machine,
-        ingest: Ingest::new(accepted.answer.codec, ingest::Config::default()),
-        packetizer: Packetizer::new(accepted.answer.codec, owner::PACKET_PAYLOAD),
-        rate,
-        signals: request.signals,
-        has_channels: accepted.answer.data_channels,
-        awaits_results_channel: accepted.answer.data_channels,
-        mid: accepted.answer.mid,
-        link: Link::new(started),
-        witnesses,
-        may_configure: request.may_configure,
-        priority: request.priority,
-        control_allowance: Allowance::new(started, deps.settings.control_rate),
-        metrics: Metrics::new(),
-        losses: Losses::new(),
-        path: PathMetrics::new(),
-    };
-    let inputs = Inputs {
-        commands,
-        events: accepted.events,
-        packets: accepted.packets,
-        outputs,
-        drain: deps.registry.draining(),
-    };
+    let Begun { owner, inputs, handle, answer } = begun;
+    let (stages, peer, codec) = (Arc::clone(&owner.stages), Arc::clone(&owner.peer), owner.shown.codec);
     permit.register(handle.clone());
     let span = tracing::info_span!("session", session_id = %id);
-    let (reason, inputs) = if reply.send(Ok((handle, Answer { sdp, options }))).is_ok() {
-        tracing::info!(parent: &span, codec = %accepted.answer.codec, "session opened");
+    let (reason, inputs) = if reply.send(Ok((handle, answer))).is_ok() {
+        tracing::info!(parent: &span, codec, "session opened");
         // A task of its own, so that a panic in it ends this session only and still reaches what follows.
         match tokio::spawn(owner.run(inputs).instrument(span.clone())).await {
             Ok((reason, inputs)) => (reason, Some(inputs)),
@@ -312,6 +233,97 @@ async fn serve(
     deps.registry.remove(&id, reason);
     drop(inputs);
     tracing::info!(parent: &span, reason = %reason, "session ended");
+}
+
+/// A session that is ready to run.
+struct Begun {
+    owner: Owner,
+    inputs: Inputs,
+    handle: Handle,
+    answer: Answer,
+}
+
+/// Starts the stages of a session and puts together what runs it.
+async fn begin(
+    deps: &Arc<Deps>,
+    id: &SessionId,
+    request: OpenRequest,
+    mut machine: Machine,
+    applied: Applied,
+    demand: Arc<Demand>,
+    accepted: Accepted,
+) -> Result<Begun, Refusal> {
+    let Accepted { answer: accepted_answer, peer, events, packets } = accepted;
+    let started = clock::now();
+    let stats = Arc::new(Stats::default());
+    let options = applied.options.clone();
+    let (output_tx, outputs) = mpsc::channel(OUTPUT_QUEUE);
+    let listeners = broadcast::Sender::new(RESULTS_CAPACITY);
+    let witnesses = broadcast::Sender::new(EVENTS_CAPACITY);
+    let bounds = rate::Config { max_bps: deps.settings.max_bitrate, ..rate::Config::default() };
+    let rate = RateControl::new(bounds, 640, 480, owner::NOMINAL_FPS);
+    let config = stages::Config {
+        session_id: id.as_str().to_owned(),
+        codec: accepted_answer.codec,
+        returns_video: accepted_answer.returns_video,
+        limits: deps.settings.limits,
+        max_fps: deps.settings.max_fps,
+        bitrate: rate.bitrate(),
+        outputs: output_tx,
+        listeners: listeners.clone(),
+        stats: Arc::clone(&stats),
+        ladders: Arc::clone(&deps.ladders),
+        load: Arc::clone(&deps.load),
+        demand,
+    };
+    // Only now it is known whether the peer takes video back.
+    config.demand.set_needs(applied.needs(config.returns_video));
+    let stages = Stages::start(&deps.workers, config, applied).map_err(|error| {
+        tracing::error!(%error, "a session's stages did not start");
+        Refusal::new(ErrorCode::Internal, "The server cannot decode this codec.")
+    })?;
+    let shown = Arc::new(Shown {
+        id: id.clone(),
+        started,
+        codec: accepted_answer.codec.name(),
+        options: ArcSwap::from_pointee(options.clone()),
+        state: Mutex::new("connecting"),
+        stats,
+        path: Mutex::default(),
+    });
+    let view = Arc::clone(&shown);
+    let (handle, commands) =
+        Handle::new(id.clone(), listeners, witnesses.clone(), move || view.view(), request.publisher);
+    let sdp = if request.trickle {
+        accepted_answer.sdp
+    } else {
+        complete_answer(peer.as_ref(), due(&machine)).await.inspect_err(|_| stages.close())?
+    };
+    machine.handle_offer(clock::now());
+    let owner = Owner {
+        deps: Arc::clone(deps),
+        shown,
+        peer,
+        stages: Arc::new(stages),
+        machine,
+        ingest: Ingest::new(accepted_answer.codec, ingest::Config::default()),
+        packetizer: Packetizer::new(accepted_answer.codec, owner::PACKET_PAYLOAD),
+        rate,
+        signals: request.signals,
+        has_channels: accepted_answer.data_channels,
+        awaits_results_channel: accepted_answer.data_channels,
+        mid: accepted_answer.mid,
+        link: Link::new(started),
+        witnesses,
+        may_configure: request.may_configure,
+        priority: request.priority,
+        control_allowance: Allowance::new(started, deps.settings.control_rate),
+        metrics: Metrics::new(),
+        losses: Losses::new(),
+        path: PathMetrics::new(),
+    };
+    let inputs = Inputs { commands, events, packets, outputs, drain: deps.registry.draining() };
+    Ok(Begun { owner, inputs, handle, answer: Answer { sdp, options } })
 }
 
 /// When the answer to the offer is due.

@@ -57,14 +57,6 @@ impl Associator {
     }
 }
 
-/// Intersection over union of boxes given by their corners.
-pub(super) fn overlap(a: [f64; 4], b: [f64; 4]) -> f64 {
-    let area = |[x1, y1, x2, y2]: [f64; 4]| (x2 - x1).max(0.0) * (y2 - y1).max(0.0);
-    let common = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
-    let whole = area(a) + area(b) - common;
-    if whole > 0.0 { common / whole } else { 0.0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,12 +72,5 @@ mod tests {
         associator.begin(1, 0);
         associator.pair(|_| true, |_| true, |_, _| 1.0);
         assert_eq!(associator.object_of(), []);
-    }
-
-    #[test]
-    fn overlap_is_a_share_of_the_union() {
-        let unit = [0.0, 0.0, 2.0, 2.0];
-        assert!((overlap(unit, [1.0, 0.0, 3.0, 2.0]) - 1.0 / 3.0).abs() < 1e-12);
-        assert!(overlap(unit, [2.0, 0.0, 4.0, 2.0]).abs() < 1e-12 && overlap([0.0; 4], [0.0; 4]).abs() < 1e-12);
     }
 }

@@ -16,9 +16,9 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::media::{Class, Detection, MediaTime};
+use crate::media::{Class, Detection, MediaTime, overlap};
 
-use associate::{Associator, overlap};
+use associate::Associator;
 use kalman::{Measured, Motion, Noise};
 
 /// Of the scores under a session's threshold, this share is of use: see [`Tracker::low_threshold`].

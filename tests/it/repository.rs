@@ -20,7 +20,7 @@ const IMPORTS: [(&str, &[&str]); 4] = [
 ];
 /// What leaves import; those that are not listed import nothing.
 const LEAF_IMPORTS: [(&str, &[&str]); 3] =
-    [("accuracy", &["assignment"]), ("calibration", &["clock"]), ("draw", &["media"])];
+    [("accuracy", &["assignment", "media"]), ("calibration", &["clock"]), ("draw", &["media"])];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];
 /// Lines of a file before its tests.
