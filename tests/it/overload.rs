@@ -185,7 +185,7 @@ async fn under_a_load_that_stays_everything_is_given_up_in_order_and_some_of_it_
         assert_eq!(socket.close_code().await, close_code::BYE);
         peer.close().await;
     };
-    let (mut steps, mut small, mut halves, mut last) = (Vec::new(), 0, 0, None);
+    let (mut steps, mut small, mut halves, mut last, mut number) = (Vec::new(), 0, 0, None, None);
     let mut viewer = Viewer::new(Codec::H264);
     let watched = async {
         play(&mut peer, 30, |happening| {
@@ -196,6 +196,8 @@ async fn under_a_load_that_stays_everything_is_given_up_in_order_and_some_of_it_
                         steps.push(result.degraded.clone());
                     }
                     assert_eq!((result.width, result.height), (640, 480), "boxes are those of the frame as it came");
+                    let before = number.replace(result.frame_id);
+                    assert!(before < number, "results come in order: {before:?}, {number:?}");
                     if result.degraded.iter().any(|step| step == "smaller_input") && result.batch_size > 0 {
                         small += usize::from(result.model == "ppe-nano-small@2");
                     }

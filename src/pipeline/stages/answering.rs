@@ -94,8 +94,8 @@ impl Answers {
             let threshold = shared.applied.load().options.score_threshold;
             comparison.ours(inferred.frame.id, &inferred.detections, threshold);
         }
-        let answered = Answered::new(inferred, Arc::clone(model_id));
-        if let Some(replaced) = shared.answered.put(answered) {
+        // Told before the newer one can be: results come in the order of their frames.
+        if let Some(replaced) = shared.answered.take() {
             // If its picture was to wait for it, that is too old to return; the result is not.
             let (applied, frame) = (shared.applied.load(), &replaced.inferred.frame);
             let predicted = applied.is_predicted(shared.returns_video);
@@ -108,6 +108,8 @@ impl Answers {
             shared.emit_result(&replaced, returned, Duration::ZERO, &mut self.text);
             shared.pool.give(replaced.inferred.frame.picture);
         }
+        // Nobody else puts one there.
+        drop(shared.answered.put(Answered::new(inferred, Arc::clone(model_id))));
     }
 
     fn failed(&mut self, frame: Frame, error: &infer::Error) {

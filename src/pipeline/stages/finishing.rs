@@ -106,6 +106,13 @@ impl Finisher {
     /// A frame without a result of its own: its objects are where the tracker expects them.
     fn passing(&mut self, frame: Frame, applied: &Applied) {
         let shared = Arc::clone(&self.shared);
+        let predicted = applied.is_predicted(shared.returns_video);
+        if !predicted && frame.id < shared.told.load(Ordering::Acquire) {
+            // Two answers came while the one before was being drawn.
+            shared.metrics.overtaken.increment(1);
+            shared.pool.give(frame.picture);
+            return;
+        }
         let mut detections = std::mem::take(&mut self.expected);
         detections.clear();
         if let Some(tracker) = shared.tracking().tracker() {
@@ -117,7 +124,7 @@ impl Finisher {
         let mut answered = Answered::new(inferred, Arc::clone(&applied.model_id));
         let video = applied.gives_video_back(shared.returns_video);
         // The result of a predicted frame is its model's, later.
-        let tells = applied.options.return_mode != ReturnMode::Predicted;
+        let tells = !predicted;
         if video && self.is_returned(&answered.inferred.frame, applied) {
             self.give_back(&mut answered, applied, tells);
         } else {
@@ -148,7 +155,7 @@ impl Finisher {
         let late = now + shared.encode_time.mean() > due && now < at + LONGEST_FREEZE;
         if late {
             shared.metrics.late_to_return.increment(1);
-            footing.tell(now, Sample::NotReturned);
+            shared.tell_late(applied, now, frame.picture.width() * frame.picture.height());
         }
         !late
     }
@@ -325,6 +332,7 @@ impl Shared {
         let Answered { inferred, model_id, .. } = answered;
         let applied = self.applied.load();
         let frame = &inferred.frame;
+        self.told.fetch_max(frame.id + 1, Ordering::AcqRel);
         let elapsed = clock::now().saturating_duration_since(frame.arrival);
         let video = returned.is_some() && applied.options.return_mode == ReturnMode::Exact;
         let encode = if video { self.encode_time.mean() } else { Duration::ZERO };

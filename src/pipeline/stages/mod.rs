@@ -4,7 +4,7 @@ mod decoding;
 mod finishing;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -223,6 +223,8 @@ struct Shared {
     /// What those that are not returned at once wait for.
     pending: Pending,
     unreturned: Unreturned,
+    /// Frames with this number and higher ones have no result yet.
+    told: AtomicU64,
     /// Follows objects from frame to frame.
     tracking: Mutex<Tracking>,
     /// Watches where they go.
@@ -316,6 +318,7 @@ impl Stages {
             passing: Mailbox::new("annotate"),
             pending: Pending::default(),
             unreturned: Unreturned::default(),
+            told: AtomicU64::new(0),
             place: Mutex::default(),
             outputs: config.outputs,
             listeners: config.listeners,
@@ -478,13 +481,22 @@ impl Shared {
         }
     }
 
-    /// Share of the budget that was left when a frame was done after so long, as a sign of load. Where the budget is hardly
-    /// enough on an idle machine, giving something up helps nobody, and all of it counts as left.
+    /// Share of the budget that was left when the result of a frame was out after so long, as a sign of load: where an idle
+    /// machine would take most of the budget, all of it counts as left.
     fn slack(&self, applied: &Applied, pixels: u32, took: Duration) -> f32 {
         let budget = Duration::from_millis(applied.options.budget_ms.into());
-        let encoded = applied.gives_video_back(self.returns_video) && !applied.is_predicted(self.returns_video);
-        let least = applied.least() + self.load.least(pixels, encoded);
+        let waits_for_video = applied.gives_video_back(self.returns_video) && !applied.is_predicted(self.returns_video);
+        let least = applied.least() + self.load.least(pixels, waits_for_video);
         if least > budget.mul_f32(TIGHT) { 1.0 } else { 1.0 - took.div_duration_f32(budget) }
+    }
+
+    /// Tells the ladder of a frame that comes too late to be returned, unless an idle machine would hardly do better.
+    fn tell_late(&self, applied: &Applied, now: Instant, pixels: u32) {
+        let waits_for = if applied.is_predicted(self.returns_video) { Duration::ZERO } else { applied.least() };
+        let budget = Duration::from_millis(applied.options.budget_ms.into());
+        if waits_for + self.load.least(pixels, true) <= budget.mul_f32(TIGHT) {
+            self.footing.load().tell(now, degrade::Sample::NotReturned);
+        }
     }
 
     /// Ends the session: told at once, and kept for the owner to find if its queue is full.
@@ -555,5 +567,28 @@ impl Metrics {
             events_dropped: dropped("events", "queue_full"),
             untold: dropped("pipeline", "queue_full"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Class, Detection, MediaTime};
+
+    #[test]
+    fn no_id_is_given_twice_where_tracking_was_off_for_a_while() {
+        let mut tracking = Tracking::new(true);
+        let mut look = |on: bool, seconds: u32| {
+            if on != tracking.on {
+                tracking.restart(on);
+            }
+            let class = Class { id: 0, name: "a".into() };
+            let mut found = vec![Detection { bbox: [10.0, 10.0, 60.0, 60.0], class, score: 0.9, object_id: None }];
+            if let Some(tracker) = tracking.tracker() {
+                tracker.update(MediaTime(90_000 * seconds), [640, 480], 0.5, &mut found);
+            }
+            found[0].object_id
+        };
+        assert_eq!([look(true, 1), look(false, 2), look(true, 3)], [Some(1), None, Some(2)]);
     }
 }
