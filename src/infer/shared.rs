@@ -244,8 +244,8 @@ impl Shared {
     pub(super) fn release(&self, instance: usize, ran: Option<(usize, Duration)>, done: &[(Key, bool)]) {
         let now = clock::now();
         let mut state = self.lock();
-        state.batcher.finish(instance, ran);
-        done.iter().for_each(|(key, result)| state.batcher.done(now, *key, *result));
+        state.batcher.finish_run(instance, ran);
+        done.iter().for_each(|(key, result)| state.batcher.finish_frame(now, *key, *result));
     }
 
     /// Runs in this bucket fail, while their members do not: it is not used any more.

@@ -2,8 +2,9 @@
 //! spawns nothing.
 //!
 //! **Enters**: that a slot's frame waits and until when ([`Batcher::submit`]; one frame a slot, the newest replaces),
-//! that a single picture waits ([`Batcher::call`]), that an instance is idle ([`Batcher::next`]), that it is done
-//! ([`Batcher::done`]). **Leaves**: a [`Choice`]: run these as one batch, or give this one back, since it is late.
+//! that a single picture waits ([`Batcher::call`]), that an instance is idle ([`Batcher::next`]), that its run is over
+//! ([`Batcher::finish_run`]), that a frame is out of work ([`Batcher::finish_frame`]). **Leaves**: a [`Choice`]: run
+//! these as one batch, or give this one back, since it is late.
 //!
 //! - While all that wait can be done in time, the earliest deadline goes first.
 //! - While they cannot, or frames are replaced unrun, the model is shared out by weight: the slot that got the least
@@ -290,7 +291,7 @@ impl Batcher {
     }
 
     /// An instance is idle again; `ran` is the bucket that it ran and the time that took, if all went well.
-    pub fn finish(&mut self, instance: usize, ran: Option<(usize, Duration)>) {
+    pub fn finish_run(&mut self, instance: usize, ran: Option<(usize, Duration)>) {
         self.running.retain(|running| running.instance != instance);
         if let Some((bucket, took)) = ran {
             self.costs.update(bucket, took);
@@ -298,7 +299,7 @@ impl Batcher {
     }
 
     /// A slot's frame is out of work, with a result or without one: its next one may be run.
-    pub fn done(&mut self, now: Instant, key: Key, result: bool) {
+    pub fn finish_frame(&mut self, now: Instant, key: Key, result: bool) {
         if let Ok(at) = self.position(key) {
             let slot = &mut self.slots[at];
             slot.in_flight = false;

@@ -252,13 +252,13 @@ impl World {
 
     fn ended(&mut self, now: Instant, instance: usize) {
         self.idle[instance] = true;
-        self.batcher.finish(instance, Some(self.ran[instance]));
+        self.batcher.finish_run(instance, Some(self.ran[instance]));
         for (member, frame) in std::mem::take(&mut self.running[instance]) {
             let Member::Slot(key) = member else {
                 self.calls_done.push(now - self.start);
                 continue;
             };
-            self.batcher.done(now, key, true);
+            self.batcher.finish_frame(now, key, true);
             self.in_flight[key] = false;
             let (got, at) = (&mut self.got[key], now - self.start);
             let frame = frame.expect("a slot's");

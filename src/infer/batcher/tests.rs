@@ -36,7 +36,7 @@ fn the_earliest_deadline_goes_first_whatever_the_order() {
     let order: Vec<_> = (0..3)
         .map(|_| {
             let (bucket, keys) = run(&mut batcher, now, 0);
-            batcher.finish(0, None);
+            batcher.finish_run(0, None);
             (bucket, keys[0])
         })
         .collect();
@@ -70,12 +70,12 @@ fn the_next_frame_of_a_slot_waits_until_the_one_in_work_is_done() {
     let (mut batcher, now) = waiting(&[(1, 10)], &[100]);
     run(&mut batcher, now, 0);
     batcher.submit(now, 0, now + 100 * MS);
-    batcher.finish(0, None);
+    batcher.finish_run(0, None);
     assert_eq!(batcher.next(now, 0), None);
-    batcher.done(now, 0, true);
+    batcher.finish_frame(now, 0, true);
     assert_eq!(run(&mut batcher, now, 0), (1, vec![0]));
     batcher.leave(0);
-    batcher.done(now, 0, true);
+    batcher.finish_frame(now, 0, true);
     assert_eq!(batcher.next(now, 0), None);
 }
 
