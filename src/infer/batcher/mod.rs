@@ -9,7 +9,8 @@
 //! - While all that wait can be done in time, the earliest deadline goes first.
 //! - While they cannot, or frames are replaced unrun, the model is shared out by weight: the slot that got the least
 //!   for its weight goes first (start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996; a frame is the unit of
-//!   service). A slot that was idle or is new begins where the others are now.
+//!   service). A slot that was idle or is new begins where the others are now, and what a slot gets while there is
+//!   enough for all is not held against it later.
 //! - An idle instance never waits for company: what waits is shared between the idle instances, and a batch is made of
 //!   what is there. A larger one is made only if it costs less for each frame, as measured, makes none of its members
 //!   late, and takes no more than `max_delay` longer than a frame alone.
@@ -100,7 +101,7 @@ pub struct Batcher {
     /// Runs that are under way.
     running: Vec<Running>,
     instances: usize,
-    /// Where the sharing stands: no waiting frame's turn is before it.
+    /// Where the sharing stands: the latest turn of a frame that was run in its turn.
     virtual_time: u64,
     overload_until: Option<Instant>,
     runs_since_rescue: u32,
@@ -259,18 +260,28 @@ impl Batcher {
         if let Some(late) = self.late(now) {
             return Some(Choice::Late(late));
         }
-        self.virtual_time = self.candidates.iter().map(|one| one.start).min()?.max(self.virtual_time);
+        let first_turn = self.candidates.iter().map(|one| one.start).min()?;
         self.candidates.sort_unstable_by_key(|one| (one.deadline, one.member));
         let idle = self.instances.saturating_sub(self.running.len()).max(1);
         let overloaded = self.overload_until.is_some_and(|until| now < until) || !self.can_all_make_it(now, idle);
         if overloaded {
             self.candidates.sort_unstable_by_key(|one| (one.start, one.deadline, one.member));
-            self.rescue();
         }
+        let rescued = overloaded && self.rescue();
         let (bucket, time, len) = self.size(now, 0, idle);
         self.members.clear();
         let fitting = self.candidates.iter().enumerate().filter(|(at, one)| *at == 0 || one.fits(now, time));
-        self.members.extend(fitting.take(len).map(|(_, one)| one.member));
+        let mut reached = first_turn.max(self.virtual_time);
+        for (at, one) in fitting.take(len) {
+            self.members.push(one.member);
+            // Not a rescued one's, whose turn is still to come.
+            if at > 0 || !rescued {
+                reached = reached.max(one.start);
+            }
+        }
+        // As far as the last member and not only the first: what is run together with the first, or is run earlier since
+        // its deadline is, would otherwise use up turns that nobody disputes, and pay for them under the next overload.
+        self.virtual_time = reached;
         for at in 0..self.members.len() {
             self.take(self.members[at], now);
         }
@@ -397,31 +408,32 @@ impl Batcher {
         best
     }
 
-    /// Puts the slot that got nothing for longest first, if it is time for that.
-    fn rescue(&mut self) {
+    /// Puts the slot that got nothing for longest first, if it is time for that. Whether it did.
+    fn rescue(&mut self) -> bool {
         self.runs_since_rescue = self.runs_since_rescue.saturating_add(1);
         if self.runs_since_rescue < RESCUE_EVERY {
-            return;
+            return false;
         }
         let starving = self.candidates.iter().enumerate().filter_map(|(at, one)| Some((at, one.starving?)));
-        if let Some((at, _)) = starving.min_by_key(|(_, since)| *since) {
-            self.candidates[..=at].rotate_right(1);
-            self.runs_since_rescue = 0;
-        }
+        let Some((at, _)) = starving.min_by_key(|(_, since)| *since) else { return false };
+        self.candidates[..=at].rotate_right(1);
+        self.runs_since_rescue = 0;
+        true
     }
 
+    /// A rescued one is served as if its turn were now, so that no slot is ever behind by more than one frame.
     fn take(&mut self, member: Member, now: Instant) {
         match member {
             Member::Call => {
                 self.calls.waiting.pop_front();
-                self.calls.start += CALL_SERVICE;
+                self.calls.start = self.calls.start.min(self.virtual_time) + CALL_SERVICE;
                 self.calls.last_run = Some(now);
             }
             Member::Slot(key) => {
                 let Ok(at) = self.position(key) else { return };
                 let slot = &mut self.slots[at];
                 if let Some(waiting) = slot.waiting.take() {
-                    slot.finish = waiting.start + slot.service;
+                    slot.finish = waiting.start.min(self.virtual_time) + slot.service;
                 }
                 (slot.in_flight, slot.lost_in_a_row) = (true, 0);
             }

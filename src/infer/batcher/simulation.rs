@@ -392,6 +392,52 @@ fn a_slot_that_joins_or_comes_back_does_not_take_what_it_missed() {
 }
 
 #[test]
+fn what_a_slot_got_while_there_was_enough_for_all_is_not_held_against_it_later() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    // Two slots whose frames all run, two at a time; then six more than the model can serve.
+    let mut sources = vec![Source::new(30, 300); 8];
+    sources[1].priority = Priority::High;
+    sources[2..].iter_mut().for_each(|source| source.from = MINUTE);
+    for calls in [None, Some(500 * MS)] {
+        let mut world = World::new(&[(1, 40), (2, 50)], 1, sources.clone());
+        world.calls = calls;
+        let world = world.run(MINUTE + LENGTH);
+        let between = |key: usize, from: Duration, to: Duration| {
+            world.got[key].times.iter().filter(|time| (from..to).contains(*time)).count()
+        };
+        assert!(between(0, Duration::ZERO, MINUTE) > 59 * 18, "{:?}", world.batches);
+        let shares: Vec<_> = (0..8).map(|key| between(key, MINUTE, MINUTE + LENGTH / 4)).collect();
+        println!("{shares:?}");
+        // The one in the first five seconds as much as those that are new.
+        assert!(shares[0] + 3 >= shares[2], "{shares:?}");
+        assert!(jain(&[0, 2, 3, 4, 5, 6, 7].map(|key| shares[key] as f64)) > 0.97, "{shares:?}");
+    }
+}
+
+#[test]
+fn what_runs_along_with_others_keeps_its_weight() {
+    // The two of high priority are in every batch, since each has one frame at a time; the rest fill it up.
+    let sources = (0..14).map(|nth| {
+        let priority = [Priority::Low, Priority::Normal, Priority::High][if nth < 4 {
+            0
+        } else if nth < 12 {
+            1
+        } else {
+            2
+        }];
+        Source { priority, ..Source::new(60, 200) }
+    });
+    let world = World::new(&[(1, 20), (4, 40)], 1, sources.collect()).run(3 * LENGTH);
+    let results = world.results();
+    println!("{results:?}");
+    for (low, normal) in (0..4).zip(4..8) {
+        let found = results[normal] / results[low];
+        assert!((found / 4.0 - 1.0).abs() < 0.2, "{found} instead of 4: {results:?}");
+    }
+    assert!(jain(&results[4..12]) > 0.99, "{results:?}");
+}
+
+#[test]
 fn pictures_wait_behind_live_video_and_are_not_forgotten() {
     for slots in [2, 60] {
         let mut world = World::new(&[(1, 10)], 1, (0..slots).map(|_| Source::new(30, 200)).collect());
