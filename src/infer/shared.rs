@@ -150,7 +150,7 @@ impl Shared {
         let mut state = self.lock();
         let key = state.next_key;
         state.next_key += 1;
-        state.batcher.join(clock::now(), key, priority);
+        state.batcher.join(key, priority);
         state.entries.push(Entry { key, inbox: Arc::clone(&inbox) });
         (key, inbox)
     }

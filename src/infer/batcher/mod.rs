@@ -14,7 +14,9 @@
 //! - An idle instance never waits for company: what waits is shared between the idle instances, and a batch is made of
 //!   what is there. A larger one is made only if it costs less for each frame, as measured, makes none of its members
 //!   late, and takes no more than `max_delay` longer than a frame alone.
-//! - A frame that can no longer be done in time is given back, unless its slot got nothing for [`STARVATION`].
+//! - A frame that can no longer be done in time is given back, unless its slot had lost frames and got nothing for
+//!   [`STARVATION`] when it came. It is then overdue: it is run when nothing else waits, and otherwise every fourth run at
+//!   most takes one, so that what can be in time is.
 
 mod cost;
 
@@ -23,15 +25,16 @@ use std::time::{Duration, Instant};
 
 pub use cost::{Costs, Estimate};
 
-/// A slot that got no result for this long gets one even if it will be late, so that its session sees something while
-/// the model is slower than its budget.
+/// A slot that got no result for this long, counted from the first frame that it lost, is starving: its next frame gets a
+/// result even if it will be late, so that its session sees something while the model is slower than its budget.
 pub const STARVATION: Duration = Duration::from_secs(1);
 /// How long after its last sign an overload is taken to last.
 const OVERLOAD: Duration = Duration::from_millis(500);
 /// Frames that a slot loses in a row, each replaced while it might have been run, before that is a sign of overload: a
 /// single one may have come together with its successor.
 const LOST_IN_A_ROW: u32 = 2;
-/// Under overload at most every fourth run goes to a starving slot before its turn, so that weights keep their meaning.
+/// At most every fourth run goes to a starving slot before its turn, so that weights keep their meaning and frames that
+/// can be in time are.
 const RESCUE_EVERY: u32 = 4;
 /// A larger bucket has to cost less for each frame by this share.
 const WORTHWHILE: f64 = 0.95;
@@ -120,8 +123,9 @@ struct Slot {
     finish: u64,
     waiting: Option<Waiting>,
     in_flight: bool,
-    /// When it got its last result, or joined.
-    last_result: Instant,
+    /// When it first lost a frame since its last result: one was replaced while none was in work, or given back, or
+    /// failed. A slot whose frames come seldom has lost nothing in between.
+    unserved_since: Option<Instant>,
     lost_in_a_row: u32,
 }
 
@@ -132,6 +136,8 @@ struct Waiting {
     start: u64,
     /// Whether it could have been run in time when it came.
     had_a_chance: bool,
+    /// Whether its slot was starving when it came.
+    hungry: bool,
 }
 
 /// Pictures that wait, all of one turn.
@@ -158,6 +164,15 @@ struct Candidate {
     patient: bool,
     /// Since when it got nothing, if for too long.
     starving: Option<Instant>,
+    /// It can't be done in time.
+    overdue: bool,
+}
+
+impl Slot {
+    /// Since when it got nothing, if for too long.
+    fn starving(&self, now: Instant) -> Option<Instant> {
+        self.unserved_since.filter(|since| now.saturating_duration_since(*since) >= STARVATION)
+    }
 }
 
 impl Candidate {
@@ -199,14 +214,14 @@ impl Batcher {
     }
 
     /// A slot joins under a key that no other has.
-    pub fn join(&mut self, now: Instant, key: Key, priority: Priority) {
+    pub fn join(&mut self, key: Key, priority: Priority) {
         let slot = Slot {
             key,
             service: SERVICE / priority.weight(),
             finish: 0,
             waiting: None,
             in_flight: false,
-            last_result: now,
+            unserved_since: None,
             lost_in_a_row: 0,
         };
         if let Err(at) = self.position(key) {
@@ -227,12 +242,15 @@ impl Batcher {
         let virtual_time = self.virtual_time;
         let Ok(at) = self.position(key) else { return };
         let slot = &mut self.slots[at];
+        let hungry = slot.starving(now).is_some();
         let Some(waiting) = &mut slot.waiting else {
-            slot.waiting = Some(Waiting { deadline, start: virtual_time.max(slot.finish), had_a_chance });
+            let start = virtual_time.max(slot.finish);
+            slot.waiting = Some(Waiting { deadline, start, had_a_chance, hungry });
             return;
         };
-        (waiting.deadline, waiting.had_a_chance) = (deadline, had_a_chance);
+        *waiting = Waiting { deadline, start: waiting.start, had_a_chance, hungry };
         if !slot.in_flight {
+            slot.unserved_since.get_or_insert(now);
             slot.lost_in_a_row += 1;
             if slot.lost_in_a_row >= LOST_IN_A_ROW {
                 self.overload_until = Some(now + OVERLOAD);
@@ -260,6 +278,7 @@ impl Batcher {
         if let Some(late) = self.late(now) {
             return Some(Choice::Late(late));
         }
+        let overdue = self.set_overdue_aside();
         let first_turn = self.candidates.iter().map(|one| one.start).min()?;
         self.candidates.sort_unstable_by_key(|one| (one.deadline, one.member));
         let idle = self.instances.saturating_sub(self.running.len()).max(1);
@@ -267,7 +286,7 @@ impl Batcher {
         if overloaded {
             self.candidates.sort_unstable_by_key(|one| (one.start, one.deadline, one.member));
         }
-        let rescued = overloaded && self.rescue();
+        let rescued = (overloaded || overdue.is_some()) && self.rescue(overdue);
         let (bucket, time, len) = self.size(now, 0, idle);
         self.members.clear();
         let fitting = self.candidates.iter().enumerate().filter(|(at, one)| *at == 0 || one.fits(now, time));
@@ -315,7 +334,10 @@ impl Batcher {
             let slot = &mut self.slots[at];
             slot.in_flight = false;
             if result {
-                slot.last_result = now;
+                slot.unserved_since = None;
+                slot.waiting.iter_mut().for_each(|waiting| waiting.hungry = false);
+            } else {
+                slot.unserved_since.get_or_insert(now);
             }
         }
     }
@@ -333,11 +355,11 @@ impl Batcher {
     fn collect(&mut self, now: Instant) {
         self.candidates.clear();
         for slot in self.slots.iter().filter(|slot| !slot.in_flight) {
-            let Some(Waiting { deadline, start, .. }) = slot.waiting else { continue };
-            let starving = now.saturating_duration_since(slot.last_result) >= STARVATION;
-            let starving = starving.then_some(slot.last_result);
-            let (member, patient) = (Member::Slot(slot.key), starving.is_some());
-            self.candidates.push(Candidate { member, deadline, start, patient, starving });
+            let Some(Waiting { deadline, start, hungry, .. }) = slot.waiting else { continue };
+            let starving = slot.starving(now);
+            let overdue = hungry && now + self.costs.single() > deadline;
+            let member = Member::Slot(slot.key);
+            self.candidates.push(Candidate { member, deadline, start, patient: overdue, starving, overdue });
         }
         let largest = self.costs.sizes().last().unwrap_or(1);
         let mut start = self.calls.start;
@@ -345,7 +367,8 @@ impl Batcher {
             let got_nothing = self.calls.last_run.map_or(*since, |last| last.max(*since));
             let starving = (now.saturating_duration_since(got_nothing) >= STARVATION).then_some(got_nothing);
             let deadline = *since + CALL_PATIENCE;
-            self.candidates.push(Candidate { member: Member::Call, deadline, start, patient: true, starving });
+            let (member, patient) = (Member::Call, true);
+            self.candidates.push(Candidate { member, deadline, start, patient, starving, overdue: false });
             start += CALL_SERVICE;
         }
     }
@@ -356,7 +379,9 @@ impl Batcher {
         let late = self.candidates.iter().find(|one| !one.fits(now, single))?;
         let Member::Slot(key) = late.member else { return None };
         let at = self.position(key).ok()?;
-        if self.slots[at].waiting.take().is_some_and(|waiting| waiting.had_a_chance) {
+        let slot = &mut self.slots[at];
+        slot.unserved_since.get_or_insert(now);
+        if slot.waiting.take().is_some_and(|waiting| waiting.had_a_chance) {
             self.overload_until = Some(now + OVERLOAD);
         }
         Some(key)
@@ -408,14 +433,30 @@ impl Batcher {
         best
     }
 
-    /// Puts the slot that got nothing for longest first, if it is time for that. Whether it did.
-    fn rescue(&mut self) -> bool {
+    /// Where anything else waits, overdue frames do not compete with it. The one whose slot got nothing for longest.
+    fn set_overdue_aside(&mut self) -> Option<Candidate> {
+        if self.candidates.iter().all(|one| one.overdue) {
+            return None;
+        }
+        let longest = self.candidates.iter().filter(|one| one.overdue).min_by_key(|one| one.starving).copied();
+        self.candidates.retain(|one| !one.overdue);
+        longest
+    }
+
+    /// Puts the slot that got nothing for longest first, if it is time for that; `overdue` is one that was set aside.
+    /// Whether it did.
+    fn rescue(&mut self, overdue: Option<Candidate>) -> bool {
         self.runs_since_rescue = self.runs_since_rescue.saturating_add(1);
         if self.runs_since_rescue < RESCUE_EVERY {
             return false;
         }
+        self.candidates.extend(overdue);
         let starving = self.candidates.iter().enumerate().filter_map(|(at, one)| Some((at, one.starving?)));
-        let Some((at, _)) = starving.min_by_key(|(_, since)| *since) else { return false };
+        let longest = starving.min_by_key(|(_, since)| *since).map(|(at, _)| at);
+        if overdue.is_some() && longest != self.candidates.len().checked_sub(1) {
+            self.candidates.pop();
+        }
+        let Some(at) = longest else { return false };
         self.candidates[..=at].rotate_right(1);
         self.runs_since_rescue = 0;
         true

@@ -49,6 +49,8 @@ struct Got {
     /// Longest time without a result.
     longest: Duration,
     last: Duration,
+    /// When the first frame since the last result was lost while none was in work.
+    unserved: Option<Duration>,
     /// When results came.
     times: Vec<Duration>,
 }
@@ -98,7 +100,7 @@ impl World {
         (0..instances).for_each(|_| batcher.add_instance());
         for (key, source) in sources.iter().enumerate() {
             if source.from.is_zero() {
-                batcher.join(start, key, source.priority);
+                batcher.join(key, source.priority);
             }
         }
         Self {
@@ -181,7 +183,7 @@ impl World {
     fn frame(&mut self, now: Instant, key: usize) {
         let source = &self.sources[key];
         if self.batcher.position(key).is_err() {
-            self.batcher.join(now, key, source.priority);
+            self.batcher.join(key, source.priority);
             self.got[key].last = now - self.start;
         }
         let frame = Frame { at: now, deadline: now + source.budget };
@@ -189,6 +191,9 @@ impl World {
         if self.waiting[key].replace(frame).is_some() {
             self.got[key].superseded += 1;
             self.lost = Some(now);
+            if !self.in_flight[key] {
+                self.got[key].unserved.get_or_insert(now - self.start);
+            }
         }
     }
 
@@ -197,10 +202,10 @@ impl World {
             match self.batcher.next(now, instance)? {
                 Choice::Late(key) => {
                     let frame = self.waiting[key].take().expect("a late frame waits");
-                    let since = now.saturating_duration_since(self.start + self.got[key].last);
                     assert!(now + self.batcher.costs().single() > frame.deadline, "it could have made it");
-                    assert!(since < STARVATION, "starving, and given back");
+                    assert!(!self.was_starving(key, &frame), "starving, and given back");
                     self.got[key].late += 1;
+                    self.got[key].unserved.get_or_insert(now - self.start);
                     self.lost = Some(now);
                 }
                 Choice::Run { bucket } => return Some(self.start_run(now, instance, bucket)),
@@ -223,8 +228,10 @@ impl World {
             };
             assert!(!std::mem::replace(&mut self.in_flight[key], true), "two frames of a slot at once");
             let frame = self.waiting[key].take().expect("it waits");
-            let starving = now - (self.start + self.got[key].last) >= STARVATION;
-            assert!(starving || now + estimate <= frame.deadline, "a member is late by the batch's own estimate");
+            assert!(
+                self.was_starving(key, &frame) || now + estimate <= frame.deadline,
+                "a member is late by the batch's own estimate"
+            );
             self.running[instance].push((*member, Some(frame)));
         }
         self.batches.push(members.len());
@@ -232,6 +239,11 @@ impl World {
         let took = time.mul_f64(1.0 + self.noise * self.random());
         self.ran[instance] = (bucket, took);
         now + took
+    }
+
+    /// Whether a slot was starving when this frame of it came.
+    fn was_starving(&self, key: usize, frame: &Frame) -> bool {
+        self.got[key].unserved.is_some_and(|since| frame.at - self.start >= since + STARVATION)
     }
 
     /// The earliest deadlines go first where all that wait can be done one by one and nothing was lost of late.
@@ -266,7 +278,7 @@ impl World {
             got.results += 1;
             got.missed += u64::from(now > frame.deadline);
             got.longest = got.longest.max(at - got.last);
-            got.last = at;
+            (got.last, got.unserved) = (at, None);
             got.times.push(at);
         }
     }
@@ -463,6 +475,21 @@ fn a_model_slower_than_every_budget_still_answers_once_a_second() {
         assert!(got.longest <= STARVATION + 700 * MS && got.results >= 11, "{got:?}");
         assert_eq!(got.results, got.missed);
     }
+}
+
+#[test]
+fn frames_that_come_seldom_are_in_time_like_others() {
+    // Twice as many as can be served: each gets every other frame of its own.
+    for (fps, slots) in [(1, 100), (2, 50), (5, 20)] {
+        let world = World::new(&[(1, 20)], 1, vec![Source::new(fps, 200); slots]).run(3 * LENGTH);
+        let (results, missed) = world.got.iter().fold((0, 0), |(r, m), got| (r + got.results, m + got.missed));
+        println!("{fps} fps: {results} results, {missed} late, Jain {}", jain(&world.results()));
+        assert!(results > 2_700 && missed * 50 < results, "{fps} fps: {results} results, {missed} late");
+        assert!(jain(&world.results()) > 0.95, "{:?}", world.results());
+    }
+    // Enough for all: none is late, however seldom they come.
+    let world = World::new(&[(1, 20)], 1, vec![Source::new(1, 200); 10]).run(LENGTH);
+    assert!(world.got.iter().all(|got| (got.missed, got.late, got.superseded) == (0, 0, 0)), "{:?}", world.got);
 }
 
 #[test]
