@@ -266,6 +266,18 @@ impl Batcher {
         self.calls.waiting.push_back(now);
     }
 
+    /// A frame or the longest waiting picture was taken away without having been run.
+    pub fn withdraw(&mut self, member: Member) {
+        match member {
+            Member::Call => drop(self.calls.waiting.pop_front()),
+            Member::Slot(key) => {
+                if let Ok(at) = self.position(key) {
+                    self.slots[at].waiting = None;
+                }
+            }
+        }
+    }
+
     /// Whether a frame of this slot is in work.
     #[must_use]
     pub fn is_in_flight(&self, key: Key) -> bool {
