@@ -146,8 +146,11 @@ impl Engine {
         let (runner, mut selection) = if let Some(kept) = kept {
             kept
         } else {
-            let (runner, selection) = opener.select(request)?;
-            calibration.put(&key, &Found::new(&selection));
+            let (runner, selection, complete) = opener.select(request)?;
+            // What was cut short is not to hold for every start to come.
+            if complete {
+                calibration.put(&key, &Found::new(&selection));
+            }
             (runner, selection)
         };
         let fed = || fed_by(cores, selection.measured, self.options.around_model);
