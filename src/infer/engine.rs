@@ -122,7 +122,7 @@ impl Engine {
     fn prepare(&self, spec: &ModelSpec) -> Result<(Opener, Runner, Selection), Error> {
         let manifest = Arc::new(spec.manifest.clone());
         let request = Request {
-            precision: self.options.precision.unwrap_or(manifest.run.precision),
+            precision: self.options.precision.or(manifest.run.precision).unwrap_or(Precision::Fp32),
             backend: self.options.backend.unwrap_or(manifest.run.backend),
         };
         let (threads, graphs) = (self.options.intra_threads.max(1), spec.read()?);

@@ -10,6 +10,7 @@ use saccade::infer::manifest::{BackendChoice, Precision};
 use saccade::infer::{Engine, Error, Model, Options, Outline, Params, Plan, Put, RouteError};
 use saccade::media::Codec;
 use saccade::media::{Class, Detection};
+use saccade::models::WrongNames;
 use saccade::route::{Fusion, Route, Share};
 use saccade_signaling::{ClientMessage, OptionsPatch, ReturnMode, ServerMessage, close_code};
 use serde_json::{Value, json};
@@ -262,7 +263,7 @@ async fn routes_over_models_that_are_not_there_end_the_start() {
         ("routes.good", SPLIT),
     ]);
     let Err(error) = server::start(&config).await else { panic!("it started") };
-    assert!(matches!(&error, StartError::Routes { wrong } if wrong.len() == 2), "{error}");
+    assert!(matches!(&error, StartError::Names(WrongNames::Routes { wrong }) if wrong.len() == 2), "{error}");
     assert_eq!(error.exit(), Exit::Configuration);
     let text = error.to_string();
     for part in ["routes.one: no loaded model is called `nobody@1`", "routes.scene-blobs: a loaded model has the name"]
