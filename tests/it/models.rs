@@ -162,7 +162,7 @@ fn a_batch_finds_exactly_what_its_pictures_alone_have() {
         drop(Engine::new(options.clone()).unwrap().load(&spec).unwrap());
         // As if batches of four cost hardly more than one picture, so that they are made.
         let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        kept["models"][0]["found"]["buckets"] = serde_json::json!([[1, 900_000], [4, 900_001]]);
+        kept["entries"][0]["found"]["buckets"] = serde_json::json!([[1, 900_000], [4, 900_001]]);
         fs::write(&file, kept.to_string()).unwrap();
         let engine = Engine::new(options).unwrap();
         let model = engine.load(&spec).unwrap();

@@ -162,7 +162,8 @@ async fn a_server_takes_routes_and_gives_sessions_their_models() {
     let server = Server::start(&[("routes.canary", SPLIT), ("models.default", "canary")]).await;
     let (_, listed) = ask(&server, Method::GET, "/v1/routes", None).await;
     let route: Value = serde_json::from_str(SPLIT).unwrap();
-    assert_eq!(listed, json!([{"name": "canary", "default": true, "route": route}]));
+    let classes = ["head", "helmet"];
+    assert_eq!(listed, json!([{"name": "canary", "default": true, "classes": classes, "route": route}]));
 
     let both = r#"{"ensemble":["scene-blobs","ppe-nano"],"fusion":"wbf"}"#;
     for (name, body, status, code) in [
