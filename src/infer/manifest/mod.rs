@@ -229,7 +229,7 @@ pub struct Run {
     pub precision: Option<Precision>,
     /// Backend; default auto.
     pub backend: BackendChoice,
-    /// Name of a model with the same classes and a smaller input, which takes over under load.
+    /// Another model with the same classes and a smaller input, as `NAME` or `NAME@VERSION`, which takes over under load.
     pub smaller: Option<String>,
 }
 
@@ -343,6 +343,14 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
     let (accuracy, warmup) = accuracy(root.table("accuracy"));
     if run.precision == Some(Precision::Int8) && int8.is_none() {
         root.mistake("run.precision", "int8 needs a [variants.int8] file");
+    }
+    if let Some(smaller) = &run.smaller {
+        let own = name.as_ref().zip(version.as_ref()).map(|(name, version)| format!("{name}@{version}"));
+        if !route::is_model(smaller) {
+            root.mistake("run.smaller", format!("\"{smaller}\" is not legal: {}", route::LEGAL_MODEL));
+        } else if name.as_ref() == Some(smaller) || own.as_ref() == Some(smaller) {
+            root.mistake("run.smaller", format!("\"{smaller}\" is not legal: another model than this one is needed"));
+        }
     }
     root.finish();
     Some(Manifest {
@@ -645,6 +653,9 @@ warmup = 5
             ("preferred = [1, 2, 4, 8]", "preferred = [16]", "`batching.preferred`", "from 1 to 8"),
             ("precision = \"fp32\"", "precision = \"int8\"", "`run.precision`", "[variants.int8]"),
             ("instances = 1", "instances = 1\nwarmup = 3", "`run.warmup`", "unknown key"),
+            ("instances = 1", "smaller = \"../x\"", "`run.smaller`", "NAME@VERSION"),
+            ("instances = 1", "smaller = \"yolox-nano\"", "`run.smaller`", "another model"),
+            ("instances = 1", "smaller = \"yolox-nano@1\"", "`run.smaller`", "another model"),
             ("bf16 = 0.002", "bf16 = \"little\"", "`accuracy.bf16`", "number"),
             ("[batching]", "[bathing]", "`bathing`", "unknown key"),
         ] {
