@@ -7,7 +7,6 @@
 
 mod routes;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -20,12 +19,12 @@ use tokio::task::JoinSet;
 use crate::calibration::Calibration;
 use crate::cli::Exit;
 use crate::clock;
-use crate::config::{AdmissionMode, Config, Hardware};
+use crate::config::{AdmissionMode, Config};
 use crate::decode;
 use crate::http;
 use crate::infer;
+use crate::models;
 use crate::pipeline::{self, Sessions, Workers};
-use crate::route::Route;
 use crate::rtc::WebRtc;
 use crate::session::machine::Timeouts;
 use crate::session::{Drain, Rate, Registry};
@@ -69,20 +68,9 @@ pub enum StartError {
     /// Models cannot run here.
     #[error(transparent)]
     Inference(#[from] infer::Error),
-    /// The default model is not among those loaded.
-    #[error(
-        "models.default: no model {name} could be loaded, and no route has this name; `saccade models check` says why"
-    )]
-    DefaultModel {
-        /// Its name.
-        name: String,
-    },
-    /// Routes of the configuration cannot be used with the models that were loaded.
-    #[error("{}", wrong.iter().map(|(name, error)| format!("routes.{name}: {error}")).collect::<Vec<_>>().join("\n"))]
-    Routes {
-        /// Each with its name and the reason.
-        wrong: Vec<(String, infer::RouteError)>,
-    },
+    /// The default model or routes of the configuration cannot be used with the models that were loaded.
+    #[error(transparent)]
+    Names(#[from] models::WrongNames),
     /// The authentication settings cannot be used.
     #[error(transparent)]
     Auth(#[from] http::auth::Error),
@@ -100,7 +88,7 @@ impl StartError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Listen { .. } | Self::Inference(_) | Self::Threads(_) => Exit::Unavailable,
-            Self::DefaultModel { .. } | Self::Routes { .. } | Self::Auth(_) => Exit::Configuration,
+            Self::Names(_) | Self::Auth(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
     }
@@ -321,15 +309,12 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 /// Loads every model of the folder, and the embedded one, and adds the routes. A model that cannot be used is left out
 /// with its reason; those of the routes and the default have to be there.
 async fn load(config: &Config, tuning: &Tuning) -> Result<Arc<infer::Engine>, StartError> {
-    let (models, routes) = (config.models.clone(), config.routes.clone());
-    let backend = (config.hw.infer == Hardware::Off).then_some(infer::manifest::BackendChoice::Cpu);
-    let around_model = tuning.codecs.around_model();
+    let (config, around_model) = (config.clone(), tuning.codecs.around_model());
     let loading = tokio::task::spawn_blocking(move || {
-        let calibration = Calibration::standard(models.calibration);
-        let options = infer::Options { backend, calibration, around_model, ..infer::Options::default() };
+        let calibration = Calibration::standard(config.models.calibration);
+        let options = infer::Options { around_model, ..models::options(&config, calibration) };
         let engine = infer::Engine::new(options)?;
-        let folder = Some(models.dir.as_path()).filter(|folder| folder.is_dir());
-        let repository = infer::Repository::scan(folder)?;
+        let repository = models::repository(&config)?;
         for refused in repository.refused() {
             tracing::error!(model = refused.id, error = %refused.error, "a model was refused");
         }
@@ -338,23 +323,13 @@ async fn load(config: &Config, tuning: &Tuning) -> Result<Arc<infer::Engine>, St
                 tracing::error!(model = spec.manifest.id(), %error, "a model was refused");
             }
         }
-        if let Err(error) = route(&engine, routes, models.default) {
+        if let Err(error) = models::name(&config, engine.routes(), |name| engine.get(name).is_some()) {
             engine.shutdown();
-            return Err(error);
+            return Err(error.into());
         }
         Ok(Arc::new(engine))
     });
     loading.await.unwrap_or_else(|panic| Err(StartError::Panicked(panic.to_string())))
-}
-
-/// Adds the routes, and makes sure of the default.
-fn route(engine: &infer::Engine, routes: BTreeMap<String, Route>, default: String) -> Result<(), StartError> {
-    let put = |(name, route): (String, Route)| engine.put_route(&name, route).err().map(|error| (name, error));
-    let wrong: Vec<_> = routes.into_iter().filter_map(put).collect();
-    if !wrong.is_empty() {
-        return Err(StartError::Routes { wrong });
-    }
-    engine.outline(&default).map(drop).map_err(|_| StartError::DefaultModel { name: default })
 }
 
 fn model_views(engine: &infer::Engine, default: &str) -> Vec<ModelView> {

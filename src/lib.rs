@@ -23,6 +23,7 @@ pub mod http;
 pub mod infer;
 pub mod ingest;
 pub mod media;
+pub mod models;
 pub mod pipeline;
 pub mod queue;
 pub mod route;

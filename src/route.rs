@@ -18,7 +18,8 @@ pub const MEMBERS: RangeInclusive<usize> = 2..=4;
 /// What a name has to be, in words.
 pub const LEGAL_NAME: &str = "up to 64 of a-z, 0-9, `-`, `_`, `.`, no dot first";
 
-const LEGAL_MODEL: &str = "a model as NAME or NAME@VERSION";
+/// What names a model, in words.
+pub const LEGAL_MODEL: &str = "a model as NAME or NAME@VERSION";
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,7 +165,9 @@ pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.chars().all(legal) && !text.starts_with('.')
 }
 
-fn is_model(text: &str) -> bool {
+/// Whether a model can be asked for like this: by its name, with or without its version.
+#[must_use]
+pub fn is_model(text: &str) -> bool {
     text.split_once('@').map_or_else(|| is_name(text), |(name, version)| is_name(name) && is_name(version))
 }
 

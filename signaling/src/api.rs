@@ -237,6 +237,8 @@ pub struct RouteView {
     pub name: String,
     /// Whether sessions that name no model get it.
     pub default: bool,
+    /// Names of the classes of all its models; the index is the class id. Empty while one of them is not loaded.
+    pub classes: Vec<String>,
     /// What it is.
     pub route: RoutePut,
 }

@@ -18,6 +18,7 @@ impl http::Routes for Routes {
     fn list(&self) -> Vec<RouteView> {
         let view = |(name, route): (String, Arc<Route>)| RouteView {
             default: name == self.default,
+            classes: self.classes(&name),
             name,
             route: to_wire(&route),
         };
@@ -46,6 +47,14 @@ impl http::Routes for Routes {
         }
         tracing::info!(route = name, "a route was removed");
         Ok(())
+    }
+}
+
+impl Routes {
+    /// None while a model of the route is not loaded.
+    fn classes(&self, route: &str) -> Vec<String> {
+        let outline = self.engine.outline(route);
+        outline.map(|outline| outline.classes.iter().map(|class| class.name.to_string()).collect()).unwrap_or_default()
     }
 }
 

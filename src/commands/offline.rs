@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::serve::Signals;
 use crate::calibration::Calibration;
 use crate::cli::{Exit, Settings};
-use crate::config::{Config, Hardware};
+use crate::config::Config;
 use crate::decode::Limits;
-use crate::infer::{Engine, Error, Options, Repository, manifest::BackendChoice, manifest::Precision};
+use crate::infer::{Engine, Error, Options, manifest::BackendChoice, manifest::Precision};
+use crate::models;
 use crate::telemetry;
 
 /// Files on the own disk may hold larger pictures than strangers may send.
@@ -30,11 +31,6 @@ pub(super) fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// The models of the configured folder, where it is there, and the embedded one.
-pub(super) fn repository(config: &Config) -> Result<Repository, Error> {
-    Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir()))
-}
-
 /// How models are to run, where it is not left to their manifests and to measurement.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Way {
@@ -47,11 +43,11 @@ pub(super) struct Way {
 /// An engine without models, each of which will run with this many threads.
 pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<Engine, Error> {
     let Way { precision, backend, measure } = way;
-    let backend = if config.hw.infer == Hardware::Off { Some(BackendChoice::Cpu) } else { backend };
     let calibration = Calibration::standard(config.models.calibration);
     let calibration = if measure { calibration.renewed() } else { calibration };
-    let options = Options { intra_threads, precision, backend, instances: Some(1), calibration, ..Options::default() };
-    Engine::new(options)
+    let common = models::options(config, calibration);
+    let backend = common.backend.or(backend);
+    Engine::new(Options { intra_threads, precision, backend, instances: Some(1), ..common })
 }
 
 /// The exit code that an error of models stands for.

@@ -2,19 +2,19 @@ use std::time::Duration;
 
 use super::{Check, measured};
 use crate::calibration::Calibration;
-use crate::config::{Config, Hardware};
+use crate::config::Config;
 use crate::infer::manifest::{BackendChoice, Manifest, Precision, Run};
-use crate::infer::{Engine, Options, Repository, backend::Selection};
+use crate::infer::{Engine, ModelSpec, Options, Routes, backend::Selection, matches_name};
+use crate::models;
 use crate::tuning::Tuning;
 
-/// How each model would be run by the server.
+/// How each model would be run by the server, and whether sessions would get those that they may ask for.
 pub(super) fn all(config: &Config, tuning: &Tuning, calibration: Calibration) -> Vec<Check> {
-    let backend = (config.hw.infer == Hardware::Off).then_some(BackendChoice::Cpu);
     let (kept, around_model) = (calibration.keeps(), tuning.codecs.around_model());
     // Without the library there is a check that says so.
-    let options = Options { backend, calibration, around_model, ..Options::default() };
+    let options = Options { around_model, ..models::options(config, calibration) };
     let Ok(engine) = Engine::new(options) else { return Vec::new() };
-    let repository = match Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir())) {
+    let repository = match models::repository(config) {
         Ok(repository) => repository,
         Err(error) => {
             return vec![Check::fail("models", error.to_string(), "make models.dir readable, or set another")];
@@ -23,38 +23,67 @@ pub(super) fn all(config: &Config, tuning: &Tuning, calibration: Calibration) ->
     let bad = |id: &str, error: String| {
         Check::warn(&name(id), error, "it is left out: correct it, or take it out of models.dir")
     };
-    let look = |spec: &crate::infer::ModelSpec| match engine.look(spec) {
+    let mut usable = Vec::new();
+    let look = |spec: &ModelSpec| match engine.look(spec) {
         Ok(selection) => {
-            let found = found(&selection, &spec.manifest, backend);
+            usable.push(spec.manifest.clone());
+            let found = found(&selection, &spec.manifest, models::backend(config));
             measured(&name(&spec.manifest.id()), found, selection.disturbance, kept)
         }
         Err(error) => bad(&spec.manifest.id(), error.to_string()),
     };
     let mut checks: Vec<_> = repository.models().iter().map(look).collect();
     checks.extend(repository.refused().iter().map(|refused| bad(&refused.id, refused.error.to_string())));
+    checks.push(names(config, &usable));
     checks
+}
+
+/// What sessions may ask for, as the server will see it.
+fn names(config: &Config, usable: &[Manifest]) -> Check {
+    let is_loaded = |name: &str| usable.iter().any(|manifest| matches_name(manifest, name));
+    match models::name(config, &Routes::default(), is_loaded) {
+        Ok(()) => {
+            let default = &config.models.default;
+            let kind = if config.routes.contains_key(default) { "route" } else { "model" };
+            Check::ok("default model", format!("the {kind} {default}"))
+        }
+        Err(error) => {
+            Check::fail("default model", error.to_string(), "set models.default and routes to models that are there")
+        }
+    }
 }
 
 fn name(id: &str) -> String {
     format!("model {id}")
 }
 
-/// `cpu in int8, 1: 5.2 ms, 2: 9.3 ms, 1 instance, measured now`, and what is pinned.
+/// `cpu in int8, batches of 1: 5.2 ms, 2: 9.3 ms, 1 instance, measured now`, and what is pinned or not to be had.
 fn found(selection: &Selection, manifest: &Manifest, backend: Option<BackendChoice>) -> String {
     let Selection { provider, precision, buckets, instances, origin, .. } = selection;
     let Run { instances: pinned, precision: wanted, backend: listed, .. } = manifest.run;
     let pin = |pinned: bool| if pinned { " (pinned)" } else { "" };
-    let provider_pin = pin(backend.unwrap_or(listed) != BackendChoice::Auto);
-    let precision_pin = pin(wanted != Precision::Auto);
+    let wanted_backend = Some(backend.unwrap_or(listed)).filter(|backend| *backend != BackendChoice::Auto);
+    let provider_note = note(provider.name(), wanted_backend.map(BackendChoice::name));
+    let wanted = wanted.filter(|precision| *precision != Precision::Auto);
+    let precision_note = note(precision.name(), wanted.map(Precision::name));
     let milliseconds = |time: &Duration| time.as_secs_f64() * 1e3;
     let times: Vec<_> = buckets.iter().map(|(size, time)| format!("{size}: {:.1} ms", milliseconds(time))).collect();
     let plural = if *instances == 1 { "instance" } else { "instances" };
     format!(
-        "{provider}{provider_pin} in {precision}{precision_pin}, batches of {}, {instances} {plural}{}, {}",
+        "{provider}{provider_note} in {precision}{precision_note}, batches of {}, {instances} {plural}{}, {}",
         times.join(", "),
         pin(pinned.is_some()),
         origin.name()
     )
+}
+
+/// What somebody asked for, beside what it came to.
+fn note(used: &str, wanted: Option<&str>) -> String {
+    match wanted {
+        None => String::new(),
+        Some(wanted) if wanted == used => " (pinned)".to_owned(),
+        Some(wanted) => format!(" instead of {wanted}"),
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +115,43 @@ mod tests {
         manifest.run.instances = Some(2);
         let text = found(&selection, &manifest, Some(BackendChoice::Cpu));
         assert!(text.starts_with("cpu (pinned) in int8, ") && text.contains("2 instances (pinned), "), "{text}");
+        // fp32 that nobody asked for, that somebody did, and that is there for want of what somebody asked for.
+        let fp32 = Selection { precision: Precision::Fp32, ..selection };
+        for (backend, precision, begins) in [
+            (BackendChoice::Auto, None, "cpu in fp32, "),
+            (BackendChoice::Cpu, Some(Precision::Fp32), "cpu (pinned) in fp32 (pinned), "),
+            (BackendChoice::OpenVino, Some(Precision::Bf16), "cpu instead of openvino in fp32 instead of bf16, "),
+        ] {
+            (manifest.run.backend, manifest.run.precision) = (backend, precision);
+            let text = found(&fp32, &manifest, None);
+            assert!(text.starts_with(begins), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_that_the_server_refuses_to_start_with_fail() {
+        let manifest = ModelSpec::embedded().unwrap().manifest;
+        let check = |settings: &[(&str, &str)]| {
+            let mut sources = Sources::default();
+            settings.iter().for_each(|(key, value)| sources.flag(key, "--set", *value));
+            names(&Config::load(&sources).unwrap(), std::slice::from_ref(&manifest))
+        };
+        let good = r#"{"split":[{"model":"ppe-nano@2","weight":1}]}"#;
+        for settings in [&[][..], &[("models.default", "ppe-nano@2")], &[("routes.r", good), ("models.default", "r")]] {
+            assert_eq!(check(settings).status, Status::Ok, "{settings:?}");
+        }
+        for (settings, says) in [
+            (&[("models.default", "nobody")][..], "models.default: no model nobody"),
+            (&[("models.default", "ppe-nano@9")], "no model ppe-nano@9"),
+            (
+                &[("routes.r", r#"{"split":[{"model":"nobody","weight":1}]}"#)],
+                "routes.r: no loaded model is called `nobody`",
+            ),
+            (&[("routes.ppe-nano", good)], "routes.ppe-nano: a loaded model has the name"),
+        ] {
+            let check = check(settings);
+            assert!(check.status == Status::Fail && check.found.contains(says), "{check:?}");
+        }
     }
 
     #[test]

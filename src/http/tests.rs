@@ -183,6 +183,7 @@ impl Routes for FakeRoutes {
         let view = |(name, route): (&String, &RoutePut)| RouteView {
             name: name.clone(),
             default: false,
+            classes: Vec::new(),
             route: route.clone(),
         };
         self.0.lock().unwrap().iter().map(view).collect()

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -59,6 +60,8 @@ pub struct Engine {
     /// By name, then version.
     models: Mutex<Vec<Arc<Model>>>,
     routes: Routes,
+    /// Models and what they name as smaller ones, of which a log line has said that they do not go together.
+    told: Mutex<BTreeSet<(String, String)>>,
 }
 
 impl Engine {
@@ -67,7 +70,8 @@ impl Engine {
     /// # Errors
     /// [`Error::LibraryMissing`], [`Error::LibraryUnusable`].
     pub fn new(options: Options) -> Result<Self, Error> {
-        Ok(Self { library: Library::load()?, options, models: Mutex::default(), routes: Routes::default() })
+        let library = Library::load()?;
+        Ok(Self { library, options, models: Mutex::default(), routes: Routes::default(), told: Mutex::default() })
     }
 
     /// The library in use.
@@ -96,6 +100,8 @@ impl Engine {
         tracing::debug!(model = id, ?others, "other ways to run the model");
         tracing::info!(model = id, %provider, %precision, ?buckets, instances, origin = origin.name(), "model loaded");
         let mut models = self.lock();
+        // Another manifest is worth another word.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|(one, other)| *one != id && *other != id);
         models.retain(|other| other.id() != id);
         models.push(Arc::clone(&model));
         models.sort_by(|a, b| {
@@ -122,7 +128,7 @@ impl Engine {
     fn prepare(&self, spec: &ModelSpec) -> Result<(Opener, Runner, Selection), Error> {
         let manifest = Arc::new(spec.manifest.clone());
         let request = Request {
-            precision: self.options.precision.unwrap_or(manifest.run.precision),
+            precision: self.options.precision.or(manifest.run.precision).unwrap_or(Precision::Fp32),
             backend: self.options.backend.unwrap_or(manifest.run.backend),
         };
         let (threads, graphs) = (self.options.intra_threads.max(1), spec.read()?);
@@ -146,8 +152,11 @@ impl Engine {
         let (runner, mut selection) = if let Some(kept) = kept {
             kept
         } else {
-            let (runner, selection) = opener.select(request)?;
-            calibration.put(&key, &Found::new(&selection));
+            let (runner, selection, complete) = opener.select(request)?;
+            // What was cut short is not to hold for every start to come.
+            if complete {
+                calibration.put(&key, &Found::new(&selection));
+            }
             (runner, selection)
         };
         let fed = || fed_by(cores, selection.measured, self.options.around_model);
@@ -191,8 +200,11 @@ impl Engine {
             Some(route) => Plan::of_route(&route, name, key, |model| self.find(model)),
             None => self.find(name).map(Plan::of_model),
         }?;
-        for member in &mut plan.members {
-            member.smaller = self.smaller(&member.model);
+        // Members of an ensemble wait for each other, so that none is any use by itself.
+        if plan.fusion.is_none() {
+            for member in &mut plan.members {
+                member.smaller = self.smaller(&member.model);
+            }
         }
         Ok(plan)
     }
@@ -204,11 +216,13 @@ impl Engine {
             tracing::debug!(model = model.id(), smaller = name, "the smaller model is not loaded");
             return None;
         };
-        if smaller.classes() != model.classes() {
-            tracing::warn!(model = model.id(), smaller = smaller.id(), "the smaller model has other classes");
-            return None;
+        let Err(reason) = takes_over(smaller.manifest(), model.manifest()) else { return Some(smaller) };
+        // Not again for each session.
+        let pair = (model.id(), smaller.id());
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(pair) {
+            tracing::warn!(model = model.id(), smaller = smaller.id(), reason, "the smaller model is of no use");
         }
-        Some(smaller)
+        None
     }
 
     /// What the name of a route or of a model promises to whoever asks for it.
@@ -245,6 +259,18 @@ impl Engine {
     }
 }
 
+/// Whether a model can take over from a larger one; otherwise why not.
+fn takes_over(smaller: &Manifest, larger: &Manifest) -> Result<(), &'static str> {
+    let pixels = |manifest: &Manifest| manifest.input.size.map(u64::from).iter().product::<u64>();
+    if smaller.classes != larger.classes {
+        return Err("it has other classes");
+    }
+    if pixels(smaller) >= pixels(larger) {
+        return Err("its input is not smaller");
+    }
+    Ok(())
+}
+
 /// Instances that `cores` keep busy while they also do everything else for their frames: the share of a frame's time
 /// that its model takes.
 #[expect(
@@ -265,8 +291,24 @@ fn start(spec: &ModelSpec, selection: Selection, opener: Opener, runners: Vec<Ru
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::infer::manifest::Input;
+
+    #[test]
+    fn only_a_model_of_the_same_classes_with_a_smaller_input_takes_over() {
+        let larger = ModelSpec::embedded().unwrap().manifest;
+        let [width, height] = larger.input.size;
+        let sized = |size| Manifest { input: Input { size, ..larger.input.clone() }, ..larger.clone() };
+        assert_eq!(takes_over(&sized([width / 2, height / 2]), &larger), Ok(()));
+        assert_eq!(takes_over(&sized([width, height - 8]), &larger), Ok(()));
+        assert_eq!(takes_over(&larger, &larger), Err("its input is not smaller"));
+        assert_eq!(takes_over(&sized([width, height + 8]), &larger), Err("its input is not smaller"));
+        let mut other = sized([width / 2, height / 2]);
+        other.classes.pop();
+        assert_eq!(takes_over(&other, &larger), Err("it has other classes"));
+    }
 
     #[test]
     fn slow_models_get_more_of_the_cores() {

@@ -10,9 +10,12 @@ use crate::media::{Class, Detection};
 /// Overlap from which two boxes are taken for the same object, where nothing else is asked for: the value that the
 /// paper found best.
 pub const IOU_THRESHOLD: f32 = 0.55;
-/// Detections of one model that are looked at; what comes after them is left out. It bounds the time, which grows with
-/// the square.
-pub const MAX_DETECTIONS: usize = 1000;
+/// Detections of one model that [`fuse`] looks at, the surest ones. It bounds the time on a model's own thread, which
+/// grows with the square of all models' together: some milliseconds at the most.
+pub const MAX_FUSED: usize = 300;
+/// Detections on either side that [`agreement`] looks at, the surest ones. It bounds the time, which grows with their
+/// product, and the memory: 240 kB.
+pub const MAX_COMPARED: usize = 100;
 
 /// Weighted boxes fusion (Solovyev, Wang, Gabruseva: "Weighted boxes fusion: Ensembling boxes from different object
 /// detection models", 2021, arXiv:1910.13302, section 3), with models of equal weight.
@@ -23,10 +26,11 @@ pub const MAX_DETECTIONS: usize = 1000;
 /// `knowing` tells by class id. So a box that only one of several models sees loses by it, unless the others cannot know
 /// better.
 ///
-/// The best score comes first. Boxes without area and scores that are not above 0 are left out.
+/// The best score comes first. Boxes without area, scores that are not above 0 and what comes after the first
+/// [`MAX_FUSED`] of a list are left out.
 #[must_use]
 pub fn fuse(found: &[&[Detection]], knowing: impl Fn(u32) -> usize, iou_threshold: f32) -> Vec<Detection> {
-    let mut all: Vec<&Detection> = sound(found.iter().flat_map(|list| list.iter().take(MAX_DETECTIONS))).collect();
+    let mut all: Vec<&Detection> = sound(found.iter().flat_map(|list| list.iter().take(MAX_FUSED))).collect();
     // By place where the scores are the same, so that the order of the models does not matter.
     all.sort_by(|a, b| a.class.id.cmp(&b.class.id).then_with(|| surer_first(a, b)));
     let mut fused = Vec::new();
@@ -49,12 +53,13 @@ pub fn fuse(found: &[&[Detection]], knowing: impl Fn(u32) -> usize, iou_threshol
 
 /// How far two models agree on a frame, 0..1: the mean overlap of the boxes that they have in common, where each that
 /// only one of them has counts as 0. Boxes are the same object if their classes have the same name; of those that
-/// overlap, the ones that do so most are paired first. Models that both find nothing agree.
+/// overlap, the ones that do so most are paired first. Models that both find nothing agree. Both lists have the best score
+/// first; of each, the first [`MAX_COMPARED`] are looked at.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "at most twice MAX_DETECTIONS")]
+#[expect(clippy::cast_precision_loss, reason = "at most twice MAX_COMPARED")]
 pub fn agreement(a: &[Detection], b: &[Detection]) -> f32 {
-    let a: Vec<&Detection> = sound(a.iter().take(MAX_DETECTIONS)).collect();
-    let b: Vec<&Detection> = sound(b.iter().take(MAX_DETECTIONS)).collect();
+    let a: Vec<&Detection> = sound(a.iter().take(MAX_COMPARED)).collect();
+    let b: Vec<&Detection> = sound(b.iter().take(MAX_COMPARED)).collect();
     if a.is_empty() && b.is_empty() {
         return 1.0;
     }
@@ -277,7 +282,14 @@ mod tests {
     fn only_the_surest_of_very_many_are_looked_at() {
         let many: Vec<_> =
             (0..3_000u16).map(|n| found(0, 0.5, [0.0, f32::from(n) * 2.0, 1.0, f32::from(n) * 2.0 + 1.0])).collect();
-        assert_eq!(fuse(&[&many], |_| 1, 0.55).len(), MAX_DETECTIONS);
+        assert_eq!(fuse(&[&many], |_| 1, 0.55).len(), MAX_FUSED);
+        assert_eq!(fuse(&[&many, &many], |_| 2, 0.55).len(), MAX_FUSED, "of each model the same ones");
+        // Those that are compared are the same; all that come after them are not.
+        let mut others = many.clone();
+        others[MAX_COMPARED..].iter_mut().for_each(|other| other.class = found(1, 0.5, [0.0; 4]).class);
+        assert_eq!(agreement(&many, &others), 1.0);
+        others[MAX_COMPARED / 2..].iter_mut().for_each(|other| other.class = found(1, 0.5, [0.0; 4]).class);
+        assert!((agreement(&many, &others) - 1.0 / 3.0).abs() < 1e-6, "50 in common, and 50 on either side");
     }
 
     #[test]

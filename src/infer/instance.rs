@@ -77,7 +77,11 @@ impl Instance<'_> {
     /// After a batch has failed: a frame that fails alone is not to fail the others.
     fn run_one_by_one(&mut self, bucket: usize, batch: &mut Vec<Taken>, error: &Error) {
         tracing::warn!(model = self.shared.id(), size = batch.len(), %error, "a batch failed; its frames run one by one");
-        self.restart(None);
+        if *error == Error::Panicked {
+            // What a panic left half done is not run again. It counts against the model only where it can be said of a
+            // frame, or of none.
+            self.restart(None);
+        }
         let mut failed = false;
         for taken in batch.drain(..) {
             let found = self.infer(1, &std::iter::once(taken.item()));
@@ -130,7 +134,7 @@ impl Instance<'_> {
         Ok(timing)
     }
 
-    /// Replaces the runner after a failed run. With an error, that counts as a fault of the model.
+    /// Replaces the runner after a failed run. With an error, that counts as a fault of the model, too.
     fn restart(&mut self, error: Option<&Error>) {
         if self.runner.take().is_none() {
             return;
@@ -140,7 +144,10 @@ impl Instance<'_> {
         }
         while self.runner.is_none() && self.shared.is_ready() {
             match catch_unwind(AssertUnwindSafe(self.open)).unwrap_or(Err(Error::Panicked)) {
-                Ok(runner) => self.runner = Some(runner),
+                Ok(runner) => {
+                    self.shared.metrics.restarts.increment(1);
+                    self.runner = Some(runner);
+                }
                 Err(error) => self.shared.note_fault(&error),
             }
         }

@@ -264,6 +264,37 @@ fn repeated_faults_make_the_model_unready_and_every_frame_still_comes_back() {
 }
 
 #[test]
+fn what_waits_for_a_model_that_becomes_unready_is_refused_and_forgotten() {
+    let bench = Bench::new(Duration::from_millis(1));
+    let (busy, other) = (bench.slot("busy"), bench.slot("other"));
+    for id in 0..2 {
+        assert_eq!(bench.submit(&busy, id, LONG), None);
+        bench.running();
+        bench.step(Step::Fail);
+        assert!(matches!(bench.outcome(), ("busy", Outcome::Failed(..))));
+    }
+    assert_eq!(bench.submit(&busy, 2, LONG), None);
+    bench.running();
+    assert_eq!(bench.submit(&other, 3, LONG), None);
+    let picture = Arc::new(I420::new(16, 8));
+    let detect = || bench.model.detect(&picture, ColorInfo::default(), &bench.params);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(detect);
+        while bench.model.waiting_pictures() == 0 {
+            std::thread::yield_now();
+        }
+        bench.step(Step::Fail);
+        assert_eq!(waiting.join().unwrap(), Err(Error::NotReady));
+    });
+    assert!(matches!(bench.outcome(), ("busy", Outcome::Failed(Frame { id: 2, .. }, _))));
+    assert!(matches!(bench.outcome(), ("other", Outcome::Failed(Frame { id: 3, .. }, Error::NotReady))));
+    assert!(!bench.model.has_waiting());
+    // Refused at once: nobody has to be woken for it.
+    assert_eq!(detect(), Err(Error::NotReady));
+    assert!(!bench.model.has_waiting());
+}
+
+#[test]
 fn a_panicking_callback_ends_its_own_session_only() {
     let bench = Bench::new(Duration::from_millis(1));
     let bad = bench.model.attach(Priority::Normal, |_| std::panic::resume_unwind(Box::new("told to")));
@@ -337,7 +368,8 @@ fn frames_that_wait_run_together_in_the_bucket_that_pays() {
 
 #[test]
 fn a_frame_that_fails_does_not_fail_the_others_of_its_batch() {
-    for bad in [Step::Fail, Step::Panic] {
+    // A frame that fails ends the runner that it failed in; so does a panic of the batch.
+    for (bad, opened) in [(Step::Fail, 2), (Step::Panic, 3)] {
         let bench = Bench::with(PAYING.into());
         let _slots = three_waiting(&bench);
         let bad_alone = if matches!(bad, Step::Fail) { Step::Fail } else { Step::Panic };
@@ -350,7 +382,7 @@ fn a_frame_that_fails_does_not_fail_the_others_of_its_batch() {
         assert_eq!(bench.done(), ("a", 1));
         assert!(matches!(bench.outcome(), ("b", Outcome::Failed(Frame { id: 2, .. }, _))));
         assert_eq!(bench.done(), ("c", 3));
-        assert_eq!(bench.opened.load(Ordering::SeqCst), 3, "after the batch and after the frame");
+        assert_eq!(bench.opened.load(Ordering::SeqCst), opened);
         assert!(bench.model.is_ready());
     }
 }

@@ -139,6 +139,12 @@ impl Model {
         self.shared.waiting_pictures()
     }
 
+    /// Whether its batcher knows of something that waits.
+    #[cfg(test)]
+    pub(super) fn has_waiting(&self) -> bool {
+        self.shared.has_waiting()
+    }
+
     /// Ends the model's threads: the batch in work is finished, those that wait come back as
     /// [`Outcome::Failed`] with [`Error::Closed`].
     pub fn shutdown(&self) {

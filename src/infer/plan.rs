@@ -1,4 +1,3 @@
-use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,11 +108,21 @@ impl Plan {
         self.members.iter().map(|member| member.model.instances()).min().unwrap_or(1)
     }
 
-    /// Whether frames go through the same models as by another plan.
+    /// Whether frames go through the same models as by another plan, and what these find means the same.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        self.members.len() == other.members.len()
-            && self.models().map(ptr::from_ref).eq(other.models().map(ptr::from_ref))
+        let Self { members, shadow, classes, fusion } = self;
+        let at = |model: &Option<Arc<Model>>| model.as_ref().map(Arc::as_ptr);
+        let same = |(one, other): (&Member, &Member)| {
+            Arc::ptr_eq(&one.model, &other.model)
+                && one.classes == other.classes
+                && at(&one.smaller) == at(&other.smaller)
+        };
+        members.len() == other.members.len()
+            && members.iter().zip(&other.members).all(same)
+            && at(shadow) == at(&other.shadow)
+            && *classes == other.classes
+            && *fusion == other.fusion
     }
 
     /// The member that is named first: the only one, unless there is a [`fusion`](Self::fusion).

@@ -77,7 +77,7 @@ pub(super) struct Metrics {
     pub(super) queue_wait: Histogram,
     pub(super) batch_size: Histogram,
     pub(super) in_flight: Gauge,
-    restarts: Counter,
+    pub(super) restarts: Counter,
 }
 
 /// What an owner thread is to do.
@@ -150,7 +150,7 @@ impl Shared {
         let mut state = self.lock();
         let key = state.next_key;
         state.next_key += 1;
-        state.batcher.join(clock::now(), key, priority);
+        state.batcher.join(key, priority);
         state.entries.push(Entry { key, inbox: Arc::clone(&inbox) });
         (key, inbox)
     }
@@ -184,8 +184,8 @@ impl Shared {
     pub(super) fn call(&self, call: Call) -> Result<(), Error> {
         let now = clock::now();
         let mut state = self.lock();
-        if state.closed {
-            return Err(Error::Closed);
+        if let Some(error) = self.refusal(&state) {
+            return Err(error);
         }
         if state.calls.len() >= self.max_queue {
             return Err(Error::Busy);
@@ -200,6 +200,12 @@ impl Shared {
     #[cfg(test)]
     pub(super) fn waiting_pictures(&self) -> usize {
         self.lock().calls.len()
+    }
+
+    /// Whether the batcher knows of something that waits.
+    #[cfg(test)]
+    pub(super) fn has_waiting(&self) -> bool {
+        self.lock().batcher.has_more()
     }
 
     /// Lets the owner threads finish what they do, refuse what waits, and end.
@@ -218,14 +224,7 @@ impl Shared {
     pub(super) fn next(&self, instance: usize, batch: &mut Vec<Taken>) -> Option<Task> {
         let mut state = self.lock();
         loop {
-            let refusal = if state.closed {
-                Some(Error::Closed)
-            } else if self.ready.load(Ordering::Acquire) {
-                None
-            } else {
-                Some(Error::NotReady)
-            };
-            let task = match refusal {
+            let task = match self.refusal(&state) {
                 Some(error) => state.refuse_next(batch).then_some(Task::Refuse(error)),
                 None => state.choose_next(instance, batch),
             };
@@ -244,8 +243,8 @@ impl Shared {
     pub(super) fn release(&self, instance: usize, ran: Option<(usize, Duration)>, done: &[(Key, bool)]) {
         let now = clock::now();
         let mut state = self.lock();
-        state.batcher.finish(instance, ran);
-        done.iter().for_each(|(key, result)| state.batcher.done(now, *key, *result));
+        state.batcher.finish_run(instance, ran);
+        done.iter().for_each(|(key, result)| state.batcher.finish_frame(now, *key, *result));
     }
 
     /// Runs in this bucket fail, while their members do not: it is not used any more.
@@ -253,9 +252,8 @@ impl Shared {
         self.lock().batcher.give_up(bucket);
     }
 
-    /// Counts a fault of an instance; too many of them make the model unready.
+    /// Counts a fault; too many of them make the model unready.
     pub(super) fn note_fault(&self, error: &Error) {
-        self.metrics.restarts.increment(1);
         let now = clock::now();
         let mut state = self.lock();
         state.faults.retain(|fault| now.saturating_duration_since(*fault) < FAULT_WINDOW);
@@ -265,8 +263,14 @@ impl Shared {
             self.ready.store(false, Ordering::Release);
             tracing::error!(model = id, faults, %error, "model failed repeatedly and takes no more work");
         } else {
-            tracing::warn!(model = id, faults, %error, "model instance failed and is restarted");
+            tracing::warn!(model = id, faults, %error, "model instance failed");
         }
+    }
+
+    /// Why nothing is run any more.
+    fn refusal(&self, state: &State) -> Option<Error> {
+        let ready = self.ready.load(Ordering::Acquire);
+        if state.closed { Some(Error::Closed) } else { (!ready).then_some(Error::NotReady) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -312,6 +316,7 @@ impl State {
     /// Takes a frame or a picture that waits, of a slot that has none in work, so that outcomes keep their order.
     fn refuse_next(&mut self, batch: &mut Vec<Taken>) -> bool {
         if let Some(call) = self.calls.pop_front() {
+            self.batcher.withdraw(Member::Call);
             batch.push(Taken::Call(call));
             return true;
         }
@@ -321,6 +326,9 @@ impl State {
             Some(Taken::Frame { key: *key, inbox: Arc::clone(inbox), job, queue: Duration::ZERO })
         });
         batch.extend(refused.take(1));
+        if let Some(Taken::Frame { key, .. }) = batch.last() {
+            self.batcher.withdraw(Member::Slot(*key));
+        }
         !batch.is_empty()
     }
 }

@@ -60,7 +60,7 @@ table! {
     ADMISSION_REJECTED_TOTAL = Counter "saccade_admission_rejected_total" ["reason"] "Sessions that were not admitted.";
     FRAMES_TOTAL = Counter "saccade_frames_total" ["stage", "outcome"] "Frames that a stage finished.";
     FRAMES_DROPPED_TOTAL = Counter "saccade_frames_dropped_total" ["stage", "reason"] "Frames that a stage dropped by choice.";
-    STAGE_DURATION_SECONDS = Histogram "saccade_stage_duration_seconds" ["stage"] "Service time of a stage for one frame, in seconds.";
+    STAGE_DURATION_SECONDS = Histogram "saccade_stage_duration_seconds" ["stage"] "Service time of a stage for one frame, in seconds; with a model, the time of its whole batch for each frame in it.";
     FRAME_LATENCY_SECONDS = Histogram "saccade_frame_latency_seconds" ["path"] "Last packet in to result or first packet out, in seconds.";
     BUDGET_MISSED_TOTAL = Counter "saccade_budget_missed_total" [] "Processed frames that left after their session's latency budget.";
     BATCH_SIZE = Histogram "saccade_batch_size" [] "Frames that ran through a model together.";

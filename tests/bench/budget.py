@@ -100,8 +100,10 @@ def step(arguments: argparse.Namespace, models: pathlib.Path) -> list[str]:
     # A second counts as degraded when most of what is told in it says so.
     told = lambda s: s["results"] + s["carried"]
     degraded = [s["second"] for s in figures["timeline"] if s["degraded"] * 2 > told(s) > 0]
-    first = next((s for s in degraded if s >= begin), None)
-    last = max(degraded, default=None)
+    # Taken back is all of it only when nothing says so any more.
+    touched = [s["second"] for s in figures["timeline"] if s["degraded"] > 0]
+    first = next((s for s in touched if s >= begin), None)
+    last = max(touched, default=None)
     phases = [("before", 2, begin), ("during", begin + 5, end), ("after", end + 1, seconds - 1)]
     lines = [
         f"## {sessions} × 1 session, then {sessions} × 3, then {sessions} × 1 again",

@@ -33,6 +33,51 @@ pub fn copy(root: &Path, name: &str, change: impl FnOnce(String) -> String) -> M
     ModelSpec::open(&root.join(name).join("1")).unwrap()
 }
 
+/// A model of the default one's classes with a smaller input, 64 × 64, that finds nothing of any use.
+pub fn small(root: &Path, name: &str, change: impl FnOnce(String) -> String) -> ModelSpec {
+    let change = |text: String| {
+        let text = text.replace("[variants.int8]\npath = \"model.int8.onnx\"\n", "");
+        change(text.replace("[320, 320]", "[64, 64]"))
+    };
+    model(root, name, change, |_| graph(64));
+    ModelSpec::open(&root.join(name).join("1")).unwrap()
+}
+
+/// The means of an input of this size, put in the place of a yolov8 output with one anchor. It is written by the numbers
+/// of onnx.proto's fields.
+fn graph(size: u8) -> Vec<u8> {
+    let part = |field: u8, inside: &[u8]| [&[field << 3 | 2, u8::try_from(inside.len()).unwrap()], inside].concat();
+    let number = |field: u8, value: u8| vec![field << 3, value];
+    let dims = |sides: [u8; 4]| {
+        let sides = sides.iter().filter(|side| **side > 0);
+        sides.flat_map(|side| part(1, &number(1, *side))).collect::<Vec<_>>()
+    };
+    let value = |name: &str, sides| {
+        let tensor = [number(1, 1), part(2, &dims(sides))].concat();
+        [part(1, name.as_bytes()), part(2, &part(1, &tensor))].concat()
+    };
+    // Attribute types in field 20: 2 is INT, 7 INTS.
+    let int = |name: &str, value| [part(1, name.as_bytes()), number(3, value), vec![0xa0, 1, 2]].concat();
+    let ints = |name: &str, value| [part(1, name.as_bytes()), number(8, value), vec![0xa0, 1, 7]].concat();
+    let node = |inputs: &[&str], output: &str, kind: &str, attributes: &[Vec<u8>]| {
+        let inputs = inputs.iter().flat_map(|input| part(1, input.as_bytes()));
+        let attributes = attributes.iter().flat_map(|attribute| part(5, attribute));
+        let named = [part(2, output.as_bytes()), part(4, kind.as_bytes())].concat();
+        part(1, &inputs.chain(named).chain(attributes).collect::<Vec<_>>())
+    };
+    let graph = [
+        node(&["images"], "rows", "ReduceMean", &[ints("axes", 2), int("keepdims", 0)]),
+        node(&["rows"], "means", "ReduceMean", &[ints("axes", 2), int("keepdims", 1)]),
+        node(&["means", "means"], "output0", "Concat", &[int("axis", 1)]),
+        part(2, b"means"),
+        part(11, &value("images", [1, 3, size, size])),
+        part(12, &value("output0", [1, 6, 1, 0])),
+    ]
+    .concat();
+    let long = [u8::try_from(graph.len() % 128 + 128).unwrap(), u8::try_from(graph.len() / 128).unwrap()];
+    [&number(1, 7)[..], &[7 << 3 | 2], &long, &graph, &part(8, &number(2, 13))].concat()
+}
+
 fn cpu() -> Options {
     Options { precision: Some(Precision::Fp32), backend: Some(BackendChoice::Cpu), ..Options::default() }
 }

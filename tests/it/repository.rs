@@ -10,11 +10,11 @@ use saccade::telemetry::metrics;
 const LEAVES: [&str; 10] =
     ["accuracy", "assignment", "calibration", "clock", "draw", "estimate", "media", "queue", "route", "telemetry"];
 /// Modules that wire others together and may import anything.
-const WIRING: [&str; 6] = ["app", "commands", "detect", "main", "pipeline", "tuning"];
+const WIRING: [&str; 7] = ["app", "commands", "detect", "main", "models", "pipeline", "tuning"];
 /// What a module imports beyond leaves. A stage is not listed: it imports leaves only.
 const IMPORTS: [(&str, &[&str]); 4] = [
     ("cli", &["config", "token"]),
-    ("doctor", &["cli", "config", "infer", "tuning"]),
+    ("doctor", &["cli", "config", "infer", "models", "tuning"]),
     ("http", &["session"]),
     ("token", &["config"]),
 ];

@@ -10,13 +10,14 @@ use saccade::infer::manifest::{BackendChoice, Precision};
 use saccade::infer::{Engine, Error, Model, Options, Outline, Params, Plan, Put, RouteError};
 use saccade::media::Codec;
 use saccade::media::{Class, Detection};
+use saccade::models::WrongNames;
 use saccade::route::{Fusion, Route, Share};
 use saccade_signaling::{ClientMessage, OptionsPatch, ReturnMode, ServerMessage, close_code};
 use serde_json::{Value, json};
 
 use crate::client::{Peer, Socket, connect};
 use crate::live::exchange;
-use crate::models::copy;
+use crate::models::{copy, small};
 use crate::publisher::{Publisher, Viewer, iou};
 use crate::server::{self, Server};
 
@@ -161,7 +162,8 @@ async fn a_server_takes_routes_and_gives_sessions_their_models() {
     let server = Server::start(&[("routes.canary", SPLIT), ("models.default", "canary")]).await;
     let (_, listed) = ask(&server, Method::GET, "/v1/routes", None).await;
     let route: Value = serde_json::from_str(SPLIT).unwrap();
-    assert_eq!(listed, json!([{"name": "canary", "default": true, "route": route}]));
+    let classes = ["head", "helmet"];
+    assert_eq!(listed, json!([{"name": "canary", "default": true, "classes": classes, "route": route}]));
 
     let both = r#"{"ensemble":["scene-blobs","ppe-nano"],"fusion":"wbf"}"#;
     for (name, body, status, code) in [
@@ -244,13 +246,46 @@ async fn an_ensemble_answers_together_and_a_shadow_is_only_compared() {
 fn a_model_may_name_a_smaller_one_of_the_same_classes() {
     let root = tempfile::tempdir().unwrap();
     let engine = Engine::new(Options { instances: Some(1), ..Options::default() }).unwrap();
-    for (name, smaller) in [("a", "b"), ("b", "nobody"), ("c", "d")] {
+    for (name, smaller) in [("a", "small"), ("b", "nobody"), ("c", "other"), ("d", "a")] {
         let manifest = format!("[run]\nsmaller = \"{smaller}\"\n");
         engine.load(&copy(root.path(), name, |text| text.replace("[run]\n", &manifest))).unwrap();
     }
-    engine.load(&copy(root.path(), "d", |text| text.replace("[\"head\", \"helmet\"]", "[\"face\", \"hat\"]"))).unwrap();
+    engine.load(&small(root.path(), "small", |text| text)).unwrap();
+    let classes = |text: String| text.replace("[\"head\", \"helmet\"]", "[\"face\", \"hat\"]");
+    engine.load(&small(root.path(), "other", classes)).unwrap();
     let smaller = |name: &str| engine.resolve(name, "").unwrap().first().smaller.as_ref().map(|model| model.id());
-    assert_eq!((smaller("a"), smaller("b"), smaller("c")), (Some("b@1".to_owned()), None, None));
+    assert_eq!(smaller("a"), Some("small@1".to_owned()));
+    assert_eq!((smaller("b"), smaller("c"), smaller("d")), (None, None, None), "not there, other classes, no smaller");
+    // Where several answer together, none of them does better alone.
+    engine.put_route("both", ensemble(&["a", "b"])).unwrap();
+    assert!(engine.resolve("both", "").unwrap().members.iter().all(|member| member.smaller.is_none()));
+    engine.put_route("one", split(&[("a", 1)], None)).unwrap();
+    assert_eq!(smaller("one"), Some("small@1".to_owned()));
+    engine.shutdown();
+}
+
+#[test]
+fn plans_are_the_same_if_models_and_the_meaning_of_what_they_find_are() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = engine(root.path());
+    let plan = |route| {
+        engine.put_route("route", route).unwrap();
+        engine.resolve("route", "session").unwrap()
+    };
+    let one = plan(split(&[("a", 1)], None));
+    assert!(one.is_same(&plan(split(&[("a@1", 3), ("c", 0)], None))), "no class is new");
+    // The session's model stays; but a class list that grew makes other results of what it finds.
+    let grown = plan(split(&[("a", 1), ("b", 0)], None));
+    assert!(!one.is_same(&grown) && !grown.is_same(&one));
+    let other_ids = plan(split(&[("b", 0), ("a", 1)], None));
+    assert!(!grown.is_same(&other_ids));
+    assert!(!one.is_same(&plan(split(&[("a", 1)], Some("c")))));
+    let all = plan(ensemble(&["a", "b"]));
+    assert!(
+        !one.is_same(&all)
+            && all.is_same(&plan(ensemble(&["a@1", "b@1"])))
+            && !all.is_same(&plan(ensemble(&["b", "a"])))
+    );
     engine.shutdown();
 }
 
@@ -262,7 +297,7 @@ async fn routes_over_models_that_are_not_there_end_the_start() {
         ("routes.good", SPLIT),
     ]);
     let Err(error) = server::start(&config).await else { panic!("it started") };
-    assert!(matches!(&error, StartError::Routes { wrong } if wrong.len() == 2), "{error}");
+    assert!(matches!(&error, StartError::Names(WrongNames::Routes { wrong }) if wrong.len() == 2), "{error}");
     assert_eq!(error.exit(), Exit::Configuration);
     let text = error.to_string();
     for part in ["routes.one: no loaded model is called `nobody@1`", "routes.scene-blobs: a loaded model has the name"]

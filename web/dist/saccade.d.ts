@@ -529,6 +529,25 @@ export interface ModelView {
 	precision: string;
 	default: boolean;
 }
+/** One route as `GET /v1/routes` shows it. */
+export interface RouteView {
+	name: string;
+	/** Whether sessions that name no model get it. */
+	default: boolean;
+	/** Names of the classes of all its models; the index is the class id. */
+	classes: string[];
+	/** The models that it stands for. */
+	route: {
+		split: {
+			model: string;
+			weight: number;
+		}[];
+		shadow?: string;
+	} | {
+		ensemble: string[];
+		fusion: string;
+	};
+}
 /** The text was not a message of this protocol. */
 export declare class WireError extends Error {
 	name: string;
@@ -549,6 +568,8 @@ export declare function isProblem(value: unknown): value is Problem;
 export declare function isSessionView(value: unknown): value is SessionView;
 /** Whether `value` is a {@link ModelView}. */
 export declare function isModelView(value: unknown): value is ModelView;
+/** Whether `value` is a {@link RouteView}. */
+export declare function isRouteView(value: unknown): value is RouteView;
 /** Whether `value` is an {@link OfferResponse}. */
 export declare function isOfferResponse(value: unknown): value is OfferResponse;
 /** Builds the messages that a client sends; absent parts are left out, never `null`. */

@@ -165,6 +165,9 @@ function isSessionView(value) {
 function isModelView(value) {
   return modelView(value);
 }
+function isRouteView(value) {
+  return routeView(value);
+}
 function isOfferResponse(value) {
   return offerResponse(value);
 }
@@ -331,6 +334,17 @@ var options = shape({
   backend: isString,
   precision: isString,
   default: isBoolean
+}), splitRoute = shape({
+  split: list(shape({ model: isString, weight: isNumber })),
+  shadow: optional(isString)
+}), ensembleRoute = shape({
+  ensemble: list(isString),
+  fusion: isString
+}), routeView = shape({
+  name: isString,
+  default: isBoolean,
+  classes: list(isString),
+  route: (value) => splitRoute(value) || ensembleRoute(value)
 }), offerResponse = shape({ sdp: isString, type: literal("answer"), session_id: isString });
 
 // sdk/errors.ts
@@ -1827,6 +1841,7 @@ export {
   isModelView,
   isOfferResponse,
   isProblem,
+  isRouteView,
   isRule,
   isSessionEvent,
   isSessionResult,

@@ -2,6 +2,7 @@ import {
   connect,
   type Dropped,
   isModelView,
+  isRouteView,
   listCameras,
   openCamera,
   openScreen,
@@ -20,6 +21,7 @@ import {
   parseServerMessage,
 } from "../sdk/index.js";
 import { clearErrors, showError } from "./alerts.js";
+import { classesOf } from "./classes.js";
 import { element, figure } from "./dom.js";
 import { ResultsLog } from "./log.js";
 import { Plot } from "./plots.js";
@@ -501,21 +503,23 @@ function showExample(): void {
 }
 
 /** Names of the classes of the model in use, or those seen so far where the server does not tell. */
-async function modelClasses(): Promise<string[]> {
+async function modelClasses(): Promise<readonly string[]> {
   const sceneModel = controls.source.value === "scene" ? SCENE_MODEL : undefined;
   const model = page.session?.options?.model ?? settings.wanted.model ?? sceneModel;
+  const [models, routes] = await Promise.all([views("/v1/models", isModelView), views("/v1/routes", isRouteView)]);
+  return classesOf(model, models, routes) ?? [...seenClasses].sort();
+}
+
+/** The entries of a list of the HTTP API that this page understands; none where the server does not tell. */
+async function views<T>(path: string, is: (value: unknown) => value is T): Promise<T[]> {
+  const { token } = settings;
   try {
-    const { token } = settings;
-    const response = await fetch("/v1/models", token ? { headers: { authorization: `Bearer ${token}` } } : {});
-    const views: unknown = response.ok ? await response.json() : [];
-    const known = Array.isArray(views) ? views.filter(isModelView) : [];
-    const named = known.find(({ name, version }) => name === model || `${name}@${version}` === model);
-    const view = named ?? known.find((one) => one.default);
-    if (view) return view.classes;
+    const response = await fetch(path, token ? { headers: { authorization: `Bearer ${token}` } } : {});
+    const all: unknown = response.ok ? await response.json() : [];
+    return Array.isArray(all) ? all.filter(is) : [];
   } catch {
-    // The classes seen so far will do.
+    return [];
   }
-  return [...seenClasses].sort();
 }
 
 /** Learns the models before the first start; a server that wants a token, or none, is met at the start. */

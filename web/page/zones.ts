@@ -1,5 +1,6 @@
 import type { Anchor, Line, Rule, Zone } from "../sdk/index.js";
 import type { Activity } from "./activity.js";
+import { Latest } from "./classes.js";
 import { element, make } from "./dom.js";
 import {
   changedLine,
@@ -218,6 +219,7 @@ class RuleForm {
   readonly #condition = make("select");
   readonly #value = make("input");
   readonly #name = make("input");
+  readonly #classes = new Latest();
 
   constructor(
     private readonly zone: () => string,
@@ -284,10 +286,12 @@ class RuleForm {
     this.#name.value = "";
     this.#class.replaceChildren(new Option("anything", ""));
     this.#class.focus();
-    for (const name of await this.handlers.classes()) this.#class.add(new Option(name, name));
+    const names = await this.#classes.ask(() => this.handlers.classes());
+    this.#class.append(...(names ?? []).map((name) => new Option(name, name)));
   }
 
   #hide(): void {
+    this.#classes.drop();
     this.#form.hidden = true;
     this.#open.hidden = false;
     this.#open.focus();

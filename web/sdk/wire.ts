@@ -391,6 +391,19 @@ export interface ModelView {
   default: boolean;
 }
 
+/** One route as `GET /v1/routes` shows it. */
+export interface RouteView {
+  name: string;
+  /** Whether sessions that name no model get it. */
+  default: boolean;
+  /** Names of the classes of all its models; the index is the class id. */
+  classes: string[];
+  /** The models that it stands for. */
+  route:
+    | { split: { model: string; weight: number }[]; shadow?: string }
+    | { ensemble: string[]; fusion: string };
+}
+
 /** The text was not a message of this protocol. */
 export class WireError extends Error {
   override name = "WireError";
@@ -430,6 +443,11 @@ export function isSessionView(value: unknown): value is SessionView {
 /** Whether `value` is a {@link ModelView}. */
 export function isModelView(value: unknown): value is ModelView {
   return modelView(value);
+}
+
+/** Whether `value` is a {@link RouteView}. */
+export function isRouteView(value: unknown): value is RouteView {
+  return routeView(value);
 }
 
 /** Whether `value` is an {@link OfferResponse}. */
@@ -627,6 +645,23 @@ const modelView = shape<ModelView>({
   backend: isString,
   precision: isString,
   default: isBoolean,
+});
+
+const splitRoute = shape<Extract<RouteView["route"], { split: unknown }>>({
+  split: list(shape<{ model: string; weight: number }>({ model: isString, weight: isNumber })),
+  shadow: optional(isString),
+});
+
+const ensembleRoute = shape<Extract<RouteView["route"], { ensemble: unknown }>>({
+  ensemble: list(isString),
+  fusion: isString,
+});
+
+const routeView = shape<RouteView>({
+  name: isString,
+  default: isBoolean,
+  classes: list(isString),
+  route: (value): value is RouteView["route"] => splitRoute(value) || ensembleRoute(value),
 });
 
 const offerResponse = shape<OfferResponse>({ sdp: isString, type: literal("answer"), session_id: isString });

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Activity, degradationWords, eventLine } from "../page/activity.js";
+import { classesOf, Latest } from "../page/classes.js";
 import {
   changedZone,
   closable,
@@ -28,7 +29,7 @@ import {
   withRule,
   withSite,
 } from "../page/shapes.js";
-import { isLine, isRule, isZone, type Point, type SessionEvent } from "../sdk/wire.js";
+import { isLine, isRule, isZone, type ModelView, type Point, type RouteView, type SessionEvent } from "../sdk/wire.js";
 import { EVENTS, OPTIONS } from "./fakes.js";
 
 const SQUARE: Point[] = [[0.1, 0.1], [0.5, 0.1], [0.5, 0.5], [0.1, 0.5]];
@@ -233,4 +234,40 @@ test("the steps of degradation have plain words; a new one keeps its name", () =
   assert.equal(degradationWords([]), "");
   assert.equal(degradationWords(["skip_inference"]), "Saving work: boxes carried between model runs");
   assert.equal(degradationWords(["smaller_input", "lower_fps", "lower_resolution", "dim_lights"]), "Saving work: smaller model input, lower frame rate, lower resolution, dim lights");
+});
+
+test("the classes offered are those of what a session gets", () => {
+  const model = (name: string, version: string, classes: string[], isDefault = false): ModelView => ({
+    name, version, classes, default: isDefault,
+    task: "detect", licence: "MIT", input: [64, 64], score_threshold: 0.3, backend: "cpu", precision: "fp32",
+  });
+  const route = (name: string, classes: string[], isDefault = false): RouteView => ({
+    name, classes, default: isDefault, route: { ensemble: ["a", "b"], fusion: "wbf" },
+  });
+  const models = [model("a", "2", ["old"]), model("a", "10", ["new"], true), model("b", "1", ["other"])];
+  const routes = [route("both", ["new", "other"])];
+  assert.deepEqual(classesOf("a", models, routes), ["new"]);
+  assert.deepEqual(classesOf("a@2", models, routes), ["old"]);
+  assert.deepEqual(classesOf("both", models, routes), ["new", "other"]);
+  assert.deepEqual(classesOf(undefined, models, routes), ["new"]);
+  assert.equal(classesOf("gone", models, routes), null);
+  // A route as the default: no model is.
+  const others = models.map((one) => ({ ...one, default: false }));
+  assert.deepEqual(classesOf(undefined, others, [route("both", ["all"], true)]), ["all"]);
+  assert.equal(classesOf(undefined, others, routes), null);
+});
+
+test("only the answer to the last question counts", async () => {
+  const latest = new Latest();
+  const answers: ((names: string[]) => void)[] = [];
+  const ask = (): Promise<string[] | null> => latest.ask(() => new Promise((resolve) => answers.push(resolve)));
+  const first = ask();
+  latest.drop();
+  const second = ask();
+  answers.forEach((answer) => answer(["head"]));
+  assert.deepEqual([await first, await second], [null, ["head"]]);
+  const third = ask();
+  latest.drop();
+  answers.at(-1)?.(["head"]);
+  assert.equal(await third, null);
 });

@@ -5,6 +5,7 @@ import { test } from "node:test";
 import {
   build,
   isModelView,
+  isRouteView,
   isOfferResponse,
   isLine,
   isProblem,
@@ -18,6 +19,7 @@ import {
   SERVER_ERROR_CODES,
   type Options,
   type OptionsPatch,
+  type RouteView,
   type SessionEvent,
   type SessionResult,
   type SessionView,
@@ -134,8 +136,12 @@ test("bodies of the HTTP API are recognised", () => {
   assert.ok(isSessionView(older));
   assert.ok(!isSessionView({ ...older, transport: { ...transport, round_trip_ms: "fast" } }));
   assert.ok(isModelView(goldenOne("model_view")));
+  const route = goldenOne<RouteView>("route_view");
+  assert.ok(isRouteView(route));
+  assert.ok(isRouteView({ ...route, route: goldenOne("route_ensemble") }));
+  for (const bad of [{ ...route, classes: undefined }, { ...route, route: {} }]) assert.ok(!isRouteView(bad));
   assert.ok(isOfferResponse(goldenOne("offer_response")));
-  for (const guard of [isProblem, isSessionView, isModelView, isOfferResponse]) assert.ok(!guard({ sdp: "v=0" }));
+  for (const guard of [isProblem, isSessionView, isModelView, isRouteView, isOfferResponse]) assert.ok(!guard({ sdp: "v=0" }));
 });
 
 test("what the client builds equals the golden files", () => {

@@ -31,7 +31,8 @@ pub(super) fn run(args: &BenchStages, stop: &AtomicBool) -> Result<Exit, (Exit, 
     let config = Config::load(&args.sources(std::env::vars_os()));
     let config = config.map_err(|mistakes| (Exit::Configuration, mistakes.to_string()))?;
     offline::init_logs(&args.settings, &config);
-    let repository = offline::repository(&config).map_err(|error| (offline::exit_of(&error), sentence(&error)))?;
+    let repository =
+        crate::models::repository(&config).map_err(|error| (offline::exit_of(&error), sentence(&error)))?;
     let failed = |error: crate::infer::Error| (offline::exit_of(&error), sentence(&error));
     let spec = repository.find(&config.models.default).map_err(failed)?;
     let way = Way { precision: args.precision.map(Precision::from), ..Way::default() };

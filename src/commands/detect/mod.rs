@@ -141,7 +141,7 @@ fn load(config: &Config) -> Result<Arc<Model>, Error> {
     // On a machine that does nothing else, more threads are faster.
     let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let engine = offline::engine(config, threads, offline::Way::default()).map_err(models)?;
-    let repository = offline::repository(config).map_err(models)?;
+    let repository = crate::models::repository(config).map_err(models)?;
     let name = &config.models.default;
     let named = |source| match source {
         infer::Error::UnknownModel { .. } => Error::Models { source },

@@ -97,7 +97,7 @@ fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
     let mut json = Lines::open(args.json.as_deref(), false).map_err(Error::Write)?;
     let mut results = Lines::open(args.results.as_deref(), false).map_err(Error::Write)?;
     let models = |source| Error::Models { source };
-    let repository = offline::repository(&config).map_err(models)?;
+    let repository = crate::models::repository(&config).map_err(models)?;
     let name = &config.models.default;
     let spec = repository.find(name).map_err(|source| match source {
         infer::Error::UnknownModel { .. } => Error::UnknownModel {

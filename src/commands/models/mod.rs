@@ -26,7 +26,7 @@ fn open(config: Result<Config, crate::config::Mistakes>) -> Result<(Config, Repo
         eprintln!("{mistakes}");
         Exit::Configuration
     })?;
-    let repository = offline::repository(&config).map_err(|error| {
+    let repository = crate::models::repository(&config).map_err(|error| {
         eprintln!("{error}");
         Exit::Internal
     })?;

@@ -23,7 +23,7 @@ async fn routes_are_put_shown_listed_and_deleted() {
     assert_eq!(put.status(), StatusCode::OK);
     assert_eq!(body(put).await, ensemble);
     assert_eq!(body(site.get("/v1/routes/canary").await).await, ensemble);
-    let listed = json!([{"name": "canary", "default": false, "route": ensemble}]);
+    let listed = json!([{"name": "canary", "default": false, "classes": [], "route": ensemble}]);
     assert_eq!(body(site.get("/v1/routes").await).await, listed);
 
     assert_eq!(site.request(request("DELETE", "canary", "")).await.status(), StatusCode::OK);

@@ -112,11 +112,11 @@ impl Opener {
     }
 
     /// Tries what the request and the manifest allow, keeps the fastest, and measures it in batches. The selection's
-    /// instances are left at 1.
+    /// instances are left at 1. The flag says whether all was measured that was to be.
     ///
     /// # Errors
     /// The first candidate's error if none works; [`Error::Unavailable`] if nothing is allowed.
-    pub(in crate::infer) fn select(&self, request: Request) -> Result<(Runner, Selection), Error> {
+    pub(in crate::infer) fn select(&self, request: Request) -> Result<(Runner, Selection, bool), Error> {
         let watch = Watch::start();
         let (candidates, mut others) = self.candidates(request);
         let mut best: Option<(Runner, Candidate, Duration)> = None;
@@ -162,11 +162,12 @@ impl Opener {
             }));
         };
         let Candidate { provider, precision } = candidate;
-        let Grown { buckets, reason } = self.grow(&mut runner, candidate, measured);
-        others.extend(reason);
+        let Grown { buckets, reasons, complete } = self.grow(&mut runner, candidate, measured);
+        others.extend(reasons);
         let measured = buckets.first().map_or(measured, |(_, time)| *time);
         let (origin, disturbance) = (Origin::Measured, watch.stop());
-        Ok((runner, Selection { provider, precision, measured, buckets, instances: 1, origin, disturbance, others }))
+        let selection = Selection { provider, precision, measured, buckets, instances: 1, origin, disturbance, others };
+        Ok((runner, selection, complete))
     }
 
     /// Opens what was selected at an earlier start, without measuring.

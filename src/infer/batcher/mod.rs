@@ -2,17 +2,21 @@
 //! spawns nothing.
 //!
 //! **Enters**: that a slot's frame waits and until when ([`Batcher::submit`]; one frame a slot, the newest replaces),
-//! that a single picture waits ([`Batcher::call`]), that an instance is idle ([`Batcher::next`]), that it is done
-//! ([`Batcher::done`]). **Leaves**: a [`Choice`]: run these as one batch, or give this one back, since it is late.
+//! that a single picture waits ([`Batcher::call`]), that an instance is idle ([`Batcher::next`]), that its run is over
+//! ([`Batcher::finish_run`]), that a frame is out of work ([`Batcher::finish_frame`]). **Leaves**: a [`Choice`]: run
+//! these as one batch, or give this one back, since it is late.
 //!
 //! - While all that wait can be done in time, the earliest deadline goes first.
 //! - While they cannot, or frames are replaced unrun, the model is shared out by weight: the slot that got the least
 //!   for its weight goes first (start-time fair queueing: Goyal, Vin, Cheng, SIGCOMM 1996; a frame is the unit of
-//!   service). A slot that was idle or is new begins where the others are now.
+//!   service). A slot that was idle or is new begins where the others are now, and what a slot gets while there is
+//!   enough for all is not held against it later.
 //! - An idle instance never waits for company: what waits is shared between the idle instances, and a batch is made of
 //!   what is there. A larger one is made only if it costs less for each frame, as measured, makes none of its members
 //!   late, and takes no more than `max_delay` longer than a frame alone.
-//! - A frame that can no longer be done in time is given back, unless its slot got nothing for [`STARVATION`].
+//! - A frame that can no longer be done in time is given back, unless its slot had lost frames and got nothing for
+//!   [`STARVATION`] when it came. It is then overdue: it is run when nothing else waits, and otherwise every fourth run at
+//!   most takes one, so that what can be in time is.
 
 mod cost;
 
@@ -21,15 +25,16 @@ use std::time::{Duration, Instant};
 
 pub use cost::Costs;
 
-/// A slot that got no result for this long gets one even if it will be late, so that its session sees something while
-/// the model is slower than its budget.
+/// A slot that got no result for this long, counted from the first frame that it lost, is starving: its next frame gets a
+/// result even if it will be late, so that its session sees something while the model is slower than its budget.
 pub const STARVATION: Duration = Duration::from_secs(1);
 /// How long after its last sign an overload is taken to last.
 const OVERLOAD: Duration = Duration::from_millis(500);
 /// Frames that a slot loses in a row, each replaced while it might have been run, before that is a sign of overload: a
 /// single one may have come together with its successor.
 const LOST_IN_A_ROW: u32 = 2;
-/// Under overload at most every fourth run goes to a starving slot before its turn, so that weights keep their meaning.
+/// At most every fourth run goes to a starving slot before its turn, so that weights keep their meaning and frames that
+/// can be in time are.
 const RESCUE_EVERY: u32 = 4;
 /// A larger bucket has to cost less for each frame by this share.
 const WORTHWHILE: f64 = 0.95;
@@ -99,7 +104,7 @@ pub struct Batcher {
     /// Runs that are under way.
     running: Vec<Running>,
     instances: usize,
-    /// Where the sharing stands: no waiting frame's turn is before it.
+    /// Where the sharing stands: the latest turn of a frame that was run in its turn.
     virtual_time: u64,
     overload_until: Option<Instant>,
     runs_since_rescue: u32,
@@ -118,8 +123,9 @@ struct Slot {
     finish: u64,
     waiting: Option<Waiting>,
     in_flight: bool,
-    /// When it got its last result, or joined.
-    last_result: Instant,
+    /// When it first lost a frame since its last result: one was replaced while none was in work, or given back, or
+    /// failed. A slot whose frames come seldom has lost nothing in between.
+    unserved_since: Option<Instant>,
     lost_in_a_row: u32,
 }
 
@@ -130,6 +136,8 @@ struct Waiting {
     start: u64,
     /// Whether it could have been run in time when it came.
     had_a_chance: bool,
+    /// Whether its slot was starving when it came.
+    hungry: bool,
 }
 
 /// Pictures that wait, all of one turn.
@@ -156,6 +164,15 @@ struct Candidate {
     patient: bool,
     /// Since when it got nothing, if for too long.
     starving: Option<Instant>,
+    /// It can't be done in time.
+    overdue: bool,
+}
+
+impl Slot {
+    /// Since when it got nothing, if for too long.
+    fn starving(&self, now: Instant) -> Option<Instant> {
+        self.unserved_since.filter(|since| now.saturating_duration_since(*since) >= STARVATION)
+    }
 }
 
 impl Candidate {
@@ -197,14 +214,14 @@ impl Batcher {
     }
 
     /// A slot joins under a key that no other has.
-    pub fn join(&mut self, now: Instant, key: Key, priority: Priority) {
+    pub fn join(&mut self, key: Key, priority: Priority) {
         let slot = Slot {
             key,
             service: SERVICE / priority.weight(),
             finish: 0,
             waiting: None,
             in_flight: false,
-            last_result: now,
+            unserved_since: None,
             lost_in_a_row: 0,
         };
         if let Err(at) = self.position(key) {
@@ -225,12 +242,15 @@ impl Batcher {
         let virtual_time = self.virtual_time;
         let Ok(at) = self.position(key) else { return };
         let slot = &mut self.slots[at];
+        let hungry = slot.starving(now).is_some();
         let Some(waiting) = &mut slot.waiting else {
-            slot.waiting = Some(Waiting { deadline, start: virtual_time.max(slot.finish), had_a_chance });
+            let start = virtual_time.max(slot.finish);
+            slot.waiting = Some(Waiting { deadline, start, had_a_chance, hungry });
             return;
         };
-        (waiting.deadline, waiting.had_a_chance) = (deadline, had_a_chance);
+        *waiting = Waiting { deadline, start: waiting.start, had_a_chance, hungry };
         if !slot.in_flight {
+            slot.unserved_since.get_or_insert(now);
             slot.lost_in_a_row += 1;
             if slot.lost_in_a_row >= LOST_IN_A_ROW {
                 self.overload_until = Some(now + OVERLOAD);
@@ -246,6 +266,18 @@ impl Batcher {
         self.calls.waiting.push_back(now);
     }
 
+    /// A frame or the longest waiting picture was taken away without having been run.
+    pub fn withdraw(&mut self, member: Member) {
+        match member {
+            Member::Call => drop(self.calls.waiting.pop_front()),
+            Member::Slot(key) => {
+                if let Ok(at) = self.position(key) {
+                    self.slots[at].waiting = None;
+                }
+            }
+        }
+    }
+
     /// Whether a frame of this slot is in work.
     #[must_use]
     pub fn is_in_flight(&self, key: Key) -> bool {
@@ -258,18 +290,29 @@ impl Batcher {
         if let Some(late) = self.late(now) {
             return Some(Choice::Late(late));
         }
-        self.virtual_time = self.candidates.iter().map(|one| one.start).min()?.max(self.virtual_time);
+        let overdue = self.set_overdue_aside();
+        let first_turn = self.candidates.iter().map(|one| one.start).min()?;
         self.candidates.sort_unstable_by_key(|one| (one.deadline, one.member));
         let idle = self.instances.saturating_sub(self.running.len()).max(1);
         let overloaded = self.overload_until.is_some_and(|until| now < until) || !self.can_all_make_it(now, idle);
         if overloaded {
             self.candidates.sort_unstable_by_key(|one| (one.start, one.deadline, one.member));
-            self.rescue();
         }
+        let rescued = (overloaded || overdue.is_some()) && self.rescue(overdue);
         let (bucket, time, len) = self.size(now, 0, idle);
         self.members.clear();
         let fitting = self.candidates.iter().enumerate().filter(|(at, one)| *at == 0 || one.fits(now, time));
-        self.members.extend(fitting.take(len).map(|(_, one)| one.member));
+        let mut reached = first_turn.max(self.virtual_time);
+        for (at, one) in fitting.take(len) {
+            self.members.push(one.member);
+            // Not a rescued one's, whose turn is still to come.
+            if at > 0 || !rescued {
+                reached = reached.max(one.start);
+            }
+        }
+        // As far as the last member and not only the first: what is run together with the first, or is run earlier since
+        // its deadline is, would otherwise use up turns that nobody disputes, and pay for them under the next overload.
+        self.virtual_time = reached;
         for at in 0..self.members.len() {
             self.take(self.members[at], now);
         }
@@ -290,7 +333,7 @@ impl Batcher {
     }
 
     /// An instance is idle again; `ran` is the bucket that it ran and the time that took, if all went well.
-    pub fn finish(&mut self, instance: usize, ran: Option<(usize, Duration)>) {
+    pub fn finish_run(&mut self, instance: usize, ran: Option<(usize, Duration)>) {
         self.running.retain(|running| running.instance != instance);
         if let Some((bucket, took)) = ran {
             self.costs.update(bucket, took);
@@ -298,12 +341,15 @@ impl Batcher {
     }
 
     /// A slot's frame is out of work, with a result or without one: its next one may be run.
-    pub fn done(&mut self, now: Instant, key: Key, result: bool) {
+    pub fn finish_frame(&mut self, now: Instant, key: Key, result: bool) {
         if let Ok(at) = self.position(key) {
             let slot = &mut self.slots[at];
             slot.in_flight = false;
             if result {
-                slot.last_result = now;
+                slot.unserved_since = None;
+                slot.waiting.iter_mut().for_each(|waiting| waiting.hungry = false);
+            } else {
+                slot.unserved_since.get_or_insert(now);
             }
         }
     }
@@ -321,11 +367,11 @@ impl Batcher {
     fn collect(&mut self, now: Instant) {
         self.candidates.clear();
         for slot in self.slots.iter().filter(|slot| !slot.in_flight) {
-            let Some(Waiting { deadline, start, .. }) = slot.waiting else { continue };
-            let starving = now.saturating_duration_since(slot.last_result) >= STARVATION;
-            let starving = starving.then_some(slot.last_result);
-            let (member, patient) = (Member::Slot(slot.key), starving.is_some());
-            self.candidates.push(Candidate { member, deadline, start, patient, starving });
+            let Some(Waiting { deadline, start, hungry, .. }) = slot.waiting else { continue };
+            let starving = slot.starving(now);
+            let overdue = hungry && now + self.costs.single() > deadline;
+            let member = Member::Slot(slot.key);
+            self.candidates.push(Candidate { member, deadline, start, patient: overdue, starving, overdue });
         }
         let largest = self.costs.sizes().last().unwrap_or(1);
         let mut start = self.calls.start;
@@ -333,7 +379,8 @@ impl Batcher {
             let got_nothing = self.calls.last_run.map_or(*since, |last| last.max(*since));
             let starving = (now.saturating_duration_since(got_nothing) >= STARVATION).then_some(got_nothing);
             let deadline = *since + CALL_PATIENCE;
-            self.candidates.push(Candidate { member: Member::Call, deadline, start, patient: true, starving });
+            let (member, patient) = (Member::Call, true);
+            self.candidates.push(Candidate { member, deadline, start, patient, starving, overdue: false });
             start += CALL_SERVICE;
         }
     }
@@ -344,7 +391,9 @@ impl Batcher {
         let late = self.candidates.iter().find(|one| !one.fits(now, single))?;
         let Member::Slot(key) = late.member else { return None };
         let at = self.position(key).ok()?;
-        if self.slots[at].waiting.take().is_some_and(|waiting| waiting.had_a_chance) {
+        let slot = &mut self.slots[at];
+        slot.unserved_since.get_or_insert(now);
+        if slot.waiting.take().is_some_and(|waiting| waiting.had_a_chance) {
             self.overload_until = Some(now + OVERLOAD);
         }
         Some(key)
@@ -396,31 +445,48 @@ impl Batcher {
         best
     }
 
-    /// Puts the slot that got nothing for longest first, if it is time for that.
-    fn rescue(&mut self) {
-        self.runs_since_rescue = self.runs_since_rescue.saturating_add(1);
-        if self.runs_since_rescue < RESCUE_EVERY {
-            return;
+    /// Where anything else waits, overdue frames do not compete with it. The one whose slot got nothing for longest.
+    fn set_overdue_aside(&mut self) -> Option<Candidate> {
+        if self.candidates.iter().all(|one| one.overdue) {
+            return None;
         }
-        let starving = self.candidates.iter().enumerate().filter_map(|(at, one)| Some((at, one.starving?)));
-        if let Some((at, _)) = starving.min_by_key(|(_, since)| *since) {
-            self.candidates[..=at].rotate_right(1);
-            self.runs_since_rescue = 0;
-        }
+        let longest = self.candidates.iter().filter(|one| one.overdue).min_by_key(|one| one.starving).copied();
+        self.candidates.retain(|one| !one.overdue);
+        longest
     }
 
+    /// Puts the slot that got nothing for longest first, if it is time for that; `overdue` is one that was set aside.
+    /// Whether it did.
+    fn rescue(&mut self, overdue: Option<Candidate>) -> bool {
+        self.runs_since_rescue = self.runs_since_rescue.saturating_add(1);
+        if self.runs_since_rescue < RESCUE_EVERY {
+            return false;
+        }
+        self.candidates.extend(overdue);
+        let starving = self.candidates.iter().enumerate().filter_map(|(at, one)| Some((at, one.starving?)));
+        let longest = starving.min_by_key(|(_, since)| *since).map(|(at, _)| at);
+        if overdue.is_some() && longest != self.candidates.len().checked_sub(1) {
+            self.candidates.pop();
+        }
+        let Some(at) = longest else { return false };
+        self.candidates[..=at].rotate_right(1);
+        self.runs_since_rescue = 0;
+        true
+    }
+
+    /// A rescued one is served as if its turn were now, so that no slot is ever behind by more than one frame.
     fn take(&mut self, member: Member, now: Instant) {
         match member {
             Member::Call => {
                 self.calls.waiting.pop_front();
-                self.calls.start += CALL_SERVICE;
+                self.calls.start = self.calls.start.min(self.virtual_time) + CALL_SERVICE;
                 self.calls.last_run = Some(now);
             }
             Member::Slot(key) => {
                 let Ok(at) = self.position(key) else { return };
                 let slot = &mut self.slots[at];
                 if let Some(waiting) = slot.waiting.take() {
-                    slot.finish = waiting.start + slot.service;
+                    slot.finish = waiting.start.min(self.virtual_time) + slot.service;
                 }
                 (slot.in_flight, slot.lost_in_a_row) = (true, 0);
             }

@@ -49,6 +49,8 @@ struct Got {
     /// Longest time without a result.
     longest: Duration,
     last: Duration,
+    /// When the first frame since the last result was lost while none was in work.
+    unserved: Option<Duration>,
     /// When results came.
     times: Vec<Duration>,
 }
@@ -98,7 +100,7 @@ impl World {
         (0..instances).for_each(|_| batcher.add_instance());
         for (key, source) in sources.iter().enumerate() {
             if source.from.is_zero() {
-                batcher.join(start, key, source.priority);
+                batcher.join(key, source.priority);
             }
         }
         Self {
@@ -181,7 +183,7 @@ impl World {
     fn frame(&mut self, now: Instant, key: usize) {
         let source = &self.sources[key];
         if self.batcher.position(key).is_err() {
-            self.batcher.join(now, key, source.priority);
+            self.batcher.join(key, source.priority);
             self.got[key].last = now - self.start;
         }
         let frame = Frame { at: now, deadline: now + source.budget };
@@ -189,6 +191,9 @@ impl World {
         if self.waiting[key].replace(frame).is_some() {
             self.got[key].superseded += 1;
             self.lost = Some(now);
+            if !self.in_flight[key] {
+                self.got[key].unserved.get_or_insert(now - self.start);
+            }
         }
     }
 
@@ -197,10 +202,10 @@ impl World {
             match self.batcher.next(now, instance)? {
                 Choice::Late(key) => {
                     let frame = self.waiting[key].take().expect("a late frame waits");
-                    let since = now.saturating_duration_since(self.start + self.got[key].last);
                     assert!(now + self.batcher.costs().single() > frame.deadline, "it could have made it");
-                    assert!(since < STARVATION, "starving, and given back");
+                    assert!(!self.was_starving(key, &frame), "starving, and given back");
                     self.got[key].late += 1;
+                    self.got[key].unserved.get_or_insert(now - self.start);
                     self.lost = Some(now);
                 }
                 Choice::Run { bucket } => return Some(self.start_run(now, instance, bucket)),
@@ -223,8 +228,10 @@ impl World {
             };
             assert!(!std::mem::replace(&mut self.in_flight[key], true), "two frames of a slot at once");
             let frame = self.waiting[key].take().expect("it waits");
-            let starving = now - (self.start + self.got[key].last) >= STARVATION;
-            assert!(starving || now + estimate <= frame.deadline, "a member is late by the batch's own estimate");
+            assert!(
+                self.was_starving(key, &frame) || now + estimate <= frame.deadline,
+                "a member is late by the batch's own estimate"
+            );
             self.running[instance].push((*member, Some(frame)));
         }
         self.batches.push(members.len());
@@ -232,6 +239,11 @@ impl World {
         let took = time.mul_f64(1.0 + self.noise * self.random());
         self.ran[instance] = (bucket, took);
         now + took
+    }
+
+    /// Whether a slot was starving when this frame of it came.
+    fn was_starving(&self, key: usize, frame: &Frame) -> bool {
+        self.got[key].unserved.is_some_and(|since| frame.at - self.start >= since + STARVATION)
     }
 
     /// The earliest deadlines go first where all that wait can be done one by one and nothing was lost of late.
@@ -252,13 +264,13 @@ impl World {
 
     fn ended(&mut self, now: Instant, instance: usize) {
         self.idle[instance] = true;
-        self.batcher.finish(instance, Some(self.ran[instance]));
+        self.batcher.finish_run(instance, Some(self.ran[instance]));
         for (member, frame) in std::mem::take(&mut self.running[instance]) {
             let Member::Slot(key) = member else {
                 self.calls_done.push(now - self.start);
                 continue;
             };
-            self.batcher.done(now, key, true);
+            self.batcher.finish_frame(now, key, true);
             self.in_flight[key] = false;
             let (got, at) = (&mut self.got[key], now - self.start);
             let frame = frame.expect("a slot's");
@@ -266,7 +278,7 @@ impl World {
             got.results += 1;
             got.missed += u64::from(now > frame.deadline);
             got.longest = got.longest.max(at - got.last);
-            got.last = at;
+            (got.last, got.unserved) = (at, None);
             got.times.push(at);
         }
     }
@@ -392,6 +404,52 @@ fn a_slot_that_joins_or_comes_back_does_not_take_what_it_missed() {
 }
 
 #[test]
+fn what_a_slot_got_while_there_was_enough_for_all_is_not_held_against_it_later() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    // Two slots whose frames all run, two at a time; then six more than the model can serve.
+    let mut sources = vec![Source::new(30, 300); 8];
+    sources[1].priority = Priority::High;
+    sources[2..].iter_mut().for_each(|source| source.from = MINUTE);
+    for calls in [None, Some(500 * MS)] {
+        let mut world = World::new(&[(1, 40), (2, 50)], 1, sources.clone());
+        world.calls = calls;
+        let world = world.run(MINUTE + LENGTH);
+        let between = |key: usize, from: Duration, to: Duration| {
+            world.got[key].times.iter().filter(|time| (from..to).contains(*time)).count()
+        };
+        assert!(between(0, Duration::ZERO, MINUTE) > 59 * 18, "{:?}", world.batches);
+        let shares: Vec<_> = (0..8).map(|key| between(key, MINUTE, MINUTE + LENGTH / 4)).collect();
+        println!("{shares:?}");
+        // The one in the first five seconds as much as those that are new.
+        assert!(shares[0] + 3 >= shares[2], "{shares:?}");
+        assert!(jain(&[0, 2, 3, 4, 5, 6, 7].map(|key| shares[key] as f64)) > 0.97, "{shares:?}");
+    }
+}
+
+#[test]
+fn what_runs_along_with_others_keeps_its_weight() {
+    // The two of high priority are in every batch, since each has one frame at a time; the rest fill it up.
+    let sources = (0..14).map(|nth| {
+        let priority = [Priority::Low, Priority::Normal, Priority::High][if nth < 4 {
+            0
+        } else if nth < 12 {
+            1
+        } else {
+            2
+        }];
+        Source { priority, ..Source::new(60, 200) }
+    });
+    let world = World::new(&[(1, 20), (4, 40)], 1, sources.collect()).run(3 * LENGTH);
+    let results = world.results();
+    println!("{results:?}");
+    for (low, normal) in (0..4).zip(4..8) {
+        let found = results[normal] / results[low];
+        assert!((found / 4.0 - 1.0).abs() < 0.2, "{found} instead of 4: {results:?}");
+    }
+    assert!(jain(&results[4..12]) > 0.99, "{results:?}");
+}
+
+#[test]
 fn pictures_wait_behind_live_video_and_are_not_forgotten() {
     for slots in [2, 60] {
         let mut world = World::new(&[(1, 10)], 1, (0..slots).map(|_| Source::new(30, 200)).collect());
@@ -417,6 +475,21 @@ fn a_model_slower_than_every_budget_still_answers_once_a_second() {
         assert!(got.longest <= STARVATION + 700 * MS && got.results >= 11, "{got:?}");
         assert_eq!(got.results, got.missed);
     }
+}
+
+#[test]
+fn frames_that_come_seldom_are_in_time_like_others() {
+    // Twice as many as can be served: each gets every other frame of its own.
+    for (fps, slots) in [(1, 100), (2, 50), (5, 20)] {
+        let world = World::new(&[(1, 20)], 1, vec![Source::new(fps, 200); slots]).run(3 * LENGTH);
+        let (results, missed) = world.got.iter().fold((0, 0), |(r, m), got| (r + got.results, m + got.missed));
+        println!("{fps} fps: {results} results, {missed} late, Jain {}", jain(&world.results()));
+        assert!(results > 2_700 && missed * 50 < results, "{fps} fps: {results} results, {missed} late");
+        assert!(jain(&world.results()) > 0.95, "{:?}", world.results());
+    }
+    // Enough for all: none is late, however seldom they come.
+    let world = World::new(&[(1, 20)], 1, vec![Source::new(1, 200); 10]).run(LENGTH);
+    assert!(world.got.iter().all(|got| (got.missed, got.late, got.superseded) == (0, 0, 0)), "{:?}", world.got);
 }
 
 #[test]

@@ -14,7 +14,7 @@ fn batcher(buckets: &[(usize, u32)], instances: usize) -> Batcher {
 fn waiting(buckets: &[(usize, u32)], lefts: &[u32]) -> (Batcher, Instant) {
     let (mut batcher, now) = (batcher(buckets, 1), clock::now());
     for (key, left) in lefts.iter().enumerate() {
-        batcher.join(now, key, Priority::Normal);
+        batcher.join(key, Priority::Normal);
         batcher.submit(now, key, now + *left * MS);
     }
     (batcher, now)
@@ -36,7 +36,7 @@ fn the_earliest_deadline_goes_first_whatever_the_order() {
     let order: Vec<_> = (0..3)
         .map(|_| {
             let (bucket, keys) = run(&mut batcher, now, 0);
-            batcher.finish(0, None);
+            batcher.finish_run(0, None);
             (bucket, keys[0])
         })
         .collect();
@@ -56,13 +56,45 @@ fn a_frame_that_cannot_make_it_is_late_and_one_that_just_can_is_not() {
 #[test]
 fn a_slot_without_results_for_a_second_is_served_late() {
     let (mut batcher, start) = (batcher(&[(1, 500)], 1), clock::now());
-    batcher.join(start, 0, Priority::Normal);
-    let almost = start + STARVATION - MS;
-    batcher.submit(almost, 0, almost + 10 * MS);
-    assert_eq!(batcher.next(almost, 0), Some(Choice::Late(0)));
+    batcher.join(0, Priority::Normal);
+    for lost in [start, start + STARVATION - MS] {
+        batcher.submit(lost, 0, lost + 10 * MS);
+        assert_eq!(batcher.next(lost, 0), Some(Choice::Late(0)));
+    }
     let then = start + STARVATION;
     batcher.submit(then, 0, then + 10 * MS);
     assert_eq!(run(&mut batcher, then, 0), (1, vec![0]));
+    // A frame that fails is no result.
+    batcher.finish_run(0, None);
+    batcher.finish_frame(then, 0, false);
+    batcher.submit(then, 0, then + 10 * MS);
+    assert_eq!(run(&mut batcher, then, 0), (1, vec![0]));
+    batcher.finish_run(0, None);
+    batcher.finish_frame(then, 0, true);
+    batcher.submit(then, 0, then + 10 * MS);
+    assert_eq!(batcher.next(then, 0), Some(Choice::Late(0)));
+}
+
+#[test]
+fn a_slot_is_not_starving_while_its_frames_come_seldom_or_one_is_in_work() {
+    let (mut batcher, start) = (batcher(&[(1, 50)], 1), clock::now());
+    batcher.join(0, Priority::Normal);
+    for second in [0, 5, 10] {
+        let now = start + second * STARVATION;
+        batcher.submit(now, 0, now + 40 * MS);
+        assert_eq!(batcher.next(now, 0), Some(Choice::Late(0)), "after {second} s");
+        batcher.submit(now, 0, now + 50 * MS);
+        assert_eq!(run(&mut batcher, now, 0), (1, vec![0]));
+        batcher.submit(now, 0, now + 100 * MS);
+        batcher.submit(now, 0, now + 100 * MS);
+        batcher.finish_run(0, None);
+        batcher.finish_frame(now, 0, true);
+        assert_eq!(batcher.next(now + 2 * STARVATION, 0), Some(Choice::Late(0)), "replaced while one was in work");
+        batcher.submit(now, 0, now + 100 * MS);
+        run(&mut batcher, now, 0);
+        batcher.finish_run(0, None);
+        batcher.finish_frame(now, 0, true);
+    }
 }
 
 #[test]
@@ -70,12 +102,12 @@ fn the_next_frame_of_a_slot_waits_until_the_one_in_work_is_done() {
     let (mut batcher, now) = waiting(&[(1, 10)], &[100]);
     run(&mut batcher, now, 0);
     batcher.submit(now, 0, now + 100 * MS);
-    batcher.finish(0, None);
+    batcher.finish_run(0, None);
     assert_eq!(batcher.next(now, 0), None);
-    batcher.done(now, 0, true);
+    batcher.finish_frame(now, 0, true);
     assert_eq!(run(&mut batcher, now, 0), (1, vec![0]));
     batcher.leave(0);
-    batcher.done(now, 0, true);
+    batcher.finish_frame(now, 0, true);
     assert_eq!(batcher.next(now, 0), None);
 }
 
@@ -84,7 +116,7 @@ fn what_waits_is_shared_between_idle_instances() {
     let now = clock::now();
     let mut batcher = batcher(&[(1, 10), (2, 12), (4, 16)], 2);
     for key in 0..4 {
-        batcher.join(now, key, Priority::Normal);
+        batcher.join(key, Priority::Normal);
         batcher.submit(now, key, now + 200 * MS);
     }
     assert_eq!(run(&mut batcher, now, 0), (2, vec![0, 1]));

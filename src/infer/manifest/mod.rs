@@ -226,10 +226,10 @@ pub struct Run {
     /// Instances, each with its own thread and memory; default: as many as the machine's cores can feed.
     pub instances: Option<u32>,
     /// Precision; default fp32.
-    pub precision: Precision,
+    pub precision: Option<Precision>,
     /// Backend; default auto.
     pub backend: BackendChoice,
-    /// Name of a model with the same classes and a smaller input, which takes over under load.
+    /// Another model with the same classes and a smaller input, as `NAME` or `NAME@VERSION`, which takes over under load.
     pub smaller: Option<String>,
 }
 
@@ -277,6 +277,18 @@ pub enum BackendChoice {
     Cpu,
     /// OpenVINO on the CPU.
     OpenVino,
+}
+
+impl BackendChoice {
+    /// Name in manifests.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::OpenVino => "openvino",
+        }
+    }
 }
 
 /// AP (0..1) that a lower precision loses against fp32, as `saccade models check` measured it; none: not measured, so
@@ -329,8 +341,16 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
     let batching = Batching::read(root.table("batching"));
     let run = run(root.table("run"));
     let (accuracy, warmup) = accuracy(root.table("accuracy"));
-    if run.precision == Precision::Int8 && int8.is_none() {
+    if run.precision == Some(Precision::Int8) && int8.is_none() {
         root.mistake("run.precision", "int8 needs a [variants.int8] file");
+    }
+    if let Some(smaller) = &run.smaller {
+        let own = name.as_ref().zip(version.as_ref()).map(|(name, version)| format!("{name}@{version}"));
+        if !route::is_model(smaller) {
+            root.mistake("run.smaller", format!("\"{smaller}\" is not legal: {}", route::LEGAL_MODEL));
+        } else if name.as_ref() == Some(smaller) || own.as_ref() == Some(smaller) {
+            root.mistake("run.smaller", format!("\"{smaller}\" is not legal: another model than this one is needed"));
+        }
     }
     root.finish();
     Some(Manifest {
@@ -482,10 +502,11 @@ fn defaults(mut table: Table<'_>) -> Defaults {
 fn run(mut table: Table<'_>) -> Run {
     let precisions = [Precision::Fp32, Precision::Bf16, Precision::Fp16, Precision::Int8, Precision::Auto]
         .map(|precision| (precision.name(), precision));
-    let backends = [("auto", BackendChoice::Auto), ("cpu", BackendChoice::Cpu), ("openvino", BackendChoice::OpenVino)];
+    let backends =
+        [BackendChoice::Auto, BackendChoice::Cpu, BackendChoice::OpenVino].map(|backend| (backend.name(), backend));
     let run = Run {
         instances: table.integer("instances", 1..=64),
-        precision: table.choice("precision", &precisions).unwrap_or(Precision::Fp32),
+        precision: table.choice("precision", &precisions),
         backend: table.choice("backend", &backends).unwrap_or(BackendChoice::Auto),
         smaller: table.string("smaller"),
     };
@@ -576,7 +597,7 @@ warmup = 5
         assert_eq!(manifest.batching.preferred, [1, 2, 4, 8]);
         assert_eq!(manifest.batching.max_delay, Duration::from_millis(4));
         assert_eq!(manifest.accuracy, Accuracy { bf16: Some(0.002), fp16: None, int8: Some(0.008) });
-        assert_eq!((manifest.run.precision, manifest.run.backend), (Precision::Fp32, BackendChoice::Auto));
+        assert_eq!((manifest.run.precision, manifest.run.backend), (Some(Precision::Fp32), BackendChoice::Auto));
         assert_eq!(manifest.warmup, 5);
     }
 
@@ -590,7 +611,7 @@ warmup = 5
         assert_eq!(manifest.file, FileRef { path: "model.onnx".to_owned(), sha256: None });
         assert_eq!((manifest.input.pad, manifest.input.scale), (114.0, [1.0; 3]));
         assert_eq!(manifest.output, Output::Yunet { strides: vec![8, 16, 32] });
-        assert_eq!((manifest.batching.max_batch, manifest.run.instances, manifest.warmup), (16, None, 3));
+        assert_eq!((manifest.batching.max_batch, manifest.run.precision, manifest.warmup), (16, None, 3));
     }
 
     #[test]
@@ -632,6 +653,9 @@ warmup = 5
             ("preferred = [1, 2, 4, 8]", "preferred = [16]", "`batching.preferred`", "from 1 to 8"),
             ("precision = \"fp32\"", "precision = \"int8\"", "`run.precision`", "[variants.int8]"),
             ("instances = 1", "instances = 1\nwarmup = 3", "`run.warmup`", "unknown key"),
+            ("instances = 1", "smaller = \"../x\"", "`run.smaller`", "NAME@VERSION"),
+            ("instances = 1", "smaller = \"yolox-nano\"", "`run.smaller`", "another model"),
+            ("instances = 1", "smaller = \"yolox-nano@1\"", "`run.smaller`", "another model"),
             ("bf16 = 0.002", "bf16 = \"little\"", "`accuracy.bf16`", "number"),
             ("[batching]", "[bathing]", "`bathing`", "unknown key"),
         ] {

@@ -1,0 +1,70 @@
+//! What the configuration says of models: where they are, how they are run, and what sessions may ask for.
+//!
+//! A validated configuration enters; what `infer` is to do leaves. It is here once, so that the server, the commands that
+//! run models without one, and `doctor`, which foretells what the server will do, agree. Nothing is loaded here.
+
+use crate::calibration::Calibration;
+use crate::config::{Config, Hardware};
+use crate::infer::manifest::BackendChoice;
+use crate::infer::{Error, Options, Repository, RouteError, Routes};
+use crate::route::Route;
+
+/// Why sessions would not get what the configuration promises them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WrongNames {
+    /// The default model is not among those loaded.
+    #[error(
+        "models.default: no model {name} could be loaded, and no route has this name; `saccade models check` says why"
+    )]
+    Default {
+        /// Its name.
+        name: String,
+    },
+    /// Routes cannot be used with the models that were loaded.
+    #[error("{}", wrong.iter().map(|(name, error)| format!("routes.{name}: {error}")).collect::<Vec<_>>().join("\n"))]
+    Routes {
+        /// Each with its name and the reason.
+        wrong: Vec<(String, RouteError)>,
+    },
+}
+
+/// How models are run, where it is not left to their manifests and to measurement.
+#[must_use]
+pub fn options(config: &Config, calibration: Calibration) -> Options {
+    Options { backend: backend(config), calibration, ..Options::default() }
+}
+
+/// The backend that the operator wants for all models.
+#[must_use]
+pub fn backend(config: &Config) -> Option<BackendChoice> {
+    (config.hw.infer == Hardware::Off).then_some(BackendChoice::Cpu)
+}
+
+/// The models of the configured folder, where it is there, and the embedded one.
+///
+/// # Errors
+/// [`Error::Read`] if the folder can't be listed.
+pub fn repository(config: &Config) -> Result<Repository, Error> {
+    Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir()))
+}
+
+/// Adds the configured routes, and makes sure of the default. `is_loaded` tells whether there is a model of a name, with
+/// or without its version.
+///
+/// # Errors
+/// [`WrongNames`]: the server does not start like this.
+pub fn name(config: &Config, routes: &Routes, is_loaded: impl Fn(&str) -> bool) -> Result<(), WrongNames> {
+    let put = |(name, route): (&String, &Route)| {
+        let error = routes.put(name, route.clone(), &is_loaded).err()?;
+        Some((name.clone(), error))
+    };
+    let wrong: Vec<_> = config.routes.iter().filter_map(put).collect();
+    if !wrong.is_empty() {
+        return Err(WrongNames::Routes { wrong });
+    }
+    let default = &config.models.default;
+    if is_loaded(default) || routes.get(default).is_some() {
+        return Ok(());
+    }
+    Err(WrongNames::Default { name: default.clone() })
+}
