@@ -76,7 +76,7 @@ pub(super) async fn put(
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(route)))
 }
 
-/// `DELETE /v1/routes/{name}`: sessions that it gave a model keep it until they change their options.
+/// `DELETE /v1/routes/{name}`: sessions that it gave a model keep it until they name another.
 pub(super) async fn delete(
     State(context): State<Arc<Context>>,
     name: Name,

@@ -17,7 +17,7 @@ pub struct Routes {
 pub enum Put {
     /// There was none of this name.
     New,
-    /// The one before is gone; sessions that it gave a model keep it until they change their options.
+    /// The one before is gone; sessions that it gave a model keep it until they name another.
     Replaced,
 }
 
@@ -80,7 +80,7 @@ impl Routes {
         Ok(if before.is_some() { Put::Replaced } else { Put::New })
     }
 
-    /// Takes a route out; sessions that it gave a model keep it until they change their options.
+    /// Takes a route out; sessions that it gave a model keep it until they name another.
     pub fn remove(&self, name: &str) -> Option<Arc<Route>> {
         self.lock().remove(name)
     }

@@ -117,11 +117,11 @@ async fn results_stay_fresh_when_more_frames_come_than_the_model_can_take() {
         assert!(*results >= SECONDS as usize / 2, "session {index} starved: {results} results");
         assert!(dropped.superseded + dropped.skipped > u64::from(FRAMES) / 4, "session {index}: {dropped:?}");
         assert!(*carried > FRAMES as usize / 8, "session {index}: the tracker filled in {carried} times");
-        // Every decoded frame is accounted for, but for the last one that the model was asked about.
+        // Every decoded frame is accounted for, but for one that is in the model and one that waits for it.
         let counters = &view.counters;
         let Dropped { superseded, late, skipped } = counters.dropped;
         let answered = counters.inferred + superseded + late + skipped;
-        let known = answered..=answered + 1;
+        let known = answered..=answered + 2;
         assert!(known.contains(&counters.decoded), "session {index}: {counters:?}");
         // A queue would fall behind by at least half of the frames of each third.
         let third = lags.len() / 3;
@@ -172,11 +172,11 @@ async fn under_a_load_that_stays_everything_is_given_up_in_order_and_some_of_it_
         ("models.default", "ppe-nano"),
         ("degradation.mode", "auto"),
         ("admission.mode", "fixed"),
-        ("session.budget_ms", "100"),
+        ("session.budget_ms", "40"),
     ])
     .await;
     let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
-    let others = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 4;
+    let others = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 6;
     let over = AtomicBool::new(false);
     let other = async || {
         let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;

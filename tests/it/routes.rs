@@ -182,7 +182,7 @@ async fn a_server_takes_routes_and_gives_sessions_their_models() {
 
     let mut welcomed = Socket::connect(server.http).await;
     let ServerMessage::Welcome { models, .. } = welcomed.next().await else { panic!() };
-    assert_eq!(models, ["canary", "ppe-nano", "scene-blobs", "both"]);
+    assert_eq!(models, ["canary", "ppe-nano", "ppe-nano-small", "scene-blobs", "both"]);
     for (patch, model) in [(None, "canary"), (Some("both"), "both"), (Some("ppe-nano"), "ppe-nano")] {
         let patch = OptionsPatch { model: patch.map(Into::into), ..OptionsPatch::default() };
         let (mut socket, peer, _, options) = connect(server.http, saccade::media::Codec::Vp8, patch).await;
@@ -247,8 +247,7 @@ fn a_model_may_name_a_smaller_one_of_the_same_classes() {
     let root = tempfile::tempdir().unwrap();
     let engine = Engine::new(Options { instances: Some(1), ..Options::default() }).unwrap();
     for (name, smaller) in [("a", "small"), ("b", "nobody"), ("c", "other"), ("d", "a")] {
-        let manifest = format!("[run]\nsmaller = \"{smaller}\"\n");
-        engine.load(&copy(root.path(), name, |text| text.replace("[run]\n", &manifest))).unwrap();
+        engine.load(&copy(root.path(), name, |text| text.replace("ppe-nano-small", smaller))).unwrap();
     }
     engine.load(&small(root.path(), "small", |text| text)).unwrap();
     let classes = |text: String| text.replace("[\"head\", \"helmet\"]", "[\"face\", \"hat\"]");
