@@ -35,8 +35,8 @@ use crate::tuning::Tuning;
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 /// What stopping may take beyond the grace: closing peers, sending the last messages, joining threads.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
-/// How often the metrics are told how much of the machine sessions need.
-const LOAD_PERIOD: Duration = Duration::from_secs(2);
+/// How often it is looked at how busy the machine is.
+const LOAD_PERIOD: Duration = Duration::from_secs(1);
 /// Bits a second of returned video at most, in each session.
 const MAX_BITRATE: u32 = 6_000_000;
 
@@ -125,8 +125,8 @@ impl App {
             session_settings(config, tuning),
         );
         let sessions = Arc::new(sessions);
-        let shown = Arc::clone(&sessions);
-        servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || shown.show_load()));
+        let loaded = Arc::clone(&sessions);
+        servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
         let router = http::router(

@@ -7,7 +7,9 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -159,6 +161,19 @@ impl Watch {
         Self { since: clock::now(), all: machine_time(), own: clock::processor_time() }
     }
 
+    /// Share of the processors that were busy until now, 0..1: of all there are, whoever used them, or of those that this
+    /// process may use, with its own work, whichever is more.
+    #[must_use]
+    pub fn busy(&self) -> f64 {
+        let wall = clock::now().duration_since(self.since).max(TICK);
+        let allowed = thread::available_parallelism().map_or(1, NonZero::get);
+        let own = clock::processor_time().saturating_sub(self.own).div_duration_f64(wall) / allowed as f64;
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let (now, there) = (parse_stat(&stat), count_processors(&stat));
+        let all = now.zip(self.all).map_or(0.0, |(now, then)| now.saturating_sub(then).div_duration_f64(wall));
+        own.max(all / there.max(1) as f64).min(1.0)
+    }
+
     /// Until now.
     #[must_use]
     pub fn stop(self) -> Disturbance {
@@ -190,6 +205,13 @@ fn parse_stat(text: &str) -> Option<Duration> {
     let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).take(8).collect();
     let [user, nice, system, _idle, _iowait, irq, softirq, steal] = ticks.try_into().ok()?;
     Some(Duration::from_millis(TICK_MS.checked_mul(user + nice + system + irq + softirq + steal)?))
+}
+
+/// Lines of `/proc/stat` that are about one processor.
+fn count_processors(text: &str) -> usize {
+    let is_one =
+        |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|next: char| next.is_ascii_digit()));
+    text.lines().filter(is_one).count()
 }
 
 fn read(path: &Path) -> Result<Kept, String> {
@@ -289,6 +311,7 @@ mod tests {
         let stat = "cpu  100 20 3 99999 888 7 6 5 1 1\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
         assert_eq!(parse_stat(stat), Some(TICK * (100 + 20 + 3 + 7 + 6 + 5)));
         assert_eq!((parse_stat(""), parse_stat("cpu 1 2"), parse_stat("cpu a b c d e f g h")), (None, None, None));
+        assert_eq!((count_processors(stat), count_processors("")), (1, 0));
     }
 
     #[test]
@@ -296,6 +319,17 @@ mod tests {
         assert_eq!(Disturbance::default().processors(), None);
         assert_eq!(Disturbance::of(QUIET_PERCENT).processors(), None);
         assert_eq!(Disturbance::of(150).processors(), Some(1.5));
+    }
+
+    #[test]
+    fn work_makes_busy() {
+        let watch = Watch::start();
+        let until = clock::now() + 10 * TICK;
+        while clock::now() < until {
+            std::hint::spin_loop();
+        }
+        let busy = watch.busy();
+        assert!(busy > 0.0 && busy <= 1.0, "{busy}");
     }
 
     #[test]

@@ -27,13 +27,6 @@ const CALM_LOST: f32 = 0.03;
 const SLACK: f32 = 0.15;
 /// Likewise, above which it is calm.
 const CALM_SLACK: f32 = 0.35;
-/// Mean share of the budget that is to be left where the tracker fills in: what it fills in is drawn and encoded as well,
-/// and results must not pay for it.
-const FILL_SLACK: f32 = 0.45;
-/// Likewise, above which it fills in more.
-const FILL_MORE_SLACK: f32 = 0.6;
-/// It fills in for one in so many at least.
-const MOST_LEFT_OUT: u32 = 8;
 /// A step down is tried when it would leave the model busy for at most this share of the time, by how long frames take
 /// it now.
 const ROOM: f32 = 0.9;
@@ -82,9 +75,9 @@ pub struct Config {
 /// What is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rung {
-    /// Of the frames that the model is not free for, one in so many is carried on by the tracker instead of being
-    /// dropped; 0: none.
-    pub fill_one_in: u32,
+    /// Frames that the model is not free for are carried on by the tracker instead of being dropped, where there is time
+    /// for that.
+    pub fill_in: bool,
     /// The model is offered one in so many frames.
     pub infer_every: u32,
     /// The model with the smaller input runs.
@@ -98,11 +91,11 @@ pub struct Rung {
 impl Rung {
     /// The foot of the ladder: nothing is given up.
     pub const NONE: Self =
-        Self { fill_one_in: 0, infer_every: 1, smaller_input: false, return_every: 1, half_size: false };
+        Self { fill_in: false, infer_every: 1, smaller_input: false, return_every: 1, half_size: false };
 
     /// The top of the ladder, where there is no model with a smaller input.
     pub const TOP: Self = Self {
-        fill_one_in: MOST_LEFT_OUT,
+        fill_in: true,
         infer_every: INFER_EVERY[INFER_EVERY.len() - 1],
         smaller_input: false,
         return_every: RETURN_EVERY[RETURN_EVERY.len() - 1],
@@ -113,7 +106,7 @@ impl Rung {
     #[must_use]
     pub const fn within(self, can: Can) -> Self {
         Self {
-            fill_one_in: if can.fill_in { self.fill_one_in } else { 0 },
+            fill_in: self.fill_in && can.fill_in,
             infer_every: if can.skip_inference { self.infer_every } else { 1 },
             smaller_input: self.smaller_input,
             return_every: if can.return_less { self.return_every } else { 1 },
@@ -136,7 +129,7 @@ impl Rung {
     /// Which of [`STEPS`] are in force.
     #[must_use]
     pub const fn steps(self) -> [bool; STEPS.len()] {
-        [self.fill_one_in > 0 || self.infer_every > 1, self.smaller_input, self.return_every > 1, self.half_size]
+        [self.fill_in || self.infer_every > 1, self.smaller_input, self.return_every > 1, self.half_size]
     }
 
     /// Names of the steps in force, in the order of the ladder.
@@ -151,8 +144,6 @@ pub struct Ladder {
     rungs: Vec<Rung>,
     instances: u32,
     at: usize,
-    /// Where the tracker fills in: see [`Rung::fill_one_in`].
-    fill_one_in: u32,
     window: Window,
     /// Samples before this are of the load before the last change.
     settled: Instant,
@@ -192,7 +183,7 @@ impl Window {
 
     /// Share of frames that were lost. Where the tracker fills in, those that a newer one replaced are not.
     fn lost(&self, rung: Rung) -> f32 {
-        let superseded = if rung.fill_one_in > 0 { 0 } else { self.superseded };
+        let superseded = if rung.fill_in { 0 } else { self.superseded };
         share(self.late + superseded, self.inferred).max(share(self.not_returned, self.returned))
     }
 
@@ -215,7 +206,6 @@ impl Ladder {
             rungs: rungs(config.smaller_input),
             instances: config.instances.max(1),
             at: 0,
-            fill_one_in: 1,
             window: Window::new(now),
             settled: now,
             suspicious: false,
@@ -228,8 +218,7 @@ impl Ladder {
     /// What is in force.
     #[must_use]
     pub fn rung(&self) -> Rung {
-        let rung = self.rungs[self.at];
-        Rung { fill_one_in: if rung.fill_one_in > 0 { self.fill_one_in } else { 0 }, ..rung }
+        self.rungs[self.at]
     }
 
     /// How far up it is, 0..1.
@@ -262,18 +251,7 @@ impl Ladder {
             return false;
         }
         let seen = std::mem::replace(window, Window::new(now));
-        let before = self.fill_one_in;
-        self.adjust_filling(&seen);
-        self.judge(now, age, &seen) || self.fill_one_in != before
-    }
-
-    /// Has the tracker fill in as often as results can afford.
-    fn adjust_filling(&mut self, seen: &Window) {
-        if seen.slack() < FILL_SLACK {
-            self.fill_one_in = (self.fill_one_in * 2).min(MOST_LEFT_OUT);
-        } else if seen.slack() > FILL_MORE_SLACK {
-            self.fill_one_in = (self.fill_one_in - 1).max(1);
-        }
+        self.judge(now, age, &seen)
     }
 
     fn judge(&mut self, now: Instant, age: Duration, seen: &Window) -> bool {
@@ -348,7 +326,7 @@ impl Ladder {
 fn rungs(smaller_input: bool) -> Vec<Rung> {
     let mut rung = Rung::NONE;
     let mut rungs = vec![rung];
-    rung.fill_one_in = 1;
+    rung.fill_in = true;
     rungs.push(rung);
     for infer_every in INFER_EVERY {
         rung.infer_every = infer_every;

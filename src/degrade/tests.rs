@@ -49,7 +49,7 @@ fn lost_and_late_frames_take_it_up_and_calm_brings_it_down() {
     for bad in [LATE, Sample::Superseded, Sample::Late, Sample::NotReturned] {
         let mut ladder = Ladder::new(start, CONFIG);
         let up = feed(&mut ladder, start, Duration::from_secs(1), &[bad]).expect("goes up within a second");
-        assert!(ladder.rung().fill_one_in > 0);
+        assert!(ladder.rung().fill_in);
         let soon = up + SETTLE + PATIENCE - 100 * MS;
         assert_eq!(feed(&mut ladder, up, soon - up, &[GOOD]), None, "it comes down too soon");
         assert!(feed(&mut ladder, soon, 4 * WINDOW, &[GOOD]).is_some(), "{bad:?}");
@@ -74,7 +74,7 @@ fn the_tracker_fills_in_first_and_then_the_model_is_asked_less_often() {
     let mut ladder = Ladder::new(start, CONFIG);
     let busy = [GOOD, Sample::Superseded, Sample::Superseded];
     let up = feed(&mut ladder, start, Duration::from_secs(1), &busy).unwrap();
-    let fills_in = Rung { fill_one_in: 1, ..Rung::NONE };
+    let fills_in = Rung { fill_in: true, ..Rung::NONE };
     assert_eq!(ladder.rung(), fills_in);
     assert_eq!(feed(&mut ladder, up, Duration::from_secs(60), &busy), None, "what is filled in is not lost");
     // Where one in three is in time, one in three is asked.
@@ -119,26 +119,6 @@ fn it_ends_at_the_top() {
         now = feed(&mut ladder, now, Duration::from_secs(3), &[LATE]).unwrap();
     }
     assert_eq!((ladder.height(), feed(&mut ladder, now, Duration::from_secs(3), &[LATE])), (1.0, None));
-}
-
-#[test]
-fn it_fills_in_as_often_as_results_can_afford() {
-    let start = clock::now();
-    let mut ladder = Ladder::new(start, CONFIG);
-    let answered = |slack| [Sample::Inferred { service: 5 * MS, slack }, Sample::Superseded];
-    let mut now = start;
-    let mut feed = |ladder: &mut Ladder, slack: f32, seconds: u32| {
-        for sample in answered(slack).iter().cycle().take(33 * seconds as usize) {
-            now += 30 * MS;
-            ladder.handle(now, *sample);
-        }
-        ladder.rung().fill_one_in
-    };
-    assert_eq!(feed(&mut ladder, 0.8, 3), 1);
-    assert_eq!(feed(&mut ladder, 0.4, 5), MOST_LEFT_OUT);
-    assert_eq!(feed(&mut ladder, 0.5, 5), MOST_LEFT_OUT, "what can be afforded is kept");
-    assert_eq!(feed(&mut ladder, 0.8, 8), 1);
-    assert_eq!(ladder.rung().infer_every, 1);
 }
 
 /// One session of a simulated server.

@@ -128,7 +128,7 @@ fn pack(rung: Rung) -> u64 {
         | u64::from(rung.return_every & 0xffff) << 16
         | u64::from(rung.smaller_input) << 32
         | u64::from(rung.half_size) << 33
-        | u64::from(rung.fill_one_in & 0xff) << 34
+        | u64::from(rung.fill_in) << 34
 }
 
 const fn unpack(packed: u64) -> Rung {
@@ -137,7 +137,7 @@ const fn unpack(packed: u64) -> Rung {
         return_every: (packed >> 16 & 0xffff) as u32,
         smaller_input: packed >> 32 & 1 == 1,
         half_size: packed >> 33 & 1 == 1,
-        fill_one_in: (packed >> 34 & 0xff) as u32,
+        fill_in: packed >> 34 & 1 == 1,
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
             let elsewhere = ladders.join(&other, CONFIG, ALL);
             assert_eq!(ladders.height(&model), 0.0);
             overload(&first);
-            assert!(first.rung().fill_one_in > 0 && ladders.height(&model) > 0.0 && ladders.height(&other) == 0.0);
+            assert!(first.rung().fill_in && ladders.height(&model) > 0.0 && ladders.height(&other) == 0.0);
             assert_eq!((untracked.rung().steps()[0], elsewhere.rung()), (false, Rung::NONE));
             shows(r#"saccade_degraded_sessions{step="skip_inference"} 1"#);
             drop((first, untracked));
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(ladders.height(&model), 0.0);
             assert_eq!(
                 unpack(pack(Rung {
-                    fill_one_in: 4,
+                    fill_in: true,
                     infer_every: 6,
                     smaller_input: true,
                     return_every: 3,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use metrics::{Gauge, gauge};
 
+use super::spare::Spare;
 use super::trial::{Codecs, TRANSPORT, per_megapixel};
 use crate::degrade::{Can, Rung};
 use crate::estimate::Average;
@@ -48,6 +49,7 @@ pub(super) struct Load {
     cores: f64,
     /// Bits a second in each direction, if that is known.
     network: Option<f64>,
+    spare: Spare,
     sessions: Mutex<Sessions>,
     gauges: [Gauge; 2],
 }
@@ -113,9 +115,15 @@ impl Load {
             codecs: codecs.clone(),
             cores: cores as f64,
             network: network.map(|bps| bps as f64),
+            spare: Spare::new(),
             sessions: Mutex::default(),
             gauges: [gauge("processors"), gauge("network")],
         }
+    }
+
+    /// What is left for frames that the tracker fills in.
+    pub(super) const fn spare(&self) -> &Spare {
+        &self.spare
     }
 
     /// A frame of so many pixels was decoded.

@@ -10,6 +10,7 @@ mod load;
 mod losses;
 mod owner;
 mod path;
+mod spare;
 mod stages;
 mod stats;
 mod trial;
@@ -107,8 +108,10 @@ struct Deps {
 pub struct Sessions(Arc<Deps>);
 
 impl Sessions {
-    /// Shows in the metrics how much of the machine the sessions need; to be called every few seconds.
-    pub fn show_load(&self) {
+    /// Looks at how busy the machine is, and shows in the metrics how much of it the sessions need; to be called every
+    /// second or so.
+    pub fn look_at_load(&self) {
+        self.0.load.spare().look();
         self.0.load.show();
     }
 

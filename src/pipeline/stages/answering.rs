@@ -85,6 +85,7 @@ impl Answers {
     fn done(&mut self, mut inferred: infer::Inferred, model_id: &Arc<str>) {
         self.failures = 0;
         let shared = &self.shared;
+        shared.shows(inferred.frame.time);
         Stats::count(&shared.stats.inferred);
         shared.metrics.preprocess.record(inferred.timing.preprocess);
         shared.metrics.inference.record(inferred.timing.inference);

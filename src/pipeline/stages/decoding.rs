@@ -1,6 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Applied, Output, Place, Shared};
 use crate::clock;
@@ -129,7 +129,8 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
         shared.metrics.less_returned.increment(1);
     }
     // Where no video is returned, what the tracker says of a skipped frame is a result of its own.
-    let passes = if past.predicted { returned } else { !for_model && (returned || !past.video) };
+    let filled_in = || !for_model && (returned || !past.video) && past.fills_in(&frame);
+    let passes = if past.predicted { returned } else { filled_in() };
     if past.predicted && !passes {
         shared.unreturned.add(id);
     }
@@ -155,11 +156,10 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
         shared.pool.give(replaced.picture);
         return;
     }
-    let superseded = Stats::count(&shared.stats.superseded);
+    Stats::count(&shared.stats.superseded);
     shared.metrics.superseded.increment(1);
     footing.tell(now, Sample::Superseded);
-    let filled_in = rung.fill_one_in > 0 && superseded.is_multiple_of(rung.fill_one_in.into());
-    if filled_in && (rung.returns(replaced.id) || !past.video) {
+    if rung.fill_in && past.fills_in(&replaced) && (rung.returns(replaced.id) || !past.video) {
         past.put(now, replaced);
     } else {
         shared.pool.give(replaced.picture);
@@ -176,9 +176,21 @@ struct Past<'a> {
 }
 
 impl Past<'_> {
+    /// Whether there is time to have the tracker say what is in a frame, and to draw and encode that.
+    fn fills_in(&self, frame: &Frame) -> bool {
+        if !self.video {
+            // Nothing is drawn, and saying it costs next to nothing.
+            return true;
+        }
+        // Frames come in whole intervals: what is due by then is not left out for the next one.
+        let least = Duration::from_secs_f32(0.75 / self.shared.load.spare().fps());
+        self.shared.since_shown(frame.time).is_none_or(|since| since > least)
+    }
+
     /// Has the tracker say what is in a frame, as soon as those ahead of it are answered.
     fn put(&self, now: Instant, frame: Frame) {
         let shared = self.shared;
+        shared.shows(frame.time);
         // A frame that waited for the model in vain may come after a newer one that did not.
         let dropped = match shared.passing.peek(|waiting| waiting.id > frame.id) {
             Some(true) => Some(frame),

@@ -26,7 +26,7 @@ use super::watching;
 use super::workers::{Lane, Workers};
 use crate::degrade::Can;
 use crate::estimate::SharedEstimate;
-use crate::media::{Codec, EncodedFrame, Frame, FramePool};
+use crate::media::{Codec, EncodedFrame, Frame, FramePool, MediaTime};
 use crate::queue::{Fifo, Full, Mailbox};
 use crate::session::EndReason;
 use crate::tracker::{self, Tracker};
@@ -42,6 +42,9 @@ const SPARE_PICTURES: usize = 5;
 
 /// Share of the budget beyond which an idle machine's own time says more of how long a frame took than load does.
 const TIGHT: f32 = 0.65;
+
+/// A frame that lies farther back than this is of a stream that began anew.
+const LONGEST_BACK: Duration = Duration::from_secs(10);
 
 /// What the stages tell the session's owner. Whatever must not be lost with a full queue is also kept where the owner
 /// finds it: [`Stages::failed`], [`Stages::take_keyframe_need`], [`Stats::resolution`].
@@ -223,6 +226,8 @@ struct Shared {
     /// What those that are not returned at once wait for.
     pending: Pending,
     unreturned: Unreturned,
+    /// RTP timestamp of the last frame that was answered or goes back without an answer.
+    shown: AtomicU32,
     /// Frames with this number and higher ones have no result yet.
     told: AtomicU64,
     /// Follows objects from frame to frame.
@@ -318,6 +323,7 @@ impl Stages {
             passing: Mailbox::new("annotate"),
             pending: Pending::default(),
             unreturned: Unreturned::default(),
+            shown: AtomicU32::new(0),
             told: AtomicU64::new(0),
             place: Mutex::default(),
             outputs: config.outputs,
@@ -475,6 +481,22 @@ impl Shared {
         budget.saturating_sub(self.annotate_time.upper() + self.encode_time.upper())
     }
 
+    /// The frame of this time was answered, or goes back without an answer.
+    fn shows(&self, time: MediaTime) {
+        if self.since_shown(time).is_none_or(|since| !since.is_zero()) {
+            self.shown.store(time.0, Ordering::Relaxed);
+        }
+    }
+
+    /// How long after the last frame that is shown this one is; zero for one before it, nothing where a stream began anew.
+    fn since_shown(&self, time: MediaTime) -> Option<Duration> {
+        let shown = MediaTime(self.shown.load(Ordering::Relaxed));
+        if time.is_newer_than(shown) {
+            return Some(time.since(shown));
+        }
+        (shown.since(time) < LONGEST_BACK).then_some(Duration::ZERO)
+    }
+
     fn tell(&self, output: Output) {
         if self.outputs.try_send(output).is_err() {
             self.metrics.untold.increment(1);
@@ -573,7 +595,7 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::{Class, Detection, MediaTime};
+    use crate::media::{Class, Detection};
 
     #[test]
     fn no_id_is_given_twice_where_tracking_was_off_for_a_while() {
