@@ -178,9 +178,16 @@ async fn under_a_load_that_stays_everything_is_given_up_in_order_and_some_of_it_
     let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
     let others = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 6;
     let over = AtomicBool::new(false);
-    let other = async || {
-        let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
-        play(&mut peer, FPS, |happening| matches!(happening, Happening::Sent) && over.load(Ordering::Relaxed)).await;
+    let other = async |track: bool| {
+        let patch = OptionsPatch { track: Some(track), ..OptionsPatch::default() };
+        let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, patch).await;
+        play(&mut peer, FPS, |happening| {
+            if let Happening::Result(result) = &happening {
+                assert!(track || result.batch_size > 0, "nobody can say what is in it: {result:?}");
+            }
+            matches!(happening, Happening::Sent) && over.load(Ordering::Relaxed)
+        })
+        .await;
         socket.send(&ClientMessage::Bye).await;
         assert_eq!(socket.close_code().await, close_code::BYE);
         peer.close().await;
@@ -229,7 +236,7 @@ async fn under_a_load_that_stays_everything_is_given_up_in_order_and_some_of_it_
         })
         .await;
     };
-    let load = futures_util::future::join_all((0..others).map(|_| other()));
+    let load = futures_util::future::join_all((0..others).map(|index| other(index > 0)));
     futures_util::future::join(watched, load).await;
     println!("{steps:?}");
     let all = ["skip_inference", "smaller_input", "lower_fps", "lower_resolution"];

@@ -128,8 +128,10 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
     if past.video && !returned {
         shared.metrics.less_returned.increment(1);
     }
-    // Where no video is returned, what the tracker says of a skipped frame is a result of its own.
-    let filled_in = || !for_model && (returned || !past.video) && past.fills_in(&frame);
+    // Where no video is returned, what the tracker says of a skipped frame is a result of its own. Without a tracker there
+    // is nothing to say of a frame that a change of models leaves out.
+    let tracks = applied.options.track;
+    let filled_in = || !for_model && tracks && (returned || !past.video) && past.fills_in(&frame);
     let passes = if past.predicted { returned } else { filled_in() };
     if past.predicted && !passes {
         shared.unreturned.add(id);
