@@ -5,17 +5,18 @@
 //!
 //! Rungs follow each other in one order: the tracker fills in for frames that the model is not free for; the model is
 //! offered fewer frames, so that those it gets wait less; its input gets smaller; fewer frames are returned; what is
-//! returned gets smaller. Each rung keeps what those before it gave up. The sessions of a model are on one ladder, since what one of them gives up is what the others get: each on
-//! its own would take turns in stepping down and pushing others up. It goes up as soon as a short window shows that
-//! frames are lost or hardly in time, and comes down one rung at a time after it has been calm for a while. A step down
-//! that has to be taken back makes the next one wait twice as long, so that under a steady load the changes die out.
+//! returned gets smaller. Each rung keeps what those before it gave up. The sessions of a model are on one ladder, since
+//! what one of them gives up is what the others get: each on its own would take turns in stepping down and pushing
+//! others up. It goes up as soon as a short window shows that frames are lost or hardly in time, and comes down one rung
+//! at a time after it has been calm for a while. A step down that has to be taken back makes the next one wait twice as
+//! long, so that under a steady load the changes die out.
 
 mod ladder;
 
 pub use ladder::{Can, Config, Ladder, Rung, Sample};
 
 /// The model is offered one frame in so many, by rung.
-const INFER_EVERY: [u32; 4] = [2, 3, 4, 6];
+const INFER_EVERY: [u32; 5] = [2, 3, 4, 5, 6];
 /// Likewise for returned frames.
 const RETURN_EVERY: [u32; 2] = [2, 3];
 
