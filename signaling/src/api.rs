@@ -146,7 +146,8 @@ pub struct SessionCounters {
 /// Service time of one stage in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageTiming {
-    /// Name of the stage, as in [`crate::Timing`]; `video`: last packet in to first packet of the returned frame out.
+    /// Name of the stage, as in [`crate::Timing`]; `video`: last packet in to first packet of the returned frame out,
+    /// `video_waited`: as much of that as it was neither decoded, drawn on nor encoded.
     pub stage: String,
     /// Median.
     pub p50_ms: f64,

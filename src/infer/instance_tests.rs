@@ -168,6 +168,7 @@ fn frame(id: u64, budget: Duration) -> Frame {
         deadline: now + budget,
         reorder_wait: Duration::ZERO,
         decode_time: Duration::ZERO,
+        worked: Duration::ZERO,
         decoded_at: now,
     }
 }

@@ -184,6 +184,8 @@ pub struct Frame {
     pub reorder_wait: Duration,
     /// Time from the end of the reorder wait until it was decoded, queue included.
     pub decode_time: Duration,
+    /// How long it has been worked on since then, without waiting: what decoding took itself.
+    pub worked: Duration,
     /// When it was decoded, and so when the wait for the model began.
     pub decoded_at: Instant,
 }

@@ -372,7 +372,7 @@ impl Owner {
             }
             Output::NeedKeyframe => self.look_after_decoder(now),
             Output::Result(json) => self.send_result(&json).await,
-            Output::Encoded(unit) => self.send_frame(unit).await,
+            Output::Encoded { unit, worked } => self.send_frame(unit, worked).await,
             Output::Events => self.send_events().await,
             Output::Failed => self.look_for_failure(now),
         }
@@ -437,7 +437,8 @@ impl Owner {
         }
     }
 
-    async fn send_frame(&mut self, unit: EncodedFrame) {
+    /// `worked`: how long the frame was decoded, drawn on and encoded.
+    async fn send_frame(&mut self, unit: EncodedFrame, worked: Duration) {
         let packets = self.packetizer.packetize(&unit.data, unit.keyframe);
         let sending = async {
             for (index, Payload { data, marker }) in packets.enumerate() {
@@ -449,7 +450,7 @@ impl Owner {
                 if index == 0 {
                     let latency = clock::now().duration_since(unit.arrival);
                     self.metrics.video_latency.record(latency);
-                    self.shown.stats.record_video(latency);
+                    self.shown.stats.record_video(latency, worked);
                 }
             }
             Ok::<_, RtcError>(())

@@ -37,8 +37,8 @@ pub(super) struct Stats {
     pub(super) skipped: AtomicU64,
     resolution: AtomicU64,
     times: Mutex<Times<{ STAGES.len() }>>,
-    /// Last packet in to first packet of the returned frame out.
-    video: Mutex<Times<1>>,
+    /// Last packet in to first packet of the returned frame out, and how much of that it was not worked on.
+    video: Mutex<Times<2>>,
 }
 
 impl Stats {
@@ -88,15 +88,19 @@ impl Stats {
         self.times.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
     }
 
-    /// Takes a returned frame into the window: from its last packet in to its first one out.
-    pub(super) fn record_video(&self, latency: Duration) {
-        self.video.lock().unwrap_or_else(PoisonError::into_inner).push([latency.as_secs_f64() * 1e3]);
+    /// Takes a returned frame into the window: from its last packet in to its first one out, and how long of that it was
+    /// decoded, drawn on and encoded.
+    pub(super) fn record_video(&self, latency: Duration, worked: Duration) {
+        let waited = latency.saturating_sub(worked);
+        let times = [latency, waited].map(|time| time.as_secs_f64() * 1e3);
+        self.video.lock().unwrap_or_else(PoisonError::into_inner).push(times);
     }
 
-    /// Median and 95th percentile of each stage over the window, and of returned video from packet to packet.
+    /// Median and 95th percentile of each stage over the window, of returned video from packet to packet, and of what it
+    /// waited on the way: in queues, for a processor, in `exact` for its result.
     pub(super) fn stages(&self) -> Vec<StageTiming> {
         let mut stages = self.times.lock().unwrap_or_else(PoisonError::into_inner).percentiles(STAGES);
-        stages.extend(self.video.lock().unwrap_or_else(PoisonError::into_inner).percentiles(["video"]));
+        stages.extend(self.video.lock().unwrap_or_else(PoisonError::into_inner).percentiles(["video", "video_waited"]));
         stages
     }
 }
@@ -151,9 +155,10 @@ mod tests {
         }
         let total = stats.stages().pop().unwrap_or_else(|| unreachable!("nine stages"));
         assert_eq!((total.stage.as_str(), total.p50_ms, total.p95_ms), ("total", 871.0, 986.0));
-        stats.record_video(Duration::from_millis(7));
-        let video = stats.stages().pop().unwrap_or_else(|| unreachable!("ten stages"));
-        assert_eq!((video.stage.as_str(), video.p95_ms), ("video", 7.0));
+        stats.record_video(Duration::from_millis(7), Duration::from_millis(3));
+        let stages = stats.stages();
+        let video = stages[stages.len() - 2..].iter().map(|stage| (stage.stage.as_str(), stage.p95_ms));
+        assert_eq!(video.collect::<Vec<_>>(), [("video", 7.0), ("video_waited", 4.0)]);
     }
 
     #[test]

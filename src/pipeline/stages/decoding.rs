@@ -97,6 +97,7 @@ impl DecodeStage {
             deadline: unit.arrival + shared.time_for_model(&applied.options),
             reorder_wait: unit.reorder_wait,
             decode_time: now.saturating_duration_since(unit.arrival + unit.reorder_wait),
+            worked: now.duration_since(started),
             decoded_at: now,
         };
         self.next_id += 1;

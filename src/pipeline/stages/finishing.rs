@@ -183,7 +183,7 @@ impl Finisher {
         self.last_returned = Some((answered.inferred.frame.id, started));
         let picture = &answered.inferred.frame.picture;
         let pixels = picture.width() * picture.height();
-        if let Some(encode) = self.encode(&answered.inferred.frame) {
+        if let Some(encode) = self.encode(&answered.inferred.frame, annotate) {
             shared.load.encoded(pixels, annotate + encode);
         }
     }
@@ -242,8 +242,8 @@ impl Finisher {
         }
     }
 
-    /// How long it took, where it came to that.
-    fn encode(&mut self, frame: &Frame) -> Option<Duration> {
+    /// How long it took, where it came to that; drawing on the frame took `annotate`.
+    fn encode(&mut self, frame: &Frame, annotate: Duration) -> Option<Duration> {
         let shared = Arc::clone(&self.shared);
         let bitrate = shared.bitrate.load(Ordering::Relaxed);
         let encoder = match &mut self.encoder {
@@ -282,7 +282,8 @@ impl Finisher {
                     arrival: frame.arrival,
                     reorder_wait: Duration::ZERO,
                 };
-                if shared.outputs.try_send(Output::Encoded(unit)).is_err() {
+                let worked = frame.worked + annotate + took;
+                if shared.outputs.try_send(Output::Encoded { unit, worked }).is_err() {
                     // What follows a lost frame cannot be shown before the next keyframe.
                     shared.metrics.unsent.increment(1);
                     shared.keyframe_wanted.store(true, Ordering::Relaxed);

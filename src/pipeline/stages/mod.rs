@@ -57,7 +57,12 @@ pub(super) enum Output {
     /// A result, ready to be sent.
     Result(Arc<str>),
     /// A frame to send back.
-    Encoded(EncodedFrame),
+    Encoded {
+        /// The frame.
+        unit: EncodedFrame,
+        /// How long it was decoded, drawn on and encoded, without waiting.
+        worked: Duration,
+    },
     /// Something happened in a zone or on a line: see [`Stages::next_event`].
     Events,
     /// The session cannot go on: see [`Stages::failed`].
