@@ -1,13 +1,13 @@
 //! Offers that the transport does not answer.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use saccade::infer::{Engine, ModelSpec};
 use saccade::pipeline::{Codecs, Sessions, Settings, Workers};
-use saccade::rtc::{Accepted, Error, PeerConfig, Transport, WebRtc};
+use saccade::rtc::{Accepted, Error, Listen, PeerConfig, Transport, WebRtc};
 use saccade::session::machine::Timeouts;
 use saccade::session::{OpenRequest, Opener, Rate, Registry};
 use saccade::{clock, decode};
@@ -19,12 +19,13 @@ use crate::client::{LIMIT, Peer};
 /// Answers offers when it is let.
 struct Slow {
     leave: Arc<Semaphore>,
+    inner: WebRtc,
 }
 
 #[async_trait]
 impl Transport for Slow {
     async fn accept(&self, offer: &str, config: PeerConfig) -> Result<Accepted, Error> {
-        let accepted = WebRtc.accept(offer, config).await;
+        let accepted = self.inner.accept(offer, config).await;
         let _leave = self.leave.acquire().await.unwrap();
         accepted
     }
@@ -43,8 +44,6 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         budget_ms: 200,
         limits: decode::Limits::default(),
         max_fps: 60.0,
-        listen: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
-        advertise: Vec::new(),
         ice_lite: false,
         channel_buffer: 1 << 20,
         max_bitrate: 4_000_000,
@@ -54,7 +53,9 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         codecs: Codecs::unknown(1),
         network_bps: None,
     };
-    let transport = Arc::new(Slow { leave: Arc::clone(&leave) });
+    let listen = Listen { addresses: vec![Ipv4Addr::LOCALHOST.into()], port: 0, advertise: Vec::new() };
+    let inner = WebRtc::bind(listen).unwrap_or_else(|(address, error)| panic!("{address}: {error}"));
+    let transport = Arc::new(Slow { leave: Arc::clone(&leave), inner });
     let sessions = Sessions::new(transport, Arc::clone(&workers), Arc::clone(&engine), Arc::clone(&registry), settings);
     let mut peer = Peer::new(saccade::media::Codec::Vp8).await;
     let files = || std::fs::read_dir("/proc/self/fd").unwrap().count();
