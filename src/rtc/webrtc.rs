@@ -19,11 +19,12 @@ use ::webrtc::rtp_transceiver::RtpSender;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rtc::data_channel::RTCDataChannelInit;
+use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackGeneratorBuilder, PacerBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{CongestionFeedback, configure_congestion_control};
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_VP8, MIME_TYPE_VP9};
-use rtc::peer_connection::transport::RTCDtlsTransportState;
+use rtc::peer_connection::transport::{RTCDtlsRole, RTCDtlsTransportState};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
@@ -71,6 +72,12 @@ impl WebRtc {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.0.port()
+    }
+
+    /// Whether anybody is let in now: peers that are not closed.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.0.has_members()
     }
 }
 
@@ -295,7 +302,7 @@ impl Peer for WebRtcPeer {
     async fn stats(&self, now: Instant) -> Option<Stats> {
         let report = self.connection.get_stats(now, StatsSelector::None).await;
         let reported = *self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        Stats::read(&report, &reported, self.bandwidth(), self.returns_video)
+        Stats::read(&report, &reported, self.bandwidth(), self.returns_video, self.membership.sends_over_tcp())
     }
 
     fn packets_dropped(&self) -> u64 {
@@ -494,7 +501,19 @@ async fn build(
         .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
         .with(Reports::slot(), reports)
         .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());
-    let settings = SettingEngineBuilder::new().with_include_loopback_candidate(true).with_lite(config.ice_lite).build();
+    // Without multicast DNS: names that hide addresses need not be looked up, since whoever has them makes checks, too.
+    // The stack itself takes the client's role whatever the offer says (RFC 8842 section 5.3).
+    let role = match inspected.is_dtls_client {
+        Some(true) => RTCDtlsRole::Server,
+        Some(false) => RTCDtlsRole::Client,
+        None => RTCDtlsRole::Unspecified,
+    };
+    let settings = SettingEngineBuilder::new()
+        .with_answering_dtls_role(role)
+        .with_include_loopback_candidate(true)
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+        .with_lite(config.ice_lite)
+        .build();
     let builder = PeerConnectionBuilder::new()
         .with_media_engine(media)
         .with_interceptor_registry(registry)

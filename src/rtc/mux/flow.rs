@@ -1,5 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll, Waker};
 
@@ -40,6 +41,8 @@ pub(crate) struct Flow {
     inboxes: [Mutex<Inbox>; 2],
     credentials: RwLock<Credentials>,
     peers: Mutex<Peers>,
+    /// Whether what was sent last, checks aside, went over a connection.
+    pub(super) over_tcp: AtomicBool,
 }
 
 #[derive(Default)]
@@ -87,7 +90,12 @@ impl std::fmt::Debug for Flow {
 
 impl Flow {
     pub(super) fn new() -> Self {
-        Self { inboxes: Default::default(), credentials: RwLock::default(), peers: Mutex::default() }
+        Self {
+            inboxes: Default::default(),
+            credentials: RwLock::default(),
+            peers: Mutex::default(),
+            over_tcp: AtomicBool::new(false),
+        }
     }
 
     /// Takes credentials of this side. Gives the user fragment that is no longer valid, if there is one.

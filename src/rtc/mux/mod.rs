@@ -24,6 +24,7 @@ mod virtual_socket;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use ::webrtc::runtime::{Runtime, Transmit};
 use bytes::Bytes;
@@ -139,6 +140,11 @@ impl Mux {
         self.port
     }
 
+    /// Whether any session is reachable.
+    pub(super) fn has_members(&self) -> bool {
+        !self.shared.table.is_empty()
+    }
+
     /// A place for a session. It is reachable once it has credentials.
     pub(super) fn join(&self) -> Membership {
         Membership { shared: Arc::clone(&self.shared), flow: Arc::new(Flow::new()) }
@@ -178,6 +184,11 @@ impl Membership {
         self.shared.table.register(&self.flow, ufrag, password, attribute(offer, "ice-pwd").unwrap_or_default());
     }
 
+    /// Whether media goes over a connection. To the stack everything is UDP.
+    pub(super) fn sends_over_tcp(&self) -> bool {
+        self.flow.over_tcp.load(Ordering::Relaxed)
+    }
+
     /// Lets nobody in any more.
     pub(super) fn leave(&self) {
         self.shared.table.remove(&self.flow);
@@ -198,7 +209,11 @@ impl Shared {
         if checks {
             self.table.ask(flow, datagram, to);
         }
-        let (socket, local) = match flow.link_to(to) {
+        let link = flow.link_to(to);
+        if !checks {
+            flow.over_tcp.store(matches!(link, Some(Link::Tcp(_))), Ordering::Relaxed);
+        }
+        let (socket, local) = match link {
             Some(Link::Tcp(connection)) => {
                 if connection.try_send(Bytes::copy_from_slice(datagram)).is_err() {
                     self.losses.unsent.increment(1);

@@ -58,6 +58,11 @@ impl Table {
         sessions.by_ufrag.insert(ufrag, Arc::clone(flow));
     }
 
+    /// Whether nobody is reachable.
+    pub(super) fn is_empty(&self) -> bool {
+        self.read(|sessions| sessions.by_ufrag.is_empty())
+    }
+
     /// Forgets a session.
     pub(super) fn remove(&self, flow: &Arc<Flow>) {
         let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
