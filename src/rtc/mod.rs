@@ -135,9 +135,20 @@ pub struct Answer {
     pub mid: String,
 }
 
+/// What a peer does with video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It sends video, and may take some back.
+    Publisher,
+    /// It sends none, and takes video of this codec.
+    Viewer(Codec),
+}
+
 /// How a peer is set up.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
+    /// What it is for.
+    pub role: Role,
     /// Addresses to bind; wildcard means every interface.
     pub listen: Vec<IpAddr>,
     /// Addresses that candidates name in place of the bound ones of the same family (1:1 NAT).

@@ -38,7 +38,7 @@ use super::filter::ValidatingRuntime;
 use super::reports::{Reported, Reports};
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Stats, Transport, advertise, color_space, declined, offer,
+    Role, Stats, Transport, advertise, color_space, declined, offer,
 };
 use crate::clock;
 use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
@@ -62,7 +62,7 @@ pub struct WebRtc;
 #[async_trait]
 impl Transport for WebRtc {
     async fn accept(&self, offer: &str, config: PeerConfig) -> Result<Accepted, Error> {
-        let inspected = offer::inspect(offer, None)?;
+        let inspected = offer::inspect(offer, config.role, None)?;
         let (event_tx, events) = mpsc::channel(EVENT_QUEUE);
         let (packet_tx, packets) = mpsc::channel(PACKET_QUEUE);
         let shared = Arc::new(Shared {
@@ -85,6 +85,7 @@ impl Transport for WebRtc {
             track: local_track(&inspected),
             sender: tokio::sync::Mutex::new(None),
             payload_type: AtomicU32::new(u32::from(inspected.payload_type)),
+            role: config.role,
             returns_video: inspected.returns_video,
             mid: inspected.mid.clone(),
             offered: Mutex::default(),
@@ -107,6 +108,7 @@ struct WebRtcPeer {
     track: Arc<TrackLocalStaticRTP>,
     sender: tokio::sync::Mutex<Option<Arc<dyn RtpSender>>>,
     payload_type: AtomicU32,
+    role: Role,
     returns_video: bool,
     /// Tag of the session's video.
     mid: String,
@@ -182,7 +184,7 @@ impl WebRtcPeer {
 #[async_trait]
 impl Peer for WebRtcPeer {
     async fn renegotiate(&self, offer: &str) -> Result<Answer, Error> {
-        let inspected = offer::inspect(offer, Some(&self.mid))?;
+        let inspected = offer::inspect(offer, self.role, Some(&self.mid))?;
         if inspected.codec != self.shared.codec {
             return Err(offer::Rejected::NoCommonCodec.into());
         }
@@ -259,12 +261,17 @@ impl Peer for WebRtcPeer {
     }
 
     async fn remote_closed(&self) -> bool {
+        let mut transport = None;
         for receiver in self.connection.get_receivers().await {
-            if let Ok(Some(transport)) = receiver.transport().await {
-                return matches!(transport.state().await, Ok(RTCDtlsTransportState::Closed));
-            }
+            transport = transport.or(receiver.transport().await.ok().flatten());
         }
-        false
+        if let (None, Some(sender)) = (&transport, self.sender.lock().await.as_ref()) {
+            transport = sender.transport().await.ok().flatten();
+        }
+        match transport {
+            Some(transport) => matches!(transport.state().await, Ok(RTCDtlsTransportState::Closed)),
+            None => false,
+        }
     }
 
     fn bandwidth(&self) -> u32 {

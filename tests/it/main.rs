@@ -24,3 +24,4 @@ mod pull;
 mod repository;
 mod routes;
 mod server;
+mod whip;
