@@ -179,7 +179,7 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
     } else {
         deps.load.enter(needs)
     };
-    let accepted = match accept(&deps, &request.sdp, Role::Publisher, due(&machine)).await {
+    let accepted = match accept(&deps, &request.sdp, deps.peer_config(Role::Publisher), due(&machine)).await {
         Ok(accepted) => accepted,
         Err(refused) => {
             drop(reply.send(Err(refused.refusal.clone())));
@@ -212,8 +212,13 @@ impl NotAccepted {
 }
 
 /// Makes a peer for an offer. That is never cancelled half-way, since what it has opened by then has to be closed.
-async fn accept(deps: &Deps, sdp: &str, role: Role, due: tokio::time::Instant) -> Result<Accepted, NotAccepted> {
-    let (transport, sdp, config) = (Arc::clone(&deps.transport), sdp.to_owned(), deps.peer_config(role));
+async fn accept(
+    deps: &Deps,
+    sdp: &str,
+    config: PeerConfig,
+    due: tokio::time::Instant,
+) -> Result<Accepted, NotAccepted> {
+    let (transport, sdp) = (Arc::clone(&deps.transport), sdp.to_owned());
     let mut accepting = tokio::spawn(async move { transport.accept(&sdp, config).await });
     let refused = |refusal| Err(NotAccepted { refusal, late: None });
     match tokio::time::timeout_at(due, &mut accepting).await {

@@ -13,6 +13,7 @@ mod declined;
 mod feedback;
 mod filter;
 mod offer;
+mod order;
 mod reports;
 mod stats;
 mod webrtc;

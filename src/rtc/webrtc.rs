@@ -38,7 +38,7 @@ use super::filter::ValidatingRuntime;
 use super::reports::{Reported, Reports};
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Role, Stats, Transport, advertise, color_space, declined, offer,
+    Role, Stats, Transport, advertise, color_space, declined, offer, order,
 };
 use crate::clock;
 use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
@@ -164,7 +164,8 @@ impl WebRtcPeer {
     fn whole(&self, answer: &str) -> String {
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         let (offer, sections) = &*offered;
-        declined::restore(&advertise::description(answer, &self.shared.advertise), offer, sections)
+        let ordered = order::most_reachable_first(&advertise::description(answer, &self.shared.advertise));
+        declined::restore(&ordered, offer, sections)
     }
 
     fn forward_keyframe_requests(&self) {

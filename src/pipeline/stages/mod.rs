@@ -503,6 +503,11 @@ impl Stages {
         self.shared.keyframe_wanted.store(true, Ordering::Relaxed);
     }
 
+    /// Bits a second of the returned video.
+    pub(super) fn bitrate(&self) -> u32 {
+        self.shared.bitrate.load(Ordering::Relaxed)
+    }
+
     /// Sets the bits a second of the returned video.
     pub(super) fn set_bitrate(&self, bits_per_second: u32) {
         self.shared.bitrate.store(bits_per_second, Ordering::Relaxed);

@@ -16,6 +16,9 @@ use crate::session::{EndReason, Patched, SessionId, ViewerCommand, Viewing};
 
 /// Longest time that the transport may take to accept all packets of one frame.
 const SEND_LIMIT: Duration = Duration::from_secs(1);
+/// How soon a viewer that fell behind may ask for the keyframe it goes on with: everyone pays for that, so one on a path that
+/// is too narrow must not ask again and again. It takes what others ask for.
+const RECOVERY: Duration = Duration::from_secs(2);
 /// How often it is looked whether the other side has closed.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -30,6 +33,8 @@ pub(super) struct Attendant {
     backlog: Backlog,
     /// Nothing can be shown before a keyframe: at first, and after each frame that was left out.
     waits_for_keyframe: bool,
+    /// When it may ask for one.
+    may_ask: Instant,
     next_tick: Instant,
     metrics: Metrics,
 }
@@ -42,7 +47,14 @@ pub(super) struct Inputs {
 }
 
 impl Attendant {
-    pub(super) fn new(stages: Arc<Stages>, peer: Arc<dyn Peer>, ice: Ice, life: Viewing, inputs: Inputs) -> Self {
+    pub(super) fn new(
+        stages: Arc<Stages>,
+        peer: Arc<dyn Peer>,
+        ice: Ice,
+        life: Viewing,
+        backlog: Backlog,
+        inputs: Inputs,
+    ) -> Self {
         let now = clock::now();
         Self {
             stages,
@@ -52,8 +64,9 @@ impl Attendant {
             inputs,
             // A random one to begin with (RFC 3550 section 5.1).
             sequence: u16::from_le_bytes([SessionId::random().as_str().as_bytes()[0], 0x10]),
-            backlog: Backlog::new(now),
+            backlog,
             waits_for_keyframe: true,
+            may_ask: now,
             next_tick: now + TICK,
             metrics: Metrics::new(),
         }
@@ -83,8 +96,7 @@ impl Attendant {
                 frame = self.inputs.frames.recv() => match frame {
                     Ok(packets) => self.handle_frame(&packets).await,
                     Err(RecvError::Lagged(frames)) => {
-                        self.metrics.behind.increment(frames);
-                        self.waits_for_keyframe = true;
+                        self.fall_behind(frames);
                     }
                     Err(RecvError::Closed) => break EndReason::SessionEnded,
                 },
@@ -115,15 +127,13 @@ impl Attendant {
         let (now, bandwidth) = (clock::now(), self.peer.bandwidth());
         if self.waits_for_keyframe && !packets.keyframe {
             // All viewers get each keyframe, so that one is asked for only when it would be taken.
-            if self.backlog.is_clear(now, bandwidth) {
+            if now >= self.may_ask && self.backlog.is_clear(now, bandwidth) {
                 self.stages.request_keyframe(now);
             }
             return;
         }
         if !self.backlog.takes(now, packets.bytes(), bandwidth) {
-            self.metrics.behind.increment(1);
-            self.waits_for_keyframe = true;
-            return;
+            return self.fall_behind(1);
         }
         self.waits_for_keyframe = false;
         match tokio::time::timeout(SEND_LIMIT, self.send(packets)).await.unwrap_or(Err(RtcError::TimedOut)) {
@@ -134,6 +144,13 @@ impl Attendant {
                 self.waits_for_keyframe = true;
             }
         }
+    }
+
+    /// So many frames are left out, and all that follow until a keyframe comes.
+    fn fall_behind(&mut self, frames: u64) {
+        self.metrics.behind.increment(frames);
+        self.waits_for_keyframe = true;
+        self.may_ask = clock::now() + RECOVERY;
     }
 
     async fn send(&mut self, packets: &Packets) -> Result<(), RtcError> {

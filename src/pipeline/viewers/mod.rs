@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::task::JoinSet;
 
 use self::attendant::Attendant;
+use self::backlog::Backlog;
 use super::ice::Ice;
 use super::stages::Stages;
 use super::{Deps, complete_answer};
@@ -112,7 +113,11 @@ impl Audience {
     /// Opens a viewer, serves it to its end and clears up after it, however it ends.
     async fn serve(self: Arc<Self>, permit: Permit, request: WatchRequest, reply: Reply) {
         let due = clock::now() + self.deps.settings.timeouts.offer;
-        let accepted = match super::accept(&self.deps, &request.sdp, Role::Viewer(self.codec), due.into()).await {
+        let mut config = self.deps.peer_config(Role::Viewer(self.codec));
+        // The video is what it is: its path counts as wide enough until it is known not to be.
+        config.start_bandwidth = config.start_bandwidth.max(self.stages.bitrate()).min(config.max_bandwidth);
+        let start_bandwidth = config.start_bandwidth;
+        let accepted = match super::accept(&self.deps, &request.sdp, config, due.into()).await {
             Ok(accepted) => accepted,
             Err(refused) => {
                 // Whoever asked may have gone, here and below.
@@ -121,7 +126,7 @@ impl Audience {
             }
         };
         let peer = Arc::clone(&accepted.peer);
-        match self.seat(request, accepted, due.into()).await {
+        match self.seat(request, accepted, start_bandwidth, due.into()).await {
             Ok((attendant, viewer, answer)) => self.attend(attendant, viewer, answer, reply).await,
             Err(refusal) => drop(reply.send(Err(refusal))),
         }
@@ -134,6 +139,7 @@ impl Audience {
         &self,
         request: WatchRequest,
         accepted: Accepted,
+        start_bandwidth: u32,
         due: tokio::time::Instant,
     ) -> Result<(Attendant, Viewer, String), Refusal> {
         let Accepted { peer, events, .. } = accepted;
@@ -151,6 +157,7 @@ impl Audience {
             Arc::clone(&peer),
             Ice::new(request.sdp, &answer),
             Viewing::new(clock::now(), self.deps.settings.timeouts),
+            Backlog::new(clock::now(), start_bandwidth),
             attendant::Inputs { frames, commands, events },
         );
         Ok((attendant, viewer, answer))
