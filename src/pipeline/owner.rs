@@ -447,7 +447,9 @@ impl Owner {
     async fn send_frame(&mut self, unit: EncodedFrame, worked: Duration) {
         let payloads: Vec<Payload> = self.packetizer.packetize(&unit.data, unit.keyframe).collect();
         let EncodedFrame { time, keyframe, color, arrival, .. } = unit;
-        self.audience.publish(Packets { time, keyframe, color, arrival, payloads: payloads.clone() });
+        if !self.audience.is_empty() {
+            self.audience.publish(Packets { time, keyframe, color, arrival, payloads: payloads.clone() });
+        }
         if !self.stages.gives_back() {
             return;
         }

@@ -25,6 +25,7 @@ use rtc::peer_connection::configuration::interceptor_registry::{CongestionFeedba
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_VP8, MIME_TYPE_VP9};
 use rtc::peer_connection::transport::RTCDtlsTransportState;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
     RTCRtpHeaderExtensionCapability, RtpCodecKind,
@@ -133,6 +134,9 @@ impl WebRtcPeer {
             tracing::debug!(%error, "the stack refused an offer");
             Error::from(offer::Rejected::BadSdp)
         })?;
+        if matches!(self.role, Role::Viewer(_)) {
+            self.send_only().await?;
+        }
         let answer = self.connection.create_answer(None).await.map_err(stack)?;
         let sdp = answer.sdp.clone();
         *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.sections.clone());
@@ -158,6 +162,16 @@ impl WebRtcPeer {
             data_channels: inspected.data_channels,
             mid: inspected.mid.clone(),
         })
+    }
+
+    /// Takes nothing where the other side would send, too.
+    async fn send_only(&self) -> Result<(), Error> {
+        for transceiver in self.connection.get_transceivers().await {
+            if transceiver.mid().await.map_err(stack)?.as_deref() == Some(&self.mid) {
+                transceiver.set_direction(RTCRtpTransceiverDirection::Sendonly).await.map_err(stack)?;
+            }
+        }
+        Ok(())
     }
 
     /// The stack's answer as the other side gets it.

@@ -24,4 +24,5 @@ mod pull;
 mod repository;
 mod routes;
 mod server;
+mod whep;
 mod whip;

@@ -11,17 +11,17 @@ use crate::live::exchange;
 use crate::publisher::{Publisher, Viewer};
 use crate::server::Server;
 
-/// The resource of one WHIP session.
-struct Resource {
-    url: String,
-    tag: String,
+/// What a `POST` of WHIP or WHEP made.
+pub struct Resource {
+    pub url: String,
+    pub tag: String,
 }
 
 impl Resource {
-    /// Publishes without candidates; gives the answer.
-    async fn publish(server: &Server, peer: &mut Peer, query: &str) -> (Self, String) {
+    /// Offers without candidates; gives the answer.
+    pub async fn post(url: String, peer: &mut Peer) -> (Self, String) {
         let offer = peer.offer().await;
-        let request = Client::new().post(server.url(&format!("/v1/whip{query}")));
+        let request = Client::new().post(url);
         let response = request.header("content-type", "application/sdp").body(offer).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::CREATED);
         let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
@@ -29,9 +29,13 @@ impl Resource {
         (resource, response.text().await.unwrap())
     }
 
-    async fn patch(&self, tag: &str, fragment: String) -> Response {
+    pub async fn patch(&self, tag: &str, fragment: String) -> Response {
         let request = Client::new().patch(&self.url).header("if-match", tag);
         request.header("content-type", "application/trickle-ice-sdpfrag").body(fragment).send().await.unwrap()
+    }
+
+    pub async fn delete(&self) -> StatusCode {
+        Client::new().delete(&self.url).send().await.unwrap().status()
     }
 
     async fn view(&self) -> SessionView {
@@ -40,7 +44,7 @@ impl Resource {
 }
 
 /// The answer as it is after a restart, for a client that thinks in whole descriptions.
-fn restarted(answer: &str, fragment: &str) -> String {
+pub fn restarted(answer: &str, fragment: &str) -> String {
     let mut answer = Credentials::of(fragment).unwrap().restart(answer);
     for line in fragment.lines().filter(|line| line.starts_with("a=candidate:")) {
         answer += &format!("{line}\r\n");
@@ -52,7 +56,7 @@ fn restarted(answer: &str, fragment: &str) -> String {
 async fn an_encoder_publishes_restarts_ice_and_leaves() {
     let server = Server::start(&[]).await;
     let mut peer = Peer::new(Codec::H264).await;
-    let (resource, answer) = Resource::publish(&server, &mut peer, "?budget_ms=900&return=exact").await;
+    let (resource, answer) = Resource::post(server.url("/v1/whip?budget_ms=900&return=exact"), &mut peer).await;
     assert!(resource.url.starts_with(&server.url("/v1/sessions/")), "{}", resource.url);
     // FFmpeg's WHIP muxer reads no more, and only the first candidate.
     assert!(answer.len() < 8_192, "{}", answer.len());
@@ -92,10 +96,8 @@ async fn an_encoder_publishes_restarts_ice_and_leaves() {
     let ends = resource.patch(&tag, "a=end-of-candidates\r\n".to_owned()).await;
     assert_eq!(ends.status(), StatusCode::NO_CONTENT);
 
-    let deleted = Client::new().delete(&resource.url).send().await.unwrap();
-    assert_eq!(deleted.status(), StatusCode::OK);
-    let again = Client::new().delete(&resource.url).send().await.unwrap();
-    assert_eq!(again.status(), StatusCode::NOT_FOUND);
+    assert_eq!(resource.delete().await, StatusCode::OK);
+    assert_eq!(resource.delete().await, StatusCode::NOT_FOUND);
     assert!(server.app.registry().is_empty());
     peer.close().await;
     server.app.shut_down().await;
@@ -105,7 +107,7 @@ async fn an_encoder_publishes_restarts_ice_and_leaves() {
 async fn what_a_fragment_asks_in_vain_is_refused_and_changes_nothing() {
     let server = Server::start(&[]).await;
     let mut peer = Peer::new(Codec::Vp8).await;
-    let (resource, answer) = Resource::publish(&server, &mut peer, "").await;
+    let (resource, answer) = Resource::post(server.url("/v1/whip"), &mut peer).await;
     let local = peer.connection.local_description().await.unwrap().sdp;
     let ours = Credentials::of(&local).unwrap();
     let cases = [

@@ -1,4 +1,5 @@
 mod answering;
+mod applied;
 mod crew;
 mod decoding;
 mod finishing;
@@ -11,20 +12,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
 use saccade_signaling as wire;
-use saccade_signaling::{Options, ReturnMode};
 use tokio::sync::{broadcast, mpsc};
 
 use self::answering::Answers;
+pub(super) use self::applied::{Applied, Takers};
 use self::crew::Crew;
 pub(super) use self::crew::Orders;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
 use super::ladders::{Footing, Ladders};
-use super::load::{Demand, Load, Needs};
+use super::load::{Demand, Load};
 use super::stats::Stats;
 use super::watching;
 use super::workers::{Lane, Workers};
-use crate::degrade::Can;
 use crate::estimate::SharedEstimate;
 use crate::media::{Codec, EncodedFrame, Frame, FramePool, MediaTime};
 use crate::queue::{Fifo, Full, Mailbox};
@@ -70,71 +70,6 @@ pub(super) enum Output {
     Events,
     /// The session cannot go on: see [`Stages::failed`].
     Failed,
-}
-
-/// Options as the stages use them.
-#[derive(Debug)]
-pub(super) struct Applied {
-    /// All options, as told to the client.
-    pub(super) options: Options,
-    /// The models that frames go through.
-    pub(super) plan: infer::Plan,
-    /// What they are asked.
-    pub(super) orders: Arc<Orders>,
-    /// Name and version of the model that answers; of several, that of their route.
-    pub(super) model_id: Arc<str>,
-    /// How much of its time the session gets when there is not enough for all.
-    pub(super) priority: infer::Priority,
-}
-
-/// Who takes the video of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Takers {
-    /// Its publisher, unless its options say that none goes back.
-    pub(super) publisher: bool,
-    /// How many others.
-    pub(super) viewers: usize,
-}
-
-impl Applied {
-    /// What the session wants done with its frames.
-    pub(super) fn needs(&self, takers: Takers) -> Needs {
-        Needs {
-            models: self.plan.members.iter().map(|member| Arc::downgrade(&member.model)).collect(),
-            can: self.can(takers),
-        }
-    }
-
-    fn can(&self, takers: Takers) -> Can {
-        let (track, video) = (self.options.track, self.gives_video(takers));
-        let predicted = video && self.options.return_mode == ReturnMode::Predicted;
-        Can { skip_inference: track, fill_in: track && !predicted, return_less: video }
-    }
-
-    /// What a model takes for a frame while nothing else runs: that of the slowest member, since they work side by side.
-    fn least(&self) -> Duration {
-        self.plan.members.iter().map(|member| member.model.selection().measured).max().unwrap_or_default()
-    }
-
-    /// Whether frames go out at once, ahead of their results.
-    fn is_predicted(&self, takers: Takers) -> bool {
-        self.gives_video(takers) && self.options.return_mode == ReturnMode::Predicted
-    }
-
-    /// Whether frames go out together with their results.
-    fn waits_for_results(&self, takers: Takers) -> bool {
-        self.gives_video(takers) && self.options.return_mode != ReturnMode::Predicted
-    }
-
-    /// Whether frames are encoded.
-    fn gives_video(&self, takers: Takers) -> bool {
-        takers.viewers > 0 || self.goes_back(takers.publisher)
-    }
-
-    /// Whether what is encoded goes to the publisher, where that takes video.
-    fn goes_back(&self, publisher: bool) -> bool {
-        publisher && self.options.return_mode != ReturnMode::Results
-    }
 }
 
 /// The session's place at the model in force.

@@ -85,6 +85,11 @@ impl Audience {
         })
     }
 
+    /// Whether nobody watches.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().taken.is_empty()
+    }
+
     /// Hands a frame to all, without waiting for any.
     pub(super) fn publish(&self, packets: Packets) {
         if let Some(frames) = &self.lock().frames {
@@ -126,12 +131,17 @@ impl Audience {
             }
         };
         let peer = Arc::clone(&accepted.peer);
-        match self.seat(request, accepted, start_bandwidth, due.into()).await {
+        let inputs = match self.seat(request, accepted, start_bandwidth, due.into()).await {
             Ok((attendant, viewer, answer)) => self.attend(attendant, viewer, answer, reply).await,
-            Err(refusal) => drop(reply.send(Err(refusal))),
-        }
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal));
+                None
+            }
+        };
         peer.close().await;
         drop(permit);
+        // Last: whoever waits for the viewer's end watches its commands.
+        drop(inputs);
     }
 
     /// Finds a new viewer its place.
@@ -145,13 +155,13 @@ impl Audience {
         let Accepted { peer, events, .. } = accepted;
         let answer = complete_answer(peer.as_ref(), due).await?;
         let (viewer, commands) = Viewer::new(request.subject);
-        let (frames, count) = {
+        let frames = {
             let mut seats = self.lock();
             let frames = seats.frames.as_ref().ok_or_else(over)?.subscribe();
             seats.taken.push(Seat { viewer: viewer.clone(), peer: Arc::clone(&peer) });
-            (frames, seats.taken.len())
+            self.stages.set_viewers(seats.taken.len());
+            frames
         };
-        self.stages.set_viewers(count);
         let attendant = Attendant::new(
             Arc::clone(&self.stages),
             Arc::clone(&peer),
@@ -163,7 +173,14 @@ impl Audience {
         Ok((attendant, viewer, answer))
     }
 
-    async fn attend(&self, attendant: Attendant, viewer: Viewer, answer: String, reply: Reply) {
+    /// Has the viewer served; gives the queues that ended there.
+    async fn attend(
+        &self,
+        attendant: Attendant,
+        viewer: Viewer,
+        answer: String,
+        reply: Reply,
+    ) -> Option<attendant::Inputs> {
         let id = viewer.id().clone();
         let watching = gauge!("saccade_viewers_active");
         watching.increment(1.0);
@@ -181,20 +198,15 @@ impl Audience {
         } else {
             (EndReason::PeerClosed, None)
         };
-        let (seat, count) = {
+        {
             let mut seats = self.lock();
-            let at = seats.taken.iter().position(|seat| *seat.viewer.id() == id);
-            (at.map(|at| seats.taken.swap_remove(at)), seats.taken.len())
-        };
-        self.stages.set_viewers(count);
-        watching.decrement(1.0);
-        if let Some(seat) = seat {
-            seat.peer.close().await;
+            seats.taken.retain(|seat| *seat.viewer.id() != id);
+            self.stages.set_viewers(seats.taken.len());
         }
+        watching.decrement(1.0);
         metrics::counter!("saccade_viewers_total", "end_reason" => reason.as_str()).increment(1);
         tracing::info!(%session_id, %viewer_id, %reason, "viewer left");
-        // Last: whoever waits for the viewer's end watches its commands.
-        drop(inputs);
+        inputs
     }
 
     fn lock(&self) -> MutexGuard<'_, Seats> {
