@@ -35,6 +35,8 @@ pub enum EndReason {
     DecodeFailed,
     /// The model cannot run.
     ModelFailed,
+    /// The session that a viewer watched has ended.
+    SessionEnded,
     /// A fault of the server.
     Internal,
 }
@@ -57,6 +59,7 @@ impl EndReason {
         Self::Draining,
         Self::DecodeFailed,
         Self::ModelFailed,
+        Self::SessionEnded,
         Self::Internal,
     ];
 
@@ -79,6 +82,7 @@ impl EndReason {
             Self::Draining => "draining",
             Self::DecodeFailed => "decode_failed",
             Self::ModelFailed => "model_failed",
+            Self::SessionEnded => "session_ended",
             Self::Internal => "internal",
         }
     }

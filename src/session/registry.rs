@@ -191,7 +191,15 @@ mod tests {
     use super::*;
 
     fn handle(id: &str) -> Handle {
-        Handle::new(id.into(), broadcast::Sender::new(1), broadcast::Sender::new(1), || unreachable!(), None).0
+        Handle::new(
+            id.into(),
+            broadcast::Sender::new(1),
+            broadcast::Sender::new(1),
+            || unreachable!(),
+            None,
+            Arc::new(super::super::viewer::Nobody),
+        )
+        .0
     }
 
     #[test]
