@@ -23,6 +23,8 @@ pub(super) const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 /// `Accept-Post`, which the `http` crate does not name (W3C Linked Data Platform 1.0, section 7.1).
 const ACCEPT_POST: &str = "accept-post";
+/// `Accept-Patch` (RFC 5789 section 3.1).
+const ACCEPT_PATCH: &str = "accept-patch";
 
 /// Options as query parameters.
 pub(super) type Pairs = Query<Vec<(String, String)>>;
@@ -66,14 +68,21 @@ pub(super) async fn patch_session(
     patched(handle.patch(patch).await)
 }
 
-/// Tells `OPTIONS` of these endpoints what they take, which the layer that answers to preflights does not know. To be
-/// laid around it.
+/// Says what these endpoints take: where `OPTIONS` asks, which the layer that answers to preflights does not know, and where
+/// something else came (RFC 5789 section 2.2). To be laid around that layer.
 pub(super) async fn announce(request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_asked = *request.method() == Method::OPTIONS && (path == "/v1/whip" || path.starts_with("/v1/whep/"));
+    let (method, path) = (request.method().clone(), request.uri().path());
+    let is_endpoint = path == "/v1/whip" || path.starts_with("/v1/whep/");
+    let taken = match method {
+        Method::OPTIONS | Method::POST if is_endpoint => Some((ACCEPT_POST, SDP)),
+        Method::PATCH => Some((ACCEPT_PATCH, FRAGMENT)),
+        _ => None,
+    };
     let mut response = next.run(request).await;
-    if is_asked {
-        response.headers_mut().insert(ACCEPT_POST, HeaderValue::from_static(SDP));
+    if let Some((name, kind)) = taken
+        && (method == Method::OPTIONS || response.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE)
+    {
+        response.headers_mut().insert(name, HeaderValue::from_static(kind));
     }
     response
 }

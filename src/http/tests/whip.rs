@@ -81,7 +81,9 @@ async fn the_location_is_of_the_public_url_where_there_is_one() {
 async fn an_offer_that_cannot_be_taken_is_refused_with_its_status() {
     let site = plain();
     let other = |kind: &str| send(Request::post("/v1/whip").header("content-type", kind), OFFER);
-    problem(site.request(other("application/json")).await, 415, ErrorCode::UnsupportedType).await;
+    let unknown = site.request(other("application/json")).await;
+    assert_eq!(unknown.headers()["accept-post"], "application/sdp");
+    problem(unknown, 415, ErrorCode::UnsupportedType).await;
     problem(site.request(send(Request::post("/v1/whip"), OFFER)).await, 415, ErrorCode::UnsupportedType).await;
     let html = offer("/v1/whip").header("accept", "text/html");
     problem(site.request(send(html, OFFER)).await, 406, ErrorCode::UnsupportedType).await;
@@ -208,7 +210,9 @@ async fn a_patch_that_cannot_be_taken_is_refused_in_a_fixed_order() {
     // All of it is wrong; what is put right first is told first.
     let wrong = |path: &str| send(Request::patch(path).header("content-type", "application/sdp"), "nonsense");
     problem(site.request(wrong("/v1/sessions/none")).await, 404, ErrorCode::NotFound).await;
-    problem(site.request(wrong(&path)).await, 415, ErrorCode::UnsupportedType).await;
+    let unknown = site.request(wrong(&path)).await;
+    assert_eq!(unknown.headers()["accept-patch"], FRAGMENT);
+    problem(unknown, 415, ErrorCode::UnsupportedType).await;
     problem(site.request(patch(&path, None, "nonsense")).await, 428, ErrorCode::PreconditionRequired).await;
     for tag in ["\"other\"", "W/\"abcd\"", "abcd", ""] {
         problem(site.request(patch(&path, Some(tag), "nonsense")).await, 412, ErrorCode::PreconditionFailed).await;
