@@ -63,7 +63,7 @@ impl Opener for Fake {
             "hold" => self.hold.acquire().await.unwrap().forget(),
             _ => {}
         }
-        let permit = self.registry.admit()?;
+        let permit = self.registry.admit(&request.claims, request.address)?;
         let options = options::open(&OneModel, 200, &request.options)?;
         let (results, id) = (broadcast::Sender::new(RESULTS_CAPACITY), SessionId::random());
         *self.results.lock().unwrap() = Some(results.clone());
@@ -79,10 +79,11 @@ impl Opener for Fake {
             stages: Vec::new(),
             transport: None,
         };
-        let (handle, commands) = Handle::new(id, results, broadcast::Sender::new(1), view, request.publisher.clone());
+        let publisher = request.claims.sub.as_deref().map(Into::into);
+        let (handle, commands) = Handle::new(id, results, broadcast::Sender::new(1), view, publisher);
+        let bound = if request.claims.can_configure { "" } else { " bound" };
         let trickle = if request.trickle { "trickle" } else { "complete" };
-        let bound = if request.may_configure { "" } else { " bound" };
-        let bound = match request.priority {
+        let bound = match request.claims.priority {
             Priority::Low => format!("{bound} low"),
             Priority::Normal => bound.to_owned(),
             Priority::High => format!("{bound} high"),
@@ -152,6 +153,10 @@ impl Owner {
                 Some(Command::Detach) => {
                     let stale = self.signals.as_ref().is_some_and(|signals| !signals.is_closed());
                     self.tell(if stale { "detach ignored" } else { "detach" }).await;
+                }
+                Some(Command::Authorize { claims }) => {
+                    let ends = if claims.expires.is_some() { "ends" } else { "lasts" };
+                    self.tell(&format!("authorize {} {ends}", claims.sub.unwrap_or_default())).await;
                 }
                 Some(Command::Close { reason }) => {
                     self.tell(&format!("close {reason}")).await;
@@ -266,7 +271,7 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = self.router.clone();
-        tokio::spawn(super::listen(listener, router, self.stop.subscribe()));
+        tokio::spawn(super::listen(listener, router, Door::default(), self.stop.subscribe()));
         address
     }
 
