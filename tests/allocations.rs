@@ -290,6 +290,7 @@ fn measure(codec: Codec) -> Stages {
             deadline: decoded_at + Duration::from_secs(60),
             reorder_wait: Duration::ZERO,
             decode_time: Duration::ZERO,
+            worked: Duration::ZERO,
             decoded_at,
         };
         assert!(slot.submit(frame, Arc::clone(&params)).is_none());

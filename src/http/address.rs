@@ -33,7 +33,7 @@ impl Proxies {
         if !self.contain(peer) {
             return peer;
         }
-        let old = hops(headers, &X_FORWARDED_FOR, |hop| Some(hop));
+        let old = hops(headers, &X_FORWARDED_FOR, Some);
         let new = hops(headers, &header::FORWARDED, forwarded_for);
         match (old.is_empty(), new.is_empty()) {
             (false, true) => self.last_stranger(peer, &old),

@@ -195,7 +195,8 @@ impl Verifier {
         let validation = Validation { algorithms: vec![algorithm], ..self.validation.clone() };
         let Payload { exp, mut claims } = jsonwebtoken::decode(token, key, &validation)?.claims;
         claims.expires = self.end(exp);
-        Ok(claims)
+        // The library counts whole seconds, and lets the last one begin.
+        if claims.have_expired(clock::now()) { Err(Refused::Ended) } else { Ok(claims) }
     }
 
     /// When a token that says `exp` ends; `None` where that is beyond all clocks.
@@ -233,6 +234,8 @@ enum Refused {
     NoKey,
     #[error("its header has `crit`")]
     Extensions,
+    #[error("it has ended")]
+    Ended,
     #[error(transparent)]
     Invalid(#[from] jsonwebtoken::errors::Error),
 }

@@ -246,8 +246,12 @@ fn with_auth() -> Settings {
 }
 
 fn bearer(claims: &Value) -> String {
+    bearer_for(60, claims)
+}
+
+fn bearer_for(seconds: i64, claims: &Value) -> String {
     let mut claims = claims.clone();
-    claims["exp"] = in_seconds(60).into();
+    claims["exp"] = in_seconds(seconds).into();
     token(Algorithm::HS256, auth::tests::SECRET, &claims)
 }
 
@@ -268,10 +272,14 @@ fn model(name: &str, default: bool) -> ModelView {
 
 impl Site {
     async fn listen(&self) -> SocketAddr {
+        self.listen_behind(Door::default()).await
+    }
+
+    async fn listen_behind(&self, door: Door) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = self.router.clone();
-        tokio::spawn(super::listen(listener, router, Door::default(), self.stop.subscribe()));
+        tokio::spawn(super::listen(listener, router, door, self.stop.subscribe()));
         address
     }
 
@@ -286,6 +294,14 @@ impl Site {
 
     async fn get(&self, path: &str) -> Response {
         self.request(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// A request with a token.
+    async fn ask(&self, method: &str, path: &str, token: &str) -> Response {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let body = json!({"sdp": "v=0", "type": "offer"}).to_string();
+        self.request(request.body(body.into()).unwrap()).await
     }
 
     async fn post_offer(&self, body: impl Into<Body>) -> Response {
@@ -398,6 +414,8 @@ fn candidate(number: usize) -> Value {
     json!({"type": "candidate", "candidate": {"candidate": format!("candidate:{number}"), "sdpMid": "0", "sdpMLineIndex": 0}})
 }
 
+mod access;
 mod api;
+mod limits;
 mod routes;
 mod signaling;

@@ -321,6 +321,7 @@ fn frame(id: u64, picture: &Arc<I420>, now: Instant) -> Frame {
         deadline: now + Duration::from_secs(60),
         reorder_wait: Duration::ZERO,
         decode_time: Duration::ZERO,
+        worked: Duration::ZERO,
         decoded_at: now,
     }
 }
