@@ -197,7 +197,8 @@ pub struct Rate {
     /// HTTP requests that may come at once from one address, default 400. More costs the same.
     pub request_burst: u32,
     /// Connections a second from one address in the long run, default 50, trusted proxies excepted; beyond, what comes on
-    /// them is answered with 429. More lets one address spend more CPU, of TLS handshakes above all.
+    /// them is answered with 429, and over TLS they are closed. More lets one address spend more CPU, of handshakes above
+    /// all.
     pub connections_per_s: Option<u32>,
     /// Connections that may come at once from one address, default 200. More costs the same.
     pub connection_burst: u32,

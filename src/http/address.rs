@@ -103,6 +103,9 @@ pub(super) fn counted(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn client(peer: &str, headers: &[(&'static str, &str)]) -> String {
@@ -158,6 +161,23 @@ mod tests {
             [("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"), ("::ffff:1.2.3.4", "1.2.3.4"), ("1.2.3.4", "1.2.3.4")]
         {
             assert_eq!(counted(address.parse().unwrap()).to_string(), expected);
+        }
+    }
+
+    proptest! {
+        /// Whatever the headers are, a stranger is who it is, and a proxy gives an address.
+        #[test]
+        fn any_header_gives_an_address(old in prop::collection::vec(0..=255u8, 0..60), new in "(for=[0-9a-f:.\"\\[\\]]{0,20}[,; ]{0,2}){0,4}") {
+            let proxies = Proxies(vec!["10.0.0.0/8".parse().unwrap()]);
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(X_FORWARDED_FOR, HeaderValue::from_bytes(&old)), (header::FORWARDED, new.parse())] {
+                if let Ok(value) = value {
+                    headers.append(name, value);
+                }
+            }
+            let stranger: IpAddr = "192.0.2.1".parse().unwrap();
+            prop_assert_eq!(proxies.client(stranger, &headers), stranger);
+            proxies.client("10.0.0.1".parse().unwrap(), &headers);
         }
     }
 }

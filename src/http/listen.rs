@@ -76,10 +76,10 @@ pub async fn listen(listener: TcpListener, router: Router, door: Door, mut stop:
         let let_in = door.gate.as_ref().map_or(Ok(None), |gate| gate.connect(clock::now(), peer));
         let (connection, refused) = match let_in {
             Ok(place) => (connection.counted(place), None),
-            Err(TooMany::Often(wait)) => (connection, Some(wait)),
-            // Its address has as many as it may have to be answered on.
-            Err(TooMany::Open) => {
-                refuse("too_many");
+            // To say so over TLS would cost the handshake that the rate is to save.
+            Err(TooMany::Often(wait)) if door.tls.is_none() => (connection, Some(wait)),
+            Err(too_many) => {
+                refuse(if too_many == TooMany::Open { "too_many" } else { "too_fast" });
                 connection.abandon();
                 continue;
             }
@@ -188,6 +188,18 @@ mod tests {
             read.await.expect("an end").ok();
             assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&rest));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_asks_no_more_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(listen(listener, Router::new().route("/", get(async || "hello")), Door::default(), stopped));
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(3600), client.read_to_end(&mut answer)).await.expect("an end").ok();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     }
 
     #[tokio::test(start_paused = true)]

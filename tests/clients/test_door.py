@@ -5,6 +5,7 @@ import datetime
 import socket
 import ssl
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from peer import Peer, Signal
+from peer import Peer, Signal, connect
 from scene import Scene
 from server import Server, command
 
@@ -114,6 +115,34 @@ async def test_one_address_has_so_many_connections() -> None:
         server.stop()
 
 
+@pytest.mark.parametrize("which", ["subject", "address"])
+async def test_a_subject_and_an_address_have_so_many_sessions(http: aiohttp.ClientSession, scene: Scene, which: str) -> None:
+    secret = "a secret of at least thirty-two bytes"
+    server = Server(auth__secret=secret, shutdown__grace_ms=500, **{f"limits__sessions_per_{which}": 1})
+
+    def of(sub: str) -> dict[str, str]:
+        made = command("token", "--sub", sub, "--can-publish", SACCADE_AUTH__SECRET=secret)
+        return {"authorization": f"Bearer {made.stdout.strip()}"}
+
+    try:
+        async with Peer(scene) as peer, Peer(scene) as late, Peer(scene) as last:
+            camera = of("camera")
+            session = await connect(http, server.url, peer, {"return": "results"}, headers=camera)
+            # Either the subject is another one, or the address is the same.
+            for sub, status in (("camera", 429), ("other", 429 if which == "address" else 200)):
+                body = {"sdp": await late.offer(), "type": "offer"}
+                async with http.post(f"{server.url}/v1/offer", json=body, headers=of(sub)) as answer:
+                    assert answer.status == status
+                    if status == 429:
+                        assert (await answer.json(content_type=None))["code"] == "capacity"
+            async with http.delete(f"{server.url}/v1/sessions/{session}", headers=camera) as answer:
+                assert answer.status == 200
+            if which == "address":
+                await connect(http, server.url, last, {"return": "results"}, headers=of("other"))
+    finally:
+        server.stop()
+
+
 def certify(folder: Path) -> ssl.SSLContext:
     """Puts a new certificate for this machine into place; gives what a client needs to trust it alone."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -181,7 +210,8 @@ async def test_old_versions_of_tls_and_plain_text_are_refused(secure) -> None:
         with pytest.raises(aiohttp.ClientError):
             await http.get(f"{plain}/")
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
-    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
     assert not await connects(server, context)
     context.maximum_version = ssl.TLSVersion.TLSv1_3

@@ -1,4 +1,5 @@
 use jsonwebtoken::{EncodingKey, Header};
+use proptest::prelude::*;
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 
@@ -284,5 +285,24 @@ fn a_query_has_one_place_for_a_token() {
     assert_eq!(of("/a?x=1&access_token=t.o.k"), Some("t.o.k".into()));
     for none in ["/a", "/a?token=t", "/a?access_token", "/access_token=t?x=1"] {
         assert_eq!(of(none), None, "{none}");
+    }
+}
+
+proptest! {
+    /// Nothing but a signed token passes, and nothing brings the verifier down.
+    #[test]
+    fn no_text_passes_for_a_token(text in "[A-Za-z0-9_.=-]{0,200}", header in "\\PC{0,80}", at in 0..100usize) {
+        let verifier = Verifier::new(&settings()).unwrap();
+        let good = token(Algorithm::HS256, SECRET, &json!({"exp": in_seconds(60)}));
+        let [_, claims, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("no token: {good}") };
+        let encoded: String = header.bytes().map(|byte| char::from(b'A' + byte % 26)).collect();
+        for text in [text.clone(), format!("{text}.{claims}.{signature}"), format!("{encoded}.{claims}."), format!("sk_{text}")] {
+            prop_assert_eq!(verifier.verify(&text), None);
+        }
+        // A single character that is another one is no longer what was signed.
+        let mut forged = good.clone().into_bytes();
+        let at = at % good.rfind('.').unwrap();
+        forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
+        prop_assert_eq!(verifier.verify(std::str::from_utf8(&forged).unwrap()), None);
     }
 }
