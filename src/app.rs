@@ -1,6 +1,6 @@
 //! Builds everything from a validated configuration, and takes it down again in order.
 //!
-//! Start: the two listeners are bound first, so that a taken address ends the start before anything costs time; then
+//! Start: the listeners and the media port are bound first, so that a taken address ends the start before anything costs time; then
 //! the operators' listener answers; then models load and warm up; then clients are let in. Shutdown: `/readyz` fails
 //! and nothing new is admitted; sessions may end by themselves within the grace; then listeners, models and codec
 //! threads stop, in this order.
@@ -26,7 +26,7 @@ use crate::http;
 use crate::infer;
 use crate::models;
 use crate::pipeline::{self, Sessions, Workers};
-use crate::rtc::WebRtc;
+use crate::rtc::{self, WebRtc};
 use crate::session::machine::Timeouts;
 use crate::session::{Drain, Rate, Registry, Shares};
 use crate::telemetry;
@@ -47,6 +47,7 @@ pub struct App {
     http_address: SocketAddr,
     is_secure: bool,
     ops_address: SocketAddr,
+    media_port: u16,
     registry: Arc<Registry>,
     workers: Arc<Workers>,
     engine: Arc<infer::Engine>,
@@ -113,6 +114,8 @@ impl App {
         let secured = Secured::read(config)?;
         let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
         let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
+        let transport = transport(config)?;
+        let media_port = transport.port();
         let registry = Arc::new(Registry::shared(shares(config)));
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
@@ -125,7 +128,7 @@ impl App {
         let _ = engine_cell.set(Arc::clone(&engine));
         let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
         let sessions = Sessions::new(
-            Arc::new(WebRtc),
+            Arc::new(transport),
             Arc::clone(&workers),
             Arc::clone(&engine),
             Arc::clone(&registry),
@@ -148,8 +151,18 @@ impl App {
         )?;
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));
-        let grace = config.shutdown.grace;
-        Ok(Self { http_address, is_secure, ops_address, registry, workers, engine, servers, stop, grace })
+        Ok(Self {
+            http_address,
+            is_secure,
+            ops_address,
+            media_port,
+            registry,
+            workers,
+            engine,
+            servers,
+            stop,
+            grace: config.shutdown.grace,
+        })
     }
 
     /// Address of the page, signaling and the API.
@@ -168,6 +181,12 @@ impl App {
     #[must_use]
     pub const fn ops_address(&self) -> SocketAddr {
         self.ops_address
+    }
+
+    /// Port of media, over UDP and TCP.
+    #[must_use]
+    pub const fn media_port(&self) -> u16 {
+        self.media_port
     }
 
     /// The sessions that run now.
@@ -214,6 +233,19 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<(TcpListener, So
     let address = listener.local_addr().map_err(refused)?;
     tracing::info!(key, %address, "listening");
     Ok((listener, address))
+}
+
+/// Binds the media port.
+fn transport(config: &Config) -> Result<WebRtc, StartError> {
+    let listen = rtc::Listen {
+        addresses: vec![config.media.listen],
+        port: config.media.port,
+        advertise: config.media.advertise.clone(),
+    };
+    let transport =
+        WebRtc::bind(listen).map_err(|(address, source)| StartError::Listen { key: "media.port", address, source })?;
+    tracing::info!(key = "media.port", address = %SocketAddr::new(config.media.listen, transport.port()), "listening");
+    Ok(transport)
 }
 
 /// Does something again and again until the server stops.
@@ -274,8 +306,6 @@ fn session_settings(config: &Config, tuning: &Tuning) -> pipeline::Settings {
         budget_ms: u32::try_from(config.session.budget.as_millis()).unwrap_or(u32::MAX),
         limits: decode::Limits { max_width: config.limits.width, max_height: config.limits.height },
         max_fps: f64::from(config.limits.fps),
-        listen: vec![config.media.listen],
-        advertise: config.media.advertise.clone(),
         ice_lite: config.media.ice_lite,
         channel_buffer: config.limits.channel_buffer_bytes,
         max_bitrate: MAX_BITRATE,

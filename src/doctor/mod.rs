@@ -160,12 +160,12 @@ fn configuration(config: &Result<Config, Mistakes>) -> Check {
 
 fn ports(config: &Config) -> Vec<Check> {
     let tcp = |key, address: SocketAddr| port(key, address, "TCP", TcpListener::bind(address).map(drop));
-    // Each session takes a free port of its own.
-    let media = SocketAddr::new(config.media.listen, 0);
+    let media = SocketAddr::new(config.media.listen, config.media.port);
     vec![
         tcp("http.listen", config.http.listen),
         tcp("ops.listen", config.ops.listen),
-        port("media.listen", media, "UDP", UdpSocket::bind(media).map(drop)),
+        port("media.port", media, "UDP", UdpSocket::bind(media).map(drop)),
+        tcp("media.port", media),
     ]
 }
 
@@ -220,11 +220,13 @@ mod tests {
                 ("http.listen", taken.local_addr().unwrap().to_string()),
                 // Documentation addresses (RFC 5737) belong to no machine.
                 ("media.listen", "198.51.100.7".to_owned()),
+                ("media.port", "0".to_owned()),
             ])
             .unwrap(),
         );
         let statuses: Vec<_> = checks.iter().map(|check| (check.name.as_str(), check.status)).collect();
-        let expected = [("http.listen", Status::Fail), ("ops.listen", Status::Ok), ("media.listen", Status::Fail)];
+        let (ok, fail) = (Status::Ok, Status::Fail);
+        let expected = [("http.listen", fail), ("ops.listen", ok), ("media.port", fail), ("media.port", fail)];
         assert_eq!(statuses, expected);
         assert!(checks[0].advice.as_ref().unwrap().contains("http.listen"));
     }

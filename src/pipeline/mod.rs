@@ -17,7 +17,6 @@ mod trial;
 mod watching;
 mod workers;
 
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -71,10 +70,6 @@ pub struct Settings {
     pub limits: decode::Limits,
     /// Frames a second that are processed at most.
     pub max_fps: f64,
-    /// Addresses that media listens on.
-    pub listen: Vec<IpAddr>,
-    /// Addresses that candidates name instead.
-    pub advertise: Vec<IpAddr>,
     /// Whether to be an ICE-lite agent.
     pub ice_lite: bool,
     /// Bytes that may wait on one data channel.
@@ -352,8 +347,6 @@ async fn complete_answer(peer: &dyn Peer, due: tokio::time::Instant) -> Result<S
 impl Deps {
     fn peer_config(&self) -> PeerConfig {
         PeerConfig {
-            listen: self.settings.listen.clone(),
-            advertise: self.settings.advertise.clone(),
             ice_lite: self.settings.ice_lite,
             channel_buffer: self.settings.channel_buffer,
             start_bandwidth: START_BITRATE.min(self.settings.max_bitrate),

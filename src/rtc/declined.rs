@@ -183,7 +183,6 @@ mod tests {
         let offer = crlf(OFFER);
         let inspected = offer::inspect(&offer, None).unwrap();
         assert_eq!((inspected.mid.as_str(), &inspected.sections), ("1", &sections(&[1, 3], &[0])));
-        assert_eq!(inspected.transport, ("0".to_owned(), 0));
         assert_eq!(restore(&crlf(STACK), &offer, &inspected.sections), crlf(ANSWER));
     }
 

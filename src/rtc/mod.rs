@@ -7,17 +7,15 @@
 //! Every peer must be closed with an awaited [`Peer::close`]: the stack below keeps sockets and tasks of a peer that
 //! is merely dropped.
 
-mod advertise;
 mod color_space;
 mod declined;
 mod feedback;
-mod filter;
+mod mux;
 mod offer;
 mod reports;
 mod stats;
 mod webrtc;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,6 +25,7 @@ use tokio::sync::mpsc;
 
 use crate::media::{AnnouncedColor, Codec, MediaTime, RtpPacket};
 
+pub use self::mux::Listen;
 pub use self::offer::{Inspected, Rejected};
 pub use self::stats::{CandidateKind, Stats, Stream};
 pub use self::webrtc::WebRtc;
@@ -138,10 +137,6 @@ pub struct Answer {
 /// How a peer is set up.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
-    /// Addresses to bind; wildcard means every interface.
-    pub listen: Vec<IpAddr>,
-    /// Addresses that candidates name in place of the bound ones of the same family (1:1 NAT).
-    pub advertise: Vec<IpAddr>,
     /// Whether to be an ICE-lite agent (RFC 8445 section 2.5).
     pub ice_lite: bool,
     /// Bytes that may wait on one data channel.

@@ -25,8 +25,9 @@ pub struct Inspected {
     pub mid: String,
     /// What becomes of the media sections.
     pub sections: Sections,
-    /// Tag and index of the first section that is not declined, which stands for the transport of all.
-    pub transport: (String, u16),
+    /// Whether the offerer insists on being the client of the DTLS handshake, or on being its server (RFC 8842
+    /// section 4.1).
+    pub is_dtls_client: Option<bool>,
 }
 
 /// Media sections of an offer, by index. Those that are in neither list are declined.
@@ -108,7 +109,7 @@ pub(super) fn inspect(sdp: &str, session: Option<&str>) -> Result<Inspected, Rej
         returns_video: !video.has_attribute("sendonly"),
         data_channels: data.is_some(),
         mid: tag(index),
-        transport: (tag(first), u16::try_from(first).unwrap_or_default()),
+        is_dtls_client: sections.get(first).and_then(|media| is_dtls_client(&description, media)),
         sections: Sections { answered, idle },
     })
 }
@@ -143,6 +144,16 @@ fn bundle(description: &SessionDescription) -> Vec<&str> {
 
 fn mid(media: &MediaDescription) -> Option<&str> {
     media.attribute("mid").flatten()
+}
+
+/// What `a=setup` says of a section, or of all.
+fn is_dtls_client(description: &SessionDescription, media: &MediaDescription) -> Option<bool> {
+    let of_all = || description.attributes.iter().find(|attribute| attribute.key == "setup")?.value.as_deref();
+    match media.attribute("setup").flatten().or_else(of_all)? {
+        "active" => Some(true),
+        "passive" => Some(false),
+        _ => None,
+    }
 }
 
 fn sends(media: &MediaDescription) -> bool {
@@ -286,7 +297,6 @@ mod tests {
         let offer = format!("{HEAD}{}", videos.concat());
         let found = inspect(&offer, None).unwrap();
         assert_eq!((found.codec, found.mid.as_str(), &found.sections.answered[..]), (Codec::Vp8, "3", &[3][..]));
-        assert_eq!(found.transport, ("3".to_owned(), 3));
         let again = inspect(&offer, Some("4")).unwrap();
         assert_eq!((again.codec, again.mid.as_str()), (Codec::H264, "4"));
         assert_eq!(inspect(&offer, Some("0")), Err(Rejected::NoCommonCodec));

@@ -87,6 +87,7 @@ impl Stats {
         reported: &Reported,
         bandwidth: u32,
         returns_video: bool,
+        over_tcp: bool,
     ) -> Option<Self> {
         let transport = report.transport()?;
         let RTCStatsReportEntry::IceCandidatePair(pair) = report.get(&transport.selected_candidate_pair_id)? else {
@@ -101,7 +102,6 @@ impl Stats {
             _ => None,
         };
         let checked = Some(pair.current_round_trip_time).filter(|seconds| *seconds > 0.0);
-        let is_tcp = local.or(remote).is_some_and(|candidate| candidate.protocol.eq_ignore_ascii_case("tcp"));
         let (mut inbound, mut outbound) = (Stream::reported(reported.ours), Stream::reported(reported.theirs));
         for stream in report.inbound_rtp_streams() {
             inbound.packets += stream.received_rtp_stream_stats.packets_received;
@@ -115,7 +115,7 @@ impl Stats {
             round_trip: checked.and_then(|s| Duration::try_from_secs_f64(s).ok()).or(reported.round_trip),
             local_candidate: CandidateKind::of(local.map(|candidate| candidate.candidate_type)),
             remote_candidate: CandidateKind::of(remote.map(|candidate| candidate.candidate_type)),
-            protocol: if is_tcp { "tcp" } else { "udp" },
+            protocol: if over_tcp { "tcp" } else { "udp" },
             bytes_in: transport.bytes_received,
             bytes_out: transport.bytes_sent,
             bandwidth,

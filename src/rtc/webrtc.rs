@@ -1,6 +1,7 @@
 //! [`Transport`] on the `webrtc` crate.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,19 +12,19 @@ use ::webrtc::media_stream::track_local::{TrackLocal, TrackLocalEvent};
 use ::webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use ::webrtc::peer_connection::{
     MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceCandidateInit,
-    RTCIceConnectionState, RTCIceGatheringState, RTCPeerConnectionIceEvent, RTCPeerConnectionState,
-    RTCSessionDescription, Registry, SettingEngineBuilder, register_default_interceptors,
+    RTCIceConnectionState, RTCIceGatheringState, RTCPeerConnectionState, RTCSessionDescription, Registry,
+    SettingEngineBuilder, register_default_interceptors,
 };
 use ::webrtc::rtp_transceiver::RtpSender;
-use ::webrtc::runtime::TokioRuntime;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rtc::data_channel::RTCDataChannelInit;
+use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackGeneratorBuilder, PacerBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{CongestionFeedback, configure_congestion_control};
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_VP8, MIME_TYPE_VP9};
-use rtc::peer_connection::transport::RTCDtlsTransportState;
+use rtc::peer_connection::transport::{RTCDtlsRole, RTCDtlsTransportState};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
@@ -34,11 +35,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::feedback::{DeliverKeyframeRequests, PublishedEstimate, asks_for_keyframe};
-use super::filter::ValidatingRuntime;
+use super::mux::{self, Listen, Membership, Mux};
 use super::reports::{Reported, Reports};
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Stats, Transport, advertise, color_space, declined, offer,
+    Stats, Transport, color_space, declined, offer,
 };
 use crate::clock;
 use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
@@ -55,9 +56,30 @@ const NACK_INTERVAL: Duration = Duration::from_millis(20);
 /// Bits that leave at once: a keyframe of ordinary size. With a smaller burst the pacer would stretch each frame.
 const PACER_BURST_BITS: f64 = 800_000.0;
 
-/// Opens peers on the `webrtc` crate.
-#[derive(Debug, Default)]
-pub struct WebRtc;
+/// Opens peers on the `webrtc` crate, all on one port.
+pub struct WebRtc(Mux);
+
+impl WebRtc {
+    /// Binds the sockets that all peers share, on the present Tokio runtime. They stay until it is dropped.
+    ///
+    /// # Errors
+    /// Whatever keeps an address from being bound, with that address.
+    pub fn bind(listen: Listen) -> Result<Self, (SocketAddr, io::Error)> {
+        Mux::bind(listen).map(Self)
+    }
+
+    /// The port that media is taken on, over UDP and TCP.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.0.port()
+    }
+
+    /// Whether anybody is let in now: peers that are not closed.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.0.has_members()
+    }
+}
 
 #[async_trait]
 impl Transport for WebRtc {
@@ -72,14 +94,14 @@ impl Transport for WebRtc {
             packets_dropped: AtomicU64::new(0),
             orientation_id: AtomicU32::new(0),
             color_space_id: AtomicU32::new(0),
-            advertise: config.advertise.clone(),
-            section: inspected.transport.clone(),
             remote: OnceLock::new(),
             channels: Mutex::default(),
             tasks: Mutex::new(JoinSet::new()),
             gathered: watch::Sender::new(false),
         });
-        let Built { connection, bandwidth, reported } = Box::pin(build(&inspected, &config, &shared)).await?;
+        let membership = self.0.join();
+        let stack = build(&inspected, &config, &shared, &membership, self.0.virtual_addresses());
+        let Built { connection, bandwidth, reported } = Box::pin(stack).await?;
         let peer = WebRtcPeer {
             connection,
             track: local_track(&inspected),
@@ -90,6 +112,8 @@ impl Transport for WebRtc {
             offered: Mutex::default(),
             bandwidth,
             reported,
+            membership,
+            candidates: self.0.candidates(),
             shared,
         };
         match peer.answer(offer, &inspected).await {
@@ -114,6 +138,9 @@ struct WebRtcPeer {
     offered: Mutex<(String, offer::Sections)>,
     bandwidth: Arc<AtomicU32>,
     reported: Arc<Mutex<Reported>>,
+    membership: Membership,
+    /// What the other side is told of; see [`Mux::candidates`].
+    candidates: Vec<String>,
     shared: Arc<Shared>,
 }
 
@@ -135,6 +162,7 @@ impl WebRtcPeer {
         let sdp = answer.sdp.clone();
         *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.sections.clone());
         self.shared.gathered.send_replace(false);
+        self.membership.admit(&sdp, offer);
         self.connection.set_local_description(answer).await.map_err(stack)?;
         let ids = [(&self.shared.orientation_id, ORIENTATION_URI), (&self.shared.color_space_id, color_space::URI)];
         for (id, uri) in ids {
@@ -162,7 +190,7 @@ impl WebRtcPeer {
     fn whole(&self, answer: &str) -> String {
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         let (offer, sections) = &*offered;
-        declined::restore(&advertise::description(answer, &self.shared.advertise), offer, sections)
+        declined::restore(&mux::insert_candidates(answer, &self.candidates), offer, sections)
     }
 
     fn forward_keyframe_requests(&self) {
@@ -274,7 +302,7 @@ impl Peer for WebRtcPeer {
     async fn stats(&self, now: Instant) -> Option<Stats> {
         let report = self.connection.get_stats(now, StatsSelector::None).await;
         let reported = *self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        Stats::read(&report, &reported, self.bandwidth(), self.returns_video)
+        Stats::read(&report, &reported, self.bandwidth(), self.returns_video, self.membership.sends_over_tcp())
     }
 
     fn packets_dropped(&self) -> u64 {
@@ -285,6 +313,7 @@ impl Peer for WebRtcPeer {
         if let Err(error) = self.connection.close().await {
             tracing::warn!(%error, "a peer connection did not close cleanly");
         }
+        self.membership.leave();
         self.shared.channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let mut tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
@@ -302,9 +331,6 @@ struct Shared {
     packets_dropped: AtomicU64,
     orientation_id: AtomicU32,
     color_space_id: AtomicU32,
-    advertise: Vec<IpAddr>,
-    /// Tag and index of the first answered media section, which local candidates belong to.
-    section: (String, u16),
     remote: OnceLock<Remote>,
     channels: Mutex<Vec<(Channel, Arc<dyn DataChannel>)>>,
     tasks: Mutex<JoinSet<()>>,
@@ -402,21 +428,6 @@ struct Handler(Arc<Shared>);
 
 #[async_trait]
 impl PeerConnectionEventHandler for Handler {
-    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
-        let Ok(init) = event.candidate.to_json() else { return };
-        if init.candidate.is_empty() {
-            return;
-        }
-        for candidate in advertise::candidate(&init.candidate, &self.0.advertise) {
-            self.0.emit(Event::Candidate(Some(Candidate {
-                candidate,
-                sdp_mid: Some(self.0.section.0.clone()),
-                sdp_m_line_index: Some(self.0.section.1),
-                username_fragment: init.username_fragment.clone(),
-            })));
-        }
-    }
-
     async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
         if state == RTCIceGatheringState::Complete {
             self.0.gathered.send_replace(true);
@@ -465,7 +476,13 @@ struct Built {
     reported: Arc<Mutex<Reported>>,
 }
 
-async fn build(inspected: &offer::Inspected, config: &PeerConfig, shared: &Arc<Shared>) -> Result<Built, Error> {
+async fn build(
+    inspected: &offer::Inspected,
+    config: &PeerConfig,
+    shared: &Arc<Shared>,
+    membership: &Membership,
+    addresses: Vec<SocketAddr>,
+) -> Result<Built, Error> {
     let mut media = MediaEngine::default();
     let codec = RTCRtpCodecParameters { rtp_codec: rtp_codec(inspected), payload_type: inspected.payload_type };
     media.register_codec(codec, RtpCodecKind::Video).map_err(stack)?;
@@ -484,14 +501,26 @@ async fn build(inspected: &offer::Inspected, config: &PeerConfig, shared: &Arc<S
         .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
         .with(Reports::slot(), reports)
         .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());
-    let settings = SettingEngineBuilder::new().with_include_loopback_candidate(true).with_lite(config.ice_lite).build();
+    // Without multicast DNS: names that hide addresses need not be looked up, since whoever has them makes checks, too.
+    // The stack itself takes the client's role whatever the offer says (RFC 8842 section 5.3).
+    let role = match inspected.is_dtls_client {
+        Some(true) => RTCDtlsRole::Server,
+        Some(false) => RTCDtlsRole::Client,
+        None => RTCDtlsRole::Unspecified,
+    };
+    let settings = SettingEngineBuilder::new()
+        .with_answering_dtls_role(role)
+        .with_include_loopback_candidate(true)
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+        .with_lite(config.ice_lite)
+        .build();
     let builder = PeerConnectionBuilder::new()
         .with_media_engine(media)
         .with_interceptor_registry(registry)
         .with_setting_engine(settings)
         .with_handler(Arc::new(Handler(Arc::clone(shared))))
-        .with_runtime(Arc::new(ValidatingRuntime(TokioRuntime)))
-        .with_udp_addrs(bind_addresses(&config.listen))
+        .with_runtime(membership.runtime())
+        .with_udp_addrs(addresses)
         .with_data_channel_send_buffer_limit(config.channel_buffer);
     let connection = Box::pin(builder.build()).await.map_err(stack)?;
     Ok(Built { connection: Arc::new(connection), bandwidth, reported })
@@ -531,15 +560,6 @@ const fn mime_type(codec: Codec) -> &'static str {
     }
 }
 
-/// A wildcard covers every interface but loopback, so loopback is bound beside it.
-fn bind_addresses(listen: &[IpAddr]) -> Vec<SocketAddr> {
-    let mut addresses: Vec<IpAddr> = listen.to_vec();
-    if listen.iter().any(|ip| ip.is_ipv4() && ip.is_unspecified()) {
-        addresses.push(Ipv4Addr::LOCALHOST.into());
-    }
-    addresses.into_iter().map(|ip| SocketAddr::new(ip, 0)).collect()
-}
-
 /// Id that an answer gives to a header extension (RFC 8285 section 5).
 fn extension_id(sdp: &str, uri: &str) -> Option<u8> {
     sdp.lines().find_map(|line| {
@@ -575,12 +595,6 @@ mod tests {
         let sdp = "v=0\r\na=extmap:3/recvonly urn:3gpp:video-orientation\r\na=extmap:4 urn:x\r\n";
         assert_eq!(extension_id(sdp, ORIENTATION_URI), Some(3));
         assert_eq!(extension_id(sdp, "urn:y"), None);
-    }
-
-    #[test]
-    fn a_wildcard_binds_loopback_too() {
-        let bound = bind_addresses(&["0.0.0.0".parse().unwrap()]);
-        assert_eq!(bound, ["0.0.0.0:0".parse::<SocketAddr>().unwrap(), "127.0.0.1:0".parse().unwrap()]);
     }
 
     #[test]

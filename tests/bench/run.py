@@ -82,6 +82,7 @@ def running(command: list[str], ready: str) -> Iterator[int]:
 def ours(arguments: argparse.Namespace, models: pathlib.Path, model: str) -> Iterator[tuple[int, list[str], str]]:
     http, ops = free_port(), free_port()
     command = [arguments.saccade, "serve", "--listen", f"127.0.0.1:{http}", "--set", f"ops.listen=127.0.0.1:{ops}"]
+    command += ["--set", "media.port=0"]
     command += ["--models-dir", str(models), "--model", model, "--set", "admission.mode=off"]
     with running(command, f"http://127.0.0.1:{ops}/readyz") as pid:
         yield pid, ["--url", f"ws://127.0.0.1:{http}/v1/signal"], f"http://127.0.0.1:{ops}"

@@ -42,7 +42,7 @@ export function launch(executablePath, camera) {
 /**
  * Opens a page in a context of its own. What it writes to the console, throws, or fails to load goes to `complaints`.
  */
-export async function openPage(browser, url, looks = {}) {
+export async function openPage(browser, url, { script, ...looks } = {}) {
   const context = await browser.newContext({ ...DESKTOP, ...looks });
   const page = await context.newPage();
   const complaints = [];
@@ -53,6 +53,7 @@ export async function openPage(browser, url, looks = {}) {
   });
   page.setDefaultTimeout(20_000);
   await page.addInitScript({ path: PROBE });
+  if (script) await page.addInitScript(script);
   await page.goto(url);
   return { page, complaints, close: () => context.close() };
 }

@@ -394,6 +394,36 @@ proof("a page that is reloaded or closed leaves no session behind", needs(lacks)
   await until("no session is there", RESUME_MS + 5_000, only([]));
 });
 
+/** In the page: no UDP finds its way, as behind a firewall that lets none through. */
+function withoutUdp() {
+  const { setRemoteDescription } = RTCPeerConnection.prototype;
+  RTCPeerConnection.prototype.setRemoteDescription = function (answer) {
+    globalThis.tapped = this;
+    const sdp = answer.sdp.replace(/a=candidate:\S+ 1 udp .*\r\n/g, "");
+    return setRemoteDescription.call(this, { type: answer.type, sdp });
+  };
+  // Else the server's own checks would open the way.
+  const { send } = WebSocket.prototype;
+  WebSocket.prototype.send = function (text) {
+    if (JSON.parse(text).type !== "candidate") send.call(this, text);
+  };
+}
+
+proof("video and results go over TCP where no UDP does", needs(lacks), async (t) => {
+  const { page, complaints } = await visit(t, "/?source=scene&model=scene-blobs&autostart=1", { script: withoutUdp });
+  await live(page);
+  const protocol = await page.evaluate(async () => {
+    const stats = [...(await tapped.getStats()).values()];
+    const transport = stats.find(({ type }) => type === "transport");
+    const pair = stats.find(({ id }) => id === transport.selectedCandidatePairId);
+    return stats.find(({ id }) => id === pair.remoteCandidateId).protocol;
+  });
+  assert.equal(protocol, "tcp");
+  const [{ transport }] = await server.sessions();
+  assert.equal(transport.protocol, "tcp");
+  assert.deepEqual(complaints, []);
+});
+
 proof("a cut socket resumes its session while the media goes on", needs(lacks), async (t) => {
   const relay = await Relay.start(server.url);
   t.after(() => relay.stop());

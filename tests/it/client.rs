@@ -288,6 +288,15 @@ impl Peer {
 
     /// Sends one access unit as the payloads of its packets.
     pub async fn send(&mut self, time: MediaTime, payloads: impl IntoIterator<Item = (bytes::Bytes, bool)>) {
+        assert!(self.try_send(time, payloads).await, "the connection has ended");
+    }
+
+    /// The same; whether the connection took them all.
+    pub async fn try_send(
+        &mut self,
+        time: MediaTime,
+        payloads: impl IntoIterator<Item = (bytes::Bytes, bool)>,
+    ) -> bool {
         for (payload, marker) in payloads {
             let mut header = rtc::rtp::Header {
                 version: 2,
@@ -302,8 +311,11 @@ impl Peer {
             if let Some(color_space) = self.color_space.filter(|_| marker) {
                 header.set_extension(self.color_space_id, color_space.to_vec().into()).unwrap();
             }
-            self.track.write_rtp(rtc::rtp::Packet { header, payload }).await.unwrap();
+            if self.track.write_rtp(rtc::rtp::Packet { header, payload }).await.is_err() {
+                return false;
+            }
         }
+        true
     }
 
     /// Loses packets on the way: their sequence numbers are used up and nobody can repeat them.

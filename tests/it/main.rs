@@ -18,6 +18,7 @@ mod live;
 mod models;
 mod opening;
 mod overload;
+mod port;
 mod program;
 mod publisher;
 mod pull;

@@ -42,6 +42,7 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
         ("http.listen", "127.0.0.1:0"),
         ("ops.listen", "127.0.0.1:0"),
         ("media.listen", "127.0.0.1"),
+        ("media.port", "0"),
         ("models.dir", concat!(env!("CARGO_MANIFEST_DIR"), "/models")),
         ("models.default", "scene-blobs"),
         ("models.calibration", "off"),
