@@ -34,6 +34,16 @@ has_clang() {
 }
 has_python() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
 has_browser() { have chromium || have chromium-browser || have google-chrome || [ -n "${SACCADE_TEST_BROWSER:-}" ]; }
+# GStreamer as a WHIP encoder, for the system's own Python.
+has_encoder() {
+    /usr/bin/python3 - 2>/dev/null <<'PYTHON'
+import gi
+gi.require_version("GstWebRTC", "1.0")
+from gi.repository import Gst, GstWebRTC
+Gst.init(None)
+assert all(Gst.ElementFactory.find(it) for it in ("webrtcbin", "nicesrc", "x264enc", "vp8enc", "rtph264pay"))
+PYTHON
+}
 needs_runtime() { [ ! -e "$ort_library" ] && [ -z "${ORT_DYLIB_PATH:-}" ]; }
 node_major() { "$1" --version 2>/dev/null | sed -E 's/^v([0-9]+)\..*/\1/'; }
 has_node() { have node && have npm && [ "$(node_major node)" -ge "$NODE_MAJOR" ]; }
@@ -58,6 +68,8 @@ missing_packages() {
     if [ "$what" = test ]; then
         has_browser || echo chromium
         have ffmpeg || echo ffmpeg
+        has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
+            gstreamer1.0-plugins-ugly gstreamer1.0-nice
     fi
 }
 

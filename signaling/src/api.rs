@@ -61,6 +61,8 @@ pub struct SessionView {
     pub counters: SessionCounters,
     /// Times by stage over the last frames.
     pub stages: Vec<StageTiming>,
+    /// Who watches the session's video by WHEP.
+    pub viewers: u32,
     /// The network path to the peer; null until it is connected and was looked at once, half a second later at most.
     pub transport: Option<TransportView>,
 }

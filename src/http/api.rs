@@ -122,7 +122,7 @@ pub(super) async fn models(
 }
 
 /// Session id of the path. What cannot be one names no session.
-pub(super) struct Id(String);
+pub(super) struct Id(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;

@@ -120,6 +120,11 @@ impl Claims {
         }
         Err(Problem::new(ErrorCode::Forbidden, format!("The token lacks `{claim}`; ask for one that has it.")))
     }
+
+    /// Whether the bearer may end a viewer that this subject opened.
+    pub(super) fn may_end_viewer(&self, subject: Option<&str>) -> bool {
+        self.can_configure || (self.can_view && self.sub.as_deref() == subject)
+    }
 }
 
 /// Checks tokens and API keys.

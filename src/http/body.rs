@@ -42,10 +42,15 @@ async fn read_all(body: Body, most: usize) -> Result<Option<Vec<u8>>, Problem> {
 
 /// Passes if the body is said to be JSON.
 pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
+    require_type(headers, "application/json")
+}
+
+/// Passes if the body is said to be of this type.
+pub(super) fn require_type(headers: &HeaderMap, kind: &str) -> Result<(), Problem> {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
+    if essence.eq_ignore_ascii_case(kind) {
         return Ok(());
     }
-    Err(Problem::new(ErrorCode::UnsupportedType, "Send `Content-Type: application/json`."))
+    Err(Problem::new(ErrorCode::UnsupportedType, format!("Send `Content-Type: {kind}`.")))
 }

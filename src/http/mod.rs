@@ -22,6 +22,8 @@ mod problem;
 mod routes;
 mod signal;
 pub mod tls;
+mod whep;
+mod whip;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +31,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, patch, post};
 use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, ModelView};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -166,8 +168,11 @@ pub fn router(
         .route("/v1/signal", get(signal::upgrade))
         .route("/v1/offer", post(offer::offer))
         .route("/offer", post(offer::offer))
+        .route("/v1/whip", post(whip::publish))
         .route("/v1/sessions", get(api::list_sessions))
-        .route("/v1/sessions/{id}", get(api::session).delete(api::delete_session))
+        .route("/v1/sessions/{id}", get(api::session).patch(whip::patch_session).delete(api::delete_session))
+        .route("/v1/whep/{id}", post(whep::watch))
+        .route("/v1/sessions/{id}/viewers/{viewer_id}", patch(whep::patch_viewer).delete(whep::delete_viewer))
         .route("/v1/sessions/{id}/results", get(api::results))
         .route("/v1/sessions/{id}/events", get(api::events))
         .route("/v1/models", get(api::models))
@@ -179,6 +184,7 @@ pub fn router(
         .with_state(Arc::clone(&context))
         .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
         .layer(cors(&context))
+        .layer(from_fn(whip::announce))
         .layer(security_header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .layer(security_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(security_header(header::REFERRER_POLICY, "no-referrer"))

@@ -24,7 +24,10 @@ use tower::ServiceExt;
 use super::auth::tests::{in_seconds, token};
 use super::*;
 use crate::session::options::{self, ModelFacts, Models};
-use crate::session::{Command, Drain, Permit, Priority, RESULTS_CAPACITY, SessionId};
+use crate::session::{
+    Audience, Command, Drain, Patched, Permit, Priority, RESULTS_CAPACITY, SessionId, Viewer, ViewerCommand,
+    WatchRequest,
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -77,10 +80,12 @@ impl Opener for Fake {
             options: view_options.clone(),
             counters: SessionCounters::default(),
             stages: Vec::new(),
+            viewers: 0,
             transport: None,
         };
+        let audience = Arc::new(FakeAudience::default());
         let publisher = request.claims.sub.as_deref().map(Into::into);
-        let (handle, commands) = Handle::new(id, results, broadcast::Sender::new(1), view, publisher);
+        let (handle, commands) = Handle::new(id, results, broadcast::Sender::new(1), view, publisher, audience);
         let bound = if request.claims.can_configure { "" } else { " bound" };
         let trickle = if request.trickle { "trickle" } else { "complete" };
         let bound = match request.claims.priority {
@@ -99,6 +104,52 @@ impl Opener for Fake {
         };
         tokio::spawn(owner.run(permit));
         Ok((handle, Answer { sdp: format!("answer to {}", request.sdp), options }))
+    }
+}
+
+/// The ICE session of sessions without media.
+const TAG: &str = "abcd";
+
+/// What becomes of a patch; the fragment says how it goes.
+fn patched(holds: bool, fragment: &str) -> Result<Patched, Refusal> {
+    match fragment {
+        _ if !holds => Err(Refusal::new(ErrorCode::PreconditionFailed, "The ICE session is another one.")),
+        "restart" => Ok(Patched::Restarted { fragment: "a=ice-ufrag:efgh\r\n".into(), tag: "efgh".into() }),
+        "impossible" => Err(Refusal::new(ErrorCode::BadSdp, "That cannot be done.")),
+        "nonsense" => Err(Refusal::new(ErrorCode::BadRequest, "That cannot be read.")),
+        _ => Ok(Patched::Trickled),
+    }
+}
+
+/// Viewers without media; the SDP says how joining goes.
+#[derive(Default)]
+struct FakeAudience(Arc<Mutex<Vec<Viewer>>>);
+
+#[async_trait]
+impl Audience for FakeAudience {
+    async fn join(&self, request: WatchRequest) -> Result<(Viewer, String), Refusal> {
+        let refused = |code| Err(Refusal::new(code, "No.").retry_after(Duration::from_secs(2)));
+        match request.sdp.as_str() {
+            "early" => return refused(ErrorCode::Conflict),
+            "full" => return refused(ErrorCode::Capacity),
+            "codec" => return refused(ErrorCode::NoCommonCodec),
+            "bad" => return refused(ErrorCode::BadSdp),
+            _ => {}
+        }
+        let (viewer, mut commands) = Viewer::new(request.claims.sub.as_deref().map(Into::into));
+        self.0.lock().unwrap().push(viewer.clone());
+        let (id, seats) = (viewer.id().clone(), Arc::clone(&self.0));
+        tokio::spawn(async move {
+            while let Some(ViewerCommand::Patch { patch, reply }) = commands.recv().await {
+                reply.send(patched(patch.if_match.holds(TAG), &patch.fragment)).ok();
+            }
+            seats.lock().unwrap().retain(|viewer| *viewer.id() != id);
+        });
+        Ok((viewer, format!("answer to {}", request.sdp)))
+    }
+
+    fn viewer(&self, id: &str) -> Option<Viewer> {
+        self.0.lock().unwrap().iter().find(|viewer| viewer.id().as_str() == id).cloned()
     }
 }
 
@@ -138,6 +189,11 @@ impl Owner {
                     let text = candidate.as_ref().map_or("end", |candidate| candidate.candidate.as_str());
                     self.tell(&format!("candidate {text}")).await;
                     self.signal(ServerMessage::Candidate { candidate });
+                }
+                Some(Command::Patch { patch, reply }) => {
+                    let holds = patch.if_match.holds(TAG);
+                    self.tell(&format!("patch {holds} {}", patch.fragment)).await;
+                    reply.send(patched(holds, &patch.fragment)).ok();
                 }
                 Some(Command::Configure { patch, reply }) => {
                     let next = options::apply(&OneModel, &self.options, &patch);
@@ -419,3 +475,5 @@ mod api;
 mod limits;
 mod routes;
 mod signaling;
+mod whep;
+mod whip;

@@ -5,6 +5,7 @@
 //! places on OS threads: one lane for decoding, one for drawing and encoding, and a slot at its model. This is the one
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
+mod ice;
 mod ladders;
 mod load;
 mod losses;
@@ -14,6 +15,7 @@ mod spare;
 mod stages;
 mod stats;
 mod trial;
+mod viewers;
 mod watching;
 mod workers;
 
@@ -22,25 +24,28 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use saccade_signaling::{ErrorCode, Options, OptionsPatch, ReturnMode};
+use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 pub use self::trial::Codecs;
 pub use self::workers::{Lane, Step, Workers};
 
+use self::ice::Ice;
 use self::ladders::Ladders;
 use self::load::{Demand, Load};
 use self::losses::Losses;
 use self::owner::{Inputs, Link, Metrics, Owner, Shown};
 use self::path::PathMetrics;
-use self::stages::{Applied, Stages};
+use self::stages::{Applied, Stages, Takers};
 use self::stats::Stats;
+use self::viewers::Audience;
 use crate::egress::packetize::Packetizer;
 use crate::encode::{RateControl, rate};
 use crate::infer;
 use crate::ingest::{self, Ingest};
-use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Transport};
+use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Role, Transport};
 use crate::session::machine::{Machine, Timeouts};
 use crate::session::options::{self, ModelFacts};
 use crate::session::{
@@ -162,7 +167,7 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
         Err(refusal) => return drop(reply.send(Err(refusal))),
     };
     // Whether video goes back is known only when the offer was read.
-    let needs = applied.needs(applied.options.return_mode != ReturnMode::Results);
+    let needs = applied.needs(Takers { publisher: true, viewers: 0 });
     let demand = if deps.settings.measured_admission {
         match deps.load.admit(needs, deps.ladders.height(&applied.model_id)) {
             Some(demand) => demand,
@@ -171,30 +176,60 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
     } else {
         deps.load.enter(needs)
     };
-    // Never cancelled half-way: what it has opened by then has to be closed.
-    let (transport, sdp, config) = (Arc::clone(&deps.transport), request.sdp.clone(), deps.peer_config());
-    let mut accepting = tokio::spawn(async move { transport.accept(&sdp, config).await });
-    let accepted = match tokio::time::timeout_at(due(&machine), &mut accepting).await {
-        Ok(Ok(Ok(accepted))) => accepted,
-        Ok(Ok(Err(error))) => return drop(reply.send(Err(refusal(&error)))),
-        Ok(Err(panic)) => {
-            tracing::error!(%panic, "answering an offer panicked");
-            return drop(reply.send(Err(failed(EndReason::Internal))));
-        }
-        Err(_) => {
-            tracing::warn!("an offer took too long to answer");
-            drop(reply.send(Err(failed(EndReason::OfferTimeout))));
+    let accepted = match accept(&deps, &request.sdp, deps.peer_config(Role::Publisher), due(&machine)).await {
+        Ok(accepted) => accepted,
+        Err(refused) => {
+            drop(reply.send(Err(refused.refusal.clone())));
             // The place stays taken until nothing is left of it.
-            if let Ok(Ok(accepted)) = accepting.await {
-                accepted.peer.close().await;
-            }
-            return;
+            return refused.clear().await;
         }
     };
     let peer = Arc::clone(&accepted.peer);
     serve(&deps, Opening { id, permit, request, reply }, machine, applied, demand, accepted).await;
     // Again, for the ways on which the session did not begin.
     peer.close().await;
+}
+
+/// An offer that was not answered.
+struct NotAccepted {
+    refusal: Refusal,
+    /// What may still come out of it.
+    late: Option<JoinHandle<Result<Accepted, rtc::Error>>>,
+}
+
+impl NotAccepted {
+    /// Closes what it has opened after all.
+    async fn clear(self) {
+        if let Some(late) = self.late
+            && let Ok(Ok(accepted)) = late.await
+        {
+            accepted.peer.close().await;
+        }
+    }
+}
+
+/// Makes a peer for an offer. That is never cancelled half-way, since what it has opened by then has to be closed.
+async fn accept(
+    deps: &Deps,
+    sdp: &str,
+    config: PeerConfig,
+    due: tokio::time::Instant,
+) -> Result<Accepted, NotAccepted> {
+    let (transport, sdp) = (Arc::clone(&deps.transport), sdp.to_owned());
+    let mut accepting = tokio::spawn(async move { transport.accept(&sdp, config).await });
+    let refused = |refusal| Err(NotAccepted { refusal, late: None });
+    match tokio::time::timeout_at(due, &mut accepting).await {
+        Ok(Ok(Ok(accepted))) => Ok(accepted),
+        Ok(Ok(Err(error))) => refused(refusal(&error)),
+        Ok(Err(panic)) => {
+            tracing::error!(%panic, "answering an offer panicked");
+            refused(failed(EndReason::Internal))
+        }
+        Err(_) => {
+            tracing::warn!("an offer took too long to answer");
+            Err(NotAccepted { refusal: failed(EndReason::OfferTimeout), late: Some(accepting) })
+        }
+    }
 }
 
 async fn serve(
@@ -212,6 +247,7 @@ async fn serve(
     };
     let Begun { owner, inputs, handle, answer } = begun;
     let (stages, peer, codec) = (Arc::clone(&owner.stages), Arc::clone(&owner.peer), owner.shown.codec);
+    let audience = Arc::clone(&owner.audience);
     permit.register(handle.clone());
     let span = tracing::info_span!("session", session_id = %id);
     let (reason, inputs) = if reply.send(Ok((handle, answer))).is_ok() {
@@ -227,6 +263,7 @@ async fn serve(
     } else {
         (EndReason::PeerClosed, None)
     };
+    audience.close().await;
     stages.close();
     // Before the place is free again, and before a shutdown takes the session for ended.
     peer.close().await;
@@ -277,7 +314,7 @@ async fn begin(
         demand,
     };
     // Only now it is known whether the peer takes video back.
-    config.demand.set_needs(applied.needs(config.returns_video));
+    config.demand.set_needs(applied.needs(Takers { publisher: config.returns_video, viewers: 0 }));
     let stages = Stages::start(&deps.workers, config, applied).map_err(|error| {
         tracing::error!(%error, "a session's stages did not start");
         Refusal::new(ErrorCode::Internal, "The server cannot decode this codec.")
@@ -292,8 +329,16 @@ async fn begin(
         path: Mutex::default(),
     });
     let view = Arc::clone(&shown);
-    let publisher = request.claims.sub.as_deref().map(Into::into);
-    let (handle, commands) = Handle::new(id.clone(), listeners, witnesses.clone(), move || view.view(), publisher);
+    let stages = Arc::new(stages);
+    let audience = Audience::new(Arc::clone(deps), Arc::clone(&stages), accepted_answer.codec, id.clone());
+    let (handle, commands) = Handle::new(
+        id.clone(),
+        listeners,
+        witnesses.clone(),
+        move || view.view(),
+        request.claims.sub.as_deref().map(Into::into),
+        Arc::clone(&audience) as _,
+    );
     let sdp = if request.trickle {
         accepted_answer.sdp
     } else {
@@ -304,7 +349,9 @@ async fn begin(
         deps: Arc::clone(deps),
         shown,
         peer,
-        stages: Arc::new(stages),
+        ice: Ice::new(request.sdp, &sdp),
+        stages,
+        audience,
         machine,
         ingest: Ingest::new(accepted_answer.codec, ingest::Config::default()),
         packetizer: Packetizer::new(accepted_answer.codec, owner::PACKET_PAYLOAD),
@@ -345,8 +392,9 @@ async fn complete_answer(peer: &dyn Peer, due: tokio::time::Instant) -> Result<S
 }
 
 impl Deps {
-    fn peer_config(&self) -> PeerConfig {
+    fn peer_config(&self, role: Role) -> PeerConfig {
         PeerConfig {
+            role,
             ice_lite: self.settings.ice_lite,
             channel_buffer: self.settings.channel_buffer,
             start_bandwidth: START_BITRATE.min(self.settings.max_bitrate),
@@ -436,17 +484,12 @@ impl options::Models for Models<'_> {
 fn refusal(error: &rtc::Error) -> Refusal {
     let code = match error {
         rtc::Error::Rejected(Rejected::BadSdp | Rejected::NotBundled | Rejected::TooMany) => ErrorCode::BadSdp,
-        rtc::Error::Rejected(Rejected::NoVideo) => ErrorCode::NoVideo,
-        rtc::Error::Rejected(Rejected::NoCommonCodec) => ErrorCode::NoCommonCodec,
+        rtc::Error::Rejected(Rejected::NoVideo | Rejected::TakesNoVideo) => ErrorCode::NoVideo,
+        rtc::Error::Rejected(Rejected::NoCommonCodec | Rejected::OtherCodec(_)) => ErrorCode::NoCommonCodec,
         _ => {
             tracing::error!(%error, "the transport failed");
             return Refusal::new(ErrorCode::Internal, "The server failed to answer the offer; try again.");
         }
     };
-    let mut message = error.to_string();
-    if let Some(first) = message.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    message.push('.');
-    Refusal::new(code, message)
+    ice::said(code, error)
 }

@@ -9,10 +9,12 @@ use saccade_signaling as wire;
 use saccade_signaling::{ClientMessage, ErrorCode, Options, OptionsPatch, ServerMessage, SessionView};
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::ice::{Ice, from_wire};
 use super::losses::Losses;
 use super::path::{self, PathMetrics};
 use super::stages::{Output, Stages};
 use super::stats::Stats;
+use super::viewers::{Audience, Packets};
 use super::{Deps, Models, refusal};
 use crate::clock;
 use crate::egress::packetize::{Packetizer, Payload};
@@ -21,7 +23,7 @@ use crate::ingest::{self, Ingest};
 use crate::media::{EncodedFrame, RtpPacket};
 use crate::rtc::{Answer as PeerAnswer, Candidate, Channel, Error as RtcError, Event, OutgoingPacket, Peer};
 use crate::session::machine::{self, Machine, SignalingEvent, TransportEvent};
-use crate::session::{Allowance, Answer, Claims, Command, Drain, EndReason, Refusal, SessionId, proto};
+use crate::session::{Allowance, Answer, Claims, Command, Drain, EndReason, Patched, Refusal, SessionId, proto};
 
 /// RTP payload bytes of a packet: fits a path MTU of 1,280 with SRTP, header extensions, UDP and IPv6.
 pub(super) const PACKET_PAYLOAD: usize = 1188;
@@ -41,8 +43,6 @@ const SEND_LIMIT: Duration = Duration::from_secs(1);
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Candidates that may follow one offer; each is remembered and tried.
 const MAX_REMOTE_CANDIDATES: u32 = 256;
-/// Keyframes that the receiver asks for within this time are one.
-const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
 
 /// What the API shows of a session, kept current by its owner.
 pub(super) struct Shown {
@@ -74,6 +74,7 @@ impl Shown {
             options: Options::clone(&self.options.load()),
             counters: self.stats.counters(),
             stages: self.stats.stages(),
+            viewers: u32::try_from(self.stats.viewers.load(Ordering::Relaxed)).unwrap_or(u32::MAX),
             transport: self.path.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(path::view),
         }
     }
@@ -84,7 +85,9 @@ pub(super) struct Owner {
     pub(super) deps: Arc<Deps>,
     pub(super) shown: Arc<Shown>,
     pub(super) peer: Arc<dyn Peer>,
+    pub(super) ice: Ice,
     pub(super) stages: Arc<Stages>,
+    pub(super) audience: Arc<Audience>,
     pub(super) machine: Machine,
     pub(super) ingest: Ingest,
     pub(super) packetizer: Packetizer,
@@ -124,7 +127,6 @@ pub(super) struct Link {
     events_open: bool,
     /// Events that wait for their channel; the oldest goes when there are too many.
     events: VecDeque<Arc<str>>,
-    last_keyframe_request: Option<Instant>,
     candidates_ended: bool,
     /// Candidates that the peer has sent since its last offer.
     remote_candidates: u32,
@@ -142,7 +144,6 @@ impl Link {
             results_open: false,
             events_open: false,
             events: VecDeque::new(),
-            last_keyframe_request: None,
             candidates_ended: false,
             remote_candidates: 0,
             resolution: None,
@@ -199,6 +200,14 @@ impl Owner {
                     self.signal(refusal.to_message(false));
                 }
             }
+            Command::Patch { patch, reply } => {
+                let patched = self.ice.patch(self.peer.as_ref(), &patch).await;
+                if matches!(patched, Ok(Patched::Restarted { .. })) {
+                    self.machine.handle_offer(now);
+                    self.link.candidates_ended = false;
+                }
+                let _ = reply.send(patched);
+            }
             Command::Configure { patch, reply } => {
                 let _ = reply.send(self.configure(&patch));
             }
@@ -242,8 +251,9 @@ impl Owner {
         self.link.candidates_ended = false;
         self.link.remote_candidates = 0;
         let answer = within(ANSWER_LIMIT, self.peer.renegotiate(sdp)).await;
-        let PeerAnswer { sdp, .. } = answer.map_err(|error| refusal(&error))?;
-        Ok(Answer { sdp, options: Options::clone(&self.shown.options.load()) })
+        let PeerAnswer { sdp: answer, .. } = answer.map_err(|error| refusal(&error))?;
+        self.ice = Ice::new(sdp.to_owned(), &answer);
+        Ok(Answer { sdp: answer, options: Options::clone(&self.shown.options.load()) })
     }
 
     fn configure(&mut self, patch: &OptionsPatch) -> Result<Options, Refusal> {
@@ -273,11 +283,7 @@ impl Owner {
             Event::Closed => self.machine.handle_transport(now, TransportEvent::Closed),
             Event::KeyframeRequested => {
                 Stats::count(&self.shown.stats.keyframe_requests_in);
-                let recent = self.link.last_keyframe_request.is_some_and(|last| now < last + KEYFRAME_INTERVAL);
-                if !recent {
-                    self.link.last_keyframe_request = Some(now);
-                    self.stages.force_keyframe();
-                }
+                self.stages.request_keyframe(now);
             }
             Event::ChannelOpen(Channel::Results) => self.link.results_open = true,
             Event::ChannelOpen(Channel::Events) => {
@@ -459,16 +465,22 @@ impl Owner {
 
     /// `worked`: how long the frame was decoded, drawn on and encoded.
     async fn send_frame(&mut self, unit: EncodedFrame, worked: Duration) {
-        let packets = self.packetizer.packetize(&unit.data, unit.keyframe);
+        let payloads: Vec<Payload> = self.packetizer.packetize(&unit.data, unit.keyframe).collect();
+        let EncodedFrame { time, keyframe, color, arrival, .. } = unit;
+        if !self.audience.is_empty() {
+            self.audience.publish(Packets { time, keyframe, color, arrival, payloads: payloads.clone() });
+        }
+        if !self.stages.gives_back() {
+            return;
+        }
         let sending = async {
-            for (index, Payload { data, marker }) in packets.enumerate() {
-                let color = (marker && unit.keyframe).then_some(unit.color);
-                let packet =
-                    OutgoingPacket { sequence: self.link.sequence, time: unit.time, marker, color, payload: data };
+            for (index, Payload { data, marker }) in payloads.into_iter().enumerate() {
+                let color = (marker && keyframe).then_some(color);
+                let packet = OutgoingPacket { sequence: self.link.sequence, time, marker, color, payload: data };
                 self.link.sequence = self.link.sequence.wrapping_add(1);
                 self.peer.send_packet(packet).await?;
                 if index == 0 {
-                    let latency = clock::now().duration_since(unit.arrival);
+                    let latency = clock::now().duration_since(arrival);
                     self.metrics.video_latency.record(latency);
                     self.shown.stats.record_video(latency, worked);
                 }
@@ -499,7 +511,10 @@ impl Owner {
         self.look_after_decoder(now);
         self.look_for_failure(now);
         self.send_events().await;
-        if let Some(bitrate) = self.rate.handle_estimate(self.peer.bandwidth().into()) {
+        // The publisher's own path decides, unless it takes none of the video.
+        let estimate = if self.stages.gives_back() { None } else { self.audience.bandwidth() };
+        let estimate = estimate.unwrap_or_else(|| self.peer.bandwidth());
+        if let Some(bitrate) = self.rate.handle_estimate(estimate.into()) {
             self.stages.set_bitrate(bitrate);
         }
         if self.link.connected_at.is_some() && self.remote_closed().await {
@@ -585,15 +600,6 @@ impl Metrics {
 /// deadlines.
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, RtcError>>) -> Result<T, RtcError> {
     tokio::time::timeout(limit, work).await.unwrap_or(Err(RtcError::TimedOut))
-}
-
-fn from_wire(candidate: wire::IceCandidate) -> Candidate {
-    Candidate {
-        candidate: candidate.candidate,
-        sdp_mid: candidate.sdp_mid,
-        sdp_m_line_index: candidate.sdp_m_line_index,
-        username_fragment: candidate.username_fragment,
-    }
 }
 
 fn to_wire(candidate: Candidate) -> wire::IceCandidate {

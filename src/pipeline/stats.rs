@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) struct Stats {
     pub(super) late: AtomicU64,
     /// Frames that the model was not asked about, by choice.
     pub(super) skipped: AtomicU64,
+    /// Who watches beside the publisher.
+    pub(super) viewers: AtomicUsize,
     resolution: AtomicU64,
     times: Mutex<Times<{ STAGES.len() }>>,
     /// Last packet in to first packet of the returned frame out, and how much of that it was not worked on.

@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn audio_is_idle_and_a_second_video_is_declined_at_its_place() {
         let offer = crlf(OFFER);
-        let inspected = offer::inspect(&offer, None).unwrap();
+        let inspected = offer::inspect(&offer, crate::rtc::Role::Publisher, None).unwrap();
         assert_eq!((inspected.mid.as_str(), &inspected.sections), ("1", &sections(&[1, 3], &[0])));
         assert_eq!(restore(&crlf(STACK), &offer, &inspected.sections), crlf(ANSWER));
     }

@@ -134,9 +134,20 @@ pub struct Answer {
     pub mid: String,
 }
 
+/// What a peer does with video.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It sends video, and may take some back.
+    Publisher,
+    /// It sends none, and takes video of this codec.
+    Viewer(Codec),
+}
+
 /// How a peer is set up.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
+    /// What it is for.
+    pub role: Role,
     /// Whether to be an ICE-lite agent (RFC 8445 section 2.5).
     pub ice_lite: bool,
     /// Bytes that may wait on one data channel.

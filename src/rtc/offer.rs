@@ -1,6 +1,7 @@
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::sdp::{MediaDescription, SessionDescription};
 
+use super::Role;
 use crate::media::Codec;
 
 /// Media sections that an offer may have: those of a browser that has called several people.
@@ -55,6 +56,12 @@ pub enum Rejected {
     /// It sends no video.
     #[error("the offer sends no video: add a video track or a sendrecv transceiver")]
     NoVideo,
+    /// It takes no video.
+    #[error("the offer takes no video: add a recvonly video transceiver")]
+    TakesNoVideo,
+    /// The session that it would watch has another codec.
+    #[error("the offer lacks the codec of the session's video: offer {0}")]
+    OtherCodec(Codec),
     /// Its codecs are none of ours.
     #[error("the offer has no codec that this server speaks: offer H264, VP8 or VP9 profile 0")]
     NoCommonCodec,
@@ -62,11 +69,12 @@ pub enum Rejected {
 
 /// Reads an offer and chooses the codec: H.264 with packetization mode 1 first, in the profile that our encoder
 /// emits where it is offered, then VP8, then VP9 profile 0, then H.264 with mode 0. Of several video sections the
-/// first is taken that sends in such a codec; in a renegotiation, the section of the session's video, `mid`.
+/// first is taken that sends in such a codec; in a renegotiation, the section of the session's video, `mid`. Of a
+/// viewer's offer, the first that takes video of the session's codec.
 ///
 /// # Errors
 /// [`Rejected`] says what is wrong.
-pub(super) fn inspect(sdp: &str, session: Option<&str>) -> Result<Inspected, Rejected> {
+pub(super) fn inspect(sdp: &str, role: Role, session: Option<&str>) -> Result<Inspected, Rejected> {
     let description = RTCSessionDescription::offer(sdp.to_owned()).map_err(|_| Rejected::BadSdp)?;
     let description = description.unmarshal().map_err(|_| Rejected::BadSdp)?;
     let sections = &description.media_descriptions;
@@ -75,16 +83,20 @@ pub(super) fn inspect(sdp: &str, session: Option<&str>) -> Result<Inspected, Rej
     if sections.len() > MAX_SECTIONS || candidates > MAX_CANDIDATES {
         return Err(Rejected::TooMany);
     }
-    let mut sending = sections.iter().enumerate().filter(|(_, media)| {
+    let mut fitting = sections.iter().enumerate().filter(|(_, media)| {
         media.media_name.media == "video"
             && is_live(media)
-            && sends(media)
+            && fits(media, role)
             && session.is_none_or(|session| mid(media) == Some(session))
     });
-    let mut rejected = Rejected::NoVideo;
-    let found = sending.find_map(|(index, video)| {
-        rejected = Rejected::NoCommonCodec;
-        Some((index, video, codecs(video).min_by_key(|offered| offered.rank)?))
+    let (mut rejected, no_codec) = match role {
+        Role::Publisher => (Rejected::NoVideo, Rejected::NoCommonCodec),
+        Role::Viewer(codec) => (Rejected::TakesNoVideo, Rejected::OtherCodec(codec)),
+    };
+    let is_spoken = |offered: &Offered| matches!(role, Role::Publisher) || role == Role::Viewer(offered.codec);
+    let found = fitting.find_map(|(index, video)| {
+        rejected = no_codec;
+        Some((index, video, codecs(video).filter(is_spoken).min_by_key(|offered| offered.rank)?))
     });
     let (index, video, best) = found.ok_or(rejected)?;
     let data = sections.iter().position(|media| carries_data(media) && is_live(media));
@@ -106,7 +118,7 @@ pub(super) fn inspect(sdp: &str, session: Option<&str>) -> Result<Inspected, Rej
         codec: best.codec,
         payload_type: best.payload_type,
         fmtp: best.fmtp,
-        returns_video: !video.has_attribute("sendonly"),
+        returns_video: takes(video),
         data_channels: data.is_some(),
         mid: tag(index),
         is_dtls_client: sections.get(first).and_then(|media| is_dtls_client(&description, media)),
@@ -156,8 +168,15 @@ fn is_dtls_client(description: &SessionDescription, media: &MediaDescription) ->
     }
 }
 
-fn sends(media: &MediaDescription) -> bool {
-    !media.has_attribute("recvonly") && !media.has_attribute("inactive")
+fn fits(media: &MediaDescription, role: Role) -> bool {
+    match role {
+        Role::Publisher => !media.has_attribute("recvonly") && !media.has_attribute("inactive"),
+        Role::Viewer(_) => takes(media),
+    }
+}
+
+fn takes(media: &MediaDescription) -> bool {
+    !media.has_attribute("sendonly") && !media.has_attribute("inactive")
 }
 
 struct Offered {
@@ -225,6 +244,11 @@ fn rank(codec: Codec, fmtp: &str) -> Option<u8> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+
+    /// As a publisher's.
+    fn inspect(sdp: &str, session: Option<&str>) -> Result<Inspected, Rejected> {
+        super::inspect(sdp, Role::Publisher, session)
+    }
 
     const HEAD: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=fingerprint:sha-256 00\r\n\
                         a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n";
@@ -324,5 +348,30 @@ mod tests {
         assert_eq!(inspect(&video("35", &["a=rtpmap:35 AV1/90000"]), None), Err(Rejected::NoCommonCodec));
         let deep = video("98", &["a=rtpmap:98 VP9/90000", "a=fmtp:98 profile-id=2"]);
         assert_eq!(inspect(&deep, None), Err(Rejected::NoCommonCodec));
+    }
+
+    #[test]
+    fn a_viewer_takes_the_codec_of_the_session() {
+        let lines = [
+            "a=rtpmap:96 VP8/90000",
+            "a=rtpmap:97 H264/90000",
+            "a=fmtp:97 packetization-mode=0;profile-level-id=42e01f",
+            "a=rtpmap:98 H264/90000",
+            "a=fmtp:98 packetization-mode=1;profile-level-id=42e01f",
+        ];
+        let offer = |direction: &'static str| video("96 97 98", &[&[direction][..], &lines].concat());
+        for direction in ["a=recvonly", "a=sendrecv"] {
+            let chosen = |codec| {
+                let found = super::inspect(&offer(direction), Role::Viewer(codec), None)?;
+                Ok((found.codec, found.payload_type, found.returns_video))
+            };
+            assert_eq!(chosen(Codec::Vp8), Ok((Codec::Vp8, 96, true)));
+            assert_eq!(chosen(Codec::H264), Ok((Codec::H264, 98, true)));
+            assert_eq!(chosen(Codec::Vp9), Err(Rejected::OtherCodec(Codec::Vp9)));
+        }
+        for direction in ["a=sendonly", "a=inactive"] {
+            let refused = super::inspect(&offer(direction), Role::Viewer(Codec::Vp8), None);
+            assert_eq!(refused, Err(Rejected::TakesNoVideo));
+        }
     }
 }

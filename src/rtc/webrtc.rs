@@ -26,6 +26,7 @@ use rtc::peer_connection::configuration::interceptor_registry::{CongestionFeedba
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_VP8, MIME_TYPE_VP9};
 use rtc::peer_connection::transport::{RTCDtlsRole, RTCDtlsTransportState};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::RTCRtpTransceiverDirection;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
     RTCRtpHeaderExtensionCapability, RtpCodecKind,
@@ -39,7 +40,7 @@ use super::mux::{self, Listen, Membership, Mux};
 use super::reports::{Reported, Reports};
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Stats, Transport, color_space, declined, offer,
+    Role, Stats, Transport, color_space, declined, offer,
 };
 use crate::clock;
 use crate::media::{Codec, MediaTime, Rotation, RtpPacket};
@@ -84,7 +85,7 @@ impl WebRtc {
 #[async_trait]
 impl Transport for WebRtc {
     async fn accept(&self, offer: &str, config: PeerConfig) -> Result<Accepted, Error> {
-        let inspected = offer::inspect(offer, None)?;
+        let inspected = offer::inspect(offer, config.role, None)?;
         let (event_tx, events) = mpsc::channel(EVENT_QUEUE);
         let (packet_tx, packets) = mpsc::channel(PACKET_QUEUE);
         let shared = Arc::new(Shared {
@@ -107,6 +108,7 @@ impl Transport for WebRtc {
             track: local_track(&inspected),
             sender: tokio::sync::Mutex::new(None),
             payload_type: AtomicU32::new(u32::from(inspected.payload_type)),
+            role: config.role,
             returns_video: inspected.returns_video,
             mid: inspected.mid.clone(),
             offered: Mutex::default(),
@@ -131,6 +133,7 @@ struct WebRtcPeer {
     track: Arc<TrackLocalStaticRTP>,
     sender: tokio::sync::Mutex<Option<Arc<dyn RtpSender>>>,
     payload_type: AtomicU32,
+    role: Role,
     returns_video: bool,
     /// Tag of the session's video.
     mid: String,
@@ -158,6 +161,9 @@ impl WebRtcPeer {
             tracing::debug!(%error, "the stack refused an offer");
             Error::from(offer::Rejected::BadSdp)
         })?;
+        if matches!(self.role, Role::Viewer(_)) {
+            self.send_only().await?;
+        }
         let answer = self.connection.create_answer(None).await.map_err(stack)?;
         let sdp = answer.sdp.clone();
         *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.sections.clone());
@@ -186,6 +192,16 @@ impl WebRtcPeer {
         })
     }
 
+    /// Takes nothing where the other side would send, too.
+    async fn send_only(&self) -> Result<(), Error> {
+        for transceiver in self.connection.get_transceivers().await {
+            if transceiver.mid().await.map_err(stack)?.as_deref() == Some(&self.mid) {
+                transceiver.set_direction(RTCRtpTransceiverDirection::Sendonly).await.map_err(stack)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The stack's answer as the other side gets it.
     fn whole(&self, answer: &str) -> String {
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -210,7 +226,7 @@ impl WebRtcPeer {
 #[async_trait]
 impl Peer for WebRtcPeer {
     async fn renegotiate(&self, offer: &str) -> Result<Answer, Error> {
-        let inspected = offer::inspect(offer, Some(&self.mid))?;
+        let inspected = offer::inspect(offer, self.role, Some(&self.mid))?;
         if inspected.codec != self.shared.codec {
             return Err(offer::Rejected::NoCommonCodec.into());
         }
@@ -287,12 +303,17 @@ impl Peer for WebRtcPeer {
     }
 
     async fn remote_closed(&self) -> bool {
+        let mut transport = None;
         for receiver in self.connection.get_receivers().await {
-            if let Ok(Some(transport)) = receiver.transport().await {
-                return matches!(transport.state().await, Ok(RTCDtlsTransportState::Closed));
-            }
+            transport = transport.or(receiver.transport().await.ok().flatten());
         }
-        false
+        if let (None, Some(sender)) = (&transport, self.sender.lock().await.as_ref()) {
+            transport = sender.transport().await.ok().flatten();
+        }
+        match transport {
+            Some(transport) => matches!(transport.state().await, Ok(RTCDtlsTransportState::Closed)),
+            None => false,
+        }
     }
 
     fn bandwidth(&self) -> u32 {

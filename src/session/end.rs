@@ -37,6 +37,8 @@ pub enum EndReason {
     DecodeFailed,
     /// The model cannot run.
     ModelFailed,
+    /// The session that a viewer watched has ended.
+    SessionEnded,
     /// A fault of the server.
     Internal,
 }
@@ -60,6 +62,7 @@ impl EndReason {
         Self::Draining,
         Self::DecodeFailed,
         Self::ModelFailed,
+        Self::SessionEnded,
         Self::Internal,
     ];
 
@@ -83,6 +86,7 @@ impl EndReason {
             Self::Draining => "draining",
             Self::DecodeFailed => "decode_failed",
             Self::ModelFailed => "model_failed",
+            Self::SessionEnded => "session_ended",
             Self::Internal => "internal",
         }
     }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use saccade_signaling::{ErrorCode, IceCandidate, Options, OptionsPatch, ServerMessage, SessionView};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use super::EndReason;
+use super::{Audience, EndReason, Patch, Patched};
 use crate::claims::Claims;
 
 /// Commands that wait for a session's owner; whoever sends more waits.
@@ -79,6 +79,13 @@ pub enum Command {
     },
     /// A trickled candidate; `None` ends them.
     Candidate(Option<IceCandidate>),
+    /// A fragment of an offer: trickles candidates, or restarts ICE.
+    Patch {
+        /// What to change.
+        patch: Patch,
+        /// Gets what was done.
+        reply: oneshot::Sender<Result<Patched, Refusal>>,
+    },
     /// Changes options.
     Configure {
         /// Only the keys to change.
@@ -211,11 +218,12 @@ pub trait Opener: Send + Sync {
 #[derive(Clone)]
 pub struct Handle {
     id: SessionId,
-    commands: mpsc::Sender<Command>,
+    orders: Orders<Command>,
     results: broadcast::Sender<Arc<str>>,
     events: broadcast::Sender<Arc<str>>,
     view: Arc<dyn Fn() -> SessionView + Send + Sync>,
     publisher: Option<Arc<str>>,
+    audience: Arc<dyn Audience>,
 }
 
 impl fmt::Debug for Handle {
@@ -235,9 +243,10 @@ impl Handle {
         events: broadcast::Sender<Arc<str>>,
         view: impl Fn() -> SessionView + Send + Sync + 'static,
         publisher: Option<Arc<str>>,
+        audience: Arc<dyn Audience>,
     ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, owner) = mpsc::channel(COMMAND_CAPACITY);
-        (Self { id, commands, results, events, view: Arc::new(view), publisher }, owner)
+        (Self { id, orders: Orders::new(commands), results, events, view: Arc::new(view), publisher, audience }, owner)
     }
 
     /// Id of the session.
@@ -270,13 +279,29 @@ impl Handle {
         self.events.subscribe()
     }
 
+    /// Who watches the session's video.
+    #[must_use]
+    pub fn audience(&self) -> &dyn Audience {
+        self.audience.as_ref()
+    }
+
     /// Renegotiates or restarts ICE.
     ///
     /// # Errors
     ///
     /// [`Refusal`] when the offer cannot be used or the session has ended.
     pub async fn offer(&self, sdp: String, options: Option<OptionsPatch>) -> Result<Answer, Refusal> {
-        self.ask(|reply| Command::Offer { sdp, options, reply }).await
+        self.orders.ask(|reply| Command::Offer { sdp, options, reply }).await
+    }
+
+    /// Trickles candidates or restarts ICE.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] with `precondition_failed` when the patch is meant for another ICE session, `bad_request` when it
+    /// cannot be read, `bad_sdp` when it cannot be done, `not_found` when the session has ended.
+    pub async fn patch(&self, patch: Patch) -> Result<Patched, Refusal> {
+        self.orders.ask(|reply| Command::Patch { patch, reply }).await
     }
 
     /// Changes options; gives all that are then in force.
@@ -285,7 +310,7 @@ impl Handle {
     ///
     /// [`Refusal`] when an option cannot be used or the session has ended.
     pub async fn configure(&self, patch: OptionsPatch) -> Result<Options, Refusal> {
-        self.ask(|reply| Command::Configure { patch, reply }).await
+        self.orders.ask(|reply| Command::Configure { patch, reply }).await
     }
 
     /// Hands on a candidate; `None` ends them.
@@ -294,7 +319,7 @@ impl Handle {
     ///
     /// [`Refusal`] when the session has ended.
     pub async fn candidate(&self, candidate: Option<IceCandidate>) -> Result<(), Refusal> {
-        self.order(Command::Candidate(candidate)).await
+        self.orders.order(Command::Candidate(candidate)).await
     }
 
     /// Makes `signals` the session's socket.
@@ -303,38 +328,61 @@ impl Handle {
     ///
     /// [`Refusal`] when the session has ended.
     pub async fn attach(&self, signals: mpsc::Sender<ServerMessage>) -> Result<(), Refusal> {
-        self.order(Command::Attach { signals }).await
+        self.orders.order(Command::Attach { signals }).await
     }
 
     /// Says that the socket was lost; its receiver must have been dropped. An ended session needs no telling.
     pub async fn detach(&self) {
-        self.order(Command::Detach).await.ok();
+        self.orders.order(Command::Detach).await.ok();
     }
 
     /// Makes other claims those of the publisher. An ended session needs no telling.
     pub async fn authorize(&self, claims: Claims) {
-        self.order(Command::Authorize { claims }).await.ok();
+        self.orders.order(Command::Authorize { claims }).await.ok();
     }
 
     /// Ends the session. An ended one needs no telling.
     pub async fn close(&self, reason: EndReason) {
-        self.order(Command::Close { reason }).await.ok();
+        self.orders.order(Command::Close { reason }).await.ok();
     }
 
     /// Resolves when the session's owner has let go of its end.
     pub async fn closed(&self) {
-        self.commands.closed().await;
+        self.orders.closed().await;
+    }
+}
+
+/// The way to a task that owns something.
+pub(super) struct Orders<C>(mpsc::Sender<C>);
+
+impl<C> Clone for Orders<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C: Send> Orders<C> {
+    pub(super) const fn new(commands: mpsc::Sender<C>) -> Self {
+        Self(commands)
     }
 
-    async fn order(&self, command: Command) -> Result<(), Refusal> {
-        match self.commands.send_timeout(command, REPLY_TIMEOUT).await {
+    /// Resolves when the owner has let go of its end.
+    pub(super) async fn closed(&self) {
+        self.0.closed().await;
+    }
+
+    pub(super) async fn order(&self, command: C) -> Result<(), Refusal> {
+        match self.0.send_timeout(command, REPLY_TIMEOUT).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(Refusal::gone()),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(busy()),
         }
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Command) -> Result<T, Refusal> {
+    pub(super) async fn ask<T: Send>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> C + Send,
+    ) -> Result<T, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.order(command(reply)).await?;
         match tokio::time::timeout(REPLY_TIMEOUT, answer).await {

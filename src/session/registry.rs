@@ -98,6 +98,15 @@ impl Registry {
             let message = "The token is for one session that exists; ask for one without `session` to begin another.";
             return Err(Refusal::new(ErrorCode::Forbidden, message));
         }
+        self.admit_viewer(claims, address)
+    }
+
+    /// The same for a viewer of a session, which takes a place like a session's.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] with `capacity` or `draining`, both worth another try later.
+    pub fn admit_viewer(self: &Arc<Self>, claims: &Claims, address: Option<IpAddr>) -> Result<Permit, Refusal> {
         if self.is_draining() {
             return Err(self.refuse_draining());
         }
@@ -284,7 +293,15 @@ mod tests {
     use super::*;
 
     fn handle(id: &str) -> Handle {
-        Handle::new(id.into(), broadcast::Sender::new(1), broadcast::Sender::new(1), || unreachable!(), None).0
+        Handle::new(
+            id.into(),
+            broadcast::Sender::new(1),
+            broadcast::Sender::new(1),
+            || unreachable!(),
+            None,
+            Arc::new(super::super::viewer::Nobody),
+        )
+        .0
     }
 
     #[test]

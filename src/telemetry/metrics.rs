@@ -57,7 +57,9 @@ macro_rules! table {
 table! {
     SESSIONS_ACTIVE = Gauge "saccade_sessions_active" [] "Sessions that are open now.";
     SESSIONS_TOTAL = Counter "saccade_sessions_total" ["end_reason"] "Sessions that ended.";
-    ADMISSION_REJECTED_TOTAL = Counter "saccade_admission_rejected_total" ["reason"] "Sessions that were not admitted.";
+    VIEWERS_ACTIVE = Gauge "saccade_viewers_active" [] "Viewers of sessions that are connected or about to be.";
+    VIEWERS_TOTAL = Counter "saccade_viewers_total" ["end_reason"] "Viewers that left.";
+    ADMISSION_REJECTED_TOTAL = Counter "saccade_admission_rejected_total" ["reason"] "Sessions and viewers that were not admitted.";
     FRAMES_TOTAL = Counter "saccade_frames_total" ["stage", "outcome"] "Frames that a stage finished.";
     FRAMES_DROPPED_TOTAL = Counter "saccade_frames_dropped_total" ["stage", "reason"] "Frames that a stage dropped by choice.";
     STAGE_DURATION_SECONDS = Histogram "saccade_stage_duration_seconds" ["stage"] "Service time of a stage for one frame, in seconds; with a model, the time of its whole batch for each frame in it.";

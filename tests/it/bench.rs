@@ -25,7 +25,7 @@ async fn finish(mut program: Command) -> (i32, String, String) {
 async fn a_server_is_measured_in_each_of_its_dialects() {
     let server = Server::start(&[]).await;
     let folder = TempDir::new().unwrap();
-    for (path, codec) in [("/v1/signal", "h264"), ("/v1/offer", "vp8")] {
+    for (path, codec) in [("/v1/signal", "h264"), ("/v1/offer", "vp8"), ("/v1/whip", "h264")] {
         let url = server.url(path);
         let url = if path == "/v1/signal" { url.replace("http:", "ws:") } else { url };
         let (json, html) = (folder.path().join("report.json"), folder.path().join("report.html"));

@@ -16,7 +16,7 @@ use crate::server::Server;
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Held {
+pub struct Held {
     files: usize,
     tasks: usize,
     threads: usize,
@@ -46,7 +46,7 @@ impl Held {
 }
 
 /// Waits until the process holds no more than before; the time is looked at, never guessed.
-async fn back_to(before: Held, server: &Server, limit: Duration) {
+pub async fn back_to(before: Held, server: &Server, limit: Duration) {
     let deadline: Instant = saccade::clock::now() + limit;
     let mut look = tokio::time::interval(Duration::from_millis(50));
     loop {
@@ -155,7 +155,7 @@ async fn two_hundred_sessions_leave_nothing_behind() {
 }
 
 /// What is held once nothing changes any more for half a second.
-async fn settled(server: &Server) -> Held {
+pub async fn settled(server: &Server) -> Held {
     let mut look = tokio::time::interval(Duration::from_millis(500));
     look.tick().await;
     let mut last = Held::now(server);

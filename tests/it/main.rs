@@ -25,3 +25,5 @@ mod pull;
 mod repository;
 mod routes;
 mod server;
+mod whep;
+mod whip;

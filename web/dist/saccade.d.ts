@@ -510,6 +510,8 @@ export interface SessionView {
 		p50_ms: number;
 		p95_ms: number;
 	}[];
+	/** Who watches the session's video by WHEP; absent from servers that do not tell. */
+	viewers?: number;
 	/** `null` before the session is connected; absent from servers that do not tell. */
 	transport?: TransportView | null;
 }

@@ -322,6 +322,7 @@ var options = shape({
   options,
   counters: (value) => isRecord(value) && dropped(value.dropped),
   stages: list(shape({ stage: isString, p50_ms: isNumber, p95_ms: isNumber })),
+  viewers: optional(isNumber),
   transport: optional(nullable(transportView))
 }), modelView = shape({
   name: isString,

@@ -373,6 +373,8 @@ export interface SessionView {
   options: Options;
   counters: Record<string, unknown> & { dropped: Dropped };
   stages: { stage: string; p50_ms: number; p95_ms: number }[];
+  /** Who watches the session's video by WHEP; absent from servers that do not tell. */
+  viewers?: number;
   /** `null` before the session is connected; absent from servers that do not tell. */
   transport?: TransportView | null;
 }
@@ -631,6 +633,7 @@ const sessionView = shape<SessionView>({
   options,
   counters: (value): value is SessionView["counters"] => isRecord(value) && dropped(value["dropped"]),
   stages: list(shape<SessionView["stages"][number]>({ stage: isString, p50_ms: isNumber, p95_ms: isNumber })),
+  viewers: optional(isNumber),
   transport: optional(nullable(transportView)),
 });
 

@@ -99,9 +99,9 @@ impl Answers {
         if let Some(replaced) = shared.answered.take() {
             // If its picture was to wait for it, that is too old to return; the result is not.
             let (applied, frame) = (shared.applied.load(), &replaced.inferred.frame);
-            let predicted = applied.is_predicted(shared.returns_video);
+            let predicted = applied.is_predicted(shared.takers());
             let footing = shared.footing.load();
-            if !predicted && applied.gives_video_back(shared.returns_video) && footing.rung().returns(frame.id) {
+            if !predicted && applied.gives_video(shared.takers()) && footing.rung().returns(frame.id) {
                 shared.metrics.dropped_before_encode.increment(1);
                 footing.tell(clock::now(), Sample::NotReturned);
             }

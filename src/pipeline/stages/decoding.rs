@@ -94,7 +94,7 @@ impl DecodeStage {
             color: decoded.color,
             time: unit.time,
             arrival: unit.arrival,
-            deadline: unit.arrival + shared.time_for_model(&applied.options),
+            deadline: unit.arrival + shared.time_for_model(&applied),
             reorder_wait: unit.reorder_wait,
             decode_time: now.saturating_duration_since(unit.arrival + unit.reorder_wait),
             worked: now.duration_since(started),
@@ -122,8 +122,8 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
         shared,
         finish,
         footing,
-        video: applied.gives_video_back(shared.returns_video),
-        predicted: applied.is_predicted(shared.returns_video),
+        video: applied.gives_video(shared.takers()),
+        predicted: applied.is_predicted(shared.takers()),
     };
     let returned = past.video && rung.returns(id);
     if past.video && !returned {

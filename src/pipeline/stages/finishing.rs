@@ -64,7 +64,7 @@ impl Finisher {
     pub(super) fn step(&mut self) -> Step {
         let shared = Arc::clone(&self.shared);
         let applied = shared.applied.load_full();
-        let predicted = applied.is_predicted(shared.returns_video);
+        let predicted = applied.is_predicted(shared.takers());
         // Before the mailbox of answers is looked at: what is no longer pending then has its answer there.
         let oldest = if predicted { u64::MAX } else { shared.pending.oldest() };
         // The older one goes first. A predicted frame is returned before its result says so.
@@ -86,12 +86,12 @@ impl Finisher {
     fn answered(&mut self, mut answered: Answered, applied: &Applied) {
         let shared = Arc::clone(&self.shared);
         let frame = &answered.inferred.frame;
-        let video = applied.gives_video_back(shared.returns_video);
+        let video = applied.gives_video(shared.takers());
         if !video {
             // The encoder's memory is the largest of a session.
             self.encoder = None;
         }
-        if applied.is_predicted(shared.returns_video) {
+        if applied.is_predicted(shared.takers()) {
             // It was returned already, or is about to be.
             let returned = (!shared.unreturned.contains(frame.id)).then_some(frame.time);
             shared.emit_result(&answered, returned, Duration::ZERO, &mut self.text);
@@ -106,7 +106,7 @@ impl Finisher {
     /// A frame without a result of its own: its objects are where the tracker expects them.
     fn passing(&mut self, frame: Frame, applied: &Applied) {
         let shared = Arc::clone(&self.shared);
-        let predicted = applied.is_predicted(shared.returns_video);
+        let predicted = applied.is_predicted(shared.takers());
         if !predicted && frame.id < shared.told.load(Ordering::Acquire) {
             // Two answers came while the one before was being drawn.
             shared.metrics.overtaken.increment(1);
@@ -122,7 +122,7 @@ impl Finisher {
         let timing = infer::Timing { queue: clock::now().duration_since(frame.decoded_at), ..infer::Timing::default() };
         let inferred = infer::Inferred { frame, detections, timing, batch_size: 0, met: true };
         let mut answered = Answered::new(inferred, Arc::clone(&applied.model_id));
-        let video = applied.gives_video_back(shared.returns_video);
+        let video = applied.gives_video(shared.takers());
         // The result of a predicted frame is its model's, later.
         let tells = !predicted;
         if video && self.is_returned(&answered.inferred.frame, applied) {
@@ -183,7 +183,7 @@ impl Finisher {
         self.last_returned = Some((answered.inferred.frame.id, started));
         let picture = &answered.inferred.frame.picture;
         let pixels = picture.width() * picture.height();
-        if let Some(encode) = self.encode(&answered.inferred.frame, annotate) {
+        if let Some(encode) = self.encode(&answered.inferred.frame, applied, annotate) {
             shared.load.encoded(pixels, annotate + encode);
         }
     }
@@ -243,7 +243,7 @@ impl Finisher {
     }
 
     /// How long it took, where it came to that; drawing on the frame took `annotate`.
-    fn encode(&mut self, frame: &Frame, annotate: Duration) -> Option<Duration> {
+    fn encode(&mut self, frame: &Frame, applied: &Applied, annotate: Duration) -> Option<Duration> {
         let shared = Arc::clone(&self.shared);
         let bitrate = shared.bitrate.load(Ordering::Relaxed);
         let encoder = match &mut self.encoder {
@@ -270,7 +270,8 @@ impl Finisher {
         match encoded {
             Ok(Some(encoded)) => {
                 self.failures = 0;
-                shared.demand.returned(encoded.data.len());
+                let copies = shared.takers().viewers + usize::from(applied.goes_back(shared.returns_video));
+                shared.demand.returned(encoded.data.len() * copies);
                 shared.footing.load().tell(clock::now(), Sample::Returned);
                 let unit = EncodedFrame {
                     codec: self.codec,
@@ -335,7 +336,7 @@ impl Shared {
         let frame = &inferred.frame;
         self.told.fetch_max(frame.id + 1, Ordering::AcqRel);
         let elapsed = clock::now().saturating_duration_since(frame.arrival);
-        let video = returned.is_some() && applied.options.return_mode == ReturnMode::Exact;
+        let video = returned.is_some() && applied.options.return_mode != ReturnMode::Predicted;
         let encode = if video { self.encode_time.mean() } else { Duration::ZERO };
         let timings = results::Timings {
             reorder: frame.reorder_wait,

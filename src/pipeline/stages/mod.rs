@@ -1,4 +1,5 @@
 mod answering;
+mod applied;
 mod crew;
 mod decoding;
 mod finishing;
@@ -11,20 +12,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use metrics::{Counter, Histogram, counter, histogram};
 use saccade_signaling as wire;
-use saccade_signaling::{Options, ReturnMode};
 use tokio::sync::{broadcast, mpsc};
 
 use self::answering::Answers;
+pub(super) use self::applied::{Applied, Takers};
 use self::crew::Crew;
 pub(super) use self::crew::Orders;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
 use super::ladders::{Footing, Ladders};
-use super::load::{Demand, Load, Needs};
+use super::load::{Demand, Load};
 use super::stats::Stats;
 use super::watching;
 use super::workers::{Lane, Workers};
-use crate::degrade::Can;
 use crate::estimate::SharedEstimate;
 use crate::media::{Codec, EncodedFrame, Frame, FramePool, MediaTime};
 use crate::queue::{Fifo, Full, Mailbox};
@@ -42,6 +42,9 @@ const SPARE_PICTURES: usize = 5;
 
 /// Share of the budget beyond which an idle machine's own time says more of how long a frame took than load does.
 const TIGHT: f32 = 0.65;
+
+/// Keyframes that receivers ask for within this time are one.
+const KEYFRAME_INTERVAL: Duration = Duration::from_millis(300);
 
 /// A frame that lies farther back than this is of a stream that began anew.
 const LONGEST_BACK: Duration = Duration::from_secs(10);
@@ -67,52 +70,6 @@ pub(super) enum Output {
     Events,
     /// The session cannot go on: see [`Stages::failed`].
     Failed,
-}
-
-/// Options as the stages use them.
-#[derive(Debug)]
-pub(super) struct Applied {
-    /// All options, as told to the client.
-    pub(super) options: Options,
-    /// The models that frames go through.
-    pub(super) plan: infer::Plan,
-    /// What they are asked.
-    pub(super) orders: Arc<Orders>,
-    /// Name and version of the model that answers; of several, that of their route.
-    pub(super) model_id: Arc<str>,
-    /// How much of its time the session gets when there is not enough for all.
-    pub(super) priority: infer::Priority,
-}
-
-impl Applied {
-    /// What the session wants done with its frames.
-    pub(super) fn needs(&self, returns_video: bool) -> Needs {
-        Needs {
-            models: self.plan.members.iter().map(|member| Arc::downgrade(&member.model)).collect(),
-            can: self.can(returns_video),
-        }
-    }
-
-    fn can(&self, returns_video: bool) -> Can {
-        let (track, video) = (self.options.track, self.gives_video_back(returns_video));
-        let predicted = video && self.options.return_mode == ReturnMode::Predicted;
-        Can { skip_inference: track, fill_in: track && !predicted, return_less: video }
-    }
-
-    /// What a model takes for a frame while nothing else runs: that of the slowest member, since they work side by side.
-    fn least(&self) -> Duration {
-        self.plan.members.iter().map(|member| member.model.selection().measured).max().unwrap_or_default()
-    }
-
-    /// Whether frames go back at once, ahead of their results.
-    fn is_predicted(&self, returns_video: bool) -> bool {
-        self.gives_video_back(returns_video) && self.options.return_mode == ReturnMode::Predicted
-    }
-
-    /// Whether frames are encoded, where the peer takes video back.
-    fn gives_video_back(&self, returns_video: bool) -> bool {
-        returns_video && self.options.return_mode != ReturnMode::Results
-    }
 }
 
 /// The session's place at the model in force.
@@ -220,6 +177,7 @@ struct Shared {
     session_id: String,
     stats: Arc<Stats>,
     applied: ArcSwap<Applied>,
+    /// Whether the publisher takes video back.
     returns_video: bool,
     /// Frames a second that are processed at most.
     max_fps: f64,
@@ -256,6 +214,8 @@ struct Shared {
     keyframe_needed: AtomicBool,
     /// The next returned frame shall be a keyframe.
     keyframe_wanted: AtomicBool,
+    /// When a receiver last asked for one.
+    keyframe_asked: Mutex<Option<Instant>>,
     bitrate: AtomicU32,
     annotate_time: SharedEstimate,
     encode_time: SharedEstimate,
@@ -308,7 +268,8 @@ impl Stages {
     pub(super) fn start(workers: &Workers, config: Config, applied: Applied) -> Result<Self, decode::Error> {
         let pool = Arc::new(FramePool::new(SPARE_PICTURES));
         let decoder = Box::new(decode::software::Software::new(config.codec, config.limits, Arc::clone(&pool))?);
-        let footing = join(&config.ladders, &applied, config.returns_video);
+        let takers = Takers { publisher: config.returns_video, viewers: 0 };
+        let footing = join(&config.ladders, &applied, takers);
         let shared = Arc::new(Shared {
             session_id: config.session_id,
             stats: config.stats,
@@ -336,6 +297,7 @@ impl Stages {
             failed: OnceLock::new(),
             keyframe_needed: AtomicBool::new(false),
             keyframe_wanted: AtomicBool::new(false),
+            keyframe_asked: Mutex::default(),
             bitrate: AtomicU32::new(config.bitrate),
             annotate_time: SharedEstimate::default(),
             encode_time: SharedEstimate::default(),
@@ -384,9 +346,10 @@ impl Stages {
             shared.watch().configure(plan);
         }
         let same_model = before.model_id == applied.model_id && before.plan.is_same(&applied.plan);
-        if !same_model || before.can(shared.returns_video) != applied.can(shared.returns_video) {
-            shared.footing.store(join(&shared.ladders, &applied, shared.returns_video));
-            shared.demand.set_needs(applied.needs(shared.returns_video));
+        let takers = shared.takers();
+        if !same_model || before.can(takers) != applied.can(takers) {
+            shared.footing.store(join(&shared.ladders, &applied, takers));
+            shared.demand.set_needs(applied.needs(takers));
         }
         match place.as_mut() {
             Some(place) if same_model => {
@@ -412,6 +375,34 @@ impl Stages {
         }
     }
 
+    /// Says how many watch beside the publisher: the first has frames encoded, where none were, and after the last they
+    /// no longer are.
+    pub(super) fn set_viewers(&self, viewers: usize) {
+        let shared = &self.shared;
+        let mut place = shared.place();
+        let (applied, before) = (shared.applied.load_full(), shared.takers());
+        shared.stats.viewers.store(viewers, Ordering::Relaxed);
+        let takers = shared.takers();
+        if applied.can(before) == applied.can(takers) {
+            return;
+        }
+        shared.footing.store(join(&shared.ladders, &applied, takers));
+        shared.demand.set_needs(applied.needs(takers));
+        if let Some(place) = place.as_mut() {
+            place.footing = shared.footing.load_full();
+        }
+    }
+
+    /// Whether frames come out of the decoder.
+    pub(super) fn has_frames(&self) -> bool {
+        self.shared.stats.resolution().is_some()
+    }
+
+    /// Whether the publisher gets what is encoded.
+    pub(super) fn gives_back(&self) -> bool {
+        self.shared.applied.load().goes_back(self.shared.returns_video)
+    }
+
     /// The models in force.
     pub(super) fn plan(&self) -> infer::Plan {
         self.shared.applied.load().plan.clone()
@@ -432,9 +423,24 @@ impl Stages {
         self.shared.failed.get().copied()
     }
 
+    /// Has a frame encoded as a keyframe for a receiver that asks for it. Within [`KEYFRAME_INTERVAL`] after one was asked
+    /// for nothing happens, whoever asks.
+    pub(super) fn request_keyframe(&self, now: Instant) {
+        let mut last = self.shared.keyframe_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now >= last + KEYFRAME_INTERVAL) {
+            *last = Some(now);
+            self.force_keyframe();
+        }
+    }
+
     /// Has the next returned frame encoded as a keyframe.
     pub(super) fn force_keyframe(&self) {
         self.shared.keyframe_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Bits a second of the returned video.
+    pub(super) fn bitrate(&self) -> u32 {
+        self.shared.bitrate.load(Ordering::Relaxed)
     }
 
     /// Sets the bits a second of the returned video.
@@ -457,10 +463,10 @@ impl Stages {
 }
 
 /// The session's place on the ladder of its model.
-fn join(ladders: &Ladders, applied: &Applied, returns_video: bool) -> Arc<Footing> {
+fn join(ladders: &Ladders, applied: &Applied, takers: Takers) -> Arc<Footing> {
     let smaller_input = matches!(applied.plan.members.as_slice(), [only] if only.smaller.is_some());
     let config = degrade::Config { instances: applied.plan.instances(), smaller_input };
-    Arc::new(ladders.join(&applied.model_id, config, applied.can(returns_video)))
+    Arc::new(ladders.join(&applied.model_id, config, applied.can(takers)))
 }
 
 impl Shared {
@@ -476,11 +482,16 @@ impl Shared {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Who takes video now.
+    fn takers(&self) -> Takers {
+        Takers { publisher: self.returns_video, viewers: self.stats.viewers.load(Ordering::Relaxed) }
+    }
+
     /// What the budget leaves from a frame's arrival to its result: all but what drawing and encoding take, where the
     /// returned frame waits for its result.
-    fn time_for_model(&self, options: &Options) -> Duration {
-        let budget = Duration::from_millis(options.budget_ms.into());
-        if options.return_mode != ReturnMode::Exact || !self.returns_video {
+    fn time_for_model(&self, applied: &Applied) -> Duration {
+        let budget = Duration::from_millis(applied.options.budget_ms.into());
+        if !applied.waits_for_results(self.takers()) {
             return budget;
         }
         budget.saturating_sub(self.annotate_time.upper() + self.encode_time.upper())
@@ -512,14 +523,13 @@ impl Shared {
     /// machine would take most of the budget, all of it counts as left.
     fn slack(&self, applied: &Applied, pixels: u32, took: Duration) -> f32 {
         let budget = Duration::from_millis(applied.options.budget_ms.into());
-        let waits_for_video = applied.gives_video_back(self.returns_video) && !applied.is_predicted(self.returns_video);
-        let least = applied.least() + self.load.least(pixels, waits_for_video);
+        let least = applied.least() + self.load.least(pixels, applied.waits_for_results(self.takers()));
         if least > budget.mul_f32(TIGHT) { 1.0 } else { 1.0 - took.div_duration_f32(budget) }
     }
 
     /// Tells the ladder of a frame that comes too late to be returned, unless an idle machine would hardly do better.
     fn tell_late(&self, applied: &Applied, now: Instant, pixels: u32) {
-        let waits_for = if applied.is_predicted(self.returns_video) { Duration::ZERO } else { applied.least() };
+        let waits_for = if applied.is_predicted(self.takers()) { Duration::ZERO } else { applied.least() };
         let budget = Duration::from_millis(applied.options.budget_ms.into());
         if waits_for + self.load.least(pixels, true) <= budget.mul_f32(TIGHT) {
             self.footing.load().tell(now, degrade::Sample::NotReturned);

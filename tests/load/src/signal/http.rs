@@ -46,7 +46,7 @@ pub(super) async fn whip(target: &Target, sdp: String, options: &OptionsPatch) -
     for (key, value) in options.as_object().into_iter().flatten() {
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         url.push(if url.contains('?') { '&' } else { '?' });
-        url.push_str(&format!("{key}={value}"));
+        url.push_str(&format!("{key}={}", percent(&value)));
     }
     let response = post(target, url, "application/sdp", sdp).await?;
     let status = response.status();
@@ -57,6 +57,17 @@ pub(super) async fn whip(target: &Target, sdp: String, options: &OptionsPatch) -
     let url = location.and_then(|location| absolute(&target.url, &location));
     let link = url.map_or(Link::None, |url| Link::Resource(Resource { url, token: target.token.clone() }));
     Ok(Answer { sdp: response.into_body(), link })
+}
+
+/// A query's value (RFC 3986 section 2.1).
+fn percent(value: &str) -> String {
+    value.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+        out
+    })
 }
 
 fn refused(target: &Target, status: StatusCode, body: &str) -> SignalError {
@@ -151,6 +162,12 @@ impl Resource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_of_several_words_fit_a_query() {
+        assert_eq!(percent(r#"["hard hat"]"#), "%5B%22hard%20hat%22%5D");
+        assert_eq!(percent("ppe-nano@1.2_~"), "ppe-nano%401.2_~");
+    }
 
     #[test]
     fn the_sessions_address_is_found_beside_the_offers() {
