@@ -64,7 +64,7 @@ BAD = {
     "forged": signed(claims(), secret="another secret of thirty-two bytes"),
     "for another audience": signed(claims(aud="elsewhere")),
     "without audience": signed({"exp": int(time.time() + 60), "can_publish": True, "can_view": True}),
-    "not yet valid": signed(claims(nbf=int(time.time() + 60))),
+    "not yet valid": signed(claims(3600, nbf=int(time.time() + 1800))),
     "unsigned": signed(claims(), algorithm="none"),
     "of another algorithm": signed(claims(), algorithm="HS512"),
     "no API key": "sk_" + "0" * 64,
