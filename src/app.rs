@@ -6,6 +6,7 @@
 //! threads stop, in this order.
 
 mod routes;
+mod secured;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -27,9 +28,10 @@ use crate::models;
 use crate::pipeline::{self, Sessions, Workers};
 use crate::rtc::{self, WebRtc};
 use crate::session::machine::Timeouts;
-use crate::session::{Drain, Rate, Registry};
+use crate::session::{Drain, Rate, Registry, Shares};
 use crate::telemetry;
 use crate::tuning::Tuning;
+use secured::Secured;
 
 /// When clients of a server that shuts down should connect again, to whatever answers then.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
@@ -43,6 +45,7 @@ const MAX_BITRATE: u32 = 6_000_000;
 /// A running server.
 pub struct App {
     http_address: SocketAddr,
+    is_secure: bool,
     ops_address: SocketAddr,
     media_port: u16,
     registry: Arc<Registry>,
@@ -75,6 +78,9 @@ pub enum StartError {
     /// The authentication settings cannot be used.
     #[error(transparent)]
     Auth(#[from] http::auth::Error),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] http::tls::Error),
     /// The system gave no threads.
     #[error("codec threads did not start: {0}")]
     Threads(std::io::Error),
@@ -89,7 +95,7 @@ impl StartError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Listen { .. } | Self::Inference(_) | Self::Threads(_) => Exit::Unavailable,
-            Self::Names(_) | Self::Auth(_) => Exit::Configuration,
+            Self::Names(_) | Self::Auth(_) | Self::Tls(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
     }
@@ -105,16 +111,17 @@ impl App {
         tuning: &Tuning,
         metrics: telemetry::metrics::Handle,
     ) -> Result<Self, StartError> {
+        let secured = Secured::read(config)?;
         let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
         let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
         let transport = transport(config)?;
         let media_port = transport.port();
-        let registry = Arc::new(Registry::new(max_sessions(config)));
+        let registry = Arc::new(Registry::shared(shares(config)));
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
         let ops = ops(&registry, &engine_cell, metrics.clone());
-        servers.spawn(http::listen(ops_listener, http::ops_router(ops), stopped.clone()));
+        servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
         let engine = load(config, tuning).await?;
@@ -132,16 +139,21 @@ impl App {
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
+        let settings = http_settings(config, http_address, &secured);
+        let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
+        let is_secure = settings.is_secure;
         let router = http::router(
-            http_settings(config, http_address),
+            settings,
             Arc::clone(&registry),
             sessions,
             Arc::new(move || model_views(&models, &default)),
             Arc::new(routes),
         )?;
-        servers.spawn(http::listen(http_listener, router, stopped));
+        servers.spawn(secured.watch(stopped.clone()));
+        servers.spawn(http::listen(http_listener, router, door, stopped));
         Ok(Self {
             http_address,
+            is_secure,
             ops_address,
             media_port,
             registry,
@@ -157,6 +169,12 @@ impl App {
     #[must_use]
     pub const fn http_address(&self) -> SocketAddr {
         self.http_address
+    }
+
+    /// Whether that is to be reached by HTTPS.
+    #[must_use]
+    pub const fn is_secure(&self) -> bool {
+        self.is_secure
     }
 
     /// Address of health and metrics.
@@ -259,11 +277,20 @@ fn ops(
     http::Ops { checks: vec![("models", models), ("draining", draining)], metrics: Arc::new(move || metrics.render()) }
 }
 
-const fn max_sessions(config: &Config) -> Option<usize> {
-    match config.admission.mode {
+/// Checks what can be checked of a configuration by reading the files that it names, without starting anything.
+///
+/// # Errors
+/// [`StartError::Auth`] and [`StartError::Tls`].
+pub fn check(config: &Config) -> Result<(), StartError> {
+    Secured::read(config).map(drop)
+}
+
+const fn shares(config: &Config) -> Shares {
+    let all = match config.admission.mode {
         AdmissionMode::Off => None,
         _ => Some(config.admission.max_sessions as usize),
-    }
+    };
+    Shares { all, subject: config.limits.sessions_per_subject, address: config.limits.sessions_per_address }
 }
 
 fn session_settings(config: &Config, tuning: &Tuning) -> pipeline::Settings {
@@ -294,7 +321,17 @@ const fn message_rate(config: &Config) -> Rate {
     Rate { per_second: config.rate.messages_per_s, burst: config.rate.message_burst }
 }
 
-fn http_settings(config: &Config, address: SocketAddr) -> http::Settings {
+fn quota(config: &Config) -> http::Quota {
+    let rate = |per_second: Option<u32>, burst| per_second.map(|per_second| Rate { per_second, burst });
+    http::Quota {
+        requests: rate(config.rate.requests_per_s, config.rate.request_burst),
+        connections: rate(config.rate.connections_per_s, config.rate.connection_burst),
+        open: config.limits.connections_per_address,
+        loopback: config.rate.loopback,
+    }
+}
+
+fn http_settings(config: &Config, address: SocketAddr, secured: &Secured) -> http::Settings {
     http::Settings {
         public_url: config.http.public_url.clone(),
         allowed_origins: config.http.allowed_origins.clone(),
@@ -315,11 +352,9 @@ fn http_settings(config: &Config, address: SocketAddr) -> http::Settings {
             message_bytes: config.limits.message_bytes,
             sdp_bytes: config.limits.sdp_bytes,
         },
-        auth: config.auth.as_ref().map(|auth| http::auth::Settings {
-            secret: auth.secret.expose().as_bytes().to_vec(),
-            issuer: auth.issuer.clone(),
-            audience: auth.audience.clone(),
-        }),
+        auth: secured.auth.clone(),
+        gate: Arc::new(http::Gate::new(quota(config), config.http.trusted_proxies.clone())),
+        is_secure: secured.tls.is_some(),
         rate: message_rate(config),
         ..http::Settings::default()
     }

@@ -35,9 +35,10 @@ pub enum ClientMessage {
     },
     /// Ends the session.
     Bye,
-    /// Authenticates, where no `Authorization` header was possible.
+    /// Authenticates, where no `Authorization` header was possible; later, takes the place of the token before, which ends
+    /// the session otherwise. There is no answer to that but an `error`.
     Auth {
-        /// A JWT.
+        /// A JWT of the same `sub` as the one before, or an API key.
         token: String,
     },
 }

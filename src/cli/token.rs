@@ -2,8 +2,12 @@ use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
 use super::Settings;
-use crate::config::{Auth, Config, Mistakes, Sources};
-use crate::token::{self, Claims};
+use crate::claims::{Claims, Priority};
+use crate::config::{Config, Mistakes, Sources};
+use crate::token;
+
+/// How long a token counts that nothing else was said of.
+const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
 /// `saccade token`.
 #[derive(Debug, clap::Args)]
@@ -14,9 +18,12 @@ pub struct Token {
     /// Whom the token speaks for
     #[arg(long, value_name = "NAME")]
     pub sub: Option<String>,
-    /// How long it counts: seconds, or a number with s, m, h or d
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = span)]
-    pub ttl: Duration,
+    /// How long it counts: seconds, or a number with s, m, h or d [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub ttl: Option<Duration>,
+    /// The one session that it is for, by its id
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
     /// Allow opening sessions, and ending them
     #[arg(long)]
     pub can_publish: bool,
@@ -29,12 +36,21 @@ pub struct Token {
     /// Allow loading and unloading models
     #[arg(long)]
     pub can_manage_models: bool,
+    /// Models and routes that it is for, with commas between them [default: all]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub models: Vec<String>,
+    /// Sessions that its subject may have at a time [default: any number]
+    #[arg(long, value_name = "NUMBER")]
+    pub max_sessions: Option<u32>,
     /// How much of a model's time the bearer's sessions get when there is not enough for all [default: normal]
     #[arg(long, value_parser = ["low", "normal", "high"])]
     pub priority: Option<String>,
     /// For whom it is made [default: auth.audience]
     #[arg(long, value_name = "NAME")]
     pub audience: Option<String>,
+    /// Make an API key instead, and print the table for saccade.toml that lets it in; it needs no secret
+    #[arg(long)]
+    pub api_key: bool,
 }
 
 /// Why no token was made.
@@ -46,6 +62,9 @@ pub enum Error {
     /// There is nothing to sign with.
     #[error("there is no key to sign with: set auth.secret or auth.secret_file (at least 32 bytes)")]
     NoSecret,
+    /// Something only tokens have.
+    #[error("an API key has no end and no audience: leave out {0}")]
+    TokensOnly(&'static str),
     /// Signing failed.
     #[error(transparent)]
     Token(#[from] token::Error),
@@ -57,29 +76,59 @@ impl Token {
         Sources { insecure: true, ..self.settings.sources(variables) }
     }
 
-    /// Makes the token.
+    /// Makes the token, or the API key: on the first line the key, which is shown once and kept nowhere, and below it what
+    /// belongs into the configuration.
     ///
     /// # Errors
     /// See [`Error`]; all of them are mistakes of configuration but [`Error::Token`].
     pub fn make(&self, sources: &Sources, now: SystemTime) -> Result<String, Error> {
+        if self.api_key {
+            return self.make_api_key();
+        }
         let auth = Config::load(sources)?.auth.ok_or(Error::NoSecret)?;
-        Ok(self.claims(&auth, now).sign(&auth)?)
+        let secret = auth.secret.as_ref().ok_or(Error::NoSecret)?;
+        let mut token = token::Token::new(&auth, self.claims(), now, self.ttl.unwrap_or(DEFAULT_TTL));
+        if self.audience.is_some() {
+            token.aud.clone_from(&self.audience);
+        }
+        Ok(token.sign(secret)?)
     }
 
-    fn claims(&self, auth: &Auth, now: SystemTime) -> Claims {
-        let mut claims = Claims {
+    fn make_api_key(&self) -> Result<String, Error> {
+        for (given, flag) in [(self.ttl.is_some(), "--ttl"), (self.audience.is_some(), "--audience")] {
+            if given {
+                return Err(Error::TokensOnly(flag));
+            }
+        }
+        let key = token::api_key()?;
+        let mut table = toml::Table::new();
+        table.insert("name".to_owned(), self.sub.as_deref().unwrap_or("NAME").into());
+        table.insert("sha256".to_owned(), token::hash(&key).into());
+        let claims = Claims { sub: None, ..self.claims() };
+        // Claims are a flat table, and nothing in it is too large for a number of TOML.
+        if let Ok(claims) = toml::Table::try_from(claims) {
+            table.extend(claims.into_iter().filter(|(_, value)| value.as_bool() != Some(false)));
+        }
+        Ok(format!("{key}\n\n[[auth.api_keys]]\n{}", table.to_string().trim_end()))
+    }
+
+    fn claims(&self) -> Claims {
+        Claims {
             sub: self.sub.clone(),
+            session: self.session.clone(),
             can_publish: self.can_publish,
             can_view: self.can_view,
             can_configure: self.can_configure,
             can_manage_models: self.can_manage_models,
-            priority: self.priority.clone(),
-            ..Claims::new(auth, now, self.ttl)
-        };
-        if self.audience.is_some() {
-            claims.aud.clone_from(&self.audience);
+            models: self.models.clone(),
+            max_sessions: self.max_sessions,
+            priority: match self.priority.as_deref() {
+                Some("low") => Priority::Low,
+                Some("high") => Priority::High,
+                _ => Priority::Normal,
+            },
+            expires: None,
         }
-        claims
     }
 }
 
@@ -132,9 +181,10 @@ mod tests {
         let made = make(words, secret, now).unwrap();
         let verifier = |audience: &str| {
             auth::Verifier::new(&auth::Settings {
-                secret: secret.as_bytes().to_vec(),
+                secret: Some(secret.as_bytes().to_vec()),
                 issuer: Some("me".to_owned()),
                 audience: Some(audience.to_owned()),
+                ..auth::Settings::default()
             })
             .unwrap()
         };
@@ -145,6 +195,50 @@ mod tests {
 
         let old = make(words, secret, now - Duration::from_secs(16 * 60)).unwrap();
         assert_eq!(verifier("here").verify(&old), None);
+    }
+
+    #[test]
+    fn every_claim_has_its_flag() {
+        let words = "saccade token --sub s --session i --can-publish --can-view --can-configure --can-manage-models \
+                     --models a,b@1 --max-sessions 3 --priority high";
+        let secret = "s".repeat(32);
+        let made = make(words, &secret, crate::clock::wall()).unwrap();
+        let settings = auth::Settings { secret: Some(secret.into_bytes()), ..auth::Settings::default() };
+        let claims = auth::Verifier::new(&settings).unwrap().verify(&made).unwrap();
+        assert!(claims.expires.is_some());
+        let expected = Claims {
+            sub: Some("s".into()),
+            session: Some("i".into()),
+            models: vec!["a".into(), "b@1".into()],
+            max_sessions: Some(3),
+            priority: Priority::High,
+            expires: claims.expires,
+            ..Claims::everything()
+        };
+        assert_eq!(claims, expected);
+    }
+
+    #[test]
+    fn an_api_key_is_let_in_by_the_table_below_it() {
+        let words = "saccade token --api-key --sub gate --can-view --models a,b --max-sessions 2";
+        let made = make(words, "", crate::clock::wall()).unwrap();
+        let (key, table) = made.split_once("\n\n").unwrap();
+        let file = crate::config::File::Text("test.toml".to_owned(), table.to_owned());
+        let auth = Config::load(&Sources { file, ..Sources::default() }).unwrap().auth.unwrap();
+        let [known] = auth.api_keys.as_slice() else { panic!("{table}") };
+        let api_keys = vec![auth::ApiKey { hash: known.hash, claims: known.claims.clone() }];
+        let verifier = auth::Verifier::new(&auth::Settings { api_keys, ..auth::Settings::default() }).unwrap();
+        let expected = Claims {
+            sub: Some("gate".into()),
+            can_view: true,
+            models: vec!["a".into(), "b".into()],
+            max_sessions: Some(2),
+            ..Claims::default()
+        };
+        assert_eq!(verifier.verify(key), Some(expected));
+        assert_eq!(verifier.verify(&format!("{key}0")), None);
+        assert!(!table.contains(key));
+        assert!(make("saccade token --api-key --ttl 1h", "", crate::clock::wall()).is_err());
     }
 
     #[test]

@@ -17,6 +17,10 @@ pub(super) fn run(args: &Serve) -> Exit {
         }
     };
     if args.check {
+        if let Err(error) = app::check(&config) {
+            eprintln!("{error}");
+            return error.exit();
+        }
         println!("The configuration is good.");
         return Exit::Clean;
     }
@@ -87,8 +91,9 @@ async fn serve(config: &Config, tuning: &Tuning, metrics: telemetry::metrics::Ha
         () = signals.next() => return Exit::Clean,
     };
     println!(
-        "Saccade {} is ready: http://{}/ (health and metrics: http://{}/)",
+        "Saccade {} is ready: {}://{}/ (health and metrics: http://{}/)",
         env!("CARGO_PKG_VERSION"),
+        if app.is_secure() { "https" } else { "http" },
         app::reachable(app.http_address()),
         app::reachable(app.ops_address()),
     );

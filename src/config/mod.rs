@@ -16,11 +16,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use auth::Auth;
+pub use auth::{ApiKey, Auth};
 pub use ice::IceServer;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use types::{AdmissionMode, Hardware, Secret};
+
+use ipnet::IpNet;
 
 use crate::route::Route;
 use crate::telemetry;
@@ -78,6 +80,20 @@ pub struct Http {
     /// Origins whose pages may call the API, or `*`; default: only the server's own. Each one more can spend the
     /// server's time from its visitors' browsers.
     pub allowed_origins: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` tells who asks, none by default. Whoever sits at one of these
+    /// addresses can pass for anybody.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Certificate chain and private key in PEM, read again when they change; by default none: HTTP is not secured.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `http.tls_cert` and `http.tls_key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, and those between it and its root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// `[ops]`.
@@ -158,9 +174,16 @@ pub struct Limits {
     /// Bytes that may wait in a data channel, default 1 MiB; beyond, the oldest results are dropped. More costs
     /// memory for each slow client, and gives it older results.
     pub channel_buffer_bytes: usize,
+    /// Sessions at a time of all tokens with one `sub`; default none. A token's claim `max_sessions` may bind it closer.
+    pub sessions_per_subject: Option<usize>,
+    /// Sessions at a time from one address (of IPv6, from one /64 network); default none. Many people may share one.
+    pub sessions_per_address: Option<usize>,
+    /// Connections at a time from one address, other than this machine's and trusted proxies'; default 1024. With fewer,
+    /// one address takes less of what there is for all; with too few, offices behind one address are shut out.
+    pub connections_per_address: Option<u32>,
 }
 
-/// `[rate]`.
+/// `[rate]`. Rates of addresses do not bind this machine's own, unless [`loopback`](Self::loopback) says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// Signaling messages a second on one socket in the long run, default 20; a client that sends more is closed with
@@ -168,6 +191,19 @@ pub struct Rate {
     pub messages_per_s: u32,
     /// Signaling messages that may come at once, default 100: an offer and its candidates do. More costs the same.
     pub message_burst: u32,
+    /// HTTP requests a second from one address in the long run, default 100; beyond, they are answered with 429. More lets
+    /// one address spend more CPU.
+    pub requests_per_s: Option<u32>,
+    /// HTTP requests that may come at once from one address, default 400. More costs the same.
+    pub request_burst: u32,
+    /// Connections a second from one address in the long run, default 50, trusted proxies excepted; beyond, what comes on
+    /// them is answered with 429, and over TLS they are closed. More lets one address spend more CPU, of handshakes above
+    /// all.
+    pub connections_per_s: Option<u32>,
+    /// Connections that may come at once from one address, default 200. More costs the same.
+    pub connection_burst: u32,
+    /// Whether this machine's own addresses are held to rates and numbers of connections; default false.
+    pub loopback: bool,
 }
 
 /// `[session]`: what each session begins with.
@@ -265,10 +301,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
             network: from.number_or_auto("threads.network", 1..=1024, ""),
         },
         limits: Limits::read(from),
-        rate: Rate {
-            messages_per_s: from.number("rate.messages_per_s", 20, 1..=10_000, ""),
-            message_burst: from.number("rate.message_burst", 100, 1..=10_000, ""),
-        },
+        rate: Rate::read(from),
         session: Session::read(from),
         shutdown: Shutdown { grace: from.millis("shutdown.grace_ms", 30_000, 0..=3_600_000) },
         telemetry: Telemetry::read(from),
@@ -281,16 +314,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
 
 /// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
 fn unbuilt(from: &mut Reader) {
-    for key in [
-        "http.trusted_proxies",
-        "http.tls_cert",
-        "http.tls_key",
-        "cache.redis_url",
-        "store.url",
-        "grpc.listen",
-        "telemetry.otlp_endpoint",
-        "cameras",
-    ] {
+    for key in ["cache.redis_url", "store.url", "grpc.listen", "telemetry.otlp_endpoint", "cameras"] {
         from.unbuilt(key, Raw::is_nothing);
     }
     from.unbuilt("cache.enabled", |raw| raw.boolean() == Some(true));
@@ -299,7 +323,6 @@ fn unbuilt(from: &mut Reader) {
         ("cache.ttl_s", 300),
         ("limits.image_bytes", 16 * MIB),
         ("limits.image_pixels", 16_000_000),
-        ("rate.requests_per_s", 0),
     ] {
         from.unbuilt(key, |raw| raw.number() == Some(default));
     }
@@ -312,8 +335,8 @@ impl Http {
             if !listen.ip().is_loopback() && !anyone {
                 from.mistake(
                     &given,
-                    "must be a loopback address while there is no authentication: set auth.secret or auth.secret_file, \
-                     or give --insecure to serve anyone",
+                    "must be a loopback address while there is no authentication: set auth.secret, \
+                     auth.secret_file, auth.jwks_file or auth.api_keys, or give --insecure to serve anyone",
                 );
             }
             listen
@@ -331,6 +354,33 @@ impl Http {
                 "a list of origins such as \"https://app.example\", or [\"*\"]",
                 |raw| raw.list(|origin| (origin == "*" || is_origin(origin)).then(|| origin.to_owned())),
             ),
+            trusted_proxies: from.read(
+                "http.trusted_proxies",
+                Vec::new(),
+                "a list of addresses or networks, such as \"10.0.0.0/8\"",
+                |raw| raw.list(network),
+            ),
+            tls: TlsFiles::read(from),
+        }
+    }
+}
+
+impl TlsFiles {
+    fn read(from: &mut Reader) -> Option<Self> {
+        let path = |raw: &Raw| raw.filled().map(PathBuf::from);
+        let certificate = from.traced("http.tls_cert", "a file's name", false, path);
+        let key = from.traced("http.tls_key", "a file's name", false, path);
+        match (certificate, key) {
+            (Some((certificate, _)), Some((key, _))) => Some(Self { certificate, key }),
+            (None, None) => None,
+            (Some((_, given)), None) => {
+                from.mistake(&given, "needs http.tls_key beside it");
+                None
+            }
+            (None, Some((_, given))) => {
+                from.mistake(&given, "needs http.tls_cert beside it");
+                None
+            }
         }
     }
 }
@@ -409,6 +459,29 @@ impl Limits {
             height: from.number("limits.height", 1920, 16..=8192, " (pixels)"),
             fps: from.number("limits.fps", 60, 1..=240, " (frames a second)"),
             channel_buffer_bytes: bytes(from, "limits.channel_buffer_bytes", MIB, 16 * KIB..=64 * MIB),
+            sessions_per_subject: unless_zero(from.number("limits.sessions_per_subject", 0, 0..=100_000, " (0: any)")),
+            sessions_per_address: unless_zero(from.number("limits.sessions_per_address", 0, 0..=100_000, " (0: any)")),
+            connections_per_address: unless_zero(from.number(
+                "limits.connections_per_address",
+                1024,
+                0..=100_000,
+                " (0: any)",
+            )),
+        }
+    }
+}
+
+impl Rate {
+    fn read(from: &mut Reader) -> Self {
+        let per_second = " (a second; 0: any)";
+        Self {
+            messages_per_s: from.number("rate.messages_per_s", 20, 1..=10_000, ""),
+            message_burst: from.number("rate.message_burst", 100, 1..=10_000, ""),
+            requests_per_s: unless_zero(from.number("rate.requests_per_s", 100, 0..=100_000, per_second)),
+            request_burst: from.number("rate.request_burst", 400, 1..=100_000, ""),
+            connections_per_s: unless_zero(from.number("rate.connections_per_s", 50, 0..=100_000, per_second)),
+            connection_burst: from.number("rate.connection_burst", 200, 1..=100_000, ""),
+            loopback: from.flag("rate.loopback", false),
         }
     }
 }
@@ -446,6 +519,16 @@ impl Telemetry {
             ),
         }
     }
+}
+
+/// Zero stands for no bound.
+fn unless_zero<N: PartialEq + From<u8>>(number: N) -> Option<N> {
+    (number != N::from(0)).then_some(number)
+}
+
+/// An address is a network of one.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 const SOCKET: &str = "an IP address and a port, such as \"127.0.0.1:8080\"";

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::claims::{Claims, Priority};
 use crate::route::{Fusion, Share};
 
 const EXAMPLE: &str = include_str!("../../saccade.example.toml");
@@ -181,7 +182,7 @@ fn a_secret_of_digits_stays_the_text_it_was_and_never_shows() {
     let digits = "0012345678901234567890123456789012345678";
     let sources = with_environment(Sources::default(), &[("SACCADE_AUTH__SECRET", digits)]);
     let auth = Config::load(&sources).unwrap().auth.unwrap();
-    assert_eq!(auth.secret.expose(), digits);
+    assert_eq!(auth.secret.as_ref().unwrap().expose(), digits);
     assert!(!format!("{auth:?}").contains(digits));
 
     let short = only_mistake(&with_environment(Sources::default(), &[("SACCADE_AUTH__SECRET", "hunter2")]));
@@ -199,11 +200,73 @@ fn a_secret_file_is_read_and_its_newline_dropped() {
     assert!(only_mistake(&sources).legal.contains("at least 32 bytes"));
     std::fs::write(&path, format!("{}\n", "s".repeat(32))).unwrap();
     let auth = Config::load(&sources).unwrap().auth.unwrap();
-    assert_eq!((auth.secret.expose(), auth.audience.as_deref()), ("s".repeat(32).as_str(), Some("here")));
+    assert_eq!((auth.secret.unwrap().expose(), auth.audience.as_deref()), ("s".repeat(32).as_str(), Some("here")));
 
     let both = with_environment(sources, &[("SACCADE_AUTH__SECRET", "0123456789012345678901234567890123456789")]);
     assert_eq!(only_mistake(&both).key, "auth.secret_file");
     assert_eq!(only_mistake(&file("[auth]\nissuer = \"me\"\n")).key, "auth.issuer");
+}
+
+#[test]
+fn public_keys_or_api_keys_are_authentication_without_a_secret() {
+    let open = "[http]\nlisten = \"0.0.0.0:8080\"\n[auth]\n";
+    let auth = Config::load(&file(&format!("{open}jwks_file = \"keys.json\"\nissuer = \"me\"\nleeway_s = 0\n")));
+    let auth = auth.unwrap().auth.unwrap();
+    assert_eq!((auth.secret, auth.leeway), (None, Duration::ZERO));
+    assert_eq!((auth.jwks_file, auth.issuer.as_deref()), (Some("keys.json".into()), Some("me")));
+
+    let key = |claims: &str| {
+        let table = "[[auth.api_keys]]\nname = \"gate\"\n";
+        file(&format!("{open}{table}sha256 = \"{}\"\n{claims}", "0F".repeat(32)))
+    };
+    let auth = Config::load(&key("can_view = true\nmodels = [\"a\"]\npriority = \"low\"\n")).unwrap().auth.unwrap();
+    let claims = Claims {
+        sub: Some("gate".into()),
+        can_view: true,
+        models: vec!["a".into()],
+        priority: Priority::Low,
+        ..Claims::default()
+    };
+    assert_eq!(auth.api_keys, [ApiKey { hash: [15; 32], claims }]);
+    let other = Config::load(&key("sub = \"else\"\n")).unwrap().auth.unwrap();
+    assert_eq!(other.api_keys[0].claims.sub.as_deref(), Some("else"));
+    for (claims, part) in [
+        ("can_vew = true\n", "unknown key can_vew"),
+        ("can_view = 1\n", "its claims"),
+        ("max_sessions = -1\n", "its claims"),
+        ("exp = 5\n", "unknown key exp"),
+    ] {
+        let all = mistakes(&key(claims));
+        assert_eq!(all[0].key, "auth.api_keys");
+        assert!(all[0].legal.contains(part) && all[0].legal.starts_with("number 1"), "{}", all[0]);
+        assert_eq!(all[0].value.as_deref(), Some("(hidden)"));
+    }
+    for (name, hash, part) in [("", "00", "name"), ("a", "00", "64"), ("a", &"xy".repeat(32), "64")] {
+        let table = format!("[[auth.api_keys]]\nname = {name:?}\nsha256 = {hash:?}\n");
+        assert!(only_mistake(&file(&table)).legal.contains(part));
+    }
+    let json = format!("[{{\"name\": \"a\", \"sha256\": \"{}\"}}]", "ab".repeat(32));
+    let twice = format!("[{0}, {0}]", json.trim_matches(['[', ']']));
+    let from = |text: &str| with_environment(Sources::default(), &[("SACCADE_AUTH__API_KEYS", text)]);
+    assert!(Config::load(&from(&json)).is_ok());
+    assert!(only_mistake(&from(&twice)).legal.contains("number 2"));
+}
+
+#[test]
+fn a_certificate_goes_with_its_key_and_proxies_are_networks() {
+    let config = Config::load(&file(concat!(
+        "[http]\ntls_cert = \"c\"\ntls_key = \"k\"\ntrusted_proxies = [\"10.0.0.0/8\", \"192.0.2.1\", \"::1\"]\n",
+        "[limits]\nsessions_per_subject = 2\n[rate]\nrequests_per_s = 0\n",
+    )));
+    let config = config.unwrap();
+    assert_eq!(config.http.tls, Some(TlsFiles { certificate: "c".into(), key: "k".into() }));
+    let networks: Vec<_> = config.http.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["10.0.0.0/8", "192.0.2.1/32", "::1/128"]);
+    assert_eq!((config.limits.sessions_per_subject, config.limits.sessions_per_address), (Some(2), None));
+    assert_eq!((config.rate.requests_per_s, config.rate.loopback), (None, false));
+    assert_eq!(only_mistake(&file("[http]\ntls_cert = \"c\"\n")).key, "http.tls_cert");
+    assert_eq!(only_mistake(&file("[http]\ntls_key = \"k\"\n")).key, "http.tls_key");
+    assert_eq!(only_mistake(&file("[http]\ntrusted_proxies = [\"10.0.0.0/33\"]\n")).key, "http.trusted_proxies");
 }
 
 #[test]
@@ -316,15 +379,11 @@ fn names_and_urls_are_checked() {
 #[test]
 fn what_is_not_built_is_refused_unless_it_asks_for_nothing() {
     for (key, asks, asks_nothing) in [
-        ("http.tls_cert", "\"cert.pem\"", "\"\""),
-        ("http.trusted_proxies", "[\"10.0.0.0/8\"]", "[]"),
         ("cache.enabled", "false", "true"),
         ("cache.max_bytes", "1", "67108864"),
         ("cache.redis_url", "\"redis://u:p@h\"", "\"\""),
         ("store.url", "\"sqlite:x\"", "\"\""),
         ("grpc.listen", "\"127.0.0.1:1\"", "\"\""),
-        ("rate.requests_per_s", "5", "0"),
-        ("auth.jwks_file", "\"keys.json\"", "\"\""),
         ("telemetry.otlp_endpoint", "\"http://o\"", "\"\""),
     ] {
         let (section, name) = key.split_once('.').unwrap();

@@ -1,10 +1,11 @@
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, future};
@@ -13,7 +14,7 @@ use saccade_signaling::{ModelView, SessionView};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::auth::Claims;
+use super::auth::{Claims, expiry};
 use super::{Context, Problem};
 use crate::session::{EndReason, Handle};
 
@@ -25,8 +26,10 @@ pub(super) async fn list_sessions(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<Vec<SessionView>>), Problem> {
-    may_view(&context, &headers)?;
-    Ok(([NO_STORE], Json(context.registry.list().iter().map(Handle::view).collect())))
+    let claims = may_view(context.claims(&headers)?)?;
+    let sessions = context.registry.list();
+    let shown = sessions.iter().filter(|handle| claims.may_know(handle.id().as_str())).map(Handle::view).collect();
+    Ok(([NO_STORE], Json(shown)))
 }
 
 /// `GET /v1/sessions/{id}`.
@@ -35,9 +38,8 @@ pub(super) async fn session(
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<([(HeaderName, HeaderValue); 1], Json<SessionView>), Problem> {
-    may_view(&context, &headers)?;
-    let handle = context.registry.get(&id).ok_or_else(Problem::no_such_session)?;
-    Ok(([NO_STORE], Json(handle.view())))
+    let claims = may_view(context.claims(&headers)?)?;
+    Ok(([NO_STORE], Json(context.session(&claims, &id)?.view())))
 }
 
 /// `DELETE /v1/sessions/{id}`: answers when the session is over, so that the next request does not find it.
@@ -47,7 +49,7 @@ pub(super) async fn delete_session(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let claims = context.claims(&headers)?;
-    let handle = context.registry.get(&id).ok_or_else(Problem::no_such_session)?;
+    let handle = context.session(&claims, &id)?;
     Claims::require(claims.may_end(handle.publisher()), "can_configure")?;
     handle.close(EndReason::Deleted).await;
     handle.closed().await;
@@ -55,32 +57,36 @@ pub(super) async fn delete_session(
 }
 
 /// `GET /v1/sessions/{id}/results`: Server-Sent Events of the same JSON as the data channel. A reader that does not
-/// keep up loses the oldest results; the stream ends with the session.
+/// keep up loses the oldest results; the stream ends with the session, or with the token of whoever reads it.
 pub(super) async fn results(
     State(context): State<Arc<Context>>,
     Id(id): Id,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let handle = to_view(&context, &headers, &id)?;
-    Ok(stream(handle.results(), "results", handle))
+    let claims = may_view(context.stream_claims(&headers, &uri)?)?;
+    let handle = context.session(&claims, &id)?;
+    Ok(stream(handle.results(), "results", handle, claims.expires))
 }
 
 /// `GET /v1/sessions/{id}/events`: the same with what the `events` data channel tells.
 pub(super) async fn events(
     State(context): State<Arc<Context>>,
     Id(id): Id,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let handle = to_view(&context, &headers, &id)?;
-    Ok(stream(handle.events(), "events", handle))
+    let claims = may_view(context.stream_claims(&headers, &uri)?)?;
+    let handle = context.session(&claims, &id)?;
+    Ok(stream(handle.events(), "events", handle, claims.expires))
 }
 
-fn to_view(context: &Context, headers: &HeaderMap, id: &str) -> Result<Handle, Problem> {
-    may_view(context, headers)?;
-    context.registry.get(id).ok_or_else(Problem::no_such_session)
-}
-
-fn stream(texts: broadcast::Receiver<Arc<str>>, stage: &'static str, handle: Handle) -> Response {
+fn stream(
+    texts: broadcast::Receiver<Arc<str>>,
+    stage: &'static str,
+    handle: Handle,
+    expires: Option<Instant>,
+) -> Response {
     let lost = counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => "slow_reader");
     let events = BroadcastStream::new(texts).filter_map(move |item| {
         future::ready(match item {
@@ -91,7 +97,12 @@ fn stream(texts: broadcast::Receiver<Arc<str>>, stage: &'static str, handle: Han
             }
         })
     });
-    let until_end = events.take_until(async move { handle.closed().await });
+    let until_end = events.take_until(async move {
+        tokio::select! {
+            () = handle.closed() => {}
+            () = expiry(expires) => {}
+        }
+    });
     let buffering = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     ([NO_STORE, buffering], Sse::new(until_end).keep_alive(KeepAlive::default())).into_response()
 }
@@ -101,8 +112,13 @@ pub(super) async fn models(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
 ) -> Result<Json<Vec<ModelView>>, Problem> {
-    context.claims(&headers)?;
-    Ok(Json((context.models)()))
+    let claims = context.claims(&headers)?;
+    Ok(Json(
+        (context.models)()
+            .into_iter()
+            .filter(|model| claims.may_use(&format!("{}@{}", model.name, model.version)))
+            .collect(),
+    ))
 }
 
 /// Session id of the path. What cannot be one names no session.
@@ -119,7 +135,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-fn may_view(context: &Context, headers: &HeaderMap) -> Result<(), Problem> {
-    let claims = context.claims(headers)?;
-    Claims::require(claims.can_view, "can_view")
+fn may_view(claims: Claims) -> Result<Claims, Problem> {
+    Claims::require(claims.can_view, "can_view")?;
+    Ok(claims)
 }

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep_until, timeout_at};
 
+use super::gate;
 use crate::clock;
 
 /// How long a client may take to accept any part of what it is sent.
@@ -30,6 +31,8 @@ pub(super) struct Connection {
     stream: Option<TcpStream>,
     /// Held until the connection is really closed.
     place: Option<OwnedSemaphorePermit>,
+    /// The same of its address.
+    address_place: Option<gate::Place>,
     /// Whether nothing more comes from the client.
     ended: bool,
     /// Ends while a write waits.
@@ -38,7 +41,18 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) const fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
-        Self { stream: Some(stream), place: Some(place), ended: false, write_due: None }
+        Self { stream: Some(stream), place: Some(place), address_place: None, ended: false, write_due: None }
+    }
+
+    /// The same with its place among those of its address.
+    pub(super) fn counted(mut self, place: Option<gate::Place>) -> Self {
+        self.address_place = place;
+        self
+    }
+
+    /// Closes at once, without a word.
+    pub(super) fn abandon(mut self) {
+        self.ended = true;
     }
 
     fn poll<T>(&mut self, poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -104,14 +118,17 @@ impl AsyncWrite for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let (stream, place) = (self.stream.take(), self.place.take());
+        let (stream, places) = (self.stream.take(), (self.place.take(), self.address_place.take()));
         if let (Some(stream), false, Ok(runtime)) = (stream, self.ended, Handle::try_current()) {
-            runtime.spawn(linger(stream, place));
+            runtime.spawn(async move {
+                linger(stream).await;
+                drop(places);
+            });
         }
     }
 }
 
-async fn linger(mut stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
+async fn linger(mut stream: TcpStream) {
     if stream.shutdown().await.is_err() {
         return;
     }
@@ -127,7 +144,6 @@ async fn linger(mut stream: TcpStream, place: Option<OwnedSemaphorePermit>) {
     }
     // Unread, the rest has to wait at the client, who can still read what it was told.
     sleep_until(deadline.into()).await;
-    drop(place);
 }
 
 #[cfg(test)]

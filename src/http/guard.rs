@@ -1,15 +1,34 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use saccade_signaling::ErrorCode;
 
+use super::address::{ClientAddress, counted};
+use super::listen::Arrival;
 use super::{Context, Problem};
+use crate::clock;
+use crate::session::Refusal;
 
-/// What every request has to pass: the server's own name, a page that may use it, and the deadline of its answer.
-pub(super) async fn guard(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
+/// What every request has to pass: the rate of its address, the server's own name, a page that may use it, and the
+/// deadline of its answer.
+pub(super) async fn guard(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
+    if let Some(arrival) = request.extensions().get::<Arrival>().copied() {
+        if let Some(wait) = arrival.refused {
+            let mut response = too_often("connections", wait).into_response();
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
+        let gate = &context.settings.gate;
+        let client = gate.proxies().client(arrival.peer, request.headers());
+        if let Err(wait) = gate.request(clock::now(), client) {
+            return too_often("requests", wait).into_response();
+        }
+        request.extensions_mut().insert(ClientAddress(counted(client)));
+    }
     let (headers, method) = (request.headers(), request.method());
     let authority = request.uri().authority().and_then(|name| name.as_str().parse().ok());
     let host = headers.get(header::HOST).cloned().or(authority);
@@ -30,4 +49,9 @@ pub(super) async fn guard(State(context): State<Arc<Context>>, request: Request,
             .with_status(StatusCode::SERVICE_UNAVAILABLE)
             .into_response(),
     }
+}
+
+fn too_often(what: &str, wait: Duration) -> Problem {
+    let detail = format!("Too many {what} come from this address; wait as long as `retry-after` says.");
+    Refusal::new(ErrorCode::RateLimited, detail).retry_after(wait).into()
 }

@@ -1,31 +1,62 @@
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use metrics::counter;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
 
 use super::connection::Connection;
+use super::gate::{Gate, TooMany};
+use super::tls::Tls;
+use crate::clock;
 
 /// From a connection's first byte to the end of a request's head; whoever sends it slower is cut off.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// From a connection's begin to the end of its TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of one listener at a time, WebSockets included; further ones wait in the system's own queue.
 const MAX_CONNECTIONS: u32 = 8192;
 /// Pause after the system refused a connection, which happens when no file descriptor is left.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
+/// What stands before a router: who may connect, and how that is secured. By default everybody, and not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Door {
+    /// What connections are secured with, if they are.
+    pub tls: Option<Arc<Tls>>,
+    /// What one address may ask for.
+    pub gate: Option<Arc<Gate>>,
+}
+
+/// How a request came here; beside it as an extension.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Arrival {
+    /// The other end of the connection.
+    pub(super) peer: IpAddr,
+    /// When its address may connect again, if it did so too often.
+    pub(super) refused: Option<Duration>,
+}
+
 /// Serves a router until `stop` turns true, and then until the last answer is out and the last connection closed,
 /// WebSockets included; whoever serves those has to end them. Dropped, it ends every connection that is no WebSocket.
 ///
-/// It does what `axum::serve` does, with two bounds more, on the time of a request's head and on connections, and
-/// gives each the bounds of [`Connection`].
-pub async fn listen(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+/// It does what `axum::serve` does, with bounds more, on the time of a request's head and on connections, and with TLS;
+/// and it gives each connection the bounds of [`Connection`].
+pub async fn listen(listener: TcpListener, router: Router, door: Door, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
     let mut connections = JoinSet::new();
     loop {
@@ -34,7 +65,7 @@ pub async fn listen(listener: TcpListener, router: Router, mut stop: watch::Rece
             Some(_) = connections.join_next() => continue,
             () = stopped(&mut stop) => break,
         };
-        let stream = match accepted {
+        let (connection, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection was not accepted");
@@ -42,24 +73,32 @@ pub async fn listen(listener: TcpListener, router: Router, mut stop: watch::Rece
                 continue;
             }
         };
-        let mut builder = Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let mut stop = stop.clone();
-        connections.spawn(async move {
-            let mut connection = pin!(connection);
-            let served = tokio::select! {
-                served = connection.as_mut() => served,
-                () = stopped(&mut stop) => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = served {
-                tracing::debug!(%error, "a connection broke");
+        let let_in = door.gate.as_ref().map_or(Ok(None), |gate| gate.connect(clock::now(), peer));
+        let (connection, refused) = match let_in {
+            Ok(place) => (connection.counted(place), None),
+            // To say so over TLS would cost the handshake that the rate is to save.
+            Err(TooMany::Often(wait)) if door.tls.is_none() => (connection, Some(wait)),
+            Err(too_many) => {
+                refuse(if too_many == TooMany::Open { "too_many" } else { "too_fast" });
+                connection.abandon();
+                continue;
             }
-        });
+        };
+        let (arrival, router, stop) = (Arrival { peer, refused }, router.clone(), stop.clone());
+        match door.tls.as_ref().map(|tls| tls.get()) {
+            None => connections.spawn(serve(connection, router, arrival, stop)),
+            Some(tls) => connections.spawn(async move {
+                let handshake = TlsAcceptor::from(tls).accept(connection);
+                match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+                    Ok(Ok(stream)) => serve(stream, router, arrival, stop).await,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, "a TLS handshake failed");
+                        refuse("tls_failed");
+                    }
+                    Err(_) => refuse("tls_timeout"),
+                }
+            }),
+        };
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
@@ -67,16 +106,44 @@ pub async fn listen(listener: TcpListener, router: Router, mut stop: watch::Rece
     places.acquire_many(MAX_CONNECTIONS).await.ok();
 }
 
+async fn serve<S>(stream: S, router: Router, arrival: Arrival, mut stop: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(arrival);
+        request
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
 /// Whoever could still say stop is gone with the sender.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     stop.wait_for(|stop| *stop).await.ok();
 }
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Connection> {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(Connection, IpAddr)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok(Connection::new(stream, place))
+    Ok((Connection::new(stream, place), peer.ip()))
+}
+
+fn refuse(reason: &'static str) {
+    counter!("saccade_connections_refused_total", "reason" => reason).increment(1);
 }
 
 #[cfg(test)]
@@ -85,7 +152,6 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
-    use tokio::time::timeout;
 
     use super::*;
 
@@ -94,7 +160,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
-        let serving = tokio::spawn(listen(listener, Router::new().route("/", get(async || "hello")), stopped));
+        let serving =
+            tokio::spawn(listen(listener, Router::new().route("/", get(async || "hello")), Door::default(), stopped));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
@@ -111,7 +178,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_stop, stopped) = watch::channel(false);
-        tokio::spawn(listen(listener, Router::new(), stopped));
+        tokio::spawn(listen(listener, Router::new(), Door::default(), stopped));
         for head in ["", "GET / HTTP/1.1\r\nHost: lo"] {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(head.as_bytes()).await.unwrap();
@@ -124,12 +191,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_connection_that_asks_no_more_is_closed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(listen(listener, Router::new().route("/", get(async || "hello")), Door::default(), stopped));
+        client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        timeout(Duration::from_secs(3600), client.read_to_end(&mut answer)).await.expect("an end").ok();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_reads_is_given_up() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = watch::channel(false);
         let router = Router::new().route("/", get(async || vec![0; 64 * 1024 * 1024]));
-        let serving = tokio::spawn(listen(listener, router, stopped));
+        let serving = tokio::spawn(listen(listener, router, Door::default(), stopped));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         client.readable().await.unwrap();

@@ -5,11 +5,13 @@
 //! on Tokio's workers, so nothing here blocks, decodes or infers. Every error is `application/problem+json` with a
 //! stable code.
 
+mod address;
 mod api;
 mod assets;
 pub mod auth;
 mod body;
 mod connection;
+mod gate;
 mod guard;
 mod listen;
 mod measure;
@@ -19,6 +21,7 @@ mod origin;
 mod problem;
 mod routes;
 mod signal;
+pub mod tls;
 mod whep;
 mod whip;
 
@@ -32,21 +35,29 @@ use axum::routing::{any, get, patch, post};
 use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, ModelView};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
 
-pub use listen::listen;
+pub use gate::{Gate, Quota};
+pub use listen::{Door, listen};
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 pub use routes::Routes;
 
 /// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
 /// that the page makes itself.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; media-src 'self' blob:; \
-     img-src 'self' data: blob:; style-src 'self'; base-uri 'none'; frame-ancestors 'self'";
+const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; connect-src 'self'; media-src 'self' blob:; \
+     img-src 'self' data: blob:; style-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'self'";
+/// What the page may ask its user for; frames in it may ask for nothing.
+const PERMISSIONS_POLICY: &str =
+    "camera=(self), display-capture=(self), microphone=(), geolocation=(), payment=(), usb=(), serial=()";
+/// How long browsers keep to HTTPS after they have seen the page over it: a year.
+const STRICT_TRANSPORT_SECURITY: &str = "max-age=31536000";
 
 /// What the endpoints need to know of the configuration.
 #[derive(Debug, Clone)]
@@ -65,6 +76,10 @@ pub struct Settings {
     pub limits: Limits,
     /// Who may do what; `None`: everybody may do everything.
     pub auth: Option<auth::Settings>,
+    /// What one address may ask for, and which proxies tell whose it is; by default anything, and none.
+    pub gate: Arc<Gate>,
+    /// Whether the listener speaks TLS itself. Then browsers are told to come by HTTPS only.
+    pub is_secure: bool,
     /// From a request's head to its answer's head; default 30 s.
     pub request_timeout: Duration,
     /// From an offer to its answer, whatever the [`Opener`] does; default 20 s.
@@ -98,6 +113,8 @@ impl Default for Settings {
                 sdp_bytes: MAX_SDP_BYTES,
             },
             auth: None,
+            gate: Arc::new(Gate::new(Quota::default(), Vec::new())),
+            is_secure: false,
             request_timeout: Duration::from_secs(30),
             open_timeout: Duration::from_secs(20),
             auth_timeout: Duration::from_secs(5),
@@ -171,6 +188,14 @@ pub fn router(
         .layer(security_header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .layer(security_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(security_header(header::REFERRER_POLICY, "no-referrer"))
+        .layer(security_header(HeaderName::from_static("permissions-policy"), PERMISSIONS_POLICY))
+        .layer(security_header(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
+        .layer(option_layer(
+            context
+                .settings
+                .is_secure
+                .then(|| security_header(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT_SECURITY)),
+        ))
         .layer(CatchPanicLayer::custom(problem::panicked))
         .layer(from_fn(measure::measure));
     Ok(router)

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use saccade_signaling::{ErrorCode, OfferRequest, OfferResponse, OptionsPatch};
 use serde_json::Value;
 
-use super::auth::Claims;
+use super::auth::{Caller, Claims};
 use super::{Context, Problem, body, open};
 use crate::session::{OpenRequest, options};
 
@@ -17,10 +17,10 @@ const OPTIONS_BYTES: usize = 64 * 1024;
 /// `POST /v1/offer`: one request opens a session; its answer holds all candidates.
 pub(super) async fn offer(
     State(context): State<Arc<Context>>,
+    Caller { claims, address }: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<OfferResponse>, Problem> {
-    let claims = context.claims(&headers)?;
     Claims::require(claims.can_publish, "can_publish")?;
     body::require_json(&headers)?;
     let sdp_bytes = context.settings.limits.sdp_bytes;
@@ -29,15 +29,7 @@ pub(super) async fn offer(
     if sdp.len() > sdp_bytes {
         return Err(too_large(sdp_bytes));
     }
-    let request = OpenRequest {
-        sdp,
-        options,
-        trickle: false,
-        signals: None,
-        publisher: claims.sub.map(Into::into),
-        may_configure: claims.can_configure,
-        priority: claims.priority,
-    };
+    let request = OpenRequest { sdp, options, trickle: false, signals: None, claims, address };
     let (handle, answer) = open(&context, request).await?;
     Ok(Json(OfferResponse { sdp: answer.sdp, kind: "answer".into(), session_id: handle.id().to_string() }))
 }

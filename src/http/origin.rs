@@ -62,8 +62,11 @@ impl Policy {
     }
 }
 
+/// A browser says scheme, host and port, and nothing else (RFC 6454 section 6.2).
 fn parse_header(origin: &HeaderValue) -> Option<Origin> {
-    Origin::parse(origin.to_str().ok()?)
+    let text = origin.to_str().ok()?;
+    let (_, authority) = text.split_once("://")?;
+    if authority.contains(['/', '?', '#', '@']) { None } else { Origin::parse(text) }
 }
 
 fn parse_host(host: &HeaderValue) -> Option<Uri> {
@@ -111,7 +114,18 @@ mod tests {
         assert!(allows(&own, "http://[::1]:8080", "[::1]:8080"));
         assert!(!allows(&own, "http://127.0.0.1:8081", "127.0.0.1:8080"));
         assert!(!allows(&own, "https://evil.example", "127.0.0.1:8080"));
-        for odd in ["null", "", "file://", "http://", "127.0.0.1:8080"] {
+        for odd in [
+            "null",
+            "",
+            "file://",
+            "http://",
+            "127.0.0.1:8080",
+            "http://evil@127.0.0.1:8080",
+            "http://127.0.0.1:8080/",
+            "http://127.0.0.1:8080, http://evil.example",
+            "http://127.0.0.1:8080.evil.example",
+            "ftp://127.0.0.1:8080x",
+        ] {
             assert!(!allows(&own, odd, "127.0.0.1:8080"), "{odd}");
         }
         let listed = policy(&["https://shop.example"], Some("https://eye.example/"));

@@ -40,8 +40,9 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let Refusal { code, message, retry_after } = refusal;
-        Self { retry_after, ..Self::new(code, message) }
+        let Refusal { code, message, retry_after, is_own_fault } = refusal;
+        let problem = Self { retry_after, ..Self::new(code, message) };
+        if is_own_fault { problem.with_status(StatusCode::TOO_MANY_REQUESTS) } else { problem }
     }
 }
 

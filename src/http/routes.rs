@@ -42,8 +42,8 @@ pub(super) async fn list(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
 ) -> Result<Json<Vec<RouteView>>, Problem> {
-    context.claims(&headers)?;
-    Ok(Json(context.routes.list()))
+    let claims = context.claims(&headers)?;
+    Ok(Json(context.routes.list().into_iter().filter(|route| claims.may_use(&route.name)).collect()))
 }
 
 /// `GET /v1/routes/{name}`.
@@ -52,9 +52,9 @@ pub(super) async fn get(
     name: Name,
     headers: HeaderMap,
 ) -> Result<Json<RoutePut>, Problem> {
-    context.claims(&headers)?;
+    let claims = context.claims(&headers)?;
     let Path(name) = name.map_err(|_| no_such_route())?;
-    context.routes.get(&name).map(Json).ok_or_else(no_such_route)
+    context.routes.get(&name).filter(|_| claims.may_use(&name)).map(Json).ok_or_else(no_such_route)
 }
 
 /// `PUT /v1/routes/{name}`: sessions that begin or change their options from now on get it. It is not kept beyond the
@@ -65,13 +65,16 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<RoutePut>), Problem> {
-    may_manage(&context, &headers)?;
+    let claims = may_manage(&context, &headers)?;
     let Path(name) = name.map_err(|_| Problem::new(ErrorCode::BadRequest, "The name of the route is not UTF-8."))?;
     body::require_json(&headers)?;
     let too_large = || Problem::new(ErrorCode::TooLarge, format!("A route may have {MAX_BYTES} bytes."));
     let body = body::read(body, MAX_BYTES).await?.ok_or_else(too_large)?;
-    let route = serde_json::from_slice(&body)
+    let route: RoutePut = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(ErrorCode::BadRequest, format!("The body is no route: {error}.")))?;
+    for used in models_of(&route).chain([name.as_str()]) {
+        may_use(&claims, used)?;
+    }
     let (route, is_new) = context.routes.put(&name, route)?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(route)))
 }
@@ -82,15 +85,31 @@ pub(super) async fn delete(
     name: Name,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    may_manage(&context, &headers)?;
+    let claims = may_manage(&context, &headers)?;
     let Path(name) = name.map_err(|_| no_such_route())?;
+    may_use(&claims, &name)?;
     context.routes.remove(&name)?;
     Ok(StatusCode::OK)
 }
 
-fn may_manage(context: &Context, headers: &HeaderMap) -> Result<(), Problem> {
+fn may_manage(context: &Context, headers: &HeaderMap) -> Result<Claims, Problem> {
     let claims = context.claims(headers)?;
-    Claims::require(claims.can_manage_models, "can_manage_models")
+    Claims::require(claims.can_manage_models, "can_manage_models")?;
+    Ok(claims)
+}
+
+fn may_use(claims: &Claims, model: &str) -> Result<(), Problem> {
+    if claims.may_use(model) { Ok(()) } else { Err(Refusal::may_not_use(model).into()) }
+}
+
+/// Every model that a route leads to.
+fn models_of(route: &RoutePut) -> Box<dyn Iterator<Item = &str> + '_> {
+    match route {
+        RoutePut::Split(route) => {
+            Box::new(route.split.iter().map(|share| share.model.as_str()).chain(route.shadow.as_deref()))
+        }
+        RoutePut::Ensemble(route) => Box::new(route.ensemble.iter().map(String::as_str)),
+    }
 }
 
 fn no_such_route() -> Problem {

@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::future::pending;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use saccade_signaling::{
@@ -18,7 +19,8 @@ use saccade_signaling::{
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Duration, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::auth::Claims;
+use super::address::ClientAddress;
+use super::auth::{Claims, expiry};
 use super::{Context, Problem, open};
 use crate::clock;
 use crate::session::{Allowance, Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
@@ -33,12 +35,14 @@ const INTERNAL_ERROR: u16 = 1011;
 /// `GET /v1/signal`.
 pub(super) async fn upgrade(
     State(context): State<Arc<Context>>,
+    extensions: Extensions,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let address = ClientAddress::of(&extensions);
     match prepare(&context, &headers, upgrade) {
         Ok((upgrade, claims, place)) => {
-            upgrade.on_upgrade(async move |socket| serve(context, socket, claims, place).await)
+            upgrade.on_upgrade(async move |socket| serve(context, socket, claims, address, place).await)
         }
         Err(problem) => problem.into_response(),
     }
@@ -51,6 +55,7 @@ fn prepare(
     headers: &HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Prepared, Problem> {
+    let claims = context.header_claims(headers)?;
     let upgrade = upgrade.map_err(|rejection| {
         let detail = format!("This is a WebSocket endpoint: {}.", rejection.body_text());
         Problem::new(ErrorCode::BadRequest, detail).with_status(StatusCode::UPGRADE_REQUIRED)
@@ -63,7 +68,6 @@ fn prepare(
     if context.registry.is_draining() {
         return Err(context.registry.refuse_draining().into());
     }
-    let claims = context.header_claims(headers)?;
     let place = Arc::clone(&context.sockets).try_acquire_owned().map_err(|_| {
         let refusal = Refusal::new(ErrorCode::Capacity, "Too many sockets are open; try again later.");
         Problem::from(refusal.retry_after(Duration::from_secs(5)))
@@ -72,7 +76,13 @@ fn prepare(
     Ok((upgrade.max_message_size(most).max_frame_size(most), claims, place))
 }
 
-async fn serve(context: Arc<Context>, socket: WebSocket, claims: Option<Claims>, place: OwnedSemaphorePermit) {
+async fn serve(
+    context: Arc<Context>,
+    socket: WebSocket,
+    claims: Option<Claims>,
+    address: Option<IpAddr>,
+    place: OwnedSemaphorePermit,
+) {
     let mut pings = interval(context.settings.ping_interval);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let now = clock::now();
@@ -87,13 +97,15 @@ async fn serve(context: Arc<Context>, socket: WebSocket, claims: Option<Claims>,
         offer_due: now,
         context,
         socket,
+        claims: Claims::default(),
+        address,
         session: None,
         early: Vec::new(),
         pings,
     };
     let end = match client.greet(claims).await {
-        ControlFlow::Continue(claims) => loop {
-            if let ControlFlow::Break(end) = client.step(&claims).await {
+        ControlFlow::Continue(()) => loop {
+            if let ControlFlow::Break(end) = client.step().await {
                 break end;
             }
         },
@@ -126,6 +138,7 @@ enum Woken {
     Ping,
     Drain,
     NoOffer,
+    Expired,
 }
 
 /// The session that a socket serves.
@@ -138,6 +151,9 @@ struct Session {
 struct Client {
     context: Arc<Context>,
     socket: WebSocket,
+    /// What the client's token allows, the last one if there were several.
+    claims: Claims,
+    address: Option<IpAddr>,
     session: Option<Session>,
     /// Candidates that came before their offer.
     early: Vec<Option<IceCandidate>>,
@@ -152,8 +168,8 @@ struct Client {
 
 impl Client {
     /// Waits for a token where one is needed, then says `welcome`.
-    async fn greet(&mut self, claims: Option<Claims>) -> Flow<Claims> {
-        let claims = match claims {
+    async fn greet(&mut self, claims: Option<Claims>) -> Flow {
+        self.claims = match claims {
             Some(claims) => claims,
             None => {
                 let (limit, mut drain) = (self.context.settings.auth_timeout, self.drain.clone());
@@ -172,8 +188,12 @@ impl Client {
                 claims
             }
         };
-        let models = (self.context.models)().into_iter().map(|model| (!model.default, model.name));
-        let routes = self.context.routes.list().into_iter().map(|route| (!route.default, route.name));
+        let claims = &self.claims;
+        let models = (self.context.models)().into_iter();
+        let models = models.filter(|model| claims.may_use(&format!("{}@{}", model.name, model.version)));
+        let models = models.map(|model| (!model.default, model.name));
+        let routes = self.context.routes.list().into_iter().filter(|route| claims.may_use(&route.name));
+        let routes = routes.map(|route| (!route.default, route.name));
         let mut names: Vec<(bool, String)> = models.chain(routes).collect();
         names.sort_by_key(|(is_other, _)| *is_other);
         // Versions of a model share its name.
@@ -189,7 +209,7 @@ impl Client {
         self.send(&welcome).await?;
         self.heard = clock::now();
         self.offer_due = self.heard + self.context.settings.offer_timeout;
-        ControlFlow::Continue(claims)
+        ControlFlow::Continue(())
     }
 
     /// The token of an `auth` message, if that is what comes first.
@@ -211,8 +231,10 @@ impl Client {
     }
 
     /// Waits for one thing and deals with it.
-    async fn step(&mut self, claims: &Claims) -> Flow {
+    async fn step(&mut self) -> Flow {
         let offer_due = self.session.is_none().then_some(self.offer_due);
+        // A session ends with its token by itself.
+        let expires = self.claims.expires.filter(|_| self.session.is_none());
         let signal = async {
             match &mut self.session {
                 Some(session) => session.signals.recv().await,
@@ -233,9 +255,10 @@ impl Client {
             _ = self.pings.tick() => Woken::Ping,
             Ok(()) = self.drain.changed() => Woken::Drain,
             () = no_offer => Woken::NoOffer,
+            () = expiry(expires) => Woken::Expired,
         };
         match woken {
-            Woken::Message(message) => self.receive(message, claims).await,
+            Woken::Message(message) => self.receive(message).await,
             Woken::Signal(Some(message)) => self.forward(message).await,
             Woken::Signal(None) => self.abandoned().await,
             Woken::Ping => self.ping().await,
@@ -248,10 +271,11 @@ impl Client {
                 let refusal = Refusal::new(ErrorCode::BadRequest, "No offer came; connect when you have one.");
                 self.fail(&refusal, close_code::POLICY).await
             }
+            Woken::Expired => self.fail(&expired(), close_code::UNAUTHENTICATED).await,
         }
     }
 
-    async fn receive(&mut self, message: Option<Result<Message, axum::Error>>, claims: &Claims) -> Flow {
+    async fn receive(&mut self, message: Option<Result<Message, axum::Error>>) -> Flow {
         let message = match message {
             Some(Ok(message)) => message,
             Some(Err(error)) => return self.broken(&error).await,
@@ -265,7 +289,7 @@ impl Client {
         }
         match message {
             Message::Text(text) => match proto::parse(&text) {
-                Ok(message) => self.act(message, claims).await,
+                Ok(message) => self.act(message).await,
                 Err(bad) if bad.fatal => self.fail(&bad.refusal, close_code::BAD_JSON).await,
                 Err(bad) => self.send(&bad.refusal.to_message(false)).await,
             },
@@ -278,9 +302,13 @@ impl Client {
         }
     }
 
-    async fn act(&mut self, message: ClientMessage, claims: &Claims) -> Flow {
+    async fn act(&mut self, message: ClientMessage) -> Flow {
+        let has_token = matches!(message, ClientMessage::Auth { .. } | ClientMessage::Bye);
+        if !has_token && self.claims.have_expired(self.heard) {
+            return self.fail(&expired(), close_code::UNAUTHENTICATED).await;
+        }
         match message {
-            ClientMessage::Offer { .. } if !claims.can_publish => {
+            ClientMessage::Offer { .. } if !self.claims.can_publish => {
                 let refusal =
                     Refusal::new(ErrorCode::Forbidden, "The token lacks `can_publish`; ask for one that has it.");
                 self.fail(&refusal, close_code::FORBIDDEN).await
@@ -290,26 +318,42 @@ impl Client {
                 let message = format!("The session description may have {most} bytes.");
                 self.send(&Refusal::new(ErrorCode::TooLarge, message).to_message(false)).await
             }
-            ClientMessage::Offer { sdp, options, session_id } => self.offer(sdp, options, session_id, claims).await,
+            ClientMessage::Offer { sdp, options, session_id } => self.offer(sdp, options, session_id).await,
             ClientMessage::Candidate { candidate } => self.candidate(candidate).await,
-            ClientMessage::Configure { options } => self.configure(options, claims).await,
+            ClientMessage::Configure { options } => self.configure(options).await,
             ClientMessage::Bye => self.bye().await,
-            // A second token, or one where none is needed, changes nothing.
-            ClientMessage::Auth { .. } => ControlFlow::Continue(()),
+            ClientMessage::Auth { token } => self.renew(&token).await,
         }
     }
 
-    async fn offer(
-        &mut self,
-        sdp: String,
-        options: Option<OptionsPatch>,
-        session_id: Option<String>,
-        claims: &Claims,
-    ) -> Flow {
+    /// A further token takes the place of the one before, if it is of the same subject and good for what is going on.
+    async fn renew(&mut self, token: &str) -> Flow {
+        // Where none is needed, one changes nothing.
+        let Some(verifier) = &self.context.verifier else { return ControlFlow::Continue(()) };
+        let Some(claims) = verifier.verify(token) else {
+            counter!("saccade_messages_refused_total", "channel" => "socket", "reason" => "unauthorized").increment(1);
+            let refusal =
+                Refusal::new(ErrorCode::Unauthorized, "This token is not valid; the one before still counts.");
+            return self.send(&refusal.to_message(false)).await;
+        };
+        let session = self.session.as_ref().map(|session| session.handle.clone());
+        let may_go_on = session.as_ref().is_none_or(|it| claims.can_publish && claims.may_know(it.id().as_str()));
+        if claims.sub != self.claims.sub || !may_go_on {
+            let message = "This token is for somebody or something else; the one before still counts.";
+            return self.send(&Refusal::new(ErrorCode::Forbidden, message).to_message(false)).await;
+        }
+        if let Some(handle) = session {
+            handle.authorize(claims.clone()).await;
+        }
+        self.claims = claims;
+        ControlFlow::Continue(())
+    }
+
+    async fn offer(&mut self, sdp: String, options: Option<OptionsPatch>, session_id: Option<String>) -> Flow {
         // Options of a session's first offer are the publisher's own; later ones change them mid-session.
         let changes = options.as_ref().is_some_and(|patch| *patch != OptionsPatch::default());
         let further = self.session.is_some() || session_id.is_some();
-        if further && changes && !claims.can_configure {
+        if further && changes && !self.claims.can_configure {
             return self.send(&Refusal::may_not_configure().to_message(false)).await;
         }
         if let Some(session) = &self.session {
@@ -323,7 +367,8 @@ impl Client {
         let (signals, receiver) = mpsc::channel(SIGNAL_CAPACITY);
         if let Some(id) = session_id {
             // Another publisher's session is not theirs to know of.
-            let found = self.context.registry.get(&id).filter(|handle| claims.sub.as_deref() == handle.publisher());
+            let found = self.context.session(&self.claims, &id).ok();
+            let found = found.filter(|handle| self.claims.sub.as_deref() == handle.publisher());
             let attached = match found {
                 Some(handle) => handle.attach(signals).await.ok().map(|()| handle),
                 None => None,
@@ -332,6 +377,7 @@ impl Client {
                 let message = "There is no such session any more; send an offer without `session_id`.";
                 return self.send(&Refusal::new(ErrorCode::NotFound, message).to_message(false)).await;
             };
+            handle.authorize(self.claims.clone()).await;
             self.session = Some(Session { handle: handle.clone(), signals: receiver });
             return self.renegotiate(&handle, sdp, options).await;
         }
@@ -340,9 +386,8 @@ impl Client {
             options: options.unwrap_or_default(),
             trickle: true,
             signals: Some(signals),
-            publisher: claims.sub.as_deref().map(Into::into),
-            may_configure: claims.can_configure,
-            priority: claims.priority,
+            claims: self.claims.clone(),
+            address: self.address,
         };
         match open(&self.context, request).await {
             Ok((handle, answer)) => {
@@ -393,12 +438,12 @@ impl Client {
         self.send(&Refusal::new(ErrorCode::BadRequest, message).to_message(false)).await
     }
 
-    async fn configure(&mut self, options: OptionsPatch, claims: &Claims) -> Flow {
+    async fn configure(&mut self, options: OptionsPatch) -> Flow {
         let Some(session) = &self.session else {
             let message = "There is no session to configure; send an offer first.";
             return self.send(&Refusal::new(ErrorCode::Conflict, message).to_message(false)).await;
         };
-        if !claims.can_configure {
+        if !self.claims.can_configure {
             return self.send(&Refusal::may_not_configure().to_message(false)).await;
         }
         match session.handle.configure(options).await {
@@ -509,4 +554,8 @@ impl Client {
             timeout(CLOSE_TIMEOUT, answer).await.ok();
         }
     }
+}
+
+fn expired() -> Refusal {
+    Refusal::new(ErrorCode::Unauthorized, "The token has ended; connect again with a new one.")
 }

@@ -66,7 +66,7 @@ impl Opener for Fake {
             "hold" => self.hold.acquire().await.unwrap().forget(),
             _ => {}
         }
-        let permit = self.registry.admit()?;
+        let permit = self.registry.admit(&request.claims, request.address)?;
         let options = options::open(&OneModel, 200, &request.options)?;
         let (results, id) = (broadcast::Sender::new(RESULTS_CAPACITY), SessionId::random());
         *self.results.lock().unwrap() = Some(results.clone());
@@ -84,11 +84,11 @@ impl Opener for Fake {
             transport: None,
         };
         let audience = Arc::new(FakeAudience::default());
-        let (handle, commands) =
-            Handle::new(id, results, broadcast::Sender::new(1), view, request.publisher.clone(), audience);
+        let publisher = request.claims.sub.as_deref().map(Into::into);
+        let (handle, commands) = Handle::new(id, results, broadcast::Sender::new(1), view, publisher, audience);
+        let bound = if request.claims.can_configure { "" } else { " bound" };
         let trickle = if request.trickle { "trickle" } else { "complete" };
-        let bound = if request.may_configure { "" } else { " bound" };
-        let bound = match request.priority {
+        let bound = match request.claims.priority {
             Priority::Low => format!("{bound} low"),
             Priority::Normal => bound.to_owned(),
             Priority::High => format!("{bound} high"),
@@ -136,7 +136,7 @@ impl Audience for FakeAudience {
             "bad" => return refused(ErrorCode::BadSdp),
             _ => {}
         }
-        let (viewer, mut commands) = Viewer::new(request.subject);
+        let (viewer, mut commands) = Viewer::new(request.claims.sub.as_deref().map(Into::into));
         self.0.lock().unwrap().push(viewer.clone());
         let (id, seats) = (viewer.id().clone(), Arc::clone(&self.0));
         tokio::spawn(async move {
@@ -209,6 +209,10 @@ impl Owner {
                 Some(Command::Detach) => {
                     let stale = self.signals.as_ref().is_some_and(|signals| !signals.is_closed());
                     self.tell(if stale { "detach ignored" } else { "detach" }).await;
+                }
+                Some(Command::Authorize { claims }) => {
+                    let ends = if claims.expires.is_some() { "ends" } else { "lasts" };
+                    self.tell(&format!("authorize {} {ends}", claims.sub.unwrap_or_default())).await;
                 }
                 Some(Command::Close { reason }) => {
                     self.tell(&format!("close {reason}")).await;
@@ -298,8 +302,12 @@ fn with_auth() -> Settings {
 }
 
 fn bearer(claims: &Value) -> String {
+    bearer_for(60, claims)
+}
+
+fn bearer_for(seconds: i64, claims: &Value) -> String {
     let mut claims = claims.clone();
-    claims["exp"] = in_seconds(60).into();
+    claims["exp"] = in_seconds(seconds).into();
     token(Algorithm::HS256, auth::tests::SECRET, &claims)
 }
 
@@ -320,10 +328,14 @@ fn model(name: &str, default: bool) -> ModelView {
 
 impl Site {
     async fn listen(&self) -> SocketAddr {
+        self.listen_behind(Door::default()).await
+    }
+
+    async fn listen_behind(&self, door: Door) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = self.router.clone();
-        tokio::spawn(super::listen(listener, router, self.stop.subscribe()));
+        tokio::spawn(super::listen(listener, router, door, self.stop.subscribe()));
         address
     }
 
@@ -338,6 +350,14 @@ impl Site {
 
     async fn get(&self, path: &str) -> Response {
         self.request(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+
+    /// A request with a token.
+    async fn ask(&self, method: &str, path: &str, token: &str) -> Response {
+        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        let body = json!({"sdp": "v=0", "type": "offer"}).to_string();
+        self.request(request.body(body.into()).unwrap()).await
     }
 
     async fn post_offer(&self, body: impl Into<Body>) -> Response {
@@ -450,7 +470,9 @@ fn candidate(number: usize) -> Value {
     json!({"type": "candidate", "candidate": {"candidate": format!("candidate:{number}"), "sdpMid": "0", "sdpMLineIndex": 0}})
 }
 
+mod access;
 mod api;
+mod limits;
 mod routes;
 mod signaling;
 mod whep;

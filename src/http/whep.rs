@@ -10,23 +10,23 @@ use axum::response::Response;
 use saccade_signaling::ErrorCode;
 
 use super::api::Id;
-use super::auth::Claims;
+use super::auth::{Caller, Claims};
 use super::{Context, Problem, whip};
 use crate::session::{Refusal, Viewer, WatchRequest};
 
 /// `POST /v1/whep/{session_id}`.
 pub(super) async fn watch(
     State(context): State<Arc<Context>>,
+    Caller { claims, address }: Caller,
     Id(id): Id,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let claims = context.claims(&headers)?;
     Claims::require(claims.can_view, "can_view")?;
-    let session = context.registry.get(&id).ok_or_else(Problem::no_such_session)?;
+    let session = context.session(&claims, &id)?;
     let sdp = whip::offered(&context, &headers, body).await?;
-    let request = WatchRequest { sdp, subject: claims.sub.map(Into::into) };
+    let request = WatchRequest { sdp, claims, address };
     let joined = tokio::time::timeout(context.settings.open_timeout, session.audience().join(request)).await;
     let joined = joined
         .unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, "The viewer took too long to open; try again.")));
@@ -71,8 +71,9 @@ fn found(
     ids: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
 ) -> Result<Viewer, Problem> {
     let claims = context.claims(headers)?;
-    let viewer =
-        ids.ok().and_then(|Path((session, viewer))| context.registry.get(&session)?.audience().viewer(&viewer));
+    let viewer = ids
+        .ok()
+        .and_then(|Path((session, viewer))| context.session(&claims, &session).ok()?.audience().viewer(&viewer));
     let viewer =
         viewer.ok_or_else(|| Problem::new(ErrorCode::NotFound, "There is no such viewer; it may have left."))?;
     Claims::require(claims.may_end_viewer(viewer.subject()), "can_configure")?;

@@ -12,7 +12,7 @@ use saccade_signaling::{ErrorCode, IceServer, OptionsPatch};
 use serde_json::{Map, Value};
 
 use super::api::Id;
-use super::auth::Claims;
+use super::auth::{Caller, Claims};
 use super::{Context, Problem, body, open};
 use crate::session::fragment::Credentials;
 use crate::session::{IfMatch, OpenRequest, Patch, Patched, Refusal, options};
@@ -32,24 +32,16 @@ pub(super) type Pairs = Query<Vec<(String, String)>>;
 /// `POST /v1/whip`.
 pub(super) async fn publish(
     State(context): State<Arc<Context>>,
+    Caller { claims, address }: Caller,
     uri: Uri,
     headers: HeaderMap,
     query: Result<Pairs, axum::extract::rejection::QueryRejection>,
     body: Body,
 ) -> Result<Response, Problem> {
-    let claims = context.claims(&headers)?;
     Claims::require(claims.can_publish, "can_publish")?;
     let sdp = offered(&context, &headers, body).await?;
     let Query(pairs) = query.map_err(|_| Problem::new(ErrorCode::BadOptions, "The query cannot be read."))?;
-    let request = OpenRequest {
-        sdp,
-        options: from_query(pairs)?,
-        trickle: false,
-        signals: None,
-        publisher: claims.sub.map(Into::into),
-        may_configure: claims.can_configure,
-        priority: claims.priority,
-    };
+    let request = OpenRequest { sdp, options: from_query(pairs)?, trickle: false, signals: None, claims, address };
     let (handle, answer) = open(&context, request).await?;
     Ok(created(&context, &uri, &headers, &format!("/v1/sessions/{}", handle.id()), answer.sdp))
 }
@@ -62,7 +54,7 @@ pub(super) async fn patch_session(
     body: Body,
 ) -> Result<Response, Problem> {
     let claims = context.claims(&headers)?;
-    let handle = context.registry.get(&id).ok_or_else(Problem::no_such_session)?;
+    let handle = context.session(&claims, &id)?;
     Claims::require(claims.may_end(handle.publisher()), "can_configure")?;
     let patch = patch_of(&context, &headers, body).await?;
     patched(handle.patch(patch).await)

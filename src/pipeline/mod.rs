@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use saccade_signaling::{ErrorCode, Options};
+use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -49,8 +49,8 @@ use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Role, Transport};
 use crate::session::machine::{Machine, Timeouts};
 use crate::session::options::{self, ModelFacts};
 use crate::session::{
-    Allowance, Answer, EVENTS_CAPACITY, EndReason, Handle, OpenRequest, Opener, Permit, Priority, RESULTS_CAPACITY,
-    Rate, Refusal, Registry, SessionId,
+    Allowance, Answer, Claims, EVENTS_CAPACITY, EndReason, Handle, OpenRequest, Opener, Permit, Priority,
+    RESULTS_CAPACITY, Rate, Refusal, Registry, SessionId,
 };
 use crate::tracker::Tracker;
 use crate::{clock, decode};
@@ -133,7 +133,7 @@ impl Sessions {
 #[async_trait]
 impl Opener for Sessions {
     async fn open(&self, request: OpenRequest) -> Result<(Handle, Answer), Refusal> {
-        let permit = self.0.registry.admit()?;
+        let permit = self.0.registry.admit(&request.claims, request.address)?;
         let deps = Arc::clone(&self.0);
         let (reply, opened) = oneshot::channel();
         // A task of its own: a client that goes away while its offer is answered must not cancel the work half-way,
@@ -155,12 +155,14 @@ type Reply = oneshot::Sender<Result<(Handle, Answer), Refusal>>;
 
 /// Opens a session, runs it to its end and clears up after it, however it ends.
 async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply) {
-    let machine = Machine::new(clock::now(), deps.settings.timeouts);
+    let mut machine = Machine::new(clock::now(), deps.settings.timeouts);
+    machine.handle_token(request.claims.expires);
     let id = SessionId::random();
-    let models = Models(&deps);
-    let applied = options::open(&models, deps.settings.budget_ms, &request.options);
+    let models = Models { deps: &deps, claims: &request.claims };
+    let applied = models.check(&request.options);
+    let applied = applied.and_then(|()| options::open(&models, deps.settings.budget_ms, &request.options));
     // Whoever asked may have gone, here and wherever else the reply is not taken.
-    let applied = match applied.and_then(|options| models.apply(options, request.priority, &id, None)) {
+    let applied = match applied.and_then(|options| models.apply(options, &id, None)) {
         Ok(applied) => applied,
         Err(refusal) => return drop(reply.send(Err(refusal))),
     };
@@ -334,7 +336,7 @@ async fn begin(
         listeners,
         witnesses.clone(),
         move || view.view(),
-        request.publisher,
+        request.claims.sub.as_deref().map(Into::into),
         Arc::clone(&audience) as _,
     );
     let sdp = if request.trickle {
@@ -360,8 +362,7 @@ async fn begin(
         mid: accepted_answer.mid,
         link: Link::new(started),
         witnesses,
-        may_configure: request.may_configure,
-        priority: request.priority,
+        claims: request.claims,
         control_allowance: Allowance::new(started, deps.settings.control_rate),
         metrics: Metrics::new(),
         losses: Losses::new(),
@@ -402,20 +403,25 @@ impl Deps {
     }
 }
 
-/// What session options need to know of the models.
-struct Models<'a>(&'a Deps);
+/// What session options need to know of the models, as far as a publisher may use them.
+struct Models<'a> {
+    deps: &'a Deps,
+    claims: &'a Claims,
+}
 
 impl Models<'_> {
+    /// Passes if the publisher may use the model that the options name, if they name one.
+    fn check(&self, patch: &OptionsPatch) -> Result<(), Refusal> {
+        match &patch.model {
+            Some(model) if !self.claims.may_use(model) => Err(Refusal::may_not_use(model)),
+            _ => Ok(()),
+        }
+    }
+
     /// Options as the stages use them. `key` says which of a split's models a session gets; `kept` is what a session had
     /// under the name, for when the name is gone.
-    fn apply(
-        &self,
-        options: Options,
-        priority: Priority,
-        key: &SessionId,
-        kept: Option<infer::Plan>,
-    ) -> Result<Applied, Refusal> {
-        let plan = self.0.engine.resolve(&options.model, key.as_str()).ok().or(kept).ok_or_else(|| {
+    fn apply(&self, options: Options, key: &SessionId, kept: Option<infer::Plan>) -> Result<Applied, Refusal> {
+        let plan = self.deps.engine.resolve(&options.model, key.as_str()).ok().or(kept).ok_or_else(|| {
             Refusal::new(
                 ErrorCode::UnknownModel,
                 format!("There is no model {}; see GET /v1/models and GET /v1/routes.", options.model),
@@ -438,7 +444,7 @@ impl Models<'_> {
             [only] => only.model.id().into(),
             _ => options.model.as_str().into(),
         };
-        let priority = match priority {
+        let priority = match self.claims.priority {
             Priority::Low => infer::Priority::Low,
             Priority::Normal => infer::Priority::Normal,
             Priority::High => infer::Priority::High,
@@ -449,7 +455,7 @@ impl Models<'_> {
 
 impl options::Models for Models<'_> {
     fn facts(&self, name: &str) -> Option<ModelFacts> {
-        let infer::Outline { classes, defaults } = self.0.engine.outline(name).ok()?;
+        let infer::Outline { classes, defaults } = self.deps.engine.outline(name).ok()?;
         Some(ModelFacts {
             name: name.to_owned(),
             classes: classes.iter().map(|class| class.name.to_string()).collect(),
@@ -460,23 +466,24 @@ impl options::Models for Models<'_> {
     }
 
     fn names(&self) -> Vec<String> {
-        let default = self.0.settings.default_model.clone();
-        let models = self.0.engine.models().into_iter().map(|model| model.manifest().name.clone());
-        let routes = self.0.engine.routes().list().into_iter().map(|(name, _)| name);
-        let mut names = vec![default];
-        for name in models.chain(routes) {
-            if !names.contains(&name) {
+        let Deps { engine, settings, .. } = self.deps;
+        let models = engine.models().into_iter().map(|model| model.manifest().name.clone());
+        let routes = engine.routes().list().into_iter().map(|(name, _)| name);
+        let mut names = Vec::new();
+        for name in [settings.default_model.clone()].into_iter().chain(models).chain(routes) {
+            if !names.contains(&name) && self.claims.may_use(&name) {
                 names.push(name);
             }
         }
-        names
+        // A version is no name of its own, but it may be all that is allowed.
+        if names.is_empty() { self.claims.models.clone() } else { names }
     }
 }
 
 /// What the client is told when the transport refuses.
 fn refusal(error: &rtc::Error) -> Refusal {
     let code = match error {
-        rtc::Error::Rejected(Rejected::BadSdp | Rejected::NotBundled) => ErrorCode::BadSdp,
+        rtc::Error::Rejected(Rejected::BadSdp | Rejected::NotBundled | Rejected::TooMany) => ErrorCode::BadSdp,
         rtc::Error::Rejected(Rejected::NoVideo | Rejected::TakesNoVideo) => ErrorCode::NoVideo,
         rtc::Error::Rejected(Rejected::NoCommonCodec | Rejected::OtherCodec(_)) => ErrorCode::NoCommonCodec,
         _ => {

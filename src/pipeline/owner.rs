@@ -23,7 +23,7 @@ use crate::ingest::{self, Ingest};
 use crate::media::{EncodedFrame, RtpPacket};
 use crate::rtc::{Answer as PeerAnswer, Candidate, Channel, Error as RtcError, Event, OutgoingPacket, Peer};
 use crate::session::machine::{self, Machine, SignalingEvent, TransportEvent};
-use crate::session::{Allowance, Answer, Command, Drain, EndReason, Patched, Priority, Refusal, SessionId, proto};
+use crate::session::{Allowance, Answer, Claims, Command, Drain, EndReason, Patched, Refusal, SessionId, proto};
 
 /// RTP payload bytes of a packet: fits a path MTU of 1,280 with SRTP, header extensions, UDP and IPv6.
 pub(super) const PACKET_PAYLOAD: usize = 1188;
@@ -41,6 +41,8 @@ const PENDING_EVENTS: usize = 64;
 const SEND_LIMIT: Duration = Duration::from_secs(1);
 /// Longest time that a further offer may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Candidates that may follow one offer; each is remembered and tried.
+const MAX_REMOTE_CANDIDATES: u32 = 256;
 
 /// What the API shows of a session, kept current by its owner.
 pub(super) struct Shown {
@@ -99,10 +101,8 @@ pub(super) struct Owner {
     pub(super) link: Link,
     /// Who else hears of events.
     pub(super) witnesses: broadcast::Sender<Arc<str>>,
-    /// Whether the token that opened the session allows changes.
-    pub(super) may_configure: bool,
-    /// From the same token.
-    pub(super) priority: Priority,
+    /// What the publisher's token allows, the last one if there were several.
+    pub(super) claims: Claims,
     pub(super) control_allowance: Allowance,
     pub(super) metrics: Metrics,
     pub(super) losses: Losses,
@@ -128,6 +128,8 @@ pub(super) struct Link {
     /// Events that wait for their channel; the oldest goes when there are too many.
     events: VecDeque<Arc<str>>,
     candidates_ended: bool,
+    /// Candidates that the peer has sent since its last offer.
+    remote_candidates: u32,
     /// Size of the frames that the peer was last told of.
     resolution: Option<[u32; 2]>,
 }
@@ -143,6 +145,7 @@ impl Link {
             events_open: false,
             events: VecDeque::new(),
             candidates_ended: false,
+            remote_candidates: 0,
             resolution: None,
         }
     }
@@ -193,15 +196,8 @@ impl Owner {
                 let _ = reply.send(self.renegotiate(now, &sdp, options).await);
             }
             Command::Candidate(candidate) => {
-                let candidate = candidate.map(from_wire);
-                if let Err(error) = within(SEND_LIMIT, self.peer.add_candidate(candidate)).await {
-                    tracing::debug!(%error, "a remote candidate was not taken");
-                    self.signal(ServerMessage::Error {
-                        code: ErrorCode::BadRequest,
-                        message: "The candidate cannot be parsed; send RTCIceCandidate.toJSON() as it is.".to_owned(),
-                        fatal: false,
-                        retry_after_ms: None,
-                    });
+                if let Err(refusal) = self.take_candidate(candidate.map(from_wire)).await {
+                    self.signal(refusal.to_message(false));
                 }
             }
             Command::Patch { patch, reply } => {
@@ -225,8 +221,26 @@ impl Owner {
                     self.machine.handle_signaling(now, SignalingEvent::Lost);
                 }
             }
+            Command::Authorize { claims } => {
+                self.machine.handle_token(claims.expires);
+                self.claims = claims;
+            }
             Command::Close { reason } => self.machine.close(now, reason),
         }
+    }
+
+    async fn take_candidate(&mut self, candidate: Option<Candidate>) -> Result<(), Refusal> {
+        self.link.remote_candidates += 1;
+        if self.link.remote_candidates > MAX_REMOTE_CANDIDATES {
+            self.metrics.candidates_refused.increment(1);
+            let message = format!("An offer may be followed by {MAX_REMOTE_CANDIDATES} candidates.");
+            return Err(Refusal::new(ErrorCode::TooLarge, message));
+        }
+        within(SEND_LIMIT, self.peer.add_candidate(candidate)).await.map_err(|error| {
+            tracing::debug!(%error, "a remote candidate was not taken");
+            let message = "The candidate cannot be parsed; send RTCIceCandidate.toJSON() as it is.";
+            Refusal::new(ErrorCode::BadRequest, message)
+        })
     }
 
     async fn renegotiate(&mut self, now: Instant, sdp: &str, options: Option<OptionsPatch>) -> Result<Answer, Refusal> {
@@ -235,6 +249,7 @@ impl Owner {
             self.configure(&patch)?;
         }
         self.link.candidates_ended = false;
+        self.link.remote_candidates = 0;
         let answer = within(ANSWER_LIMIT, self.peer.renegotiate(sdp)).await;
         let PeerAnswer { sdp: answer, .. } = answer.map_err(|error| refusal(&error))?;
         self.ice = Ice::new(sdp.to_owned(), &answer);
@@ -242,10 +257,11 @@ impl Owner {
     }
 
     fn configure(&mut self, patch: &OptionsPatch) -> Result<Options, Refusal> {
-        let models = Models(&self.deps);
+        let models = Models { deps: &self.deps, claims: &self.claims };
+        models.check(patch)?;
         let options = crate::session::options::apply(&models, &self.shown.options.load(), patch)?;
         let kept = (options.model == self.shown.options.load().model).then(|| self.stages.plan());
-        self.stages.apply(models.apply(options.clone(), self.priority, &self.shown.id, kept)?);
+        self.stages.apply(models.apply(options.clone(), &self.shown.id, kept)?);
         self.shown.options.store(Arc::new(options.clone()));
         Ok(options)
     }
@@ -297,8 +313,12 @@ impl Owner {
             self.metrics.control_refused.increment(1);
             return Err(Refusal::new(ErrorCode::RateLimited, "Too many messages; send fewer."));
         }
+        if text.len() > wire::MAX_MESSAGE_BYTES {
+            let message = format!("A message may have {} bytes.", wire::MAX_MESSAGE_BYTES);
+            return Err(Refusal::new(ErrorCode::TooLarge, message));
+        }
         match proto::parse(text).map_err(|bad| bad.refusal)? {
-            ClientMessage::Configure { options } if self.may_configure => self.configure(&options),
+            ClientMessage::Configure { options } if self.claims.can_configure => self.configure(&options),
             ClientMessage::Configure { .. } => Err(Refusal::may_not_configure()),
             _ => Err(Refusal::new(
                 ErrorCode::BadRequest,
@@ -550,6 +570,7 @@ pub(super) struct Metrics {
     unsent: Counter,
     events_dropped: Counter,
     control_refused: Counter,
+    candidates_refused: Counter,
     reorder: Histogram,
     video_latency: Histogram,
 }
@@ -568,6 +589,7 @@ impl Metrics {
             unsent: dropped("egress", "send_failed"),
             events_dropped: dropped("events", "queue_full"),
             control_refused: counter!("saccade_messages_refused_total", "channel" => "control", "reason" => "rate_limited"),
+            candidates_refused: counter!("saccade_messages_refused_total", "channel" => "socket", "reason" => "too_many_candidates"),
             reorder: histogram!("saccade_stage_duration_seconds", "stage" => "reorder"),
             video_latency: histogram!("saccade_frame_latency_seconds", "path" => "video"),
         }

@@ -4,6 +4,11 @@ use rtc::sdp::{MediaDescription, SessionDescription};
 use super::Role;
 use crate::media::Codec;
 
+/// Media sections that an offer may have: those of a browser that has called several people.
+const MAX_SECTIONS: usize = 32;
+/// Candidates that an offer may have, of all its sections.
+const MAX_CANDIDATES: usize = 256;
+
 /// What an offer says about its video.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspected {
@@ -42,6 +47,9 @@ pub enum Rejected {
     /// It is no session description of type offer.
     #[error("the SDP cannot be parsed: send the offer as the browser's createOffer() made it")]
     BadSdp,
+    /// It has more sections or candidates than any client needs.
+    #[error("the offer may have {MAX_SECTIONS} media sections and {MAX_CANDIDATES} candidates")]
+    TooMany,
     /// It wants several transports.
     #[error("the offer must bundle its video and its data channels and give each media section its own mid")]
     NotBundled,
@@ -70,6 +78,11 @@ pub(super) fn inspect(sdp: &str, role: Role, session: Option<&str>) -> Result<In
     let description = RTCSessionDescription::offer(sdp.to_owned()).map_err(|_| Rejected::BadSdp)?;
     let description = description.unmarshal().map_err(|_| Rejected::BadSdp)?;
     let sections = &description.media_descriptions;
+    let attributes = sections.iter().flat_map(|media| &media.attributes).chain(&description.attributes);
+    let candidates = attributes.filter(|attribute| attribute.key == "candidate").count();
+    if sections.len() > MAX_SECTIONS || candidates > MAX_CANDIDATES {
+        return Err(Rejected::TooMany);
+    }
     let mut fitting = sections.iter().enumerate().filter(|(_, media)| {
         media.media_name.media == "video"
             && is_live(media)
@@ -313,6 +326,18 @@ mod tests {
         assert_eq!(inspect(&offer, Some("0")), Err(Rejected::NoCommonCodec));
         assert_eq!(inspect(&offer, Some("1")), Err(Rejected::NoVideo));
         assert_eq!(inspect(&offer, Some("9")), Err(Rejected::NoVideo));
+    }
+
+    #[test]
+    fn sections_and_candidates_are_bounded() {
+        let section = |mid: usize| format!("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:a{mid}\r\n");
+        let good = video("96", &["a=sendrecv", "a=rtpmap:96 VP8/90000"]);
+        let with = |sections: usize| format!("{good}{}", (1..sections).map(section).collect::<String>());
+        assert!(inspect(&with(MAX_SECTIONS), None).is_ok());
+        assert_eq!(inspect(&with(MAX_SECTIONS + 1), None), Err(Rejected::TooMany));
+        let line = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n";
+        assert!(inspect(&format!("{good}{}", line.repeat(MAX_CANDIDATES)), None).is_ok());
+        assert_eq!(inspect(&format!("{good}{}", line.repeat(MAX_CANDIDATES + 1)), None), Err(Rejected::TooMany));
     }
 
     #[test]

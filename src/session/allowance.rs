@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How many messages a peer may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,14 @@ impl Allowance {
         self.left -= 1.0;
         true
     }
+
+    /// How long it takes until there is a place again, if none is taken meanwhile; counted from the last [`take`].
+    ///
+    /// [`take`]: Self::take
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        Duration::from_secs_f64((1.0 - self.left).max(0.0) / f64::from(self.rate.per_second.max(1)))
+    }
 }
 
 fn most(rate: Rate) -> f64 {
@@ -50,8 +58,6 @@ fn most(rate: Rate) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -60,6 +66,7 @@ mod tests {
         let mut allowance = Allowance::new(start, Rate { per_second: 10, burst: 3 });
         let taken = |allowance: &mut Allowance, ms: u64| allowance.take(start + Duration::from_millis(ms));
         assert_eq!([0, 0, 0, 0].map(|ms| taken(&mut allowance, ms)), [true, true, true, false]);
+        assert_eq!(allowance.wait(), Duration::from_millis(100));
         assert_eq!([99, 101, 102].map(|ms| taken(&mut allowance, ms)), [false, true, false]);
         assert_eq!([60_000, 60_000, 60_000, 60_000].map(|ms| taken(&mut allowance, ms)), [true, true, true, false]);
     }

@@ -29,6 +29,8 @@ pub enum EndReason {
     Idle,
     /// The session reached its longest duration.
     MaxDuration,
+    /// The publisher's token ended, and no other came in time.
+    TokenExpired,
     /// The server is shutting down.
     Draining,
     /// The video cannot be decoded.
@@ -56,6 +58,7 @@ impl EndReason {
         Self::NoMedia,
         Self::Idle,
         Self::MaxDuration,
+        Self::TokenExpired,
         Self::Draining,
         Self::DecodeFailed,
         Self::ModelFailed,
@@ -79,6 +82,7 @@ impl EndReason {
             Self::NoMedia => "no_media",
             Self::Idle => "idle",
             Self::MaxDuration => "max_duration",
+            Self::TokenExpired => "token_expired",
             Self::Draining => "draining",
             Self::DecodeFailed => "decode_failed",
             Self::ModelFailed => "model_failed",
@@ -101,6 +105,10 @@ impl EndReason {
                 ErrorCode::IceTimeout,
                 "The network path broke; restart ICE within the resume time, or reconnect.",
             )),
+            Self::TokenExpired => Some((
+                ErrorCode::Unauthorized,
+                "The token has ended; connect again with a new one, and send `auth` with the next before it ends.",
+            )),
             Self::NoMedia => Some((ErrorCode::NoVideo, "No video came; check that the camera track is live.")),
             Self::DecodeFailed => {
                 Some((ErrorCode::DecodeFailed, "The video could not be decoded; try another codec or a smaller size."))
@@ -117,6 +125,7 @@ impl EndReason {
         match self {
             Self::Draining => close_code::DRAINING,
             Self::SocketFull => close_code::POLICY,
+            Self::TokenExpired => close_code::UNAUTHENTICATED,
             _ => close_code::BYE,
         }
     }

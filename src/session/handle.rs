@@ -1,13 +1,14 @@
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use saccade_signaling::{ErrorCode, IceCandidate, Options, OptionsPatch, ServerMessage, SessionView};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Audience, EndReason, Patch, Patched};
+use crate::claims::Claims;
 
 /// Commands that wait for a session's owner; whoever sends more waits.
 pub const COMMAND_CAPACITY: usize = 32;
@@ -101,6 +102,11 @@ pub enum Command {
     /// The socket was lost; media goes on for the resume time. The socket drops its receiver first, so where the
     /// session's present sender is not closed, another socket has taken over already and the command means nothing.
     Detach,
+    /// The publisher has shown another token, which counts from now on.
+    Authorize {
+        /// What it allows.
+        claims: Claims,
+    },
     /// Ends the session.
     Close {
         /// Why.
@@ -127,13 +133,15 @@ pub struct Refusal {
     pub message: String,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// Whether others may well be served: it is this client that has had its share.
+    pub is_own_fault: bool,
 }
 
 impl Refusal {
     /// A refusal that trying again does not change.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), retry_after: None }
+        Self { code, message: message.into(), retry_after: None, is_own_fault: false }
     }
 
     /// The same, worth another try after `duration`.
@@ -141,6 +149,19 @@ impl Refusal {
     pub fn retry_after(mut self, duration: Duration) -> Self {
         self.retry_after = Some(duration);
         self
+    }
+
+    /// The refusal of what goes beyond this client's share; worth another try after `duration`.
+    #[must_use]
+    pub fn beyond_share(message: impl Into<String>, duration: Duration) -> Self {
+        Self { is_own_fault: true, ..Self::new(ErrorCode::Capacity, message).retry_after(duration) }
+    }
+
+    /// The refusal of a model or route that the token does not allow.
+    #[must_use]
+    pub fn may_not_use(model: &str) -> Self {
+        let name: String = model.chars().take(64).collect();
+        Self::new(ErrorCode::Forbidden, format!("The token does not allow {name}; choose one that its `models` name."))
     }
 
     /// The refusal of changes that the token does not allow.
@@ -176,25 +197,10 @@ pub struct OpenRequest {
     pub trickle: bool,
     /// Where candidates, errors and the end go; `None` where the client has no socket.
     pub signals: Option<mpsc::Sender<ServerMessage>>,
-    /// Subject of the token that publishes, where there is one.
-    pub publisher: Option<Arc<str>>,
-    /// Whether the publisher may change options over the `control` data channel; a socket asks its own token.
-    pub may_configure: bool,
-    /// Whose frames go first when models cannot answer all.
-    pub priority: Priority,
-}
-
-/// How much of a model's time a session gets when there is not enough for all: a token's claim `priority`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// A quarter of what others get.
-    Low,
-    /// What everybody gets who states nothing.
-    #[default]
-    Normal,
-    /// Four times as much as others get.
-    High,
+    /// What the publisher's token allows. That it may publish at all is for the caller to look at.
+    pub claims: Claims,
+    /// Where the offer came from, if that is known.
+    pub address: Option<IpAddr>,
 }
 
 /// What opens sessions.
@@ -328,6 +334,11 @@ impl Handle {
     /// Says that the socket was lost; its receiver must have been dropped. An ended session needs no telling.
     pub async fn detach(&self) {
         self.orders.order(Command::Detach).await.ok();
+    }
+
+    /// Makes other claims those of the publisher. An ended session needs no telling.
+    pub async fn authorize(&self, claims: Claims) {
+        self.orders.order(Command::Authorize { claims }).await.ok();
     }
 
     /// Ends the session. An ended one needs no telling.

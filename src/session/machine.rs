@@ -178,6 +178,8 @@ pub struct Machine {
     path_deadline: Option<Instant>,
     /// When the session ends whatever happens: its longest duration, or the end of a drain.
     end: Option<(Instant, EndReason)>,
+    /// When the publisher's token ends.
+    expiry: Option<Instant>,
     /// Whether the server drains: nobody can take over a session any more.
     draining: bool,
     outputs: VecDeque<Output>,
@@ -193,6 +195,7 @@ impl Machine {
             socket_deadline: None,
             path_deadline: None,
             end: timeouts.max_duration.map(|longest| (now + longest, EndReason::MaxDuration)),
+            expiry: None,
             draining: false,
             outputs: VecDeque::new(),
         }
@@ -285,6 +288,11 @@ impl Machine {
         }
     }
 
+    /// The publisher has shown a token that ends at `expiry`, if it does: the session goes on until then at most.
+    pub const fn handle_token(&mut self, expiry: Option<Instant>) {
+        self.expiry = expiry;
+    }
+
     /// The server drains: the session goes on until `deadline` at most, and ends at once if its socket is lost, since
     /// no other can take it over. The socket tells the peer.
     pub fn handle_drain(&mut self, now: Instant, deadline: Instant) {
@@ -358,7 +366,8 @@ impl Machine {
         };
         let socket = self.socket_deadline.map(|deadline| (deadline, EndReason::SocketLost));
         let path = self.path_deadline.map(|deadline| (deadline, EndReason::ConnectionLost));
-        [phase, socket, path, self.end].into_iter().flatten()
+        let token = self.expiry.map(|expiry| (expiry, EndReason::TokenExpired));
+        [phase, socket, path, self.end, token].into_iter().flatten()
     }
 }
 
@@ -572,6 +581,23 @@ mod tests {
         let mut life = Life::live();
         life.machine.handle_drain(life.now, life.now + Duration::from_secs(25));
         life.ends_after(25, EndReason::Draining);
+    }
+
+    #[test]
+    fn a_session_ends_with_its_token_unless_another_came_before() {
+        let mut life = Life::live();
+        let seconds = |life: &Life, seconds| Some(life.now + Duration::from_secs(seconds));
+        life.machine.handle_token(seconds(&life, 10));
+        life.wait(9);
+        assert_eq!(life.machine.phase().name(), "live");
+        life.machine.handle_token(seconds(&life, 5));
+        life.wait(4);
+        life.ends_after(1, EndReason::TokenExpired);
+
+        let mut life = Life::live();
+        life.machine.handle_token(seconds(&life, 10));
+        life.machine.handle_token(None);
+        life.ends_after(30, EndReason::Idle);
     }
 
     #[test]

@@ -23,10 +23,12 @@ mod watch;
 pub use allowance::{Allowance, Rate};
 pub use end::EndReason;
 pub use handle::{
-    Answer, COMMAND_CAPACITY, Command, EVENTS_CAPACITY, Handle, OpenRequest, Opener, Priority, RESULTS_CAPACITY,
-    Refusal, SIGNAL_CAPACITY, SessionId,
+    Answer, COMMAND_CAPACITY, Command, EVENTS_CAPACITY, Handle, OpenRequest, Opener, RESULTS_CAPACITY, Refusal,
+    SIGNAL_CAPACITY, SessionId,
 };
 pub use machine::Machine;
 pub use patch::{IfMatch, Patch, Patched};
-pub use registry::{Drain, Permit, Registry};
+pub use registry::{Drain, Permit, Registry, Shares};
 pub use viewer::{Audience, Viewer, ViewerCommand, Viewing, WatchRequest};
+
+pub use crate::claims::{Claims, Priority};

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use metrics::{counter, gauge};
 use saccade_signaling::ErrorCode;
 use tokio::sync::watch;
 
-use super::{EndReason, Handle, Refusal, SessionId};
+use super::{Claims, EndReason, Handle, Refusal, SessionId};
 
 /// When a refused client should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -20,10 +21,21 @@ pub struct Drain {
     pub reconnect_after: Duration,
 }
 
+/// Sessions that there may be at a time; what is missing does not bind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// In all.
+    pub all: Option<usize>,
+    /// Of the publishers with one subject; a token's claim `max_sessions` may bind it closer.
+    pub subject: Option<usize>,
+    /// From one address.
+    pub address: Option<usize>,
+}
+
 /// All sessions of the process. Share it in an `Arc`.
 #[derive(Debug)]
 pub struct Registry {
-    max_sessions: Option<usize>,
+    shares: Shares,
     state: Mutex<State>,
     /// Sessions and permits.
     count: watch::Sender<usize>,
@@ -32,49 +44,106 @@ pub struct Registry {
 
 #[derive(Debug, Default)]
 struct State {
-    sessions: HashMap<SessionId, Handle>,
+    sessions: HashMap<SessionId, (Handle, Holder)>,
     permits: usize,
+    /// Sessions and permits of each holder.
+    held: HashMap<Held, usize>,
+}
+
+/// Who has taken a place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Held {
+    /// By a token's subject; all tokens without one together.
+    Subject(String),
+    /// From an address.
+    Address(IpAddr),
+}
+
+/// Whose share a session is of.
+#[derive(Debug, Default)]
+struct Holder {
+    subject: Option<Held>,
+    address: Option<Held>,
+}
+
+impl Holder {
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        self.subject.iter().chain(&self.address)
+    }
 }
 
 impl Registry {
     /// An empty registry that admits `max_sessions` at a time (`None`: any number).
     #[must_use]
     pub fn new(max_sessions: Option<usize>) -> Self {
-        gauge!("saccade_sessions_active").set(0.0);
-        Self { max_sessions, state: Mutex::default(), count: watch::Sender::new(0), drain: watch::Sender::new(None) }
+        Self::shared(Shares { all: max_sessions, ..Shares::default() })
     }
 
-    /// Admits one session, or says why not. The permit takes the session's place until it is registered.
+    /// An empty registry that admits so many at a time.
+    #[must_use]
+    pub fn shared(shares: Shares) -> Self {
+        gauge!("saccade_sessions_active").set(0.0);
+        Self { shares, state: Mutex::default(), count: watch::Sender::new(0), drain: watch::Sender::new(None) }
+    }
+
+    /// Admits one session of the bearer of `claims`, asked for from `address`, or says why not. The permit takes the
+    /// session's place until it is registered.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] with `forbidden` where the claims are for a session that there is already, else with `capacity` or
+    /// `draining`, both worth another try later.
+    pub fn admit(self: &Arc<Self>, claims: &Claims, address: Option<IpAddr>) -> Result<Permit, Refusal> {
+        if claims.session.is_some() {
+            let message = "The token is for one session that exists; ask for one without `session` to begin another.";
+            return Err(Refusal::new(ErrorCode::Forbidden, message));
+        }
+        self.admit_viewer(claims, address)
+    }
+
+    /// The same for a viewer of a session, which takes a place like a session's.
     ///
     /// # Errors
     ///
     /// [`Refusal`] with `capacity` or `draining`, both worth another try later.
-    pub fn admit(self: &Arc<Self>) -> Result<Permit, Refusal> {
+    pub fn admit_viewer(self: &Arc<Self>, claims: &Claims, address: Option<IpAddr>) -> Result<Permit, Refusal> {
         if self.is_draining() {
             return Err(self.refuse_draining());
         }
         let mut state = self.lock();
-        if self.max_sessions.is_some_and(|most| state.len() >= most) {
-            counter!("saccade_admission_rejected_total", "reason" => "capacity").increment(1);
+        if self.shares.all.is_some_and(|most| state.len() >= most) {
+            reject("capacity");
             return Err(
                 Refusal::new(ErrorCode::Capacity, "The server is full; try again later.").retry_after(RETRY_AFTER)
             );
         }
+        let subject = Held::Subject(claims.sub.clone().unwrap_or_default());
+        let claimed = claims.max_sessions.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
+        let of_subject = claims.sub.as_ref().and(self.shares.subject).into_iter().chain(claimed).min();
+        state.has_room(&subject, of_subject, "subject")?;
+        // Where it does not matter, nobody is asked to remember addresses.
+        let address = self.shares.address.and(address).map(Held::Address);
+        if let Some(address) = &address {
+            state.has_room(address, self.shares.address, "address")?;
+        }
+        let holder = Holder { subject: Some(subject), address };
+        state.take(&holder);
         state.permits += 1;
         self.count.send_replace(state.len());
-        Ok(Permit { registry: Some(Arc::clone(self)) })
+        Ok(Permit { registry: Some(Arc::clone(self)), holder })
     }
 
     /// The session of this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Handle> {
-        self.lock().sessions.get(id).cloned()
+        self.lock().sessions.get(id).map(|(handle, _)| handle.clone())
     }
 
     /// Forgets a session that has ended, and counts its end. Forgetting twice counts once.
     pub fn remove(&self, id: &SessionId, reason: EndReason) {
         let mut state = self.lock();
-        if state.sessions.remove(id).is_some() {
+        if let Some((_, holder)) = state.sessions.remove(id) {
+            state.give_back(&holder);
             counter!("saccade_sessions_total", "end_reason" => reason.as_str()).increment(1);
             self.publish(&state);
         }
@@ -83,7 +152,7 @@ impl Registry {
     /// All sessions, in the order of their ids.
     #[must_use]
     pub fn list(&self) -> Vec<Handle> {
-        let mut sessions: Vec<_> = self.lock().sessions.values().cloned().collect();
+        let mut sessions: Vec<_> = self.lock().sessions.values().map(|(handle, _)| handle.clone()).collect();
         sessions.sort_unstable_by(|a, b| a.id().cmp(b.id()));
         sessions
     }
@@ -126,14 +195,14 @@ impl Registry {
 
     /// Counts a rejection and says when to come back.
     pub(crate) fn refuse_draining(&self) -> Refusal {
-        counter!("saccade_admission_rejected_total", "reason" => "draining").increment(1);
+        reject("draining");
         let wait = self.drain.borrow().map_or(RETRY_AFTER, |drain| drain.reconnect_after);
         Refusal::new(ErrorCode::Draining, "The server is shutting down; connect again later.").retry_after(wait)
     }
 
     /// Counts a rejection for want of processors, and says when to come back.
     pub(crate) fn refuse_overload(&self) -> Refusal {
-        counter!("saccade_admission_rejected_total", "reason" => "overload").increment(1);
+        reject("overload");
         Refusal::new(ErrorCode::Capacity, "The server has no processor time for one more; try again later.")
             .retry_after(RETRY_AFTER)
     }
@@ -153,12 +222,44 @@ impl State {
     fn len(&self) -> usize {
         self.sessions.len() + self.permits
     }
+
+    fn has_room(&self, held: &Held, most: Option<usize>, what: &'static str) -> Result<(), Refusal> {
+        let taken = self.held.get(held).copied().unwrap_or_default();
+        if most.is_none_or(|most| taken < most) {
+            return Ok(());
+        }
+        reject(what);
+        let message = format!("This {what} has as many sessions as it may have; end one, or try again later.");
+        Err(Refusal::beyond_share(message, RETRY_AFTER))
+    }
+
+    fn take(&mut self, holder: &Holder) {
+        for held in holder.held() {
+            *self.held.entry(held.clone()).or_default() += 1;
+        }
+    }
+
+    fn give_back(&mut self, holder: &Holder) {
+        for held in holder.held() {
+            if let Some(taken) = self.held.get_mut(held) {
+                *taken -= 1;
+                if *taken == 0 {
+                    self.held.remove(held);
+                }
+            }
+        }
+    }
+}
+
+fn reject(reason: &'static str) {
+    counter!("saccade_admission_rejected_total", "reason" => reason).increment(1);
 }
 
 /// A place for one session. Dropped, it is free again.
 #[derive(Debug)]
 pub struct Permit {
     registry: Option<Arc<Registry>>,
+    holder: Holder,
 }
 
 impl Permit {
@@ -167,7 +268,7 @@ impl Permit {
         if let Some(registry) = self.registry.take() {
             let mut state = registry.lock();
             state.permits -= 1;
-            state.sessions.insert(handle.id().clone(), handle);
+            state.sessions.insert(handle.id().clone(), (handle, std::mem::take(&mut self.holder)));
             registry.publish(&state);
         }
     }
@@ -178,6 +279,7 @@ impl Drop for Permit {
         if let Some(registry) = self.registry.take() {
             let mut state = registry.lock();
             state.permits -= 1;
+            state.give_back(&self.holder);
             registry.count.send_replace(state.len());
         }
     }
@@ -205,26 +307,62 @@ mod tests {
     #[test]
     fn a_place_is_taken_from_the_permit_to_the_removal() {
         let registry = Arc::new(Registry::new(Some(2)));
-        let first = registry.admit().unwrap();
-        registry.admit().unwrap().register(handle("b"));
-        assert_eq!(registry.admit().unwrap_err().code, ErrorCode::Capacity);
+        let first = registry.admit(&Claims::default(), None).unwrap();
+        registry.admit(&Claims::default(), None).unwrap().register(handle("b"));
+        assert_eq!(registry.admit(&Claims::default(), None).unwrap_err().code, ErrorCode::Capacity);
         drop(first);
-        registry.admit().unwrap().register(handle("a"));
+        registry.admit(&Claims::default(), None).unwrap().register(handle("a"));
         assert_eq!(registry.list().iter().map(|handle| handle.id().as_str()).collect::<Vec<_>>(), ["a", "b"]);
         registry.remove(&"b".into(), EndReason::Bye);
         registry.remove(&"b".into(), EndReason::Bye);
         assert!(registry.get("b").is_none() && registry.get("a").is_some());
-        assert!(registry.admit().is_ok());
+        assert!(registry.admit(&Claims::default(), None).is_ok());
+    }
+
+    #[test]
+    fn a_subject_and_an_address_have_their_shares() {
+        let registry = Arc::new(Registry::shared(Shares { subject: Some(3), address: Some(2), ..Shares::default() }));
+        let of =
+            |sub: Option<&str>, max_sessions| Claims { sub: sub.map(Into::into), max_sessions, ..Claims::default() };
+        let [here, there] = ["192.0.2.1", "192.0.2.2"].map(|address| Some(address.parse::<IpAddr>().unwrap()));
+        let refused = |claims: &Claims, address| {
+            let refusal = registry.admit(claims, address).unwrap_err();
+            assert_eq!((refusal.code, refusal.is_own_fault), (ErrorCode::Capacity, true));
+            assert!(refusal.retry_after.is_some());
+            refusal.message
+        };
+        let camera = of(Some("camera"), Some(1));
+        registry.admit(&camera, here).unwrap().register(handle("a"));
+        assert!(refused(&camera, there).contains("subject"));
+        let second = registry.admit(&of(Some("other"), None), here).unwrap();
+        assert!(refused(&of(Some("third"), None), here).contains("address"));
+        drop(second);
+        registry.remove(&"a".into(), EndReason::Bye);
+        let taken: Vec<_> = (0..3).map(|_| registry.admit(&of(Some("camera"), None), None).unwrap()).collect();
+        refused(&of(Some("camera"), Some(9)), None);
+        drop(taken);
+        // Tokens without a subject are one.
+        let _nameless = registry.admit(&of(None, Some(1)), None).unwrap();
+        refused(&of(None, Some(1)), None);
+        registry.admit(&of(None, None), None).unwrap();
+        assert_eq!(registry.lock().held.len(), 1, "what is given back leaves nothing");
+    }
+
+    #[test]
+    fn a_token_for_a_session_begins_no_other() {
+        let registry = Arc::new(Registry::new(None));
+        let bound = Claims { session: Some("a".into()), ..Claims::everything() };
+        assert_eq!(registry.admit(&bound, None).unwrap_err().code, ErrorCode::Forbidden);
     }
 
     #[tokio::test]
     async fn a_drain_admits_nothing_and_waits_for_the_last_session() {
         let registry = Arc::new(Registry::new(None));
-        let permit = registry.admit().unwrap();
+        let permit = registry.admit(&Claims::default(), None).unwrap();
         let drain = Drain { deadline: crate::clock::now(), reconnect_after: Duration::from_secs(7) };
         registry.drain(drain);
         assert_eq!(*registry.draining().borrow(), Some(drain));
-        let refusal = registry.admit().unwrap_err();
+        let refusal = registry.admit(&Claims::default(), None).unwrap_err();
         assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::Draining, Some(Duration::from_secs(7))));
         assert!(!registry.wait_empty(drain.deadline).await);
 

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::handle::{COMMAND_CAPACITY, Orders};
 use super::machine::{Timeouts, TransportEvent};
-use super::{EndReason, Patch, Patched, Refusal, SessionId};
+use super::{Claims, EndReason, Patch, Patched, Refusal, SessionId};
 
 /// How long the path to a viewer may be interrupted before it ends. The transport notices an interruption after five
 /// seconds.
@@ -33,8 +34,10 @@ pub trait Audience: Send + Sync {
 pub struct WatchRequest {
     /// Session description of type `offer`, which takes video.
     pub sdp: String,
-    /// Subject of the token that watches, where there is one.
-    pub subject: Option<Arc<str>>,
+    /// What the viewer's token allows. That it may watch at all is for the caller to look at.
+    pub claims: Claims,
+    /// Where the offer came from, if that is known.
+    pub address: Option<IpAddr>,
 }
 
 /// An order to the task that owns a viewer.
@@ -113,6 +116,8 @@ pub struct Viewing {
     phase: Phase,
     /// When an interrupted path must be back.
     lost: Option<Instant>,
+    /// When the viewer's token ends.
+    expiry: Option<Instant>,
     ended: Option<EndReason>,
 }
 
@@ -124,10 +129,10 @@ enum Phase {
 }
 
 impl Viewing {
-    /// A viewer whose offer was answered at `now`.
+    /// A viewer whose offer was answered at `now`, and whose token ends at `expiry`, if it does.
     #[must_use]
-    pub fn new(now: Instant, timeouts: Timeouts) -> Self {
-        Self { timeouts, phase: Phase::Ice(now + timeouts.ice), lost: None, ended: None }
+    pub fn new(now: Instant, timeouts: Timeouts, expiry: Option<Instant>) -> Self {
+        Self { timeouts, phase: Phase::Ice(now + timeouts.ice), lost: None, expiry, ended: None }
     }
 
     /// Whether media may flow.
@@ -165,21 +170,25 @@ impl Viewing {
     /// When to call [`Viewing::handle_timeout`] next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match self.phase {
-            Phase::Ice(deadline) | Phase::Dtls(deadline) => Some(deadline),
-            Phase::Live => self.lost,
-        }
+        self.deadlines().map(|(deadline, _)| deadline).min()
     }
 
     /// Acts on a deadline that has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
-            self.end(match self.phase {
-                Phase::Ice(_) => EndReason::IceTimeout,
-                Phase::Dtls(_) => EndReason::DtlsFailed,
-                Phase::Live => EndReason::ConnectionLost,
-            });
+        let due = self.deadlines().filter(|&(deadline, _)| now >= deadline).min_by_key(|&(at, _)| at);
+        if let Some((_, reason)) = due {
+            self.end(reason);
         }
+    }
+
+    /// Deadlines, each with the reason for which the viewer then ends.
+    fn deadlines(&self) -> impl Iterator<Item = (Instant, EndReason)> {
+        let phase = match self.phase {
+            Phase::Ice(deadline) => Some((deadline, EndReason::IceTimeout)),
+            Phase::Dtls(deadline) => Some((deadline, EndReason::DtlsFailed)),
+            Phase::Live => self.lost.map(|deadline| (deadline, EndReason::ConnectionLost)),
+        };
+        phase.into_iter().chain(self.expiry.map(|expiry| (expiry, EndReason::TokenExpired)))
     }
 
     /// Why the viewer has to end, once it has to.
@@ -219,7 +228,7 @@ mod tests {
 
     fn through(events: &[TransportEvent]) -> (Viewing, Instant) {
         let now = crate::clock::now();
-        let mut viewing = Viewing::new(now, Timeouts::default());
+        let mut viewing = Viewing::new(now, Timeouts::default(), None);
         events.iter().for_each(|event| viewing.handle_transport(now, *event));
         (viewing, now)
     }
@@ -243,6 +252,17 @@ mod tests {
         ends_after(&[IceConnected, Connected, Failed, Disconnected], 20, EndReason::ConnectionLost);
         let (live, _) = through(&[IceConnected, Connected]);
         assert_eq!((live.poll_timeout(), live.is_live()), (None, true));
+    }
+
+    #[test]
+    fn a_viewer_ends_with_its_token() {
+        let now = crate::clock::now();
+        let expiry = now + Duration::from_secs(60);
+        let mut viewing = Viewing::new(now, Timeouts::default(), Some(expiry));
+        [IceConnected, Connected].iter().for_each(|event| viewing.handle_transport(now, *event));
+        assert_eq!(viewing.poll_timeout(), Some(expiry));
+        viewing.handle_timeout(expiry);
+        assert_eq!(viewing.ended(), Some(EndReason::TokenExpired));
     }
 
     #[test]

@@ -54,12 +54,12 @@ class Server:
         line = self.process.stdout.readline()
         watchdog.kill()
         watchdog.wait()
-        ready = re.search(r"ready: (http://\S+)/ .*metrics: (http://\S+)/", line)
+        ready = re.search(r"ready: (https?://\S+)/ .*metrics: (http://\S+)/", line)
         if not ready:
             self.process.kill()
             raise AssertionError(f"the server did not start: {line!r}\n{self.said()}")
         self.url, self.ops = ready.groups()
-        self.ws = self.url.replace("http:", "ws:") + "/v1/signal"
+        self.ws = self.url.replace("http", "ws", 1) + "/v1/signal"
 
     def said(self) -> str:
         self.log.seek(0)

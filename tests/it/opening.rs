@@ -64,9 +64,8 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         options: OptionsPatch::default(),
         trickle: true,
         signals: None,
-        publisher: None,
-        may_configure: true,
-        priority: saccade::session::Priority::Normal,
+        claims: saccade::session::Claims::everything(),
+        address: None,
     };
     let refusal = sessions.open(request).await.unwrap_err();
     assert_eq!(refusal.code, ErrorCode::Internal);

@@ -7,8 +7,20 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 10] =
-    ["accuracy", "assignment", "calibration", "clock", "draw", "estimate", "media", "queue", "route", "telemetry"];
+const LEAVES: [&str; 12] = [
+    "accuracy",
+    "assignment",
+    "calibration",
+    "claims",
+    "clock",
+    "draw",
+    "estimate",
+    "media",
+    "queue",
+    "reload",
+    "route",
+    "telemetry",
+];
 /// Modules that wire others together and may import anything.
 const WIRING: [&str; 7] = ["app", "commands", "detect", "main", "models", "pipeline", "tuning"];
 /// What a module imports beyond leaves. A stage is not listed: it imports leaves only.

@@ -197,10 +197,17 @@ async fn the_page_is_served_from_the_binary() {
 #[tokio::test]
 async fn every_answer_carries_the_security_headers() {
     let site = plain();
+    let secure = super::site(Settings { is_secure: true, ..Settings::default() }, None);
+    assert!(secure.get("/").await.headers()["strict-transport-security"].to_str().unwrap().starts_with("max-age="));
     for path in ["/", "/v1/models", "/nothing"] {
         let response = site.get(path).await;
         let headers = response.headers();
-        assert!(headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'self'; connect-src"));
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'self'; connect-src 'self';"));
+        assert!(!policy.contains("unsafe") && !policy.contains('*'));
+        assert!(headers["permissions-policy"].to_str().unwrap().contains("camera=(self)"));
+        assert_eq!(headers["cross-origin-opener-policy"], "same-origin");
+        assert!(!headers.contains_key("strict-transport-security"), "it is not over TLS");
         assert_eq!(headers["x-content-type-options"], "nosniff");
         assert_eq!(headers["referrer-policy"], "no-referrer");
     }

@@ -179,6 +179,7 @@ async fn a_lost_socket_is_replaced_by_the_next() {
     let resume = |sdp: &str| json!({"type": "offer", "sdp": sdp, "session_id": id});
     assert_eq!(second.ask(resume("v=1")).await["session_id"], id.as_str());
     site.saw("attach").await;
+    site.saw("authorize  lasts").await;
     site.saw("offer v=1").await;
 
     // A third takes over while the second is still there.
@@ -186,6 +187,7 @@ async fn a_lost_socket_is_replaced_by_the_next() {
     assert_eq!(third.ask(resume("v=2")).await["sdp"], "answer to v=2");
     second.is_closed(1008).await;
     site.saw("attach").await;
+    site.saw("authorize  lasts").await;
     site.saw("offer v=2").await;
     assert_eq!(third.ask(candidate(3)).await, candidate(3));
     site.saw("candidate candidate:3").await;

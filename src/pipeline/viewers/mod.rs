@@ -154,7 +154,7 @@ impl Audience {
     ) -> Result<(Attendant, Viewer, String), Refusal> {
         let Accepted { peer, events, .. } = accepted;
         let answer = complete_answer(peer.as_ref(), due).await?;
-        let (viewer, commands) = Viewer::new(request.subject);
+        let (viewer, commands) = Viewer::new(request.claims.sub.as_deref().map(Into::into));
         let frames = {
             let mut seats = self.lock();
             let frames = seats.frames.as_ref().ok_or_else(over)?.subscribe();
@@ -166,7 +166,7 @@ impl Audience {
             Arc::clone(&self.stages),
             Arc::clone(&peer),
             Ice::new(request.sdp, &answer),
-            Viewing::new(clock::now(), self.deps.settings.timeouts),
+            Viewing::new(clock::now(), self.deps.settings.timeouts, request.claims.expires),
             Backlog::new(clock::now(), start_bandwidth),
             attendant::Inputs { frames, commands, events },
         );
@@ -223,7 +223,7 @@ impl Watched for Audience {
             let message = "The session has no video yet; try again when its publisher sends.";
             return Err(Refusal::new(ErrorCode::Conflict, message).retry_after(RETRY_AFTER));
         }
-        let permit = self.deps.registry.admit()?;
+        let permit = self.deps.registry.admit_viewer(&request.claims, request.address)?;
         let myself = self.myself.upgrade().ok_or_else(over)?;
         let (reply, joined) = oneshot::channel();
         {

@@ -1,0 +1,217 @@
+//! Who may do what, and for how long.
+
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::session::Claims;
+
+/// A server whose tokens end when they say.
+fn to_the_second() -> Site {
+    let auth = auth::Settings { leeway: Duration::ZERO, ..auth::tests::settings() };
+    site(Settings { auth: Some(auth), ..Settings::default() }, None)
+}
+
+async fn opened(site: &Site, token: &str) -> String {
+    let answer = site.ask("POST", "/v1/offer", token).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    body(answer).await["session_id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_token_for_a_session_knows_no_other() {
+    let site = site(with_auth(), None);
+    let camera = bearer(&json!({"can_publish": true}));
+    let [own, other] = [opened(&site, &camera).await, opened(&site, &camera).await];
+    let bound = bearer(&json!({"session": own, "can_publish": true, "can_view": true, "can_configure": true}));
+    let listed = body(site.ask("GET", "/v1/sessions", &bound).await).await;
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["session_id"], own);
+    assert_eq!(site.ask("GET", &format!("/v1/sessions/{own}"), &bound).await.status(), StatusCode::OK);
+    for (method, path) in [("GET", ""), ("DELETE", ""), ("GET", "/results"), ("GET", "/events")] {
+        let path = format!("/v1/sessions/{other}{path}");
+        problem(site.ask(method, &path, &bound).await, 404, ErrorCode::NotFound).await;
+    }
+    problem(site.ask("POST", "/v1/offer", &bound).await, 403, ErrorCode::Forbidden).await;
+    let mut socket = Socket::connect(site.listen().await).await;
+    assert_eq!(socket.ask(json!({"type": "auth", "token": bound})).await["type"], "welcome");
+    socket.send(json!({"type": "offer", "sdp": "v=0"})).await;
+    socket.is_error(ErrorCode::Forbidden, false).await;
+    socket.send(json!({"type": "offer", "sdp": "v=0", "session_id": other})).await;
+    socket.is_error(ErrorCode::NotFound, false).await;
+    assert_eq!(socket.ask(json!({"type": "offer", "sdp": "v=1", "session_id": own})).await["type"], "answer");
+    assert_eq!(site.ask("DELETE", &format!("/v1/sessions/{own}"), &bound).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_has_no_token_learns_nothing_of_sessions() {
+    let site = site(with_auth(), None);
+    let id = opened(&site, &bearer(&json!({"can_publish": true}))).await;
+    let ask = async |method: &str, id: &str, more: &str| {
+        let request = Request::builder().method(method).uri(format!("/v1/sessions/{id}{more}"));
+        let response = site.request(request.body(Body::empty()).unwrap()).await;
+        (response.status(), response.headers().clone(), body(response).await)
+    };
+    for (method, more) in [("GET", ""), ("DELETE", ""), ("GET", "/results"), ("GET", "/events?access_token=x")] {
+        let there = ask(method, &id, more).await;
+        assert_eq!(there.0, StatusCode::UNAUTHORIZED, "{method} {more}");
+        assert_eq!(there.1["www-authenticate"], "Bearer");
+        assert_eq!(there, ask(method, "none", more).await);
+    }
+}
+
+#[tokio::test]
+async fn a_query_carries_a_token_for_streams_only() {
+    let site = site(with_auth(), None);
+    let id = opened(&site, &bearer(&json!({"can_publish": true}))).await;
+    let viewer = bearer(&json!({"can_view": true, "can_publish": true}));
+    for stream in ["results", "events"] {
+        let path = format!("/v1/sessions/{id}/{stream}");
+        assert_eq!(site.get(&format!("{path}?access_token={viewer}")).await.status(), StatusCode::OK);
+        let publisher = bearer(&json!({"can_publish": true}));
+        problem(site.get(&format!("{path}?access_token={publisher}")).await, 403, ErrorCode::Forbidden).await;
+        for wrong in ["", "?access_token=x", "?access_token=", "?token=x"] {
+            problem(site.get(&format!("{path}{wrong}")).await, 401, ErrorCode::Unauthorized).await;
+        }
+        // A header counts for what it is, whatever the query says.
+        problem(site.ask("GET", &format!("{path}?access_token={viewer}"), "x").await, 401, ErrorCode::Unauthorized)
+            .await;
+    }
+    for path in ["/v1/sessions".to_owned(), format!("/v1/sessions/{id}"), "/v1/models".to_owned()] {
+        problem(site.get(&format!("{path}?access_token={viewer}")).await, 401, ErrorCode::Unauthorized).await;
+    }
+    let offer = Request::post(format!("/v1/offer?access_token={viewer}")).header("content-type", "application/json");
+    problem(site.request(offer.body("{}".into()).unwrap()).await, 401, ErrorCode::Unauthorized).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_token_of_its_reader() {
+    let site = to_the_second();
+    let id = opened(&site, &bearer(&json!({"can_publish": true}))).await;
+    let viewer = bearer_for(2, &json!({"can_view": true}));
+    let stream = site.get(&format!("/v1/sessions/{id}/results?access_token={viewer}")).await;
+    assert_eq!(stream.status(), StatusCode::OK);
+    let end = axum::body::to_bytes(stream.into_body(), usize::MAX);
+    timeout(PATIENCE, end).await.expect("an end").unwrap();
+    assert!(site.registry.get(&id).is_some(), "the session goes on");
+    problem(site.ask("GET", "/v1/sessions", &viewer).await, 401, ErrorCode::Unauthorized).await;
+}
+
+#[tokio::test]
+async fn a_socket_without_a_session_closes_with_its_token() {
+    let site = to_the_second();
+    let mut socket = Socket::connect(site.listen().await).await;
+    let token = bearer_for(2, &json!({"can_publish": true}));
+    assert_eq!(socket.ask(json!({"type": "auth", "token": token})).await["type"], "welcome");
+    socket.is_error(ErrorCode::Unauthorized, true).await;
+    socket.is_closed(4401).await;
+}
+
+#[tokio::test]
+async fn a_session_that_outlives_its_token_is_told_and_its_socket_closed() {
+    let site = plain();
+    let mut socket = Socket::welcomed(site.listen().await).await;
+    let id = socket.offer("v=0").await;
+    site.registry.get(&id).unwrap().close(EndReason::TokenExpired).await;
+    assert_eq!(socket.read().await, json!({"type": "closed", "reason": "token_expired"}));
+    socket.is_closed(4401).await;
+}
+
+#[tokio::test]
+async fn a_further_token_of_the_same_subject_takes_over() {
+    let mut site = site(with_auth(), None);
+    let mut socket = Socket::connect(site.listen().await).await;
+    let token = |sub: &str, more: Value| {
+        let mut claims = json!({"sub": sub, "can_publish": true});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"type": "auth", "token": bearer(&claims)})
+    };
+    assert_eq!(socket.ask(token("cam", json!({}))).await["type"], "welcome");
+    socket.offer("v=0").await;
+    site.saw("open v=0 trickle bound").await;
+    socket.send(json!({"type": "configure", "options": {}})).await;
+    socket.is_error(ErrorCode::Forbidden, false).await;
+
+    socket.send(json!({"type": "auth", "token": "x"})).await;
+    socket.is_error(ErrorCode::Unauthorized, false).await;
+    for other in [
+        token("eve", json!({"can_configure": true})),
+        token("cam", json!({"can_configure": true, "can_publish": false})),
+        token("cam", json!({"can_configure": true, "session": "another"})),
+    ] {
+        socket.send(other).await;
+        socket.is_error(ErrorCode::Forbidden, false).await;
+        socket.send(json!({"type": "configure", "options": {}})).await;
+        socket.is_error(ErrorCode::Forbidden, false).await;
+    }
+    socket.send(token("cam", json!({"can_configure": true}))).await;
+    site.saw("authorize cam ends").await;
+    assert_eq!(socket.ask(json!({"type": "configure", "options": {}})).await["type"], "configured");
+}
+
+#[tokio::test]
+async fn an_api_key_counts_like_a_token() {
+    let key = "sk_of_the_dashboard";
+    let claims = Claims { sub: Some("dashboard".into()), can_view: true, ..Claims::default() };
+    let api_keys = vec![auth::ApiKey { hash: Sha256::digest(key).into(), claims }];
+    let auth = auth::Settings { api_keys, ..auth::Settings::default() };
+    let site = site(Settings { auth: Some(auth), ..Settings::default() }, None);
+    assert_eq!(site.ask("GET", "/v1/sessions", key).await.status(), StatusCode::OK);
+    problem(site.ask("POST", "/v1/offer", key).await, 403, ErrorCode::Forbidden).await;
+    problem(site.ask("GET", "/v1/sessions", "sk_of_somebody").await, 401, ErrorCode::Unauthorized).await;
+    // There is no secret, so that no token can be good.
+    let token = bearer(&json!({"can_view": true}));
+    problem(site.ask("GET", "/v1/sessions", &token).await, 401, ErrorCode::Unauthorized).await;
+    let mut socket = Socket::connect(site.listen().await).await;
+    assert_eq!(socket.ask(json!({"type": "auth", "token": key})).await["type"], "welcome");
+}
+
+#[tokio::test]
+async fn a_token_for_models_shows_and_manages_those_only() {
+    let site = site(with_auth(), None);
+    let bound = bearer(&json!({"models": ["ppe", "mine"], "can_manage_models": true, "can_publish": true}));
+    let free = bearer(&json!({"can_manage_models": true}));
+    let put = async |token: &str, name: &str, route: Value| {
+        let request = Request::put(format!("/v1/routes/{name}")).header("content-type", "application/json");
+        let request = request.header("authorization", format!("Bearer {token}"));
+        site.request(request.body(route.to_string().into()).unwrap()).await
+    };
+    let split = |model: &str| json!({"split": [{"model": model, "weight": 1}]});
+    assert_eq!(put(&free, "theirs", split("other")).await.status(), StatusCode::CREATED);
+    assert_eq!(put(&bound, "mine", split("ppe@1")).await.status(), StatusCode::CREATED);
+    for (name, route) in [
+        ("theirs", split("ppe")),
+        ("mine", split("other")),
+        ("mine", json!({"split": [{"model": "ppe", "weight": 1}], "shadow": "other"})),
+        ("mine", json!({"ensemble": ["ppe", "other"]})),
+    ] {
+        problem(put(&bound, name, route).await, 403, ErrorCode::Forbidden).await;
+    }
+    problem(site.ask("DELETE", "/v1/routes/theirs", &bound).await, 403, ErrorCode::Forbidden).await;
+    problem(site.ask("GET", "/v1/routes/theirs", &bound).await, 404, ErrorCode::NotFound).await;
+    for (path, token, names) in [
+        ("/v1/models", &bound, vec!["ppe"]),
+        ("/v1/models", &free, vec!["other", "ppe"]),
+        ("/v1/routes", &bound, vec!["mine"]),
+        ("/v1/routes", &free, vec!["mine", "theirs"]),
+    ] {
+        let listed = body(site.ask("GET", path, token).await).await;
+        let listed: Vec<_> = listed.as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+        assert_eq!(listed, names, "{path}");
+    }
+    let mut socket = Socket::connect(site.listen().await).await;
+    let welcome = socket.ask(json!({"type": "auth", "token": bound})).await;
+    assert_eq!(welcome["models"], json!(["ppe", "mine"]));
+}
+
+#[tokio::test]
+async fn a_bad_token_is_refused_before_anything_else_is_said() {
+    let site = site(with_auth(), None);
+    let address = site.listen().await;
+    site.registry.drain(Drain { deadline: crate::clock::now(), reconnect_after: Duration::from_secs(1) });
+    let headers = [("sec-websocket-protocol", "saccade.v1"), ("authorization", "Bearer x")];
+    let Err(tungstenite::Error::Http(refusal)) = Socket::try_connect(address, &headers).await else {
+        panic!("the socket opened");
+    };
+    assert_eq!(refusal.status(), 401);
+    problem(site.ask("GET", "/v1/signal", "x").await, 401, ErrorCode::Unauthorized).await;
+}
