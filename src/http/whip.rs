@@ -149,8 +149,9 @@ impl Context {
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let host = host.or_else(|| uri.authority().map(axum::http::uri::Authority::as_str));
-        // The listener speaks no TLS: what is in front of it is told of by `http.public_url`.
-        host.map_or_else(|| path.to_owned(), |host| format!("http://{host}{path}"))
+        // What is in front of the listener, and may speak TLS for it, is told of by `http.public_url`.
+        let scheme = if self.settings.is_secure { "https" } else { "http" };
+        host.map_or_else(|| path.to_owned(), |host| format!("{scheme}://{host}{path}"))
     }
 }
 

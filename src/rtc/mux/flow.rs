@@ -43,6 +43,8 @@ pub(crate) struct Flow {
     peers: Mutex<Peers>,
     /// Whether what was sent last, checks aside, went over a connection.
     pub(super) over_tcp: AtomicBool,
+    /// Nothing is to be remembered for it any more; changes under the table's lock.
+    pub(super) is_gone: AtomicBool,
 }
 
 #[derive(Default)]
@@ -95,6 +97,7 @@ impl Flow {
             credentials: RwLock::default(),
             peers: Mutex::default(),
             over_tcp: AtomicBool::new(false),
+            is_gone: AtomicBool::new(false),
         }
     }
 

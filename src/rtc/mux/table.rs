@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -49,9 +50,12 @@ impl Table {
     /// Makes a session reachable with these credentials, and believes answers made with the other side's password.
     pub(super) fn register(&self, flow: &Arc<Flow>, ufrag: &str, password: &str, remote_password: &str) {
         let ufrag: Arc<str> = ufrag.into();
-        let outdated = flow.add_local(Arc::clone(&ufrag), password);
         flow.add_remote(remote_password);
         let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if flow.is_gone.load(Ordering::Relaxed) {
+            return;
+        }
+        let outdated = flow.add_local(Arc::clone(&ufrag), password);
         if let Some(outdated) = outdated {
             sessions.by_ufrag.remove(&outdated);
         }
@@ -66,6 +70,7 @@ impl Table {
     /// Forgets a session.
     pub(super) fn remove(&self, flow: &Arc<Flow>) {
         let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        flow.is_gone.store(true, Ordering::Relaxed);
         for ufrag in flow.ufrags() {
             sessions.by_ufrag.remove(&ufrag);
         }
@@ -81,9 +86,11 @@ impl Table {
     /// Remembers that a session asks `to` for an answer, if the datagram is a check.
     pub(super) fn ask(&self, flow: &Arc<Flow>, datagram: &[u8], to: SocketAddr) {
         let Some(check) = stun::parse(datagram).filter(|message| message.class == Class::Request) else { return };
-        let forgotten = flow.ask(check.transaction);
         let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(forgotten) = forgotten {
+        if flow.is_gone.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Some(forgotten) = flow.ask(check.transaction) {
             sessions.by_transaction.remove(&forgotten);
         }
         sessions.by_transaction.insert(check.transaction, (to, Arc::clone(flow)));
@@ -175,6 +182,10 @@ impl Table {
             Linked::Refused => Err(Dropped::UnknownSource),
             Linked::Now(displaced) => {
                 let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+                if flow.is_gone.load(Ordering::Relaxed) {
+                    flow.clear();
+                    return Err(Dropped::UnknownSource);
+                }
                 if let Some(displaced) = displaced {
                     sessions.leave(displaced, flow);
                 }
@@ -357,6 +368,11 @@ mod tests {
         table.remove(&a);
         table.remove(&b);
         assert_eq!(table.sizes(), [0, 0, 0]);
+        // What was under way meanwhile leaves nothing behind either.
+        table.ask(&a, &check("them", "remote of a", 9), address(1));
+        assert_eq!(table.believe(&a, address(1), UDP), Err(Dropped::UnknownSource));
+        table.register(&a, "late", "password of a", "remote of a");
+        assert_eq!((table.sizes(), a.addresses().len()), ([0, 0, 0], 0));
     }
 
     #[test]
