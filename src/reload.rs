@@ -70,11 +70,12 @@ impl<T> fmt::Debug for Reloaded<T> {
 }
 
 /// What tells one state of a file from another; `None` while it is not there.
-type Stamp = Option<(u64, u64, Option<SystemTime>)>;
+type Stamp = Option<(u64, u64, Option<SystemTime>, (i64, i64))>;
 
 fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |path: &PathBuf| fs::metadata(path).ok().map(|file| (file.ino(), file.len(), file.modified().ok()));
-    paths.iter().map(stamp).collect()
+    // Who may read a file changes its status only.
+    let state = |file: fs::Metadata| (file.ino(), file.len(), file.modified().ok(), (file.ctime(), file.ctime_nsec()));
+    paths.iter().map(|path| fs::metadata(path).ok().map(state)).collect()
 }
 
 #[cfg(test)]

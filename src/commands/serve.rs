@@ -1,3 +1,4 @@
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{self, App};
@@ -35,6 +36,7 @@ pub(super) fn run(args: &Serve) -> Exit {
             return Exit::Internal;
         }
     };
+    raise_file_limit();
     let tuning = Tuning::find(&config, &Calibration::standard(config.models.calibration));
     log(&tuning);
     // Sockets and timers alone run here; codecs and models have threads of their own.
@@ -50,6 +52,14 @@ pub(super) fn run(args: &Serve) -> Exit {
     // Whatever still blocks a thread must not hold up the exit.
     runtime.shutdown_background();
     exit
+}
+
+/// Every socket and connection is an open file, and the soft limit is made for programs that have few.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, limit = limit.current, "the limit of open files cannot be raised");
+    }
 }
 
 fn log(tuning: &Tuning) {

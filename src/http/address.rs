@@ -71,12 +71,26 @@ fn hops<'a>(
     node: impl Fn(&'a str) -> Option<&'a str>,
 ) -> Vec<Option<IpAddr>> {
     let values = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
-    values.flat_map(|value| value.split(',')).map(|hop| parse(node(hop.trim())?)).collect()
+    values.flat_map(|value| split(value, ',')).map(|hop| parse(node(hop.trim())?)).collect()
+}
+
+/// The parts between separators that are not in quotes (RFC 9110 section 5.6.4).
+fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.split(move |character| {
+        let was_escaped = std::mem::take(&mut escaped);
+        match character {
+            '"' if !was_escaped => quoted = !quoted,
+            '\\' if quoted && !was_escaped => escaped = true,
+            _ => {}
+        }
+        character == separator && !quoted
+    })
 }
 
 /// The node of `for=` in one element of `Forwarded` (RFC 7239 section 4).
 fn forwarded_for(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
+    split(element, ';').find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
         name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
     })
@@ -150,6 +164,8 @@ mod tests {
         let value = "for=1.1.1.1, For=\"[2001:db8::1]:80\";proto=https, by=10.0.0.1;for=10.2.3.4";
         assert_eq!(client("10.0.0.1", &[("forwarded", value)]), "2001:db8::1");
         assert_eq!(client("10.0.0.1", &[("forwarded", "for=_hidden")]), "10.0.0.1");
+        let tricked = r#"host="a;for=9.9.9.9, for=8.8.8.8, \"";for=198.51.100.7"#;
+        assert_eq!(client("10.0.0.1", &[("forwarded", tricked)]), "198.51.100.7");
         let both = |new: &str| client("10.0.0.1", &[("x-forwarded-for", "198.51.100.7"), ("forwarded", new)]);
         assert_eq!(both("for=198.51.100.7"), "198.51.100.7");
         assert_eq!(both("for=8.8.8.8"), "10.0.0.1", "a client added the one that its proxy does not write");

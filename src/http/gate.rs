@@ -53,13 +53,17 @@ struct Visitor {
     heard: Instant,
 }
 
-/// A connection is too many.
+/// There are too many connections at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TooMany {
-    /// They come too fast; another may come after this time.
-    Often(Duration),
-    /// There are too many at a time.
-    Open,
+pub(super) struct TooMany;
+
+/// A connection that is let in.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// Its place, where its address is held to anything.
+    pub(super) place: Option<Place>,
+    /// They come too fast, and another may come after this time.
+    pub(super) wait: Option<Duration>,
 }
 
 /// The place of one connection among those of its address.
@@ -81,29 +85,27 @@ impl Gate {
         &self.proxies
     }
 
-    /// Lets a connection in, or says why not.
-    pub(super) fn connect(self: &Arc<Self>, now: Instant, peer: IpAddr) -> Result<Option<Place>, TooMany> {
+    /// Lets a connection in, or says why not. One that comes too often has a place, too, as long as it is served to be
+    /// told so.
+    pub(super) fn connect(self: &Arc<Self>, now: Instant, peer: IpAddr) -> Result<Entry, TooMany> {
         let bound = self.quota.connections.is_some() || self.quota.open.is_some();
         if !bound || self.is_exempt(peer) || self.proxies.contain(peer) {
-            return Ok(None);
+            return Ok(Entry::default());
         }
         let mut visitors = self.lock();
         let (address, visitor) = visitors.visitor(now, peer, &self.quota);
         if self.quota.open.is_some_and(|most| visitor.open >= most) {
-            return Err(TooMany::Open);
+            return Err(TooMany);
         }
-        if let Some(allowance) = &mut visitor.connections
-            && !allowance.take(now)
-        {
-            return Err(TooMany::Often(allowance.wait()));
-        }
+        let wait = visitor.connections.as_mut().and_then(|allowance| (!allowance.take(now)).then(|| allowance.wait()));
         visitor.open += 1;
-        Ok(Some(Place { gate: Arc::clone(self), address }))
+        Ok(Entry { place: Some(Place { gate: Arc::clone(self), address }), wait })
     }
 
     /// Lets a request in, or says when the next one may come.
     pub(super) fn request(&self, now: Instant, client: IpAddr) -> Result<(), Duration> {
-        if self.quota.requests.is_none() || self.is_exempt(client) {
+        // A proxy on this machine is nobody whom loopback stands for: it asks for others.
+        if self.quota.requests.is_none() || (self.is_exempt(client) && !self.proxies.contain(client)) {
             return Ok(());
         }
         let mut visitors = self.lock();
@@ -203,15 +205,16 @@ mod tests {
         let few = gate(Quota { open: Some(2), ..Quota::default() });
         let _first = few.connect(now, address).unwrap();
         let second = few.connect(now, address).unwrap();
-        assert_eq!(few.connect(now, address).err(), Some(TooMany::Open));
+        assert_eq!(few.connect(now, address).err(), Some(TooMany));
         drop(second);
         assert!(few.connect(now, address).is_ok());
         for _ in 0..9 {
             std::mem::forget(few.connect(now, ip("10.1.1.1")).unwrap());
         }
         let slow = gate(Quota { connections: SLOW, ..Quota::default() });
-        assert!(slow.connect(now, address).is_ok());
-        assert_eq!(slow.connect(now, address).err(), Some(TooMany::Often(Duration::from_millis(500))));
+        let entries = [(); 2].map(|()| slow.connect(now, address).unwrap());
+        assert_eq!(entries.each_ref().map(|entry| entry.wait), [None, Some(Duration::from_millis(500))]);
+        assert!(entries[1].place.is_some(), "it counts for as long as it is told so");
     }
 
     #[test]

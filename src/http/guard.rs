@@ -16,18 +16,8 @@ use crate::session::Refusal;
 /// What every request has to pass: the rate of its address, the server's own name, a page that may use it, and the
 /// deadline of its answer.
 pub(super) async fn guard(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
-    if let Some(arrival) = request.extensions().get::<Arrival>().copied() {
-        if let Some(wait) = arrival.refused {
-            let mut response = too_often("connections", wait).into_response();
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return response;
-        }
-        let gate = &context.settings.gate;
-        let client = gate.proxies().client(arrival.peer, request.headers());
-        if let Err(wait) = gate.request(clock::now(), client) {
-            return too_often("requests", wait).into_response();
-        }
-        request.extensions_mut().insert(ClientAddress(counted(client)));
+    if let Some(refusal) = refused(&context, &mut request) {
+        return refusal;
     }
     let (headers, method) = (request.headers(), request.method());
     let authority = request.uri().authority().and_then(|name| name.as_str().parse().ok());
@@ -49,6 +39,32 @@ pub(super) async fn guard(State(context): State<Arc<Context>>, mut request: Requ
             .with_status(StatusCode::SERVICE_UNAVAILABLE)
             .into_response(),
     }
+}
+
+/// Holds preflights to the rate of their address; to be laid around the layer that answers them.
+pub(super) async fn preflight(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
+    let is_preflight = *request.method() == Method::OPTIONS;
+    match is_preflight.then(|| refused(&context, &mut request)).flatten() {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+/// What a request is answered whose address asks too often; else the address is known from then on.
+fn refused(context: &Context, request: &mut Request) -> Option<Response> {
+    let arrival = request.extensions().get::<Arrival>().copied()?;
+    if let Some(wait) = arrival.refused {
+        let mut response = too_often("connections", wait).into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return Some(response);
+    }
+    let gate = &context.settings.gate;
+    let client = gate.proxies().client(arrival.peer, request.headers());
+    if let Err(wait) = gate.request(clock::now(), client) {
+        return Some(too_often("requests", wait).into_response());
+    }
+    request.extensions_mut().insert(ClientAddress(counted(client)));
+    None
 }
 
 fn too_often(what: &str, wait: Duration) -> Problem {

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::connection::Connection;
-use super::gate::{Gate, TooMany};
+use super::gate::{Entry, Gate};
 use super::tls::Tls;
 use crate::clock;
 
@@ -73,13 +73,17 @@ pub async fn listen(listener: TcpListener, router: Router, door: Door, mut stop:
                 continue;
             }
         };
-        let let_in = door.gate.as_ref().map_or(Ok(None), |gate| gate.connect(clock::now(), peer));
+        let let_in = door.gate.as_ref().map_or_else(|| Ok(Entry::default()), |gate| gate.connect(clock::now(), peer));
         let (connection, refused) = match let_in {
-            Ok(place) => (connection.counted(place), None),
             // To say so over TLS would cost the handshake that the rate is to save.
-            Err(TooMany::Often(wait)) if door.tls.is_none() => (connection, Some(wait)),
-            Err(too_many) => {
-                refuse(if too_many == TooMany::Open { "too_many" } else { "too_fast" });
+            Ok(Entry { wait: Some(_), .. }) if door.tls.is_some() => {
+                refuse("too_fast");
+                connection.abandon();
+                continue;
+            }
+            Ok(Entry { place, wait }) => (connection.counted(place), wait),
+            Err(_) => {
+                refuse("too_many");
                 connection.abandon();
                 continue;
             }

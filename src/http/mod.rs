@@ -184,6 +184,7 @@ pub fn router(
         .with_state(Arc::clone(&context))
         .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
         .layer(cors(&context))
+        .layer(from_fn_with_state(Arc::clone(&context), guard::preflight))
         .layer(from_fn(whip::announce))
         .layer(security_header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .layer(security_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))

@@ -64,8 +64,10 @@ impl Ice {
         // The restart is in force from here on, whatever follows.
         *self = Self::new(offer, &answer.sdp);
         let ufrag = fragment.ufrag.clone().unwrap_or_default();
-        if !fragment.candidates.is_empty() {
-            trickle(peer, fragment, &ufrag).await?;
+        if !fragment.candidates.is_empty()
+            && let Err(refusal) = trickle(peer, fragment, &ufrag).await
+        {
+            tracing::debug!(%refusal, "candidates of a restart were not taken");
         }
         let sdp = peer.complete_answer().await.map_err(|error| refusal(&error))?;
         Ok(Patched::Restarted { fragment: fragment::describe(&sdp), tag: self.tag.clone() })

@@ -203,7 +203,7 @@ impl Owner {
             Command::Patch { patch, reply } => {
                 let patched = self.ice.patch(self.peer.as_ref(), &patch).await;
                 if matches!(patched, Ok(Patched::Restarted { .. })) {
-                    self.machine.handle_offer(now);
+                    self.machine.handle_offer(clock::now());
                     self.link.candidates_ended = false;
                 }
                 let _ = reply.send(patched);
@@ -231,13 +231,17 @@ impl Owner {
 
     async fn take_candidate(&mut self, candidate: Option<Candidate>) -> Result<(), Refusal> {
         self.link.remote_candidates += 1;
-        if self.link.remote_candidates > MAX_REMOTE_CANDIDATES {
-            self.metrics.candidates_refused.increment(1);
-            let message = format!("An offer may be followed by {MAX_REMOTE_CANDIDATES} candidates.");
-            return Err(Refusal::new(ErrorCode::TooLarge, message));
-        }
-        within(SEND_LIMIT, self.peer.add_candidate(candidate)).await.map_err(|error| {
+        let too_many = self.link.remote_candidates > MAX_REMOTE_CANDIDATES;
+        let taken = async {
+            if too_many { Err(RtcError::TooManyCandidates) } else { self.peer.add_candidate(candidate).await }
+        };
+        within(SEND_LIMIT, taken).await.map_err(|error| {
             tracing::debug!(%error, "a remote candidate was not taken");
+            if matches!(error, RtcError::TooManyCandidates) {
+                self.metrics.candidates_refused.increment(1);
+                let message = format!("An offer may be followed by {MAX_REMOTE_CANDIDATES} candidates.");
+                return Refusal::new(ErrorCode::TooLarge, message);
+            }
             let message = "The candidate cannot be parsed; send RTCIceCandidate.toJSON() as it is.";
             Refusal::new(ErrorCode::BadRequest, message)
         })

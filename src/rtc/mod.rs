@@ -12,6 +12,7 @@ mod declined;
 mod feedback;
 mod mux;
 mod offer;
+mod remote;
 mod reports;
 mod stats;
 mod webrtc;
@@ -254,6 +255,9 @@ pub enum Error {
     /// The candidate cannot be parsed.
     #[error("the candidate cannot be parsed")]
     Candidate,
+    /// More candidates were named than are taken.
+    #[error("there are too many candidates: 256 are taken until ICE restarts")]
+    TooManyCandidates,
     /// The data channel is not open.
     #[error("the data channel is not open")]
     NoChannel,

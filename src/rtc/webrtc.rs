@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::webrtc::data_channel::{DataChannel, DataChannelEvent};
@@ -37,6 +37,7 @@ use tokio::task::JoinSet;
 
 use super::feedback::{DeliverKeyframeRequests, PublishedEstimate, asks_for_keyframe};
 use super::mux::{self, Listen, Membership, Mux};
+use super::remote::{RemoteCandidates, is_of_use};
 use super::reports::{Reported, Reports};
 use super::{
     Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
@@ -58,7 +59,7 @@ const NACK_INTERVAL: Duration = Duration::from_millis(20);
 const PACER_BURST_BITS: f64 = 800_000.0;
 
 /// Opens peers on the `webrtc` crate, all on one port.
-pub struct WebRtc(Mux);
+pub struct WebRtc(Arc<Mux>);
 
 impl WebRtc {
     /// Binds the sockets that all peers share, on the present Tokio runtime. They stay until it is dropped.
@@ -66,12 +67,12 @@ impl WebRtc {
     /// # Errors
     /// Whatever keeps an address from being bound, with that address.
     pub fn bind(listen: Listen) -> Result<Self, (SocketAddr, io::Error)> {
-        Mux::bind(listen).map(Self)
+        Mux::bind(listen).map(|mux| Self(Arc::new(mux)))
     }
 
     /// The port that media is taken on, over UDP and TCP.
     #[must_use]
-    pub const fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.0.port()
     }
 
@@ -115,7 +116,8 @@ impl Transport for WebRtc {
             bandwidth,
             reported,
             membership,
-            candidates: self.0.candidates(),
+            mux: Arc::clone(&self.0),
+            remote_candidates: Mutex::default(),
             shared,
         };
         match peer.answer(offer, &inspected).await {
@@ -142,8 +144,8 @@ struct WebRtcPeer {
     bandwidth: Arc<AtomicU32>,
     reported: Arc<Mutex<Reported>>,
     membership: Membership,
-    /// What the other side is told of; see [`Mux::candidates`].
-    candidates: Vec<String>,
+    mux: Arc<Mux>,
+    remote_candidates: Mutex<RemoteCandidates>,
     shared: Arc<Shared>,
 }
 
@@ -155,8 +157,8 @@ impl WebRtcPeer {
             *sender = Some(self.connection.add_track(track).await.map_err(stack)?);
             self.forward_keyframe_requests();
         }
-        let reduced = declined::reduce(offer, &inspected.sections);
-        let description = RTCSessionDescription::offer(reduced).map_err(|_| offer::Rejected::BadSdp)?;
+        let reduced = self.named().filter(&declined::reduce(offer, &inspected.sections));
+        let description = RTCSessionDescription::offer(reduced.clone()).map_err(|_| offer::Rejected::BadSdp)?;
         self.connection.set_remote_description(description).await.map_err(|error| {
             tracing::debug!(%error, "the stack refused an offer");
             Error::from(offer::Rejected::BadSdp)
@@ -168,7 +170,7 @@ impl WebRtcPeer {
         let sdp = answer.sdp.clone();
         *self.offered.lock().unwrap_or_else(PoisonError::into_inner) = (offer.to_owned(), inspected.sections.clone());
         self.shared.gathered.send_replace(false);
-        self.membership.admit(&sdp, offer);
+        self.membership.admit(&sdp, &reduced);
         self.connection.set_local_description(answer).await.map_err(stack)?;
         let ids = [(&self.shared.orientation_id, ORIENTATION_URI), (&self.shared.color_space_id, color_space::URI)];
         for (id, uri) in ids {
@@ -202,11 +204,15 @@ impl WebRtcPeer {
         Ok(())
     }
 
+    fn named(&self) -> MutexGuard<'_, RemoteCandidates> {
+        self.remote_candidates.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The stack's answer as the other side gets it.
     fn whole(&self, answer: &str) -> String {
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         let (offer, sections) = &*offered;
-        declined::restore(&mux::insert_candidates(answer, &self.candidates), offer, sections)
+        declined::restore(&mux::insert_candidates(answer, &self.mux.candidates()), offer, sections)
     }
 
     fn forward_keyframe_requests(&self) {
@@ -242,8 +248,11 @@ impl Peer for WebRtcPeer {
 
     async fn add_candidate(&self, candidate: Option<Candidate>) -> Result<(), Error> {
         let candidate = candidate.unwrap_or_default();
-        if is_mdns(&candidate.candidate) {
+        if !is_of_use(&candidate.candidate) {
             return Ok(());
+        }
+        if !candidate.candidate.is_empty() && !self.named().take() {
+            return Err(Error::TooManyCandidates);
         }
         self.connection
             .add_ice_candidate(RTCIceCandidateInit {
@@ -594,11 +603,6 @@ fn negotiated(id: &AtomicU32) -> Option<u8> {
     u8::try_from(id.load(Ordering::Relaxed)).ok().filter(|id| *id != 0)
 }
 
-/// Whether the candidate's address is a name of multicast DNS, which browsers use to hide host addresses.
-fn is_mdns(candidate: &str) -> bool {
-    candidate.split(' ').nth(4).is_some_and(|address| address.ends_with(".local"))
-}
-
 fn stack(error: impl std::fmt::Display) -> Error {
     Error::Stack(error.to_string())
 }
@@ -616,11 +620,5 @@ mod tests {
         let sdp = "v=0\r\na=extmap:3/recvonly urn:3gpp:video-orientation\r\na=extmap:4 urn:x\r\n";
         assert_eq!(extension_id(sdp, ORIENTATION_URI), Some(3));
         assert_eq!(extension_id(sdp, "urn:y"), None);
-    }
-
-    #[test]
-    fn names_of_multicast_dns_are_told_from_addresses() {
-        assert!(is_mdns("candidate:1 1 udp 1 8e2f.local 9 typ host"));
-        assert!(!is_mdns("candidate:1 1 udp 1 10.0.0.1 9 typ host"));
     }
 }

@@ -7,6 +7,8 @@ use saccade_signaling::IceCandidate;
 
 /// Candidates of one fragment at most.
 pub const MAX_CANDIDATES: usize = 64;
+/// Media sections that a fragment may name: as many as an offer may have.
+const MAX_MIDS: usize = 32;
 /// Bytes of one candidate at most.
 const MAX_CANDIDATE_BYTES: usize = 512;
 /// Characters of a user fragment and of a password (RFC 8839 section 5.4).
@@ -77,7 +79,12 @@ impl Fragment {
             match name {
                 "mid" => {
                     mid = Some(value.to_owned());
-                    fragment.mids.push(value.to_owned());
+                    if !fragment.mids.iter().any(|known| known == value) {
+                        if fragment.mids.len() == MAX_MIDS {
+                            return Err(Error::TooMany);
+                        }
+                        fragment.mids.push(value.to_owned());
+                    }
                 }
                 "ice-ufrag" => fragment.ufrag = Some(once(fragment.ufrag.take(), value, &UFRAG, number)?),
                 "ice-pwd" => fragment.pwd = Some(once(fragment.pwd.take(), value, &PWD, number)?),

@@ -122,6 +122,8 @@ async fn a_session_runs_over_tcp_where_there_is_no_udp() {
     gets_results(&mut peer).await;
     let transport = view(&server, &answer.session_id).await.transport.expect("a path");
     assert_eq!(transport.protocol, "tcp");
+    reqwest::Client::new().delete(server.url(&format!("/v1/sessions/{}", answer.session_id))).send().await.unwrap();
+    timeout(LIMIT, bridge.join_next()).await.expect("the session's end closes its connection").unwrap().unwrap();
     peer.close().await;
     bridge.shutdown().await;
     server.app.shut_down().await;
@@ -287,6 +289,25 @@ async fn handshakes_succeed_whatever_strangers_send_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_declined_section_with_a_transport_of_its_own_does_not_disturb() {
+    let server = Server::start(&[]).await;
+    let mut peer = Peer::new(Codec::Vp8).await;
+    let sdp = peer.offer().await;
+    let (head, sections) = sdp.split_at(sdp.find("m=").unwrap());
+    let other = "m=audio 0 UDP/TLS/RTP/SAVPF 0\r\nc=IN IP4 0.0.0.0\r\na=mid:other\r\na=ice-ufrag:else\r\n\
+                 a=ice-pwd:0123456789012345678901\r\na=inactive\r\n";
+    let answer = offer(&server, &format!("{head}{other}{sections}")).await;
+    // The client knows nothing of the section that was put in.
+    let (head, rest) = answer.sdp.split_at(answer.sdp.find("m=audio 0").expect("it is declined in place"));
+    let sections = &rest[rest[1..].find("m=").unwrap() + 1..];
+    peer.answer(format!("{head}{sections}")).await;
+    peer.connected().await;
+    gets_results(&mut peer).await;
+    peer.close().await;
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_another_certificate_than_the_offer_says_gets_no_frame_decoded() {
     let server = Server::start(&[]).await;
     let mut socket = Socket::connect(server.http).await;
@@ -337,7 +358,7 @@ async fn whoever_has_another_certificate_than_the_offer_says_gets_no_frame_decod
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_connection_is_closed_and_a_taken_port_is_told() {
+async fn a_stray_connection_is_closed_and_a_taken_port_is_told() {
     let server = Server::start(&[]).await;
     let port = server.app.media_port();
     // What is no datagram of any session ends the connection at once.

@@ -113,10 +113,18 @@ impl Attendant {
             Event::Disconnected => TransportEvent::Disconnected,
             Event::Failed => TransportEvent::Failed,
             Event::Closed => TransportEvent::Closed,
-            Event::KeyframeRequested => return self.stages.request_keyframe(clock::now()),
+            Event::KeyframeRequested => return self.ask_for_keyframe(clock::now()),
             _ => return,
         };
         self.life.handle_transport(clock::now(), event);
+    }
+
+    /// Everyone gets the keyframe, and pays for it, so that one viewer gets its way once in a while only.
+    fn ask_for_keyframe(&mut self, now: Instant) {
+        if now >= self.may_ask {
+            self.may_ask = now + RECOVERY;
+            self.stages.request_keyframe(now);
+        }
     }
 
     async fn handle_frame(&mut self, packets: &Packets) {

@@ -35,13 +35,15 @@ pub(super) fn addresses(listen: &Listen) -> Vec<IpAddr> {
     }
     // Whoever sits at the machine itself comes last; a stable sort keeps the order otherwise.
     found.sort_by_key(IpAddr::is_loopback);
-    advertised(&found, &listen.advertise)
+    let any = |ipv4| listen.addresses.iter().any(|ip| ip.is_ipv4() == ipv4);
+    let on_all = listen.addresses.contains(&std::net::Ipv6Addr::UNSPECIFIED.into());
+    advertised(&found, [any(true) || on_all, any(false)], &listen.advertise)
 }
 
-fn advertised(local: &[IpAddr], advertise: &[IpAddr]) -> Vec<IpAddr> {
+/// `listens`: on IPv4, and on IPv6.
+fn advertised(local: &[IpAddr], listens: [bool; 2], advertise: &[IpAddr]) -> Vec<IpAddr> {
     let replaced = |ip: &IpAddr| !ip.is_loopback() && advertise.iter().any(|other| other.is_ipv4() == ip.is_ipv4());
-    let bound = |ip: &&IpAddr| local.iter().any(|own| own.is_ipv4() == ip.is_ipv4() && !own.is_loopback());
-    let named = advertise.iter().filter(bound).copied();
+    let named = advertise.iter().filter(|ip| listens[usize::from(ip.is_ipv6())]).copied();
     named.chain(local.iter().filter(|ip| !replaced(ip)).copied()).collect()
 }
 
@@ -126,12 +128,13 @@ mod tests {
     #[test]
     fn advertised_addresses_take_the_place_of_their_family() {
         let local = ips(&["10.0.0.5", "fd00::5", "127.0.0.1"]);
-        assert_eq!(advertised(&local, &[]), local);
+        assert_eq!(advertised(&local, [true; 2], &[]), local);
         let two = ips(&["203.0.113.7", "203.0.113.8"]);
-        assert_eq!(advertised(&local, &two), ips(&["203.0.113.7", "203.0.113.8", "fd00::5", "127.0.0.1"]));
+        assert_eq!(advertised(&local, [true; 2], &two), ips(&["203.0.113.7", "203.0.113.8", "fd00::5", "127.0.0.1"]));
         let both = ips(&["203.0.113.7", "2001:db8::7"]);
-        assert_eq!(advertised(&local, &both), ips(&["203.0.113.7", "2001:db8::7", "127.0.0.1"]));
-        assert_eq!(advertised(&ips(&["10.0.0.5"]), &both), ips(&["203.0.113.7"]), "nothing listens on IPv6");
+        assert_eq!(advertised(&local, [true; 2], &both), ips(&["203.0.113.7", "2001:db8::7", "127.0.0.1"]));
+        let only_ipv4 = advertised(&ips(&["127.0.0.1"]), [true, false], &both);
+        assert_eq!(only_ipv4, ips(&["203.0.113.7", "127.0.0.1"]), "nothing listens on IPv6");
     }
 
     #[test]

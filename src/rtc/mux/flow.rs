@@ -15,8 +15,8 @@ pub(super) const INBOX: usize = 256;
 /// Addresses that a session hears from at most; the one that has been silent for longest makes place. A session needs a
 /// handful.
 pub(super) const MAX_SOURCES: usize = 64;
-/// Transactions of connectivity checks that are remembered, each way. Checks keep coming for as long as a session lives
-/// (RFC 7675 section 5.1: one in 4 to 6 s on each path), so that this is more than half an hour on one.
+/// Transactions of connectivity checks that are remembered, each way. Checks keep coming for as long as a session lives,
+/// one in 2 to 6 s on each path (RFC 7675 section 5.1): what was recorded longer ago than this many is believed again.
 pub(super) const MAX_TRANSACTIONS: usize = 512;
 /// Credentials that are valid at a time: those in use, and during an ICE restart (RFC 8445 section 9) those before.
 const GENERATIONS: usize = 2;
@@ -66,8 +66,8 @@ struct Peers {
     links: HashMap<SocketAddr, (Link, u64)>,
     /// Authentic checks so far: what tells which link was used last.
     checks: u64,
-    /// Transactions of the other side's checks, and where they came from.
-    seen: HashMap<TransactionId, SocketAddr>,
+    /// Transactions of the other side's checks, where they came from, and over which socket and to which address.
+    seen: HashMap<TransactionId, (SocketAddr, Option<Link>)>,
     seen_order: VecDeque<TransactionId>,
     /// Transactions of this side's checks.
     asked: VecDeque<TransactionId>,
@@ -142,9 +142,9 @@ impl Flow {
 
     /// Remembers an authentic check. Says whether it is to be believed: a transaction belongs to one address, and from
     /// any other it is a recording.
-    pub(super) fn first_or_again(&self, transaction: TransactionId, from: SocketAddr) -> bool {
+    pub(super) fn first_or_again(&self, transaction: TransactionId, from: SocketAddr, link: &Link) -> bool {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = peers.seen.get(&transaction) {
+        if let Some((known, _)) = peers.seen.get(&transaction) {
             return *known == from;
         }
         if peers.seen_order.len() == MAX_TRANSACTIONS
@@ -152,7 +152,9 @@ impl Flow {
         {
             peers.seen.remove(&oldest);
         }
-        peers.seen.insert(transaction, from);
+        // A connection is not kept open by what came over it.
+        let link = matches!(link, Link::Udp { .. }).then(|| link.clone());
+        peers.seen.insert(transaction, (from, link));
         peers.seen_order.push_back(transaction);
         true
     }
@@ -169,8 +171,15 @@ impl Flow {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).asked.iter().copied().collect()
     }
 
-    /// Believes an address from now on, and takes `link` as the way to it.
-    pub(super) fn link(&self, address: SocketAddr, link: Link) -> Linked {
+    /// The way by which a check of the other side came over UDP, by which its answer has to go (RFC 8445 section 7.2.5.2.1).
+    pub(super) fn link_of_check(&self, transaction: TransactionId) -> Option<Link> {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.seen.get(&transaction).and_then(|(_, link)| link.clone())
+    }
+
+    /// Believes an address from now on. `link` is the way to it if there was none, or if it is `chosen`: a machine may
+    /// be checked at several addresses.
+    pub(super) fn link(&self, address: SocketAddr, link: Link, chosen: bool) -> Linked {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         peers.checks += 1;
         let now = peers.checks;
@@ -183,7 +192,10 @@ impl Flow {
             if !same {
                 return Linked::Refused;
             }
-            (*known, *used) = (link, now);
+            *used = now;
+            if chosen {
+                *known = link;
+            }
             return Linked::Before;
         }
         let oldest = || peers.links.iter().min_by_key(|(_, (_, used))| *used).map(|(address, _)| *address);
@@ -216,9 +228,15 @@ impl Flow {
         }
     }
 
+    /// Believes an address no longer.
+    pub(super) fn unlink(&self, address: SocketAddr) {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).links.remove(&address);
+    }
+
     /// Gives up every link, and with it the connections.
     pub(super) fn clear(&self) {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner).links.clear();
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.links.clear();
     }
 
     /// Hands a datagram over. Says whether there was place for it.

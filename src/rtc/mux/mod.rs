@@ -5,10 +5,11 @@
 //! matter by which interface or over which transport; a TCP connection (RFC 6544) looks like one more address. What the
 //! other side is told of is the addresses of this machine, or those that `media.advertise` names: see [`candidates`].
 //!
-//! Only what is authentic gets to a session, so that the stack never acts on what strangers send: it takes any datagram
-//! that is not STUN once it has selected a candidate pair, whatever its source, and acts on a check's role before it
-//! has looked at its integrity. Nothing is ever answered to whoever does not know a session's password, and replies to
-//! checks are smaller than checks.
+//! Only authentic checks, and what comes from addresses that have made one, get to a session, so that the stack never
+//! acts on what strangers send: it takes any datagram that is not STUN once it has selected a candidate pair, whatever
+//! its source, and acts on a check's role before it has looked at its integrity. Nothing is ever answered to whoever does
+//! not know a session's password, and replies to checks are smaller than checks. An address stays believed over an ICE
+//! restart, which the same peer makes, until others take its place or the session ends.
 //!
 //! One task a socket reads; whoever sends does so at once, and what the system has no room for is lost, as it would be
 //! on any link.
@@ -32,6 +33,7 @@ use metrics::{Counter, counter};
 use tokio::task::JoinSet;
 
 use self::flow::{Flow, Link};
+use self::stun::Class;
 use self::table::{Dropped, Table};
 use self::udp::Socket;
 use self::virtual_socket::SessionRuntime;
@@ -73,6 +75,7 @@ struct Losses {
     replayed: Counter,
     malformed: Counter,
     full: Counter,
+    shared: Counter,
     unsent: Counter,
     no_way: Counter,
     connections: Counter,
@@ -80,13 +83,14 @@ struct Losses {
 
 impl Losses {
     fn new() -> Self {
-        let dropped = |reason| counter!("saccade_frames_dropped_total", "stage" => "rtc", "reason" => reason);
+        let dropped = |reason| counter!("saccade_rtc_datagrams_dropped_total", "reason" => reason);
         Self {
             unknown_source: dropped("unknown_source"),
             unauthentic: dropped("unauthentic"),
             replayed: dropped("replayed"),
             malformed: dropped("malformed"),
             full: dropped("session_queue"),
+            shared: dropped("shared_source"),
             unsent: dropped("send_buffer"),
             no_way: dropped("unknown_destination"),
             connections: dropped("tcp_connections"),
@@ -100,6 +104,7 @@ impl Losses {
             Dropped::Replayed => &self.replayed,
             Dropped::Malformed => &self.malformed,
             Dropped::Full => &self.full,
+            Dropped::Shared => &self.shared,
         };
         counter.increment(1);
     }
@@ -128,7 +133,7 @@ impl Mux {
         for index in 0..shared.sockets.len() {
             tasks.spawn(udp::read(Arc::clone(&shared), index));
         }
-        let places = tcp::places();
+        let places = Arc::new(tcp::Places::new());
         for listener in listeners {
             tasks.spawn(tcp::accept(Arc::clone(&shared), listener, Arc::clone(&places)));
         }
@@ -177,8 +182,8 @@ impl Membership {
         Arc::new(SessionRuntime::new(Arc::clone(&self.shared), Arc::clone(&self.flow)))
     }
 
-    /// Lets in whoever knows these credentials of the answer, and believes in those of the offer. Credentials before
-    /// stay valid until the next ones.
+    /// Lets in whoever knows these credentials of the answer, and believes in those of the offer: the descriptions as the
+    /// stack has them. Those before still open the way here until the next ones, since checks of theirs may be under way.
     pub(super) fn admit(&self, answer: &str, offer: &str) {
         let Some((ufrag, password)) = attribute(answer, "ice-ufrag").zip(attribute(answer, "ice-pwd")) else { return };
         self.shared.table.register(&self.flow, ufrag, password, attribute(offer, "ice-pwd").unwrap_or_default());
@@ -206,11 +211,14 @@ impl Shared {
     fn send(&self, flow: &Arc<Flow>, transmit: &Transmit<'_>) {
         let (to, datagram) = (transmit.destination, transmit.contents);
         let checks = stun::is_stun(datagram);
+        let mut link = flow.link_to(to);
         if checks {
-            self.table.ask(flow, datagram, to);
-        }
-        let link = flow.link_to(to);
-        if !checks {
+            match stun::parse(datagram) {
+                Some(message) if message.class == Class::Request => self.table.ask(flow, message.transaction, to),
+                Some(answer) => link = flow.link_of_check(answer.transaction).or(link),
+                None => {}
+            }
+        } else {
             flow.over_tcp.store(matches!(link, Some(Link::Tcp(_))), Ordering::Relaxed);
         }
         let (socket, local) = match link {
@@ -247,12 +255,13 @@ type Bound = (Vec<Socket>, Vec<tokio::net::TcpListener>, u16);
 fn bind_all(listen: &Listen) -> Result<Bound, (SocketAddr, io::Error)> {
     let mut addresses = Vec::new();
     for address in &listen.addresses {
-        addresses.push(*address);
-        if *address == IpAddr::from(Ipv6Addr::UNSPECIFIED) {
-            addresses.push(Ipv4Addr::UNSPECIFIED.into());
+        let both = (*address == IpAddr::from(Ipv6Addr::UNSPECIFIED)).then_some(Ipv4Addr::UNSPECIFIED.into());
+        for address in [*address].into_iter().chain(both) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
         }
     }
-    addresses.dedup();
     let (mut sockets, mut listeners, mut port) = (Vec::new(), Vec::new(), listen.port);
     for ip in addresses {
         let at = |port| SocketAddr::new(ip, port);

@@ -9,6 +9,9 @@ const HEADER: usize = 20;
 const MAGIC_COOKIE: [u8; 4] = 0x2112_A442_u32.to_be_bytes();
 /// Bytes of a MESSAGE-INTEGRITY attribute's value: an HMAC-SHA1.
 const INTEGRITY: usize = 20;
+/// Attributes that may follow it.
+const FINGERPRINT: u16 = 0x8028;
+const INTEGRITY_SHA256: u16 = 0x001C;
 /// Bytes of an attribute's type and length.
 const ATTRIBUTE_HEADER: usize = 4;
 /// Longest message that is looked at; STUN keeps to 1,280 bytes over UDP (RFC 8489 section 6.1).
@@ -37,6 +40,8 @@ pub(super) struct Message<'a> {
     pub(super) ufrag: Option<&'a str>,
     /// Whether it has what each connectivity check has: PRIORITY, and one of the roles (RFC 8445 section 7.1).
     pub(super) is_check: bool,
+    /// Whether it chooses the path (USE-CANDIDATE, RFC 8445 section 7.1.1).
+    pub(super) nominates: bool,
     bytes: &'a [u8],
     /// Where the attribute MESSAGE-INTEGRITY begins.
     integrity: Option<usize>,
@@ -66,6 +71,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Message<'_>> {
         transaction: header[8..].try_into().ok()?,
         ufrag: None,
         is_check: false,
+        nominates: false,
         bytes,
         integrity: None,
     };
@@ -74,8 +80,12 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Message<'_>> {
         let kind = u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]);
         let length = usize::from(u16::from_be_bytes([*bytes.get(at + 2)?, *bytes.get(at + 3)?]));
         let value = bytes.get(at + ATTRIBUTE_HEADER..at + ATTRIBUTE_HEADER + length)?;
-        // What follows the integrity is not covered by it, and so says nothing (RFC 8489 section 14.5).
-        if message.integrity.is_none() {
+        if message.integrity.is_some() {
+            // Nothing else may follow, and the stack would act on what is not covered (RFC 8489 section 14.5).
+            if !matches!(kind, FINGERPRINT | INTEGRITY_SHA256) {
+                return None;
+            }
+        } else {
             match kind {
                 0x0006 if message.ufrag.is_none() && length <= 2 * MAX_UFRAG + 1 => {
                     let name = std::str::from_utf8(value).ok()?;
@@ -83,6 +93,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Message<'_>> {
                 }
                 0x0008 if length == INTEGRITY => message.integrity = Some(at),
                 0x0024 => priority |= length == 4,
+                0x0025 => message.nominates = true,
                 0x8029 | 0x802A => role |= length == 8,
                 _ => {}
             }
@@ -191,15 +202,18 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_integrity_says_nothing() {
-        let mut late = message(0x0001, [1; 12], &[PRIORITY, CONTROLLING], Some("password"));
-        let more = [&[0x00, 0x06, 0x00, 0x04][..], b"us:x"].concat();
-        late.extend(more);
-        let length = u16::try_from(late.len() - HEADER).unwrap();
-        late[2..4].copy_from_slice(&length.to_be_bytes());
-        let read = parse(&late).unwrap();
-        assert!(read.is_authentic(&key("password")));
-        assert_eq!(read.ufrag, None);
+    fn nothing_may_be_added_behind_the_integrity_but_a_fingerprint() {
+        let with = |more: &[u8]| {
+            let mut late = message(0x0001, [1; 12], &[PRIORITY, CONTROLLING], Some("password"));
+            late.extend(more);
+            let length = u16::try_from(late.len() - HEADER).unwrap();
+            late[2..4].copy_from_slice(&length.to_be_bytes());
+            late
+        };
+        assert!(parse(&with(b"\x80\x28\x00\x04abcd")).unwrap().is_authentic(&key("password")));
+        for more in [&b"\x00\x06\x00\x04us:x"[..], b"\x00\x25\x00\x00", b"\x80\x29\x00\x08\0\0\0\0\0\0\0\0"] {
+            assert!(parse(&with(more)).is_none(), "{more:?}");
+        }
     }
 
     #[test]

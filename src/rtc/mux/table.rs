@@ -33,6 +33,8 @@ pub(super) enum Dropped {
     Malformed,
     /// The session has no place for more.
     Full,
+    /// Its address is that of too many sessions.
+    Shared,
 }
 
 /// See the [module](self).
@@ -83,22 +85,21 @@ impl Table {
         flow.clear();
     }
 
-    /// Remembers that a session asks `to` for an answer, if the datagram is a check.
-    pub(super) fn ask(&self, flow: &Arc<Flow>, datagram: &[u8], to: SocketAddr) {
-        let Some(check) = stun::parse(datagram).filter(|message| message.class == Class::Request) else { return };
+    /// Remembers that a session asks `to` for an answer.
+    pub(super) fn ask(&self, flow: &Arc<Flow>, transaction: TransactionId, to: SocketAddr) {
         let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if flow.is_gone.load(Ordering::Relaxed) {
             return;
         }
-        if let Some(forgotten) = flow.ask(check.transaction) {
+        if let Some(forgotten) = flow.ask(transaction) {
             sessions.by_transaction.remove(&forgotten);
         }
-        sessions.by_transaction.insert(check.transaction, (to, Arc::clone(flow)));
+        sessions.by_transaction.insert(transaction, (to, Arc::clone(flow)));
     }
 
     /// Takes a datagram that came over UDP.
     pub(super) fn handle_udp(&self, datagram: &[u8], from: SocketAddr, link: Link) -> Result<(), Dropped> {
-        if datagram.len() > MAX_DATAGRAM {
+        if !(1..=MAX_DATAGRAM).contains(&datagram.len()) {
             return Err(Dropped::Malformed);
         }
         if stun::is_stun(datagram)
@@ -123,7 +124,7 @@ impl Table {
         link: Link,
         session: &mut Option<Arc<Flow>>,
     ) -> Result<(), Dropped> {
-        if datagram.len() > MAX_DATAGRAM {
+        if !(1..=MAX_DATAGRAM).contains(&datagram.len()) {
             return Err(Dropped::Malformed);
         }
         if stun::is_stun(datagram)
@@ -152,7 +153,7 @@ impl Table {
                 if !flow.trusts_check(&message, ufrag) {
                     return Err(Dropped::Unauthentic);
                 }
-                if !flow.first_or_again(message.transaction, from) {
+                if !flow.first_or_again(message.transaction, from, &link) {
                     return Err(Dropped::Replayed);
                 }
                 flow
@@ -170,34 +171,32 @@ impl Table {
             return Err(Dropped::UnknownSource);
         }
         if message.class != Class::Error {
-            self.believe(&flow, from, link)?;
+            self.believe(&flow, from, link, message.nominates)?;
         }
         Ok(Some(flow))
     }
 
-    fn believe(&self, flow: &Arc<Flow>, from: SocketAddr, link: Link) -> Result<(), Dropped> {
+    fn believe(&self, flow: &Arc<Flow>, from: SocketAddr, link: Link, chosen: bool) -> Result<(), Dropped> {
         let shared = matches!(link, Link::Udp { .. });
-        match flow.link(from, link) {
-            Linked::Before => Ok(()),
-            Linked::Refused => Err(Dropped::UnknownSource),
-            Linked::Now(displaced) => {
-                let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
-                if flow.is_gone.load(Ordering::Relaxed) {
-                    flow.clear();
-                    return Err(Dropped::UnknownSource);
-                }
-                if let Some(displaced) = displaced {
-                    sessions.leave(displaced, flow);
-                }
-                if shared {
-                    let flows = sessions.by_source.entry(from).or_default();
-                    if flows.len() < SHARING && !flows.iter().any(|other| Arc::ptr_eq(other, flow)) {
-                        flows.push(Arc::clone(flow));
-                    }
-                }
-                Ok(())
-            }
+        // One lock over both sides, so that what one of them knows of the other is true.
+        let mut sessions = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if flow.is_gone.load(Ordering::Relaxed) {
+            return Err(Dropped::UnknownSource);
         }
+        match flow.link(from, link, chosen) {
+            Linked::Before => return Ok(()),
+            Linked::Refused => return Err(Dropped::UnknownSource),
+            Linked::Now(displaced) => displaced.into_iter().for_each(|displaced| sessions.leave(displaced, flow)),
+        }
+        if shared {
+            let flows = sessions.by_source.entry(from).or_default();
+            if flows.len() == SHARING {
+                flow.unlink(from);
+                return Err(Dropped::Shared);
+            }
+            flows.push(Arc::clone(flow));
+        }
+        Ok(())
     }
 
     fn read<T>(&self, find: impl FnOnce(&Sessions) -> T) -> T {
@@ -308,8 +307,7 @@ mod tests {
     #[test]
     fn an_answer_counts_only_from_whom_it_was_asked_of_and_with_their_password() {
         let (table, a, _) = table();
-        let asking = check("them", "remote of a", 9);
-        table.ask(&a, &asking, address(1));
+        table.ask(&a, [9; 12], address(1));
         assert_eq!(table.handle_udp(&answer(0x0101, 9, "remote of a"), address(2), UDP), Err(Dropped::UnknownSource));
         assert_eq!(table.handle_udp(&answer(0x0101, 9, "remote of b"), address(1), UDP), Err(Dropped::Unauthentic));
         assert_eq!(table.handle_udp(&answer(0x0101, 8, "remote of a"), address(1), UDP), Err(Dropped::UnknownSource));
@@ -338,6 +336,44 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_too_many_sessions_is_told_and_has_room_again_later() {
+        let table = Table::default();
+        let flows: Vec<_> = (0..=SHARING).map(|_| Arc::new(Flow::new())).collect();
+        for (number, flow) in flows.iter().enumerate() {
+            table.register(flow, &format!("u{number}"), "password", "remote");
+        }
+        let claim = |number: usize, transaction: u8| {
+            table.handle_udp(&check(&format!("u{number}"), "password", transaction), address(1), UDP)
+        };
+        let fates: Vec<_> = (0..=SHARING).map(|number| claim(number, u8::try_from(number).unwrap())).collect();
+        assert_eq!(fates.iter().filter(|fate| fate.is_ok()).count(), SHARING);
+        assert_eq!(fates[SHARING], Err(Dropped::Shared));
+        table.remove(&flows[0]);
+        assert_eq!(claim(SHARING, 100), Ok(()));
+        received(&flows[SHARING]);
+        table.handle_udp(b"\x80rtp", address(1), UDP).unwrap();
+        assert_eq!(received(&flows[SHARING]).len(), 1);
+    }
+
+    #[test]
+    fn a_check_is_answered_where_it_came_and_media_goes_where_it_was_chosen_to() {
+        let (table, a, _) = table();
+        let at = |last: u8| Link::Udp { socket: 0, local: Some([10, 0, 0, last].into()) };
+        let local = |link: Option<Link>| match link {
+            Some(Link::Udp { local: Some(std::net::IpAddr::V4(ip)), .. }) => ip.octets()[3],
+            other => unreachable!("{other:?}"),
+        };
+        table.handle_udp(&check("a", "password of a", 1), address(1), at(1)).unwrap();
+        table.handle_udp(&check("a", "password of a", 2), address(1), at(2)).unwrap();
+        assert_eq!((local(a.link_of_check([1; 12])), local(a.link_of_check([2; 12]))), (1, 2));
+        assert_eq!(local(a.link_to(address(1))), 1);
+        let nominating = [(6, &b"a:x"[..]), PRIORITY, CONTROLLING, (0x0025, &[])];
+        let nominating = message(1, [3; 12], &nominating, Some("password of a"));
+        table.handle_udp(&nominating, address(1), at(2)).unwrap();
+        assert_eq!(local(a.link_to(address(1))), 2);
+    }
+
+    #[test]
     fn an_ice_restart_keeps_the_credentials_before_until_the_next() {
         let (table, a, _) = table();
         table.register(&a, "a2", "second", "remote of a");
@@ -359,7 +395,7 @@ mod tests {
             let check = message(1, transaction, &[(6, b"a:x"), PRIORITY, CONTROLLING], Some("password of a"));
             table.handle_udp(&check, address(number), UDP).unwrap();
             received(&a);
-            table.ask(&a, &check, address(number));
+            table.ask(&a, transaction, address(number));
         }
         assert_eq!(a.addresses().len(), MAX_SOURCES);
         assert_eq!(table.sizes(), [2, MAX_SOURCES, MAX_TRANSACTIONS]);
@@ -369,8 +405,8 @@ mod tests {
         table.remove(&b);
         assert_eq!(table.sizes(), [0, 0, 0]);
         // What was under way meanwhile leaves nothing behind either.
-        table.ask(&a, &check("them", "remote of a", 9), address(1));
-        assert_eq!(table.believe(&a, address(1), UDP), Err(Dropped::UnknownSource));
+        table.ask(&a, [9; 12], address(1));
+        assert_eq!(table.believe(&a, address(1), UDP, true), Err(Dropped::UnknownSource));
         table.register(&a, "late", "password of a", "remote of a");
         assert_eq!((table.sizes(), a.addresses().len()), ([0, 0, 0], 0));
     }

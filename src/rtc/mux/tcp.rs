@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, SockRef, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,8 +18,12 @@ use super::Shared;
 use super::flow::{Flow, Link};
 use super::table::MAX_DATAGRAM;
 
-/// Connections at a time.
+/// Connections of sessions at a time.
 const MAX_CONNECTIONS: usize = 1024;
+/// Connections at a time that are yet to name their session: whoever fills these up keeps nobody else's from going on.
+const MAX_UNPROVEN: usize = 128;
+/// What is asked of the system to hold of what is sent: more would only wait there, and a frame that waits is late.
+const SEND_BUFFER: usize = 128 << 10;
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 128;
 /// How long a connection may take to name a session, and prove that it may.
@@ -34,8 +38,15 @@ const QUEUE: usize = 256;
 const READ_AHEAD: usize = 16 << 10;
 
 /// Places for connections.
-pub(super) fn places() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(MAX_CONNECTIONS))
+pub(super) struct Places {
+    unproven: Arc<Semaphore>,
+    proven: Arc<Semaphore>,
+}
+
+impl Places {
+    pub(super) fn new() -> Self {
+        Self { unproven: Arc::new(Semaphore::new(MAX_UNPROVEN)), proven: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+    }
 }
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -52,12 +63,15 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Takes connections for as long as it lives.
-pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, places: Arc<Semaphore>) {
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, places: Arc<Places>) {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => match Arc::clone(&places).try_acquire_owned() {
-                Ok(place) => drop(connections.spawn(serve(Arc::clone(&shared), stream, from, place))),
+            Ok((stream, from)) => match Arc::clone(&places.unproven).try_acquire_owned() {
+                Ok(place) => {
+                    let proven = Arc::clone(&places.proven);
+                    connections.spawn(serve(Arc::clone(&shared), stream, from, Seat { place, proven }));
+                }
                 Err(_) => shared.losses.connections.increment(1),
             },
             // Such as too many open files: others may be closed meanwhile.
@@ -70,14 +84,30 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, places: A
     }
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, _place: OwnedSemaphorePermit) {
+/// A connection's place, among those that have named their session or among the others.
+struct Seat {
+    place: OwnedSemaphorePermit,
+    proven: Arc<Semaphore>,
+}
+
+impl Seat {
+    /// Changes over to those that have. Says whether there was room.
+    fn prove(&mut self) -> bool {
+        let Ok(place) = Arc::clone(&self.proven).try_acquire_owned() else { return false };
+        self.place = place;
+        true
+    }
+}
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, seat: Seat) {
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
     let (reader, writer) = stream.into_split();
     let (queue, queued) = mpsc::channel(QUEUE);
     let mut session = None;
     // A session that ends gives up its links, which ends the queue and so the connection.
     let weak = queue.downgrade();
-    let reading = read(&shared, reader, from, queue, &mut session);
+    let reading = read(&shared, reader, from, queue, seat, &mut session);
     tokio::select! {
         () = reading => {}
         () = write(writer, queued) => {}
@@ -93,6 +123,7 @@ async fn read(
     reader: OwnedReadHalf,
     from: SocketAddr,
     queue: mpsc::Sender<Bytes>,
+    mut seat: Seat,
     session: &mut Option<Arc<Flow>>,
 ) {
     let mut reader = BufReader::with_capacity(READ_AHEAD, reader);
@@ -116,8 +147,9 @@ async fn read(
                 return;
             }
         }
-        if session.is_some() {
-            own = None;
+        if session.is_some() && own.take().is_some() && !seat.prove() {
+            shared.losses.connections.increment(1);
+            return;
         }
     }
 }

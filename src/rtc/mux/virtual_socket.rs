@@ -48,11 +48,12 @@ impl Runtime for SessionRuntime {
         self.inner.wrap_tcp_listener(listener)
     }
 
+    /// A session makes no connections: what a peer names would be anybody's.
     fn connect_tcp<'a>(
         &'a self,
-        address: SocketAddr,
+        _: SocketAddr,
     ) -> Pin<Box<dyn Future<Output = io::Result<Arc<dyn AsyncTcpStream>>> + Send + 'a>> {
-        self.inner.connect_tcp(address)
+        Box::pin(std::future::ready(Err(io::ErrorKind::Unsupported.into())))
     }
 
     fn resolve_host<'a>(
