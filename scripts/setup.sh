@@ -26,10 +26,13 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 has_compiler() { have cc && have c++; }
 has_ffmpeg() { have pkg-config && pkg-config --exists libavcodec libavformat libavutil libswscale; }
-# bindgen loads libclang and asks the clang beside it where headers are.
+# bindgen loads libclang and asks the clang beside it where headers are. libclang-cpp, which much of a desktop brings, is
+# another library.
 has_clang() {
     local found
-    found=$(compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' || compgen -G "/usr/lib/$(uname -m)-linux-gnu/libclang*.so*" || true)
+    found=$(compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib/llvm-*/lib/libclang-[0-9]*.so*' ||
+        compgen -G "/usr/lib/$(uname -m)-linux-gnu/libclang.so*" ||
+        compgen -G "/usr/lib/$(uname -m)-linux-gnu/libclang-[0-9]*.so*" || true)
     [ -n "${LIBCLANG_PATH:-}${found}" ]
 }
 has_python() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
