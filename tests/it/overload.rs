@@ -15,7 +15,7 @@ use crate::client::{LIMIT, Peer, connect};
 use crate::publisher::{Publisher, Viewer};
 use crate::server::Server;
 
-const SESSIONS: usize = 4;
+const SESSIONS: usize = 6;
 /// As many as `limits.fps` lets through; together several times what the model can do.
 const FPS: u32 = 60;
 const SECONDS: u32 = 6;
