@@ -71,8 +71,7 @@ impl RateControl {
     #[must_use]
     pub fn new(config: Config, width: u32, height: u32, fps: f64) -> Self {
         let format_bps = for_format(width, height, fps);
-        let mut control =
-            Self { config, format_bps, estimate_bps: None, current_bps: 0, economies: 0, other: None };
+        let mut control = Self { config, format_bps, estimate_bps: None, current_bps: 0, economies: 0, other: None };
         control.current_bps = control.wanted();
         control
     }
@@ -120,7 +119,8 @@ impl RateControl {
             return 0;
         }
         let share = f64::from(self.current_bps) / f64::from(self.format_bps.max(1));
-        let keeps = |(index, limit): (usize, f64)| share < if index < self.economies { limit * TAKEN_BACK } else { limit };
+        let keeps =
+            |(index, limit): (usize, f64)| share < if index < self.economies { limit * TAKEN_BACK } else { limit };
         ECONOMIES.iter().map(|(limit, _)| *limit).enumerate().take_while(|&each| keeps(each)).count()
     }
 
@@ -143,7 +143,9 @@ impl RateControl {
             clippy::cast_precision_loss,
             reason = "a float saturates, and is clamped"
         )]
-        let wanted = self.estimate_bps.map_or(self.format_bps.min(self.config.assumed_bps), |bps| (bps as f64 * self.config.share) as u32);
+        let wanted = self
+            .estimate_bps
+            .map_or(self.format_bps.min(self.config.assumed_bps), |bps| (bps as f64 * self.config.share) as u32);
         wanted.clamp(self.config.min_bps, self.ceiling())
     }
 
@@ -182,7 +184,7 @@ mod tests {
     #[test]
     fn pictures_are_given_up_before_their_size_is() {
         let (start, mut control) = (crate::clock::now(), control());
-        let mut at = |control: &mut RateControl, bps: u64, seconds: u64| {
+        let at = |control: &mut RateControl, bps: u64, seconds: u64| {
             control.handle_estimate(bps);
             control.economy(start + Duration::from_secs(seconds));
             control.economy(start + Duration::from_millis(seconds * 1_000 + 400))

@@ -99,7 +99,14 @@ fn send(seconds: u64, wanted: f64, path: impl Fn(u64) -> Path) -> Vec<Second> {
                         free_at = arrives;
                     }
                     let jitter = Duration::from_secs_f64(uniform() * 0.004);
-                    under_way.push_back(InFlight { id, sent: now, arrives: arrives + delay + jitter, bytes, lost, made: at });
+                    under_way.push_back(InFlight {
+                        id,
+                        sent: now,
+                        arrives: arrives + delay + jitter,
+                        bytes,
+                        lost,
+                        made: at,
+                    });
                 }
             }
         }
@@ -112,7 +119,8 @@ fn send(seconds: u64, wanted: f64, path: impl Fn(u64) -> Path) -> Vec<Second> {
                 second.latency = second.latency.max((packet.arrives - packet.made).as_secs_f64());
             }
             let arrival = (!packet.lost).then_some(packet.arrives + Duration::from_secs(77));
-            gathered.push((packet.id, Report { sent: packet.sent, arrival, bytes: packet.bytes, is_lost: packet.lost }));
+            gathered
+                .push((packet.id, Report { sent: packet.sent, arrival, bytes: packet.bytes, is_lost: packet.lost }));
         }
         if millisecond % FEEDBACK == FEEDBACK - 1 && gathered.iter().any(|(_, report)| report.arrival.is_some()) {
             let back = at + path(millisecond / 1_000).delay;
@@ -183,7 +191,10 @@ fn a_queue_that_holds_little_is_noticed_by_its_loss() {
 #[test]
 fn a_longer_way_lowers_the_rate_for_moments_only() {
     let longer = Duration::from_millis(140);
-    let seen = send(40, 1.5e6, |second| Path { delay: if second < 15 { Path::of(0.0).delay } else { longer }, ..Path::of(4e6) });
+    let seen = send(40, 1.5e6, |second| Path {
+        delay: if second < 15 { Path::of(0.0).delay } else { longer },
+        ..Path::of(4e6)
+    });
     assert!(mean(&seen[28..], |second| second.arrived) > 1.3e6, "{seen:?}");
 }
 
