@@ -77,6 +77,11 @@ impl Interceptor for DeliverKeyframeRequests {
 /// encoder keeps to the estimate itself. As in libwebrtc (`PacingController::kDefaultPaceMultiplier`).
 const PACING_FACTOR: f64 = 2.5;
 
+/// Results that are under way are at most so much of a second's worth of video, but this many bytes always: two results
+/// of some objects each.
+const RESULTS_AHEAD: usize = 5;
+const LEAST_RESULTS: usize = 2_500;
+
 /// Feeds what the receiver reports to the [`Controller`], publishes its rate, and has the pacer send faster.
 pub(super) struct PublishedEstimate {
     controller: Controller,
@@ -95,6 +100,12 @@ impl Path {
     /// Bits a second that it is thought to carry; nothing before the receiver reports.
     pub(super) fn bandwidth(&self) -> Option<u32> {
         Some(self.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
+    }
+
+    /// Bytes of results that may be under way; nothing where nobody measures the path.
+    pub(super) fn results_under_way(&self) -> Option<usize> {
+        let bytes_a_second = self.bandwidth()? as usize / 8;
+        Some((bytes_a_second / RESULTS_AHEAD).max(LEAST_RESULTS))
     }
 
     /// What is under way.

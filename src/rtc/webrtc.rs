@@ -300,6 +300,14 @@ impl Peer for WebRtcPeer {
 
     async fn send_text(&self, channel: Channel, text: &str) -> Result<(), Error> {
         let open = self.shared.channel(channel).ok_or(Error::NoChannel)?;
+        // SCTP fills whatever buffers there are before it slows down: results would wait for seconds, and so would the
+        // video behind them.
+        if channel == Channel::Results
+            && let Some(most) = self.path.results_under_way()
+            && open.outstanding_bytes().await.map_err(stack)? >= most
+        {
+            return Err(Error::ChannelFull);
+        }
         open.try_send_text(text).await.map_err(|error| match error {
             rtc::shared::error::Error::ErrSendBufferFull => Error::ChannelFull,
             _ => Error::NoChannel,
