@@ -114,6 +114,12 @@ impl Rung {
         }
     }
 
+    /// The same with no more than one in so many frames returned, and those of half the size if `half_size` says so.
+    #[must_use]
+    pub fn and_less_video(self, return_every: u32, half_size: bool) -> Self {
+        Self { return_every: self.return_every.max(return_every), half_size: self.half_size || half_size, ..self }
+    }
+
     /// Whether a frame with this number goes to the model.
     #[must_use]
     pub fn infers(self, frame_id: u64) -> bool {

@@ -297,7 +297,8 @@ async fn begin(
     let (output_tx, outputs) = mpsc::channel(OUTPUT_QUEUE);
     let listeners = broadcast::Sender::new(RESULTS_CAPACITY);
     let witnesses = broadcast::Sender::new(EVENTS_CAPACITY);
-    let bounds = rate::Config { max_bps: deps.settings.max_bitrate, ..rate::Config::default() };
+    let bounds =
+        rate::Config { max_bps: deps.settings.max_bitrate, assumed_bps: START_BITRATE, ..rate::Config::default() };
     let rate = RateControl::new(bounds, 640, 480, owner::NOMINAL_FPS);
     let config = stages::Config {
         session_id: id.as_str().to_owned(),
@@ -306,6 +307,7 @@ async fn begin(
         limits: deps.settings.limits,
         max_fps: deps.settings.max_fps,
         bitrate: rate.bitrate(),
+        peer: Arc::clone(&peer),
         outputs: output_tx,
         listeners: listeners.clone(),
         stats: Arc::clone(&stats),

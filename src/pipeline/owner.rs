@@ -31,7 +31,10 @@ pub(super) const PACKET_PAYLOAD: usize = 1188;
 const PACKET_BURST: usize = 64;
 /// Frames a second that the bitrate of returned video is planned for.
 pub(super) const NOMINAL_FPS: f64 = 30.0;
-/// How often bandwidth is looked at.
+/// How often the encoder is told what the path carries, at most: sooner than the next frame. There is no timer for it,
+/// since nothing is encoded without a packet that came.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often what has no event of its own is looked at.
 const TICK: Duration = Duration::from_millis(500);
 /// How long the client has to open the results channel before the server does.
 const RESULTS_CHANNEL_WAIT: Duration = Duration::from_secs(1);
@@ -122,6 +125,7 @@ pub(super) struct Inputs {
 pub(super) struct Link {
     sequence: u16,
     next_tick: Instant,
+    next_look: Instant,
     connected_at: Option<Instant>,
     results_open: bool,
     events_open: bool,
@@ -140,6 +144,7 @@ impl Link {
         Self {
             sequence: u16::from_le_bytes([SessionId::random().as_str().as_bytes()[0], 0x10]),
             next_tick: now + TICK,
+            next_look: now,
             connected_at: None,
             results_open: false,
             events_open: false,
@@ -181,6 +186,7 @@ impl Owner {
                 }
                 () = tokio::time::sleep_until(deadline.into()) => self.handle_timeout(clock::now()).await,
             }
+            self.follow_path(clock::now());
             self.pump_ingest().await;
             if let Some(reason) = self.pump_machine() {
                 self.losses.report(&self.ingest.stats(), self.peer.packets_dropped());
@@ -515,12 +521,6 @@ impl Owner {
         self.look_after_decoder(now);
         self.look_for_failure(now);
         self.send_events().await;
-        // The publisher's own path decides, unless it takes none of the video.
-        let estimate = if self.stages.gives_back() { None } else { self.audience.bandwidth() };
-        let estimate = estimate.unwrap_or_else(|| self.peer.bandwidth());
-        if let Some(bitrate) = self.rate.handle_estimate(estimate.into()) {
-            self.stages.set_bitrate(bitrate);
-        }
         if self.link.connected_at.is_some() && self.remote_closed().await {
             self.machine.handle_transport(now, TransportEvent::Closed);
             return;
@@ -533,6 +533,19 @@ impl Owner {
                 tracing::debug!(%error, "the results channel was not opened");
             }
         }
+    }
+
+    /// Has the encoder keep to what the path carries. The publisher's own path decides, unless it takes none of the video.
+    fn follow_path(&mut self, now: Instant) {
+        if now < self.link.next_look {
+            return;
+        }
+        self.link.next_look = now + LOOK;
+        let estimate = if self.stages.gives_back() { self.peer.bandwidth() } else { self.audience.bandwidth() };
+        if let Some(bitrate) = estimate.and_then(|bps| self.rate.handle_estimate(bps.into())) {
+            self.stages.set_bitrate(bitrate);
+        }
+        self.stages.set_economy(self.rate.economy(now));
     }
 
     /// Keeps what the API and the metrics show of the path; a transport that is busy is asked again at the next tick.

@@ -1,17 +1,18 @@
-//! What the stack's interceptor chain lacks: it hands keyframe requests up to us, and lets us read its estimate.
+//! What the stack's interceptor chain lacks: it hands keyframe requests up to us, and lets us estimate the path.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rtc::interceptor::{
-    Attribute, BandwidthEstimator, EstimatorStats, Gcc, Interceptor, Packet, PacketReport, Slot, StreamInfo,
-    TaggedPacket,
+    Attribute, BandwidthEstimator, Interceptor, Packet, PacketReport, Slot, StreamInfo, TaggedPacket,
 };
 use rtc::rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::sansio::Protocol;
+
+use super::congestion::{self, Controller, Flight, Report};
 
 /// Whether a compound packet asks for a keyframe (PLI: RFC 4585 section 6.3.1, FIR: RFC 5104 section 4.3.1).
 pub(super) fn asks_for_keyframe(packets: &[Box<dyn rtc::rtcp::Packet>]) -> bool {
@@ -76,52 +77,80 @@ impl Interceptor for DeliverKeyframeRequests {
 /// encoder keeps to the estimate itself. As in libwebrtc (`PacingController::kDefaultPaceMultiplier`).
 const PACING_FACTOR: f64 = 2.5;
 
-/// Google congestion control (draft-ietf-rmcat-gcc) that publishes its target, and has the pacer send faster.
+/// Results that are under way are at most so much of a second's worth of video, but this many bytes always: two results
+/// of some objects each.
+const RESULTS_AHEAD: usize = 5;
+const LEAST_RESULTS: usize = 2_500;
+
+/// Feeds what the receiver reports to the [`Controller`], publishes its rate, and has the pacer send faster.
 pub(super) struct PublishedEstimate {
-    inner: Gcc,
-    target: Arc<AtomicU32>,
+    controller: Controller,
+    path: Arc<Path>,
+}
+
+/// What is known of the way out.
+#[derive(Debug, Default)]
+pub(super) struct Path {
+    /// Bits a second; 0 before the receiver reports.
+    rate: AtomicU32,
+    flight: Mutex<Flight>,
+}
+
+impl Path {
+    /// Bits a second that it is thought to carry; nothing before the receiver reports.
+    pub(super) fn bandwidth(&self) -> Option<u32> {
+        Some(self.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
+    }
+
+    /// Bytes of results that may be under way; nothing where nobody measures the path.
+    pub(super) fn results_under_way(&self) -> Option<usize> {
+        let bytes_a_second = self.bandwidth()? as usize / 8;
+        Some((bytes_a_second / RESULTS_AHEAD).max(LEAST_RESULTS))
+    }
+
+    /// What is under way.
+    pub(super) fn flight(&self) -> MutexGuard<'_, Flight> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl PublishedEstimate {
-    /// Starts at `start` and stays within `min` and `max`, all in bits a second. The target is written to the returned
-    /// cell.
-    pub(super) fn new(start: u32, min: u32, max: u32) -> (Self, Arc<AtomicU32>) {
-        let target = Arc::new(AtomicU32::new(start));
-        let inner = Gcc::new(f64::from(start), f64::from(min), f64::from(max));
-        (Self { inner, target: Arc::clone(&target) }, target)
+    /// Starts at `start` and stays within `min` and `max`, all in bits a second. What is found is told by the returned
+    /// path.
+    pub(super) fn new(start: u32, min: u32, max: u32) -> (Self, Arc<Path>) {
+        let path = Arc::new(Path::default());
+        let config = congestion::Config { start: start.into(), min: min.into(), max: max.into() };
+        (Self { controller: Controller::new(config), path: Arc::clone(&path) }, path)
     }
+}
 
+impl BandwidthEstimator for PublishedEstimate {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "`as` saturates, and a rate is positive"
     )]
-    fn publish(&self) {
-        self.target.store(self.inner.target_bitrate() as u32, Ordering::Relaxed);
-    }
-}
-
-impl BandwidthEstimator for PublishedEstimate {
     fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
-        self.inner.on_reports(now, reports);
-        self.publish();
+        let told: Vec<Report> = reports
+            .iter()
+            .map(|report| Report {
+                sent: report.departure,
+                arrival: report.arrival.filter(|_| report.arrived),
+                bytes: report.size,
+                is_lost: !report.arrived,
+            })
+            .collect();
+        self.controller.handle_reports(now, &told);
+        let rate = self.controller.rate();
+        self.path.rate.store(rate as u32, Ordering::Relaxed);
+        if let Some(round_trip) = self.controller.round_trip() {
+            let newest = reports.iter().rev().map(|report| report.rtp_sequence_number);
+            self.path.flight().handle_reports(newest, rate, round_trip);
+        }
     }
 
     /// What the pacer sends at.
     fn target_bitrate(&self) -> f64 {
-        self.inner.target_bitrate() * PACING_FACTOR
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        self.inner.handle_timeout(now);
-        self.publish();
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.inner.poll_timeout()
-    }
-
-    fn stats(&self) -> EstimatorStats {
-        self.inner.stats()
+        self.controller.rate() * PACING_FACTOR
     }
 }

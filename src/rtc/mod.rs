@@ -8,6 +8,7 @@
 //! is merely dropped.
 
 mod color_space;
+mod congestion;
 mod declined;
 mod feedback;
 mod mux;
@@ -95,8 +96,11 @@ pub trait Peer: Send + Sync {
     /// reports by no event.
     async fn remote_closed(&self) -> bool;
 
-    /// Bits a second that the path to the peer is thought to carry.
-    fn bandwidth(&self) -> u32;
+    /// Bits a second that the path to the peer is thought to carry; nothing before its receiver reports on packets.
+    fn bandwidth(&self) -> Option<u32>;
+
+    /// Whether another frame may be sent without making those under way late.
+    fn has_room(&self, now: Instant) -> bool;
 
     /// What is known of the path to the peer; `None` before ICE has selected one.
     async fn stats(&self, now: Instant) -> Option<Stats>;

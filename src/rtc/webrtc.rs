@@ -35,7 +35,7 @@ use rtc::statistics::StatsSelector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::feedback::{DeliverKeyframeRequests, PublishedEstimate, asks_for_keyframe};
+use super::feedback::{DeliverKeyframeRequests, Path, PublishedEstimate, asks_for_keyframe};
 use super::mux::{self, Listen, Membership, Mux};
 use super::remote::{RemoteCandidates, is_of_use};
 use super::reports::{Reported, Reports};
@@ -103,7 +103,7 @@ impl Transport for WebRtc {
         });
         let membership = self.0.join();
         let stack = build(&inspected, &config, &shared, &membership, self.0.virtual_addresses());
-        let Built { connection, bandwidth, reported } = Box::pin(stack).await?;
+        let Built { connection, path, reported } = Box::pin(stack).await?;
         let peer = WebRtcPeer {
             connection,
             track: local_track(&inspected),
@@ -113,7 +113,8 @@ impl Transport for WebRtc {
             returns_video: inspected.returns_video,
             mid: inspected.mid.clone(),
             offered: Mutex::default(),
-            bandwidth,
+            path,
+            start_bandwidth: config.start_bandwidth,
             reported,
             membership,
             mux: Arc::clone(&self.0),
@@ -141,7 +142,9 @@ struct WebRtcPeer {
     mid: String,
     /// The last offer, and what became of its media sections.
     offered: Mutex<(String, offer::Sections)>,
-    bandwidth: Arc<AtomicU32>,
+    path: Arc<Path>,
+    /// Bits a second assumed of it before anything is measured.
+    start_bandwidth: u32,
     reported: Arc<Mutex<Reported>>,
     membership: Membership,
     mux: Arc<Mux>,
@@ -282,7 +285,10 @@ impl Peer for WebRtcPeer {
             let announcement = Bytes::copy_from_slice(&color_space::write(color));
             header.set_extension(id, announcement).map_err(stack)?;
         }
-        self.track.write_rtp(rtc::rtp::Packet { header, payload: packet.payload }).await.map_err(stack)
+        let bytes = packet.payload.len() + RTP_HEADER;
+        self.track.write_rtp(rtc::rtp::Packet { header, payload: packet.payload }).await.map_err(stack)?;
+        self.path.flight().handle_sent(clock::now(), packet.sequence, bytes);
+        Ok(())
     }
 
     async fn request_keyframe(&self) -> Result<(), Error> {
@@ -294,6 +300,14 @@ impl Peer for WebRtcPeer {
 
     async fn send_text(&self, channel: Channel, text: &str) -> Result<(), Error> {
         let open = self.shared.channel(channel).ok_or(Error::NoChannel)?;
+        // SCTP fills whatever buffers there are before it slows down: results would wait for seconds, and so would the
+        // video behind them.
+        if channel == Channel::Results
+            && let Some(most) = self.path.results_under_way()
+            && open.outstanding_bytes().await.map_err(stack)? >= most
+        {
+            return Err(Error::ChannelFull);
+        }
         open.try_send_text(text).await.map_err(|error| match error {
             rtc::shared::error::Error::ErrSendBufferFull => Error::ChannelFull,
             _ => Error::NoChannel,
@@ -325,14 +339,19 @@ impl Peer for WebRtcPeer {
         }
     }
 
-    fn bandwidth(&self) -> u32 {
-        self.bandwidth.load(Ordering::Relaxed)
+    fn bandwidth(&self) -> Option<u32> {
+        self.path.bandwidth()
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
+        self.path.flight().has_room(now)
     }
 
     async fn stats(&self, now: Instant) -> Option<Stats> {
         let report = self.connection.get_stats(now, StatsSelector::None).await;
         let reported = *self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        Stats::read(&report, &reported, self.bandwidth(), self.returns_video, self.membership.sends_over_tcp())
+        let bandwidth = self.bandwidth().unwrap_or(self.start_bandwidth);
+        Stats::read(&report, &reported, bandwidth, self.returns_video, self.membership.sends_over_tcp())
     }
 
     fn packets_dropped(&self) -> u64 {
@@ -350,6 +369,8 @@ impl Peer for WebRtcPeer {
     }
 }
 
+/// Bytes of an RTP packet beside its payload: the header (RFC 3550 section 5.1) and one extension.
+const RTP_HEADER: usize = 20;
 /// SSRC of the returned video; one stream a connection, so it need not differ between connections.
 const LOCAL_SSRC: u32 = 0x5ACC_ADE1;
 
@@ -502,7 +523,7 @@ impl PeerConnectionEventHandler for Handler {
 /// A connection, and what its interceptors publish.
 struct Built {
     connection: Arc<dyn PeerConnection>,
-    bandwidth: Arc<AtomicU32>,
+    path: Arc<Path>,
     reported: Arc<Mutex<Reported>>,
 }
 
@@ -520,7 +541,7 @@ async fn build(
         let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
         media.register_header_extension(extension, RtpCodecKind::Video, None).map_err(stack)?;
     }
-    let (estimator, bandwidth) =
+    let (estimator, path) =
         PublishedEstimate::new(config.start_bandwidth, MIN_BANDWIDTH.min(config.max_bandwidth), config.max_bandwidth);
     let (reports, reported) = Reports::new(LOCAL_SSRC);
     let registry = configure_congestion_control(Registry::new(), estimator, CongestionFeedback::Twcc, &mut media)
@@ -553,7 +574,7 @@ async fn build(
         .with_udp_addrs(addresses)
         .with_data_channel_send_buffer_limit(config.channel_buffer);
     let connection = Box::pin(builder.build()).await.map_err(stack)?;
-    Ok(Built { connection: Arc::new(connection), bandwidth, reported })
+    Ok(Built { connection: Arc::new(connection), path, reported })
 }
 
 fn local_track(inspected: &offer::Inspected) -> Arc<TrackLocalStaticRTP> {

@@ -349,7 +349,17 @@ pub async fn connect(server: SocketAddr, codec: Codec, options: OptionsPatch) ->
 }
 
 /// The same over a socket that is to be welcomed next.
-pub async fn join(mut socket: Socket, codec: Codec, options: OptionsPatch) -> (Socket, Peer, String, Options) {
+pub async fn join(socket: Socket, codec: Codec, options: OptionsPatch) -> (Socket, Peer, String, Options) {
+    join_by(socket, codec, options, |sdp| sdp).await
+}
+
+/// The same by way of what `change` makes of the server's answer.
+pub async fn join_by(
+    mut socket: Socket,
+    codec: Codec,
+    options: OptionsPatch,
+    change: impl FnOnce(String) -> String,
+) -> (Socket, Peer, String, Options) {
     assert!(matches!(socket.next().await, ServerMessage::Welcome { protocol: 1, .. }));
     let mut peer = Peer::new(codec).await;
     let sdp = peer.offer().await;
@@ -361,7 +371,7 @@ pub async fn join(mut socket: Socket, codec: Codec, options: OptionsPatch) -> (S
             _ => None,
         })
         .await;
-    peer.answer(sdp).await;
+    peer.answer(change(sdp)).await;
     loop {
         match socket.next().await {
             ServerMessage::Candidate { candidate: Some(candidate) } if !candidate.candidate.is_empty() => {

@@ -16,6 +16,7 @@ mod eval;
 mod lifecycle;
 mod live;
 mod models;
+mod narrow;
 mod opening;
 mod overload;
 mod port;

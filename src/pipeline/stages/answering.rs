@@ -101,7 +101,7 @@ impl Answers {
             let (applied, frame) = (shared.applied.load(), &replaced.inferred.frame);
             let predicted = applied.is_predicted(shared.takers());
             let footing = shared.footing.load();
-            if !predicted && applied.gives_video(shared.takers()) && footing.rung().returns(frame.id) {
+            if !predicted && applied.gives_video(shared.takers()) && shared.rung_at(&footing).returns(frame.id) {
                 shared.metrics.dropped_before_encode.increment(1);
                 footing.tell(clock::now(), Sample::NotReturned);
             }

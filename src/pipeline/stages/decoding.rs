@@ -116,7 +116,7 @@ impl DecodeStage {
 /// Hands a frame to the model, past it to be drawn, or both.
 fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut Place, frame: Frame) {
     let Place { crew, orders, footing } = place;
-    let (rung, now, id) = (footing.rung(), frame.decoded_at, frame.id);
+    let (rung, now, id) = (shared.rung_at(footing), frame.decoded_at, frame.id);
     let for_model = rung.infers(id) && crew.choose(rung.smaller_input, shared.pending.is_empty());
     let past = Past {
         shared,

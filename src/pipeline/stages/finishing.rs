@@ -146,11 +146,14 @@ impl Finisher {
             shared.metrics.overtaken.increment(1);
             return false;
         }
-        let footing = shared.footing.load();
-        if !footing.rung().returns(frame.id) {
+        if !shared.rung().returns(frame.id) {
             return false;
         }
         let now = clock::now();
+        if applied.goes_back(shared.returns_video) && !shared.peer.has_room(now) {
+            shared.metrics.congested.increment(1);
+            return false;
+        }
         let due = frame.arrival + Duration::from_millis(applied.options.budget_ms.into());
         let late = now + shared.encode_time.mean() > due && now < at + LONGEST_FREEZE;
         if late {
@@ -164,7 +167,7 @@ impl Finisher {
     fn give_back(&mut self, answered: &mut Answered, applied: &Applied, tells: bool) {
         let shared = Arc::clone(&self.shared);
         let started = clock::now();
-        let half = shared.footing.load().rung().half_size;
+        let half = shared.rung().half_size;
         if half {
             let frame = &mut answered.inferred.frame;
             let mut smaller = shared.pool.take(frame.picture.width(), frame.picture.height());
@@ -361,7 +364,7 @@ impl Shared {
         }
         let mut degraded = [""; STEPS.len()];
         let mut steps = 0;
-        for (place, name) in degraded.iter_mut().zip(self.footing.load().rung().names()) {
+        for (place, name) in degraded.iter_mut().zip(self.rung().names()) {
             *place = name;
             steps += 1;
         }

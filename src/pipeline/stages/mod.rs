@@ -25,9 +25,12 @@ use super::load::{Demand, Load};
 use super::stats::Stats;
 use super::watching;
 use super::workers::{Lane, Workers};
+use crate::degrade::Rung;
+use crate::encode::rate::Economy;
 use crate::estimate::SharedEstimate;
 use crate::media::{Codec, EncodedFrame, Frame, FramePool, MediaTime};
 use crate::queue::{Fifo, Full, Mailbox};
+use crate::rtc::Peer;
 use crate::session::EndReason;
 use crate::tracker::{self, Tracker};
 use crate::zones::Watch;
@@ -217,6 +220,10 @@ struct Shared {
     /// When a receiver last asked for one.
     keyframe_asked: Mutex<Option<Instant>>,
     bitrate: AtomicU32,
+    /// What the path to the publisher, or to viewers, has the video do without.
+    economy: AtomicU32,
+    /// The publisher.
+    peer: Arc<dyn Peer>,
     annotate_time: SharedEstimate,
     encode_time: SharedEstimate,
     metrics: Metrics,
@@ -246,6 +253,8 @@ pub(super) struct Config {
     pub(super) max_fps: f64,
     /// Bits a second of the returned video, to begin with.
     pub(super) bitrate: u32,
+    /// The publisher: what goes back to it waits until its path has room.
+    pub(super) peer: Arc<dyn Peer>,
     /// Where the stages report to.
     pub(super) outputs: mpsc::Sender<Output>,
     /// Where results are published for other listeners.
@@ -299,6 +308,8 @@ impl Stages {
             keyframe_wanted: AtomicBool::new(false),
             keyframe_asked: Mutex::default(),
             bitrate: AtomicU32::new(config.bitrate),
+            economy: AtomicU32::new(pack(Economy::NONE)),
+            peer: config.peer,
             annotate_time: SharedEstimate::default(),
             encode_time: SharedEstimate::default(),
             metrics: Metrics::new(),
@@ -448,6 +459,11 @@ impl Stages {
         self.shared.bitrate.store(bits_per_second, Ordering::Relaxed);
     }
 
+    /// Has fewer or smaller frames encoded from the next one on.
+    pub(super) fn set_economy(&self, economy: Economy) {
+        self.shared.economy.store(pack(economy), Ordering::Relaxed);
+    }
+
     /// Gives every place back; the codecs are dropped on their own threads.
     pub(super) fn close(&self) {
         *self.shared.place() = None;
@@ -469,7 +485,23 @@ fn join(ladders: &Ladders, applied: &Applied, takers: Takers) -> Arc<Footing> {
     Arc::new(ladders.join(&applied.model_id, config, applied.can(takers)))
 }
 
+/// An economy as one number.
+fn pack(Economy { encode_every, half_size }: Economy) -> u32 {
+    encode_every << 1 | u32::from(half_size)
+}
+
 impl Shared {
+    /// What is given up, for want of time or for want of bits.
+    fn rung(&self) -> Rung {
+        self.rung_at(&self.footing.load())
+    }
+
+    /// The same for a frame that met this footing.
+    fn rung_at(&self, footing: &Footing) -> Rung {
+        let economy = self.economy.load(Ordering::Relaxed);
+        footing.rung().and_less_video(economy >> 1, economy & 1 == 1)
+    }
+
     fn place(&self) -> MutexGuard<'_, Option<Place>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -559,6 +591,8 @@ struct Metrics {
     late: Counter,
     skipped: Counter,
     late_to_return: Counter,
+    /// Frames that the path back had no room for.
+    congested: Counter,
     less_returned: Counter,
     overtaken: Counter,
     undecodable: Counter,
@@ -592,6 +626,7 @@ impl Metrics {
             late: dropped("infer", "late"),
             skipped: dropped("infer", "skipped"),
             late_to_return: dropped("encode", "late"),
+            congested: dropped("encode", "congested"),
             less_returned: dropped("encode", "skipped"),
             overtaken: dropped("encode", "overtaken"),
             undecodable: dropped("decode", "error"),

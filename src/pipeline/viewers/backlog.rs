@@ -13,21 +13,17 @@ const SLACK: f64 = 1.5;
 pub(super) struct Backlog {
     bits: f64,
     at: Instant,
-    /// What the estimate was before anything was measured.
-    start_bandwidth: u32,
 }
 
 impl Backlog {
-    pub(super) const fn new(now: Instant, start_bandwidth: u32) -> Self {
-        Self { bits: 0.0, at: now, start_bandwidth }
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { bits: 0.0, at: now }
     }
 
     /// Whether so many more bytes would be through in time on a path of this bandwidth, in bits a second. A single frame
     /// always is, however large.
-    pub(super) fn takes(&mut self, now: Instant, bytes: usize, bandwidth: u32) -> bool {
-        if bandwidth == self.start_bandwidth {
-            return true;
-        }
+    pub(super) fn takes(&mut self, now: Instant, bytes: usize, bandwidth: Option<u32>) -> bool {
+        let Some(bandwidth) = bandwidth else { return true };
         self.carry(now, bandwidth);
         let bits = bytes as f64 * 8.0;
         if self.bits > 0.0 && self.bits + bits > f64::from(bandwidth) * SLACK * LONGEST.as_secs_f64() {
@@ -38,7 +34,8 @@ impl Backlog {
     }
 
     /// Whether the path has carried everything.
-    pub(super) fn is_clear(&mut self, now: Instant, bandwidth: u32) -> bool {
+    pub(super) fn is_clear(&mut self, now: Instant, bandwidth: Option<u32>) -> bool {
+        let Some(bandwidth) = bandwidth else { return true };
         self.carry(now, bandwidth);
         self.bits <= 0.0
     }
@@ -55,12 +52,12 @@ mod tests {
     use super::*;
 
     /// Thought to carry a megabit a second.
-    const PATH: u32 = 666_667;
+    const PATH: Option<u32> = Some(666_667);
 
     #[test]
     fn a_path_that_is_wide_enough_takes_everything() {
         let mut now = crate::clock::now();
-        let mut backlog = Backlog::new(now, 1);
+        let mut backlog = Backlog::new(now);
         // 0.9 Mbit/s at 30 frames a second, a keyframe of a third of a second's bits among them.
         for number in 0..300 {
             let bytes = if number % 100 == 50 { 40_000 } else { 3_750 };
@@ -72,7 +69,7 @@ mod tests {
     #[test]
     fn a_narrow_path_takes_what_it_can_carry() {
         let (start, mut taken) = (crate::clock::now(), 0);
-        let mut backlog = Backlog::new(start, 1);
+        let mut backlog = Backlog::new(start);
         for number in 0..1000_u32 {
             let now = start + Duration::from_millis(10) * number;
             taken += u32::from(backlog.takes(now, 12_500, PATH));
@@ -86,7 +83,7 @@ mod tests {
     #[test]
     fn one_frame_is_taken_however_large() {
         let now = crate::clock::now();
-        let mut backlog = Backlog::new(now, 1);
+        let mut backlog = Backlog::new(now);
         assert!(backlog.takes(now, 10_000_000, PATH));
         assert!(!backlog.takes(now, 1, PATH));
     }
@@ -94,8 +91,8 @@ mod tests {
     #[test]
     fn a_path_that_nobody_measured_takes_everything() {
         let now = crate::clock::now();
-        let mut backlog = Backlog::new(now, PATH);
-        assert!((0..100).all(|_| backlog.takes(now, 1_000_000, PATH)));
-        assert!(backlog.is_clear(now, PATH));
+        let mut backlog = Backlog::new(now);
+        assert!((0..100).all(|_| backlog.takes(now, 1_000_000, None)));
+        assert!(backlog.is_clear(now, None));
     }
 }

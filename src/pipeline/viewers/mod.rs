@@ -100,7 +100,7 @@ impl Audience {
 
     /// Bits a second that the best of the paths to viewers carries, if there is one: the others leave frames out.
     pub(super) fn bandwidth(&self) -> Option<u32> {
-        self.lock().taken.iter().map(|seat| seat.peer.bandwidth()).max()
+        self.lock().taken.iter().filter_map(|seat| seat.peer.bandwidth()).max()
     }
 
     /// Ends every viewer, and lets no other in. Returns when their peers are closed.
@@ -121,7 +121,6 @@ impl Audience {
         let mut config = self.deps.peer_config(Role::Viewer(self.codec));
         // The video is what it is: its path counts as wide enough until it is known not to be.
         config.start_bandwidth = config.start_bandwidth.max(self.stages.bitrate()).min(config.max_bandwidth);
-        let start_bandwidth = config.start_bandwidth;
         let accepted = match super::accept(&self.deps, &request.sdp, config, due.into()).await {
             Ok(accepted) => accepted,
             Err(refused) => {
@@ -131,7 +130,7 @@ impl Audience {
             }
         };
         let peer = Arc::clone(&accepted.peer);
-        let inputs = match self.seat(request, accepted, start_bandwidth, due.into()).await {
+        let inputs = match self.seat(request, accepted, due.into()).await {
             Ok((attendant, viewer, answer)) => self.attend(attendant, viewer, answer, reply).await,
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
@@ -149,7 +148,6 @@ impl Audience {
         &self,
         request: WatchRequest,
         accepted: Accepted,
-        start_bandwidth: u32,
         due: tokio::time::Instant,
     ) -> Result<(Attendant, Viewer, String), Refusal> {
         let Accepted { peer, events, .. } = accepted;
@@ -167,7 +165,7 @@ impl Audience {
             Arc::clone(&peer),
             Ice::new(request.sdp, &answer),
             Viewing::new(clock::now(), self.deps.settings.timeouts, request.claims.expires),
-            Backlog::new(clock::now(), start_bandwidth),
+            Backlog::new(clock::now()),
             attendant::Inputs { frames, commands, events },
         );
         Ok((attendant, viewer, answer))

@@ -272,8 +272,12 @@ pub struct Second {
     pub degraded: u32,
     /// Frames that came back.
     pub returned: u32,
+    /// Their bytes.
+    pub returned_bytes: u64,
     /// 95 % of the results came within this time, in milliseconds.
     pub latency_p95: Option<f64>,
+    /// The longest time to a returned frame of a probed session, in milliseconds.
+    pub video_latency_max: Option<f64>,
 }
 
 /// What happened while all sessions were there.
@@ -338,8 +342,20 @@ impl Timeline {
         });
     }
 
-    pub(crate) fn returned(&self) {
-        self.at(self.elapsed(), |second, _, _| second.returned += 1);
+    /// A frame of so many bytes came back.
+    pub(crate) fn returned(&self, bytes: usize) {
+        self.at(self.elapsed(), |second, _, _| {
+            second.returned += 1;
+            second.returned_bytes += bytes as u64;
+        });
+    }
+
+    /// A returned frame was seen so long after it was sent.
+    pub(crate) fn shown(&self, latency: Duration) {
+        let latency = round(micros(latency));
+        self.at(self.elapsed(), |second, _, _| {
+            second.video_latency_max = Some(second.video_latency_max.map_or(latency, |longest| longest.max(latency)));
+        });
     }
 
     pub(crate) fn carried(&self) {

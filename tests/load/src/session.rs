@@ -335,7 +335,7 @@ impl<'a> Running<'a> {
             },
             Happening::Returned { time, at, whole, unit } => {
                 self.seen.returned += 1;
-                self.timeline.returned();
+                self.timeline.returned(unit.len());
                 if self.seen.results == 0 {
                     if self.seen.connect.is_some() {
                         self.seen.stalls += u64::from(at.saturating_duration_since(self.last_result) > self.stall);
@@ -453,6 +453,7 @@ impl<'a> Running<'a> {
             Some((index, sent)) if sent.at <= at => {
                 self.last_seen = u32::try_from(index).ok().map(|index| index + self.forgotten);
                 self.seen.video_latency.record(at.duration_since(sent.at));
+                self.timeline.shown(at.duration_since(sent.at));
             }
             _ => self.seen.unreadable += 1,
         }

@@ -176,7 +176,11 @@ pub struct PerSecond {
     pub carried: u32,
     pub degraded: u32,
     pub frames_returned: u32,
+    /// Bits of what came back, in thousands.
+    pub returned_kbps: u64,
     pub result_latency_p95_ms: Option<f64>,
+    /// Of probed sessions only.
+    pub video_latency_max_ms: Option<f64>,
 }
 
 impl Report {
@@ -239,7 +243,9 @@ impl Report {
                     carried: found.carried,
                     degraded: found.degraded,
                     frames_returned: found.returned,
+                    returned_kbps: found.returned_bytes * 8 / 1_000,
                     result_latency_p95_ms: found.latency_p95,
+                    video_latency_max_ms: found.video_latency_max,
                 })
                 .collect(),
             distribution: distribution(run),
