@@ -150,7 +150,7 @@ pub struct Limits {
 
 /// Close codes of the signaling WebSocket (RFC 6455 section 7.4, and our own from 4000).
 pub mod close_code {
-    /// The client said `bye`.
+    /// The client said `bye`, or its session ended for a reason that has no code.
     pub const BYE: u16 = 1000;
     /// The server drains.
     pub const DRAINING: u16 = 1001;
@@ -162,6 +162,8 @@ pub mod close_code {
     pub const POLICY: u16 = 1008;
     /// A message was over [`crate::MAX_MESSAGE_BYTES`].
     pub const TOO_LARGE: u16 = 1009;
+    /// A fault of the server.
+    pub const INTERNAL: u16 = 1011;
     /// The server is full; try later.
     pub const TRY_LATER: u16 = 1013;
     /// No valid token came in time.
@@ -170,6 +172,21 @@ pub mod close_code {
     pub const FORBIDDEN: u16 = 4403;
     /// Too many messages.
     pub const RATE_LIMITED: u16 = 4429;
+
+    /// Every code.
+    pub const ALL: &[u16] = &[
+        BYE,
+        DRAINING,
+        BINARY,
+        BAD_JSON,
+        POLICY,
+        TOO_LARGE,
+        INTERNAL,
+        TRY_LATER,
+        UNAUTHENTICATED,
+        FORBIDDEN,
+        RATE_LIMITED,
+    ];
 }
 
 macro_rules! error_codes {

@@ -29,8 +29,6 @@ use crate::session::{Allowance, Drain, EndReason, Handle, OpenRequest, Refusal, 
 const BYE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a client may take to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Close code for a fault of the server (RFC 6455 section 7.4.1).
-const INTERNAL_ERROR: u16 = 1011;
 
 /// `GET /v1/signal`.
 pub(super) async fn upgrade(
@@ -399,7 +397,7 @@ impl Client {
             Err(refusal) => match refusal.code {
                 ErrorCode::Draining => self.fail(&refusal, close_code::DRAINING).await,
                 ErrorCode::Capacity | ErrorCode::RateLimited => self.fail(&refusal, close_code::TRY_LATER).await,
-                ErrorCode::Internal => self.fail(&refusal, INTERNAL_ERROR).await,
+                ErrorCode::Internal => self.fail(&refusal, close_code::INTERNAL).await,
                 _ => self.send(&refusal.to_message(false)).await,
             },
         }
@@ -488,7 +486,7 @@ impl Client {
             return ControlFlow::Break(End::Close(close_code::POLICY, "another socket took the session over".into()));
         }
         let refusal = Refusal::new(ErrorCode::Internal, "The session failed; connect again.");
-        self.fail(&refusal, INTERNAL_ERROR).await
+        self.fail(&refusal, close_code::INTERNAL).await
     }
 
     async fn ping(&mut self) -> Flow {
@@ -529,7 +527,7 @@ impl Client {
             Ok(text) => self.transmit(Message::text(text)).await,
             Err(error) => {
                 tracing::error!(%error, "a signaling message could not be written");
-                ControlFlow::Break(End::Close(INTERNAL_ERROR, "internal".into()))
+                ControlFlow::Break(End::Close(close_code::INTERNAL, "internal".into()))
             }
         }
     }

@@ -136,3 +136,25 @@ impl fmt::Display for EndReason {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_protocol_page_lists_every_reason_with_the_error_that_precedes_it() {
+        let page = include_str!("../../signaling/README.md");
+        let section = page.split("\n## ").find(|section| section.starts_with("Ends of a session")).unwrap_or_default();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        let rows: BTreeSet<(&str, &str)> = rows.collect();
+        let names: BTreeSet<&str> = rows.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, EndReason::ALL.iter().map(|reason| reason.as_str()).collect());
+        for reason in EndReason::ALL {
+            let told = rows.iter().find(|(name, _)| *name == reason.as_str()).map_or("", |(_, told)| told);
+            let error = told.split_once("`error` `").and_then(|(_, rest)| rest.split('`').next());
+            assert_eq!(error, reason.error().map(|(code, _)| code.as_str()), "{reason}");
+        }
+    }
+}

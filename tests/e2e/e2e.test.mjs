@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -577,3 +577,34 @@ async function offerTwoCameras([bundlePolicy, order]) {
   pc.close();
   return told;
 }
+
+proof("the browser example of the protocol page works as it is printed", needs(lacks), async (t) => {
+  const printed = readFileSync(join(ROOT, "signaling/README.md"), "utf8");
+  const [, example] = /\n```html\n([^]*?)\n```/.exec(printed);
+  assert.equal(example.split("ws://127.0.0.1:8080/").length, 2, "it names the server once");
+  const context = await browser.newContext();
+  t.after(() => context.close());
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
+  page.on("pageerror", (error) => complaints.push(`thrown: ${error.stack}`));
+  // In the place of a file that the server would have.
+  const body = example.replace("ws://127.0.0.1:8080/", `${server.url.replace("http", "ws")}/`);
+  await page.route("**/example.html", (route) => route.fulfill({ contentType: "text/html", body }));
+  await page.goto(`${server.url}/example.html`);
+  const frame = async () => Number(/^frame (\d+): /.exec(await page.locator("#found").textContent())?.[1] ?? -1);
+  const first = await until("a result joins a frame on screen", 20_000, async () => {
+    const number = await frame();
+    return number >= 0 && { number };
+  });
+  await until("later results do, too", 20_000, async () => (await frame()) > first.number + 20);
+  const shown = await page.evaluate(() => ({ width: returned.videoWidth, paused: returned.paused }));
+  assert.ok(shown.width > 0 && !shown.paused, JSON.stringify(shown));
+  const options = (await server.sessions()).map((session) => session.options.return);
+  assert.deepEqual(options, ["exact"]);
+  await page.goto("about:blank");
+  const began = performance.now();
+  await until("it says goodbye", RESUME_MS, async () => (await server.sessions()).length === 0);
+  assert.ok(performance.now() - began < RESUME_MS, "it does not merely fall silent");
+  assert.deepEqual(complaints, []);
+});
