@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -578,20 +579,26 @@ async function offerTwoCameras([bundlePolicy, order]) {
   return told;
 }
 
-proof("the browser example of the protocol page works as it is printed", needs(lacks), async (t) => {
+proof("the browser example of the protocol page works as it is printed, on a page of its own", needs(lacks), async (t) => {
   const printed = readFileSync(join(ROOT, "signaling/README.md"), "utf8");
   const [, example] = /\n```html\n([^]*?)\n```/.exec(printed);
   assert.equal(example.split("ws://127.0.0.1:8080/").length, 2, "it names the server once");
+  let body = "";
+  const pages = createServer((_, response) => response.setHeader("content-type", "text/html").end(body));
+  await new Promise((done) => pages.listen(0, "127.0.0.1", done));
+  t.after(() => new Promise((done) => pages.close(done)));
+  const origin = `http://127.0.0.1:${pages.address().port}`;
+  const settings = { "http.allowed_origins": origin, "session.resume_ms": RESUME_MS };
+  const other = await Server.start(binary, join(ARTIFACTS, "example-server.log"), settings);
+  t.after(() => other.stop());
+  body = example.replace("ws://127.0.0.1:8080/", `${other.url.replace("http", "ws")}/`);
   const context = await browser.newContext();
   t.after(() => context.close());
   const page = await context.newPage();
   const complaints = [];
   page.on("console", (message) => complaints.push(`${message.type()}: ${message.text()}`));
   page.on("pageerror", (error) => complaints.push(`thrown: ${error.stack}`));
-  // In the place of a file that the server would have.
-  const body = example.replace("ws://127.0.0.1:8080/", `${server.url.replace("http", "ws")}/`);
-  await page.route("**/example.html", (route) => route.fulfill({ contentType: "text/html", body }));
-  await page.goto(`${server.url}/example.html`);
+  await page.goto(`${origin}/example.html`);
   const frame = async () => Number(/^frame (\d+): /.exec(await page.locator("#found").textContent())?.[1] ?? -1);
   const first = await until("a result joins a frame on screen", 20_000, async () => {
     const number = await frame();
@@ -600,11 +607,11 @@ proof("the browser example of the protocol page works as it is printed", needs(l
   await until("later results do, too", 20_000, async () => (await frame()) > first.number + 20);
   const shown = await page.evaluate(() => ({ width: returned.videoWidth, paused: returned.paused }));
   assert.ok(shown.width > 0 && !shown.paused, JSON.stringify(shown));
-  const options = (await server.sessions()).map((session) => session.options.return);
+  const options = (await other.sessions()).map((session) => session.options.return);
   assert.deepEqual(options, ["exact"]);
-  await page.goto("about:blank");
   const began = performance.now();
-  await until("it says goodbye", RESUME_MS, async () => (await server.sessions()).length === 0);
+  await page.goto("about:blank");
+  await until("it says goodbye", RESUME_MS, async () => (await other.sessions()).length === 0);
   assert.ok(performance.now() - began < RESUME_MS, "it does not merely fall silent");
   assert.deepEqual(complaints, []);
 });
