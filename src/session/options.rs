@@ -22,6 +22,8 @@ pub const THRESHOLD: RangeInclusive<f32> = 0.0..=1.0;
 const NAME_SHOWN: usize = 64;
 /// Names that a refusal repeats at most.
 const NAMES_SHOWN: usize = 8;
+/// Bytes of a refusal after which problems are only counted.
+const PROBLEM_BYTES: usize = 4096;
 
 /// What the options need to know of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -214,11 +216,17 @@ fn check_classes(facts: &ModelFacts, names: &[String], problems: &mut Problems) 
 #[derive(Default)]
 pub(super) struct Problems {
     text: String,
+    /// Those that the text has no place for.
+    more: usize,
     unknown_model: bool,
 }
 
 impl Problems {
     pub(super) fn add(&mut self, problem: impl AsRef<str>) {
+        if self.text.len() >= PROBLEM_BYTES {
+            self.more += 1;
+            return;
+        }
         if !self.text.is_empty() {
             self.text.push_str("; ");
         }
@@ -244,7 +252,8 @@ impl Problems {
             return Ok(value);
         }
         let code = if self.unknown_model { ErrorCode::UnknownModel } else { ErrorCode::BadOptions };
-        Err(Refusal::new(code, self.text + "."))
+        let more = if self.more == 0 { String::new() } else { format!("; and {} more problems", self.more) };
+        Err(Refusal::new(code, self.text + &more + "."))
     }
 }
 
@@ -445,6 +454,15 @@ mod tests {
         }
         assert!(!refusal.message.contains("track"));
         assert_eq!(parse(json!([1])).unwrap_err().code, ErrorCode::BadOptions);
+    }
+
+    #[test]
+    fn however_many_problems_there_are_a_refusal_is_short_and_counts_them() {
+        let keys = (0..10_000).map(|number| (format!("k{number}"), Value::Null));
+        let refusal = parse(Value::Object(keys.collect())).unwrap_err();
+        assert!(refusal.message.len() < 4_400, "{}", refusal.message.len());
+        let named = refusal.message.matches("is not an option").count();
+        assert!(refusal.message.ends_with(&format!("; and {} more problems.", 10_000 - named)), "{}", refusal.message);
     }
 
     proptest! {
