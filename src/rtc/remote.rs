@@ -39,9 +39,10 @@ impl RemoteCandidates {
 /// Whether the stack can do anything with a candidate: not with names of multicast DNS, by which browsers hide host
 /// addresses, and not with TCP, since this side takes connections and makes none to wherever somebody says.
 pub(super) fn is_of_use(candidate: &str) -> bool {
-    let mut words = candidate.split_ascii_whitespace().skip(2);
+    // Between the same spaces as the stack sees, or something else would be looked at than is taken.
+    let mut words = candidate.split_whitespace().skip(2);
     let is_tcp = words.next().is_some_and(|transport| !transport.eq_ignore_ascii_case("udp"));
-    !is_tcp && words.nth(1).is_none_or(|address| !address.ends_with(".local"))
+    !is_tcp && words.nth(1).is_none_or(|address| !address.to_ascii_lowercase().ends_with(".local"))
 }
 
 #[cfg(test)]
@@ -51,6 +52,11 @@ mod tests {
     #[test]
     fn names_of_multicast_dns_and_tcp_are_of_no_use() {
         assert!(!is_of_use("candidate:1 1 udp 1 8e2f.local 9 typ host"));
+        assert!(!is_of_use("candidate:1 1 udp 1 8E2F.Local 9 typ host"));
+        for space in ['\u{a0}', '\u{2003}', '\u{85}'] {
+            let hidden = format!("candidate:1{space}1 tcp 1 169.254.169.254 80 typ host tcptype passive");
+            assert!(!is_of_use(&hidden), "{hidden}");
+        }
         assert!(!is_of_use("candidate:1 1 TCP 1 169.254.169.254 80 typ host tcptype passive"));
         assert!(is_of_use("candidate:1 1 UDP 1 10.0.0.1 9 typ host"));
         assert!(is_of_use(""), "the end of candidates");
