@@ -65,7 +65,8 @@ impl Fragment {
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
             let (kind, value) = match line.trim_end().split_once('=') {
-                Some((kind, value)) if kind.len() == 1 => (kind, value),
+                // Neither ends a line here, and neither is a part of one (RFC 8866 section 9, `byte-string`).
+                Some((kind, value)) if kind.len() == 1 && !value.contains(['\r', '\0']) => (kind, value),
                 None if line.trim().is_empty() => continue,
                 _ => return Err(Error::Line(number)),
             };
@@ -292,6 +293,7 @@ mod tests {
             ("a=group:BUNDLE 0\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n", Error::Empty),
             ("hello", Error::Line(1)),
             ("a=mid:0\r\naa=1", Error::Line(2)),
+            ("a=candidate:1 1 udp 1 192.0.2.1 9 typ host\ra=mid:1", Error::Line(1)),
             ("a=candidate:", Error::Candidate(1)),
             ("a=candidate:1 1 udp x 192.0.2.1 9 typ host", Error::Candidate(1)),
             ("a=candidate:1 1 udp 1 192.0.2.1 65536 typ host", Error::Candidate(1)),
