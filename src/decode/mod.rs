@@ -15,6 +15,9 @@ pub mod software;
 mod header;
 mod picture;
 
+#[doc(hidden)]
+pub use header::size as announced_size;
+
 /// Makes pictures from access units.
 pub trait Decoder: Send {
     /// Decodes one unit. `None` when it shows no picture, or when it was skipped because an error made a keyframe

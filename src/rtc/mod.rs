@@ -11,6 +11,8 @@ mod color_space;
 mod congestion;
 mod declined;
 mod feedback;
+#[doc(hidden)]
+pub mod fuzzing;
 mod mux;
 mod offer;
 mod remote;

@@ -15,6 +15,7 @@
 //! on any link.
 
 mod candidates;
+mod demux;
 mod flow;
 mod stun;
 mod table;
@@ -39,6 +40,8 @@ use self::udp::Socket;
 use self::virtual_socket::SessionRuntime;
 
 pub(super) use self::candidates::insert as insert_candidates;
+pub(super) use self::demux::Demux;
+pub use self::demux::{Limits, Taken};
 
 /// Ports that are tried where any free one will do, until one is free for UDP and for TCP.
 const TRIES: usize = 16;

@@ -204,8 +204,7 @@ impl Table {
     }
 
     /// Entries of each kind: what is left after all sessions have gone is a leak.
-    #[cfg(test)]
-    fn sizes(&self) -> [usize; 3] {
+    pub(super) fn sizes(&self) -> [usize; 3] {
         self.read(|sessions| [sessions.by_ufrag.len(), sessions.by_source.len(), sessions.by_transaction.len()])
     }
 }

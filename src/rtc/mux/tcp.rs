@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::{Domain, Protocol, SockRef, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, BufWriter};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -47,6 +47,12 @@ impl Places {
     pub(super) fn new() -> Self {
         Self { unproven: Arc::new(Semaphore::new(MAX_UNPROVEN)), proven: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
+
+    /// A place for a connection that is yet to name its session, if there is one.
+    pub(super) fn sit(&self) -> Option<Seat> {
+        let place = Arc::clone(&self.unproven).try_acquire_owned().ok()?;
+        Some(Seat { place, proven: Arc::clone(&self.proven) })
+    }
 }
 
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -67,12 +73,11 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, places: A
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => match Arc::clone(&places.unproven).try_acquire_owned() {
-                Ok(place) => {
-                    let proven = Arc::clone(&places.proven);
-                    connections.spawn(serve(Arc::clone(&shared), stream, from, Seat { place, proven }));
+            Ok((stream, from)) => match places.sit() {
+                Some(seat) => {
+                    connections.spawn(serve(Arc::clone(&shared), stream, from, seat));
                 }
-                Err(_) => shared.losses.connections.increment(1),
+                None => shared.losses.connections.increment(1),
             },
             // Such as too many open files: others may be closed meanwhile.
             Err(error) => {
@@ -85,7 +90,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, places: A
 }
 
 /// A connection's place, among those that have named their session or among the others.
-struct Seat {
+pub(super) struct Seat {
     place: OwnedSemaphorePermit,
     proven: Arc<Semaphore>,
 }
@@ -118,9 +123,9 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, from: SocketAddr, seat: S
 }
 
 /// Reads datagrams until the connection ends, or says something wrong, or nothing.
-async fn read(
+pub(super) async fn read(
     shared: &Shared,
-    reader: OwnedReadHalf,
+    reader: impl AsyncRead + Unpin,
     from: SocketAddr,
     queue: mpsc::Sender<Bytes>,
     mut seat: Seat,

@@ -1,0 +1,140 @@
+//! Bytes to begin with: what real clients and files say, and noise where a target makes its own sense of bytes.
+
+use std::path::Path;
+use std::{fs, io};
+
+use crate::settings::{encode, signed};
+use crate::target;
+
+/// Targets whose bytes decide what happens, and mean nothing by themselves.
+const MADE_UP: [&str; 7] = [
+    "stun_demux",
+    "tcp_framing",
+    "depacketize_h264",
+    "depacketize_vp8",
+    "depacketize_vp9",
+    "postprocess",
+    "session_life",
+];
+const OFFERS: [&str; 3] = ["two_videos_offer.sdp", "two_videos_answer.sdp", "two_videos_stack.sdp"];
+const FRAGMENTS: [&str; 4] = [
+    "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\n\
+     a=candidate:1387637174 1 udp 2122260223 192.0.2.1 61764 typ host generation 0 ufrag EsAw network-id 1\r\n\
+     a=candidate:3471623853 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active generation 0 ufrag EsAw\r\n\
+     a=end-of-candidates\r\n",
+    "a=candidate:1 1 udp 1 192.0.2.1 9 typ srflx raddr 0.0.0.0 rport 0",
+    "a=end-of-candidates\n",
+    "\"abcd\", \"*\"",
+];
+const CANDIDATES: [&str; 5] = [
+    "candidate:842163049 1 udp 1677729535 192.0.2.17 51472 typ srflx raddr 10.0.0.7 rport 46154 generation 0 ufrag EsAw",
+    "candidate:1 1 udp 2122260223 5b1b7e3e-6c2a-4a53-9d0a-000000000000.local 50000 typ host",
+    "candidate:2 1 tcp 1518280447 10.0.0.7 9 typ host tcptype active",
+    "candidate:3 1 UDP 2122262783 2001:db8::7 50001 typ host generation 0",
+    "candidate:4 1 udp 25108223 198.51.100.9 3478 typ relay raddr 192.0.2.17 rport 51472",
+];
+const OPTIONS: [&str; 3] = [
+    r#"{"type":"configure","options":{"model":"faces","return":"results","budget_ms":80,"score_threshold":0.5,"classes":["face"],"max_detections":3,"format":"coco"}}"#,
+    r#"{"type":"configure","options":{"zones":[{"name":"work","polygon":[[0.2,0.3],[0.8,0.3],[0.9,1],[0.1,1]],"dwell_s":60}],"lines":[{"name":"gate","points":[[0.05,0.9],[0.05,0.3]]}],"rules":[{"name":"bare head","zone":"work","classes":["head"],"longer_than_s":2,"more_than":1}],"overlay":{"zones":true}}}"#,
+    r#"{"type":"configure","options":{"budget":1,"return":"video","track":7,"overlay":{"boxs":true},"zones":{}}}"#,
+];
+/// Beginnings of bitstreams, behind the number of their codec.
+const HEADERS: [&[u8]; 4] = [
+    &[0, 0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x28, 0xda, 0x01, 0xe0, 0x08, 0x9f, 0x95],
+    &[
+        0, 0, 0, 1, 0x67, 0x64, 0, 0x1f, 0xac, 0xd9, 0x40, 0x50, 0x05, 0xbb, 0x01, 0x10, 0, 0, 3, 0, 0x10, 0, 0, 3, 3,
+        0xc0,
+    ],
+    &[1, 0x10, 0, 0, 0x9d, 1, 0x2a, 0x80, 0x42, 0xe0, 0x81],
+    &[2, 0x82, 0x49, 0x83, 0x42, 0x20, 0x15, 0xf0, 0x11, 0xf0],
+];
+
+/// Writes the seeds of every target into its folder of `corpus`.
+///
+/// # Errors
+/// Whatever keeps a file from being read or written.
+pub fn write_all(corpus: &Path) -> io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut writer = Writer { corpus, number: 0 };
+    for entry in fs::read_dir(root.join("signaling/golden"))? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().contains("client_")) {
+            writer.write("signaling_json", &fs::read(path)?)?;
+        }
+    }
+    for text in OPTIONS {
+        writer.write("signaling_json", text.as_bytes())?;
+    }
+    for name in OFFERS {
+        let text = fs::read_to_string(root.join("src/rtc/testdata").join(name))?;
+        let lines: String = text.lines().flat_map(|line| [line, "\r\n"]).collect();
+        for role in [0_u8, 2, 3] {
+            writer.write("sdp_offer", &[&[role], lines.as_bytes()].concat())?;
+        }
+        writer.write("sdp_fragment", lines.as_bytes())?;
+    }
+    for text in FRAGMENTS {
+        writer.write("sdp_fragment", text.as_bytes())?;
+    }
+    for text in CANDIDATES {
+        writer.write("ice_candidate", text.as_bytes())?;
+    }
+    for bytes in HEADERS {
+        writer.write("picture_header", bytes)?;
+    }
+    for name in ["models/ppe-nano/2/manifest.toml", "tests/data/models/yunet/1/manifest.toml"] {
+        writer.write("manifest", &fs::read(root.join(name))?)?;
+    }
+    writer.write("manifest", b"name=\"a\"\nversion=\"1\"\nlicence=\"MIT\"\n[input]\nsize=[32,32]\n[output]\ndecoder=\"yolov8\"\n[classes]\nfile=\"c\"\0one\ntwo\n")?;
+    writer.write("config", &fs::read(root.join("saccade.example.toml"))?)?;
+    writer.write("config", b"[media]\nport = 1\n[admission]\nmax_sessions = \"many\"\0SACCADE_SESSION__BUDGET_MS=5\nSACCADE_ICE_SERVERS=[{\"urls\":[\"stun:a\"]}]")?;
+    for name in ["cameras", "routes.canary", "auth"] {
+        let text = format!("[{name}]\nsplit = [{{ model = \"a@1\", weight = 0 }}]\nsecret = \"short\"\n");
+        writer.write("config", text.as_bytes())?;
+    }
+    for claims in [
+        r#"{"exp":4000000000,"sub":"a","can_publish":true,"models":["ppe-nano"],"priority":"high"}"#,
+        r#"{"exp":4e9,"nbf":1,"can_view":true,"session":"s","max_sessions":1}"#,
+        r#"{"exp":1,"can_publish":true}"#,
+        r#"{"can_publish":true}"#,
+    ] {
+        writer.write("token", signed(claims).as_bytes())?;
+        writer.write("token", &[&[0x80], claims.as_bytes()].concat())?;
+    }
+    let unsigned = encode(br#"{"alg":"none"}"#);
+    writer.write("token", format!("{unsigned}.{}.", encode(br#"{"exp":4000000000}"#)).as_bytes())?;
+    for name in MADE_UP {
+        for length in [16, 64, 256, 1024] {
+            let noise = noise(length, u64::try_from(length).unwrap_or_default());
+            writer.write(name, &noise)?;
+            // Few kinds of steps, many times over: what noise seldom makes.
+            writer.write(name, &noise.iter().map(|byte| byte & 0x0f).collect::<Vec<_>>())?;
+        }
+    }
+    Ok(())
+}
+
+struct Writer<'a> {
+    corpus: &'a Path,
+    number: u32,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let most = target(name).map_or(0, |target| target.max_len);
+        let folder = self.corpus.join(name);
+        fs::create_dir_all(&folder)?;
+        self.number += 1;
+        fs::write(folder.join(format!("seed-{:03}", self.number)), &bytes[..bytes.len().min(most)])
+    }
+}
+
+/// The same bytes each time (a 64-bit linear congruential generator, Knuth's constants).
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}
