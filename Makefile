@@ -7,12 +7,15 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for `make run` and `make demo`, such as ARGS="--listen 127.0.0.1:9000".
 ARGS ?=
 
+# Names of fuzz targets; all of them, if there are none.
+TARGETS ?=
+
 # Folders of the data sets and of checkpoints, and further words for the training program.
 TRAIN_DATA ?=
 TRAIN_WORK ?=
 TRAIN_ARGS ?=
 
-.PHONY: help run test setup setup-test build demo bench bench-budget lint docs train train-test
+.PHONY: help run test setup setup-test build demo bench bench-budget fuzz lint docs train train-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +49,9 @@ train: setup ## Train and export the default model, or go on with it (TRAIN_DATA
 
 train-test: setup ## Run all tests of the training package, those with PyTorch too
 	@scripts/train.sh test
+
+fuzz: setup ## Look for bytes that break the parsers of what strangers send (FUZZ_SECONDS=60 a target, TARGETS="sdp_offer …" for some)
+	@scripts/fuzz.sh $(TARGETS)
 
 lint: setup ## Check format, lints and, where cargo-deny is installed, licences and known faults of dependencies
 	@$(CARGO) fmt --all --check
