@@ -2,7 +2,6 @@ use crate::media::Codec;
 
 /// Width and height that a unit announces, where it does: H.264 in its sequence parameter set, VP8 and VP9 in their
 /// keyframes. Read before the decoder sees the unit, so that it allocates nothing for a picture that is too large.
-#[must_use]
 pub fn size(codec: Codec, data: &[u8]) -> Option<(u32, u32)> {
     match codec {
         Codec::H264 => h264(data),
