@@ -3,15 +3,22 @@ import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import { findBrowser, launch, openPage } from "./browser.mjs";
 import { lacksNamespaces, Networks, SERVER } from "./networks.mjs";
 import { findBinary, Server } from "./server.mjs";
 import { until } from "./waiting.mjs";
 
 const ARTIFACTS = process.env.SACCADE_ARTIFACTS || "/tmp/saccade-artifacts";
-/** Until media is silent for that long, a session is kept (the default of `session.idle_timeout_ms`). */
+/** A session is gone this long after its last packet; `session.idle_timeout_ms` is 30 s. */
 const FREED_MS = 35_000;
+
+const SETTINGS = {
+  "http.listen": `${SERVER}:0`,
+  "ops.listen": `${SERVER}:0`,
+  "media.listen": SERVER,
+  "shutdown.grace_ms": "500",
+};
 
 const binary = findBinary();
 const chromium = findBrowser();
@@ -28,28 +35,28 @@ function scenario(name, body) {
     assert.deepEqual(missing, []);
     mkdirSync(ARTIFACTS, { recursive: true });
     const folder = mkdtempSync(join(tmpdir(), "saccade-network-"));
-    t.after(() => rmSync(folder, { recursive: true, force: true }));
     const networks = new Networks();
-    t.after(() => networks.remove());
-    const log = join(ARTIFACTS, `network-${name.replaceAll(/\W+/g, "-")}.log`);
-    const settings = {
-      "http.listen": `${SERVER}:0`,
-      "ops.listen": `${SERVER}:0`,
-      "media.listen": SERVER,
-      "models.default": "scene-blobs",
-      "shutdown.grace_ms": "500",
-    };
-    const server = await Server.start(binary, log, settings, { within: networks.within("server"), flags: ["--insecure"] });
-    t.after(async () => assert.deepEqual(await server.stop(), { code: 0, signal: null }));
-    const browser = await launch(networks.wrapped(chromium, folder), null, [
-      `--unsafely-treat-insecure-origin-as-secure=${server.url}`,
-    ]);
-    t.after(() => browser.close());
-    const { page } = await openPage(browser, `${server.url}/?source=scene&model=scene-blobs&autostart=1`);
-    await page.waitForFunction(() => saccadePage.state === "connected" && probe.results.at(-1)?.detections.length > 1);
-    await page.evaluate(stream);
-    await page.waitForFunction(() => streamed.session.state === "connected" && streamed.results.length > 30);
-    await body(t, { networks, page, url: server.url });
+    let server = null;
+    let browser = null;
+    try {
+      const log = join(ARTIFACTS, `network-${name.replaceAll(/\W+/g, "-")}.log`);
+      const place = { within: networks.within("server"), flags: ["--insecure"] };
+      server = await Server.start(binary, log, SETTINGS, place);
+      const trusted = [`--unsafely-treat-insecure-origin-as-secure=${server.url}`];
+      browser = await launch(networks.wrapped(chromium, folder), null, trusted);
+      const { page } = await openPage(browser, `${server.url}/?source=scene&model=scene-blobs&autostart=1`);
+      await page.waitForFunction(() => saccadePage.state === "connected" && probe.results.at(-1)?.detections.length > 1);
+      await page.evaluate(stream);
+      await page.waitForFunction(() => streamed.session?.state === "connected" && streamed.results.length > 30);
+      await body(t, { networks, page, url: server.url });
+      await browser.close();
+      assert.deepEqual(await server.stop(), { code: 0, signal: null }, "the server ends cleanly when it is asked to");
+    } finally {
+      await browser?.close();
+      await server?.stop();
+      networks.remove();
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 }
 
@@ -118,56 +125,59 @@ function silentFor(page, ms) {
   return until(`${ms} ms without results`, ms + 10_000, async () => (await look(page)).silent >= ms);
 }
 
-scenario("from Wi-Fi to mobile the session goes on, with the objects it knew", async (t, { networks, page }) => {
-  networks.up("mobile");
-  const before = await look(page);
-  assert.ok(before.last.ids.length > 0, "there are objects");
-  networks.down("wifi");
-  const after = await goesOn(page, before.count, 30_000);
-  t.diagnostic(measured(after));
-  assert.equal(after.id, before.id);
-  assert.equal(after.last.session_id, before.last.session_id);
-  assert.deepEqual(after.last.ids, before.last.ids);
-  assert.ok(after.noVideo > 1_000, "the network was away");
-  assert.ok(after.noVideo < 15_000, `${after.noVideo}`);
-  assert.equal(after.events.length, 2);
-  assert.equal(after.events[0].reconnecting, "media_lost");
-  assert.equal(after.events[1].reconnected.resumed, true);
-});
+// Two at a time: most of it is waiting.
+describe("networks that go away", { concurrency: 2 }, () => {
+  scenario("from Wi-Fi to mobile the session goes on, with the objects it knew", async (t, { networks, page }) => {
+    networks.up("mobile");
+    const before = await look(page);
+    assert.ok(before.last.ids.length > 0, "there are objects");
+    networks.down("wifi");
+    const after = await goesOn(page, before.count, 30_000);
+    t.diagnostic(measured(after));
+    assert.equal(after.id, before.id);
+    assert.equal(after.last.session_id, before.last.session_id);
+    assert.deepEqual(after.last.ids, before.last.ids);
+    assert.ok(after.noVideo > 1_000, "the network was away");
+    assert.ok(after.noVideo < 15_000, `${after.noVideo}`);
+    assert.equal(after.events.length, 2);
+    assert.equal(after.events[0].reconnecting, "media_lost");
+    assert.equal(after.events[1].reconnected.resumed, true);
+  });
 
-scenario("an outage of 3 s is waited for", async (t, { networks, page }) => {
-  const before = await look(page);
-  networks.silence(true);
-  await silentFor(page, 3_000);
-  networks.silence(false);
-  const after = await goesOn(page, before.count, 10_000);
-  t.diagnostic(measured(after));
-  assert.ok(after.longest >= 3_000);
-  assert.deepEqual([after.id, after.events, after.states], [before.id, [], ["connecting", "connected"]]);
-  assert.deepEqual(after.last.ids, before.last.ids);
-});
+  scenario("an outage of 3 s is waited for", async (t, { networks, page }) => {
+    const before = await look(page);
+    networks.silence(true);
+    await silentFor(page, 3_000);
+    networks.silence(false);
+    const after = await goesOn(page, before.count, 10_000);
+    t.diagnostic(measured(after));
+    assert.ok(after.longest >= 3_000);
+    assert.deepEqual([after.id, after.events, after.states], [before.id, [], ["connecting", "connected"]]);
+    assert.deepEqual(after.last.ids, before.last.ids);
+  });
 
-scenario("after an outage of 8 s the same session goes on", async (t, { networks, page }) => {
-  const before = await look(page);
-  networks.silence(true);
-  await silentFor(page, 8_000);
-  networks.silence(false);
-  const after = await goesOn(page, before.count, 15_000);
-  t.diagnostic(measured(after));
-  assert.deepEqual([after.id, after.last.session_id], [before.id, before.id]);
-});
+  scenario("after an outage of 8 s the same session goes on", async (t, { networks, page }) => {
+    const before = await look(page);
+    networks.silence(true);
+    await silentFor(page, 8_000);
+    networks.silence(false);
+    const after = await goesOn(page, before.count, 15_000);
+    t.diagnostic(measured(after));
+    assert.deepEqual([after.id, after.last.session_id], [before.id, before.id]);
+  });
 
-scenario("an outage of 40 s ends the session, and the client makes another", async (t, { networks, page, url }) => {
-  const before = await look(page);
-  networks.silence(true);
-  const start = performance.now();
-  await until("the server has freed the session", FREED_MS + 2_000, () => networks.ask(`${url}/v1/sessions`).length === 0);
-  const freed = performance.now() - start;
-  t.diagnostic(`freed after ${(freed / 1_000).toFixed(1)} s`);
-  assert.ok(freed > 25_000 && freed <= FREED_MS, `${freed}`);
-  await silentFor(page, 40_000);
-  networks.silence(false);
-  const after = await goesOn(page, before.count, 60_000);
-  assert.notEqual(after.id, before.id);
-  assert.equal(after.events.at(-1).reconnected.resumed, false);
+  scenario("an outage of 40 s ends the session, and the client makes another", async (t, { networks, page, url }) => {
+    const before = await look(page);
+    networks.silence(true);
+    const start = performance.now();
+    await until("the server has freed the session", FREED_MS + 2_000, () => networks.ask(`${url}/v1/sessions`).length === 0);
+    const freed = performance.now() - start;
+    t.diagnostic(`freed after ${(freed / 1_000).toFixed(1)} s`);
+    assert.ok(freed > 25_000 && freed <= FREED_MS, `${freed}`);
+    await silentFor(page, 40_000);
+    networks.silence(false);
+    const after = await goesOn(page, before.count, 60_000);
+    assert.notEqual(after.id, before.id);
+    assert.equal(after.events.at(-1).reconnected.resumed, false);
+  });
 });
