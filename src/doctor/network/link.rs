@@ -143,7 +143,7 @@ mod tests {
         far.write_all(&message[..10]).await.unwrap();
         let wait = std::time::Duration::from_millis(1);
         assert!(tokio::time::timeout(wait, link.receive()).await.is_err(), "half a message is none");
-        far.write_all(&[&message[10..], &message].concat()).await.unwrap();
+        far.write_all(&[&message[10..], &message[..]].concat()).await.unwrap();
         for _ in 0..2 {
             assert_eq!(link.receive().await.unwrap(), message);
         }
