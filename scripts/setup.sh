@@ -71,9 +71,32 @@ missing_packages() {
     if [ "$what" = test ]; then
         has_browser || echo chromium
         have ffmpeg || echo ffmpeg
+        # A TURN server, and networks of the tests' own.
+        have turnserver || echo coturn
+        have ip || [ -x /usr/sbin/ip ] || echo iproute2
+        have nft || [ -x /usr/sbin/nft ] || echo nftables
+        have openssl || echo openssl
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
             gstreamer1.0-plugins-ugly gstreamer1.0-nice
     fi
+}
+
+# coturn would start as a service on a machine that only tests with it. Where nobody said so already, policy-rc.d(8) keeps
+# it from that until everything is installed; afterwards the service is off unless it was there before.
+held_services=''
+as_root=()
+hold_services() {
+    [[ " $* " == *" coturn "* ]] || return 0
+    held_services=yes
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" install -m 755 /dev/stdin /usr/sbin/policy-rc.d
+    held_services=policy
+}
+release_services() {
+    [ -n "$held_services" ] || return 0
+    [ "$held_services" != policy ] || "${as_root[@]}" rm -f /usr/sbin/policy-rc.d
+    ! have systemctl || "${as_root[@]}" systemctl --quiet disable coturn >/dev/null 2>&1 || true
+    held_services=''
 }
 
 install_packages() {
@@ -82,7 +105,6 @@ install_packages() {
     [ ${#packages[@]} -gt 0 ] || return 0
     local names="${packages[*]}"
     have apt-get || die "these are missing and there is no apt to install them: $names. Install what your system calls them."
-    local as_root=()
     if [ "$(id -u)" -ne 0 ]; then
         have sudo || die "these are missing: $names. Run as root, or install sudo: apt-get install $names"
         as_root=(sudo)
@@ -90,10 +112,12 @@ install_packages() {
         [ -t 0 ] || sudo -n true 2>/dev/null || die "these are missing and sudo wants a password: sudo apt-get install $names"
     fi
     say "installing $names"
+    hold_services "${packages[@]}"
     local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300)
     "${apt[@]}" update >&2 || die "apt-get update failed: is there a network?"
     "${apt[@]}" install --no-install-recommends "${packages[@]}" >&2 ||
         die "apt-get could not install them: see above, or install them by hand: $names"
+    release_services
     names=$(missing_packages)
     [ -z "$names" ] || die "apt-get installed everything, but what these bring is still not found: ${names//$'\n'/ }"
 }
@@ -197,7 +221,7 @@ if have flock && ! flock -n 9; then
 fi
 # In the cache, so that finished folders can be renamed into their place.
 work=$(mktemp -d "$cache/setup.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "$work"; release_services' EXIT
 install_packages
 fetch_runtime
 if [ "$what" = test ]; then

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use saccade_signaling::{IceServer, Limits, ModelView};
+use saccade_signaling::{Limits, ModelView};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -336,15 +336,7 @@ fn http_settings(config: &Config, address: SocketAddr, secured: &Secured) -> htt
         public_url: config.http.public_url.clone(),
         allowed_origins: config.http.allowed_origins.clone(),
         loopback_only: address.ip().is_loopback() && config.auth.is_none(),
-        ice_servers: config
-            .ice_servers
-            .iter()
-            .map(|server| IceServer {
-                urls: server.urls.clone(),
-                username: server.username.clone(),
-                credential: server.credential.as_ref().map(|secret| secret.expose().to_owned()),
-            })
-            .collect(),
+        ice_servers: config.ice_servers.clone(),
         limits: Limits {
             width: config.limits.width,
             height: config.limits.height,

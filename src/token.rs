@@ -11,7 +11,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::claims::Claims;
-use crate::config::{Auth, Secret};
+use crate::config::Auth;
+use crate::secret::Secret;
 
 /// What a token says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -83,6 +83,9 @@ pub struct Doctor {
     /// Measure models and codecs again, and keep that for the next start of the server: best while nothing else runs
     #[arg(long)]
     pub measure: bool,
+    /// Try by which ways peers can reach the server (its media port, STUN, TURN), and look at nothing else
+    #[arg(long = "network", conflicts_with = "measure")]
+    pub network_ways: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

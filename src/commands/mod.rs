@@ -29,7 +29,11 @@ pub fn run(args: Args) -> Exit {
         Command::Serve(serve) => serve::run(&serve),
         Command::Doctor(doctor) => {
             let config = Config::load(&doctor.sources(std::env::vars_os()));
-            let report = doctor::Report::new(&config, doctor.measure);
+            let report = if doctor.network_ways {
+                doctor::Report::of_network(&config)
+            } else {
+                doctor::Report::new(&config, doctor.measure)
+            };
             if doctor.json {
                 say!("{:#}", report.to_json());
             } else {

@@ -1,7 +1,7 @@
 //! Configuration: defaults < `saccade.toml` < environment (`SACCADE_<SECTION>__<KEY>`) < flags.
 //!
 //! [`Sources`] go in, a valid [`Config`] or all [`Mistakes`] at once come out. Runs once at start-up on the main
-//! thread, before a port is bound or a device is touched. It opens no file but the configuration and the secret's.
+//! thread, before a port is bound or a device is touched. It opens no file but the configuration and those of secrets.
 
 mod auth;
 mod ice;
@@ -17,14 +17,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use auth::{ApiKey, Auth};
-pub use ice::IceServer;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
-pub use types::{AdmissionMode, Hardware, Secret};
+pub use types::{AdmissionMode, Hardware};
 
 use ipnet::IpNet;
 
+use crate::ice::Server as IceServer;
 use crate::route::Route;
+use crate::secret::Secret;
 use crate::telemetry;
 use reader::{Raw, Reader};
 
@@ -286,7 +287,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         http: Http::read(from, auth.is_some() || sources.insecure),
         ops: Ops { listen: socket(from, "ops.listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))) },
         media: Media::read(from),
-        ice_servers: IceServer::read_all(from),
+        ice_servers: ice::read(from),
         models: Models::read(from),
         routes: routes::read(from),
         hw: Hw {

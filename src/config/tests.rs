@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::claims::{Claims, Priority};
+use crate::ice::Access;
 use crate::route::{Fusion, Share};
 
 const EXAMPLE: &str = include_str!("../../saccade.example.toml");
@@ -276,17 +277,59 @@ fn ice_servers_are_tables_in_a_file_and_json_in_the_environment() {
     let json = r#"[{"urls": "turn:t.example", "username": "u", "credential": "c"}]"#;
     let sources = with_environment(Sources::default(), &[("SACCADE_ICE_SERVERS", json)]);
     assert_eq!(Config::load(&sources).unwrap().ice_servers, from_file);
-    assert_eq!(from_file[0].credential.as_ref().unwrap().expose(), "c");
+    assert_eq!(from_file[0].access, Access::Fixed { username: "u".into(), credential: Secret::new("c".into()) });
 
-    for (toml, part) in [
-        ("[[ice_servers]]\nurls = [\"http://t.example\"]\n", "urls must be"),
-        ("[[ice_servers]]\n", "urls must be"),
-        ("[[ice_servers]]\nurls = [\"turn:t.example\"]\n", "needs username and credential"),
-        ("[[ice_servers]]\nurls = [\"stun:t.example\"]\nport = 3\n", "unknown key port"),
-        ("ice_servers = [\"stun:t.example\"]\n", "a list of tables"),
+    for (lines, part) in [
+        ("urls = [\"http://t.example\"]", "\"http://t.example\" is not: it must begin with stun:"),
+        ("urls = [\"stun:t.example\", \"turn:me:pass@t.example\"]", "\"…@t.example\" is not: after the scheme"),
+        ("urls = [\"stun:t.example\", 3]", "urls must be"),
+        ("", "urls must be"),
+        ("urls = [\"turn:t.example\"]", "needs username and credential, secret, or secret_file"),
+        ("urls = [\"turn:t.example\"]\nusername = \"me\"", "username and credential go together"),
+        ("urls = [\"stun:t.example\"]\nport = 3", "unknown key port"),
+        ("urls = [\"stun:t.example\"]\nsecret = \"s\"", "a shared secret is for TURN servers"),
+        ("urls = [\"turn:t.example\"]\nsecret = \"s\"\nusername = \"me\"", "leave out either username"),
+        ("urls = [\"turn:t.example\"]\nsecret = \"s\"\nsecret_file = \"f\"", "leave out either secret or"),
+        ("urls = [\"turn:t.example\"]\nsecret = \"\"", "secret must be a text that is not empty"),
+        ("urls = [\"turn:t.example\"]\nsecret = \"s\"\nttl_s = 59", "from 60 to 86400"),
+        ("urls = [\"turn:t.example\"]\nsecret = \"s\"\nttl_s = \"1h\"", "from 60 to 86400"),
+        ("urls = [\"stun:t.example\"]\nttl_s = 60", "ttl_s is for credentials that are made"),
+        ("urls = [\"turn:t.example\"]\nsecret_file = \"/nowhere\"", "\"/nowhere\" cannot be read"),
     ] {
-        assert!(only_mistake(&file(toml)).legal.contains(part), "{toml}");
+        let all = mistakes(&file(&format!("[[ice_servers]]\n{lines}\n")));
+        assert!(all.iter().any(|one| one.legal.contains(part)), "{lines}: {all:?}");
+        assert!(all.iter().all(|one| one.key == "ice_servers" && !one.to_string().contains("pass@")), "{all:?}");
     }
+    assert!(only_mistake(&file("ice_servers = [\"stun:t.example\"]\n")).legal.contains("a list of tables"));
+}
+
+#[test]
+fn a_shared_secret_of_turn_is_given_inline_or_in_a_file_and_its_mistakes_come_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("turn");
+    std::fs::write(&path, "north\n").unwrap();
+    let toml = format!(
+        "[[ice_servers]]\nurls = \"turn:t.example\"\nsecret_file = {path:?}\n\
+         [[ice_servers]]\nurls = \"turns:t.example\"\nsecret = \"south\"\nttl_s = 600\n"
+    );
+    let servers = Config::load(&file(&toml)).unwrap().ice_servers;
+    let signed =
+        |secret: &str, ttl| Access::Signed { secret: Secret::new(secret.to_owned()), ttl: Duration::from_secs(ttl) };
+    assert_eq!((&servers[0].access, &servers[1].access), (&signed("north", 3600), &signed("south", 600)));
+
+    let json = r#"[{"urls": "turns:t.example", "secret": "south", "ttl_s": 600}]"#;
+    let sources = with_environment(Sources::default(), &[("SACCADE_ICE_SERVERS", json)]);
+    assert_eq!(Config::load(&sources).unwrap().ice_servers, servers[1..]);
+
+    std::fs::write(&path, " \n").unwrap();
+    let toml = format!(
+        "[[ice_servers]]\nurls = [\"stun:a\", \"turn:b?x\"]\nsecret_file = {path:?}\nttl_s = 1\nsize = 2\n\
+         [[ice_servers]]\nurls = \"turn:\"\nsecret = \"hush\"\nusername = \"me\"\n"
+    );
+    let all = mistakes(&file(&toml));
+    let of = |number: &str| all.iter().filter(|one| one.legal.starts_with(number)).count();
+    assert_eq!((of("number 1:"), of("number 2:"), all.len()), (5, 2, 7), "{all:?}");
+    assert!(all.iter().all(|one| !one.to_string().contains("hush")), "{all:?}");
 }
 
 #[test]

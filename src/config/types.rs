@@ -1,27 +1,3 @@
-use std::fmt;
-
-/// A secret: its value never shows in logs or mistakes.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub(super) fn new(value: String) -> Self {
-        Self(value)
-    }
-
-    /// The value itself, for signing and checking only.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Secret(hidden)")
-    }
-}
-
 /// Whether a stage uses special hardware.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Hardware {

@@ -13,12 +13,7 @@ pub(super) fn usable(config: &Config) -> Check {
     if !config.media.advertise.is_empty() {
         return Check::ok(NAME, format!("advertised: {}", show(&config.media.advertise)));
     }
-    let listen = config.media.listen;
-    let addresses: Vec<IpAddr> = if listen.is_unspecified() {
-        local().into_iter().filter(|address| listen.is_ipv6() || address.is_ipv4()).collect()
-    } else {
-        vec![listen]
-    };
+    let addresses = local_of(config);
     let reachable: Vec<_> = addresses.iter().copied().filter(|address| is_reachable(*address)).collect();
     if reachable.is_empty() {
         let advice = "only clients on this machine can connect: bring up a network, or set media.advertise";
@@ -26,6 +21,22 @@ pub(super) fn usable(config: &Config) -> Check {
         return Check::warn(NAME, found, advice);
     }
     Check::ok(NAME, show(&reachable))
+}
+
+/// This machine's addresses that media is taken on and that others may reach; only if there are none, its own.
+pub(super) fn listened(config: &Config) -> Vec<IpAddr> {
+    let all = local_of(config);
+    let reachable: Vec<_> = all.iter().copied().filter(|address| is_reachable(*address)).collect();
+    if reachable.is_empty() { all.into_iter().filter(IpAddr::is_loopback).collect() } else { reachable }
+}
+
+fn local_of(config: &Config) -> Vec<IpAddr> {
+    let listen = config.media.listen;
+    if listen.is_unspecified() {
+        local().into_iter().filter(|address| listen.is_ipv6() || address.is_ipv4()).collect()
+    } else {
+        vec![listen]
+    }
 }
 
 /// This machine's addresses, as Linux lists them.

@@ -7,6 +7,7 @@
 mod addresses;
 mod machine;
 mod models;
+mod network;
 mod software;
 mod tuned;
 
@@ -51,6 +52,9 @@ pub struct Check {
 pub struct Report {
     /// In the order in which they were made.
     pub checks: Vec<Check>,
+    /// Whether it is about the ways to the server alone.
+    #[serde(skip)]
+    pub of_network: bool,
 }
 
 impl Report {
@@ -71,7 +75,18 @@ impl Report {
             checks.extend(tuned::all(config, &tuning, calibration.keeps()));
             checks.extend(models::all(config, &tuning, calibration));
         }
-        Self { checks }
+        Self { checks, of_network: false }
+    }
+
+    /// Tries the ways to the media port and through the ICE servers of the configuration, and looks at nothing else. Takes
+    /// a few seconds, ten at most.
+    #[must_use]
+    pub fn of_network(config: &Result<Config, Mistakes>) -> Self {
+        let mut checks = vec![configuration(config)];
+        if let Ok(config) = config {
+            checks.extend(network::checks(config));
+        }
+        Self { checks, of_network: true }
     }
 
     /// The worst that was found.
@@ -104,6 +119,9 @@ impl fmt::Display for Report {
             }
         }
         let verdict = match self.status() {
+            Status::Ok if self.of_network => "All ways that were tried work.",
+            Status::Warn if self.of_network => "The server can be reached; see the warnings.",
+            Status::Fail if self.of_network => "Peers will not reach the server as configured; see what failed.",
             Status::Ok => "Everything is there.",
             Status::Warn => "The server can run; see the warnings.",
             Status::Fail => "The server cannot run like this; see what failed.",
@@ -243,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_worst_check_decides() {
-        let mut report = Report { checks: vec![Check::ok("a", "fine")] };
+        let mut report = Report { checks: vec![Check::ok("a", "fine")], ..Report::default() };
         assert_eq!((report.status(), report.exit()), (Status::Ok, Exit::Clean));
         report.checks.push(Check::warn("b", "slow", "buy a faster one"));
         assert_eq!((report.status(), report.exit()), (Status::Warn, Exit::Clean));

@@ -40,7 +40,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use crate::claims::Claims;
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
+use crate::{clock, ice};
 
 pub use gate::{Gate, Quota};
 pub use listen::{Door, listen};
@@ -70,8 +72,8 @@ pub struct Settings {
     /// Whether only this machine should reach the server. Then requests whose `Host` is no loopback name, `public_url`
     /// or allowed origin are refused, which keeps foreign pages from getting in by DNS rebinding.
     pub loopback_only: bool,
-    /// Announced to clients (`ice_servers`).
-    pub ice_servers: Vec<IceServer>,
+    /// Announced to clients (`ice_servers`), each with credentials of its own where a TURN server takes such.
+    pub ice_servers: Vec<ice::Server>,
     /// Announced to clients; the sizes of messages and SDP are enforced here.
     pub limits: Limits,
     /// Who may do what; `None`: everybody may do everything.
@@ -140,6 +142,19 @@ struct Context {
     models: ListModels,
     routes: Arc<dyn Routes>,
     sockets: Arc<Semaphore>,
+}
+
+impl Context {
+    /// STUN and TURN servers as this client is told of them, with credentials that count from now.
+    fn ice_servers(&self, claims: &Claims) -> Vec<IceServer> {
+        let now = clock::wall();
+        let told = |server: &ice::Server| {
+            let credentials = server.credentials(now, claims.sub.as_deref());
+            let (username, credential) = credentials.map(|it| (it.username, it.credential.expose().to_owned())).unzip();
+            IceServer { urls: server.urls.iter().map(ToString::to_string).collect(), username, credential }
+        };
+        self.settings.ice_servers.iter().map(told).collect()
+    }
 }
 
 /// The public listener's routes.

@@ -200,7 +200,7 @@ impl Client {
         let welcome = ServerMessage::Welcome {
             protocol: PROTOCOL_VERSION,
             server: concat!("saccade/", env!("CARGO_PKG_VERSION")).to_owned(),
-            ice_servers: self.context.settings.ice_servers.clone(),
+            ice_servers: self.context.ice_servers(&self.claims),
             models: names.into_iter().map(|(_, name)| name).collect(),
             limits: self.context.settings.limits.clone(),
         };

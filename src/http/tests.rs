@@ -31,6 +31,10 @@ use crate::session::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+fn ice_server(urls: &[&str], access: ice::Access) -> ice::Server {
+    ice::Server { urls: urls.iter().map(|url| url.parse().unwrap()).collect(), access }
+}
+
 struct OneModel;
 
 impl Models for OneModel {

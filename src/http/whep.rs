@@ -26,6 +26,7 @@ pub(super) async fn watch(
     Claims::require(claims.can_view, "can_view")?;
     let session = context.session(&claims, &id)?;
     let sdp = whip::offered(&context, &headers, body).await?;
+    let links = whip::links(&context, &claims);
     let request = WatchRequest { sdp, claims, address };
     let joined = tokio::time::timeout(context.settings.open_timeout, session.audience().join(request)).await;
     let joined = joined
@@ -36,7 +37,7 @@ pub(super) async fn watch(
         _ => refusal.into(),
     })?;
     let path = format!("/v1/sessions/{}/viewers/{}", session.id(), viewer.id());
-    Ok(whip::created(&context, &uri, &headers, &path, answer))
+    Ok(whip::created(&context.absolute(&uri, &headers, &path), links, answer))
 }
 
 /// `PATCH /v1/sessions/{id}/viewers/{viewer_id}`: as that of a session.

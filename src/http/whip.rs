@@ -41,9 +41,11 @@ pub(super) async fn publish(
     Claims::require(claims.can_publish, "can_publish")?;
     let sdp = offered(&context, &headers, body).await?;
     let Query(pairs) = query.map_err(|_| Problem::new(ErrorCode::BadOptions, "The query cannot be read."))?;
+    let links = links(&context, &claims);
     let request = OpenRequest { sdp, options: from_query(pairs)?, trickle: false, signals: None, claims, address };
     let (handle, answer) = open(&context, request).await?;
-    Ok(created(&context, &uri, &headers, &format!("/v1/sessions/{}", handle.id()), answer.sdp))
+    let place = context.absolute(&uri, &headers, &format!("/v1/sessions/{}", handle.id()));
+    Ok(created(&place, links, answer.sdp))
 }
 
 /// `PATCH /v1/sessions/{id}`: trickles candidates, or restarts ICE.
@@ -93,17 +95,17 @@ pub(super) async fn offered(context: &Context, headers: &HeaderMap, body: Body) 
     String::from_utf8(body).map_err(|_| Problem::new(ErrorCode::BadSdp, "The session description is no UTF-8 text."))
 }
 
-/// The answer to an offer, and where what it made is found.
-pub(super) fn created(context: &Context, uri: &Uri, headers: &HeaderMap, path: &str, answer: String) -> Response {
+/// The answer to an offer, the URL at which what it made is found, and ICE servers.
+pub(super) fn created(place: &str, links: Vec<HeaderValue>, answer: String) -> Response {
     let tag = Credentials::of(&answer).and_then(|credentials| entity_tag(credentials.ufrag));
     let mut response = (StatusCode::CREATED, answer).into_response();
     let out = response.headers_mut();
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(SDP));
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     // What a host or a user fragment holds goes into a header.
-    out.extend(HeaderValue::try_from(context.absolute(uri, headers, path)).map(|value| (header::LOCATION, value)));
+    out.extend(HeaderValue::try_from(place).map(|value| (header::LOCATION, value)));
     out.extend(tag.map(|value| (header::ETAG, value)));
-    for value in context.settings.ice_servers.iter().flat_map(links) {
+    for value in links {
         out.append(header::LINK, value);
     }
     response
@@ -143,7 +145,7 @@ pub(super) fn patched(outcome: Result<Patched, Refusal>) -> Result<Response, Pro
 
 impl Context {
     /// The URL of a path, as the client reaches the server.
-    fn absolute(&self, uri: &Uri, headers: &HeaderMap, path: &str) -> String {
+    pub(super) fn absolute(&self, uri: &Uri, headers: &HeaderMap, path: &str) -> String {
         if let Some(public) = &self.settings.public_url {
             return format!("{}{path}", public.trim_end_matches('/'));
         }
@@ -159,14 +161,23 @@ fn entity_tag(tag: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("\"{tag}\"")).ok()
 }
 
+/// The ICE servers that a client with these claims is told of.
+pub(super) fn links(context: &Context, claims: &Claims) -> Vec<HeaderValue> {
+    context.ice_servers(claims).iter().flat_map(links_of).collect()
+}
+
 /// A server as links tell of it, one each URL (RFC 9725 section 4.6).
-fn links(server: &IceServer) -> impl Iterator<Item = HeaderValue> {
+fn links_of(server: &IceServer) -> impl Iterator<Item = HeaderValue> {
     let mut parameters = String::from("; rel=\"ice-server\"");
     if let (Some(username), Some(credential)) = (&server.username, &server.credential) {
         let (username, credential) = (quoted(username), quoted(credential));
         parameters += &format!("; username={username}; credential={credential}; credential-type=\"password\"");
     }
-    server.urls.iter().filter_map(move |url| HeaderValue::try_from(format!("<{url}>{parameters}")).ok())
+    server.urls.iter().filter_map(move |url| {
+        let mut value = HeaderValue::try_from(format!("<{url}>{parameters}")).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    })
 }
 
 /// RFC 9110 section 5.6.4.
@@ -269,13 +280,13 @@ mod tests {
             username: Some("me\"".into()),
             credential: Some("a\\b".into()),
         };
-        let shown: Vec<_> = links(&server).collect();
+        let shown: Vec<_> = links_of(&server).collect();
         assert_eq!(
             shown[0],
             r#"<turn:turn.example?transport=udp>; rel="ice-server"; username="me\""; credential="a\\b"; credential-type="password""#
         );
         assert_eq!(shown.len(), 2);
         let open = IceServer { urls: vec!["stun:stun.example".into()], username: None, credential: None };
-        assert_eq!(links(&open).next().unwrap(), r#"<stun:stun.example>; rel="ice-server""#);
+        assert_eq!(links_of(&open).next().unwrap(), r#"<stun:stun.example>; rel="ice-server""#);
     }
 }

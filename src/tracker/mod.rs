@@ -26,6 +26,9 @@ const LOW_SHARE: f32 = 0.3;
 /// Scores below this are noise. ByteTrack's value.
 const LOWEST_SCORE: f32 = 0.1;
 
+/// What an interruption counts of the time that it lasts: enough for what moved on to have moved on.
+const INTERRUPTED: Duration = Duration::from_secs(1);
+
 /// Detections that are looked at in one update, surest first; the others get no id.
 const MAX_DETECTIONS: usize = 512;
 /// A time up to this much before the last update is that of a late result; one farther back begins a new stream.
@@ -52,6 +55,10 @@ pub struct Config {
     /// How long an object that isn't found is remembered; 3 s. More bridges longer occlusions, and takes more strangers for
     /// the one who left.
     pub lost: Duration,
+    /// How long the video may be interrupted, as while its sender changes networks, so that objects in sight before are
+    /// looked for after it; 15 s. A step longer than `lost` is an interruption: nobody could see where they went meanwhile,
+    /// and they are expected near where they were. More takes more strangers for those who were there.
+    pub interruption: Duration,
     /// How long an object that isn't found is shown by [`Tracker::predict`]; 300 ms. More bridges more misses, and leaves
     /// boxes longer where nothing is any more.
     pub coast: Duration,
@@ -86,6 +93,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             lost: Duration::from_secs(3),
+            interruption: Duration::from_secs(15),
             coast: Duration::from_millis(300),
             horizon: Duration::from_secs(1),
             doubtful: Duration::from_millis(500),
@@ -217,6 +225,7 @@ impl Tracker {
         self.measure(size, detections);
         match self.step(time) {
             Step::Forward(seconds) => {
+                let seconds = self.counted(seconds);
                 self.rescale(size);
                 self.advance(seconds);
                 self.associate(seconds, score_threshold, detections);
@@ -288,6 +297,12 @@ impl Tracker {
         } else {
             Step::Restart
         }
+    }
+
+    /// What a step counts: all of it, unless the video was interrupted and went on.
+    fn counted(&self, seconds: f64) -> f64 {
+        let [lost, longest] = [self.config.lost, self.config.interruption].map(|limit| limit.as_secs_f64());
+        if seconds > lost && seconds <= longest { INTERRUPTED.as_secs_f64().min(lost) } else { seconds }
     }
 
     /// Notes centre and size of what shows of the detections, and which are looked at.

@@ -318,6 +318,26 @@ fn a_low_threshold_is_below_the_one_that_is_reported_and_above_noise() {
 }
 
 #[test]
+fn objects_outlast_an_interruption_of_the_video_and_not_a_long_one() {
+    let boxes = [[100.0, 100.0, 160.0, 160.0], [400.0, 200.0, 460.0, 260.0]];
+    let seen = || boxes.map(|bbox| detection(bbox, 0, 0.9)).to_vec();
+    let ids_after = |frames: u64, found: &mut Vec<Detection>| {
+        let mut tracker = Tracker::new(Config::default());
+        for frame in 0..30 {
+            tracker.update(time(frame), SIZE, THRESHOLD, &mut seen());
+        }
+        tracker.update(time(29 + frames), SIZE, THRESHOLD, found);
+        found.iter().map(|found| found.object_id.unwrap()).collect::<Vec<_>>()
+    };
+    for seconds in [2, 4, 8, 15] {
+        assert_eq!(ids_after(seconds * 30, &mut seen()), [1, 2], "{seconds} s");
+    }
+    assert_eq!(ids_after(16 * 30, &mut seen()), [3, 4], "ids go on counting");
+    let mut elsewhere = vec![detection([250.0, 400.0, 310.0, 460.0], 0, 0.9)];
+    assert_eq!(ids_after(8 * 30, &mut elsewhere), [3], "where nobody was is somebody else");
+}
+
+#[test]
 fn what_is_not_found_is_shown_where_it_should_be_for_a_while_and_remembered_for_longer() {
     let mut tracker = following();
     for step in 1..=20 {
@@ -331,6 +351,7 @@ fn what_is_not_found_is_shown_where_it_should_be_for_a_while_and_remembered_for_
     }
     assert_eq!(update(&mut tracker, 3.1, &[detection(at(420.0, 105.0), 0, 0.7)]), [Some(1)], "2.1 seconds later");
     let mut tracker = following();
+    assert_eq!(update(&mut tracker, 2.6, &[]), []);
     assert_eq!(update(&mut tracker, 4.2, &[detection(at(420.0, 100.0), 0, 0.7)]), [Some(2)], "3.2 seconds later");
 }
 

@@ -6,7 +6,7 @@ from typing import Self
 
 import aiohttp
 import numpy as np
-from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 from aiortc.sdp import candidate_from_sdp, candidate_to_sdp
 from feed import LIMIT, Feed
@@ -18,9 +18,16 @@ SUBPROTOCOL = "saccade.v1"
 class Peer:
     """One aiortc connection that sends the scene. The data channels named in `channels` are its own to open."""
 
-    def __init__(self, scene: Scene, codec: str = "H264", channels: tuple[str, ...] = ("results",), fps: int = 15):
+    def __init__(
+        self,
+        scene: Scene,
+        codec: str = "H264",
+        channels: tuple[str, ...] = ("results",),
+        fps: int = 15,
+        ice_servers: tuple[RTCIceServer, ...] = (),
+    ) -> None:
         self.scene = scene
-        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.pc = RTCPeerConnection(RTCConfiguration(iceServers=list(ice_servers)))
         self.track = SceneTrack(scene, fps)
         self.transceiver = self.pc.addTransceiver(self.track, direction="sendrecv")
         codecs = RTCRtpSender.getCapabilities("video").codecs

@@ -19,10 +19,12 @@ START_LIMIT = 60.0
 SHOP = "https://shop.example"
 
 
-def command(*words: str, limit: float = 30, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a command of the binary to its end."""
+def command(
+    *words: str, limit: float = 30, within: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs a command of the binary to its end; `within` are words to put before it."""
     return subprocess.run(
-        [BINARY, *words], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=limit
+        [*within, BINARY, *words], cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=limit
     )
 
 
@@ -32,9 +34,9 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def serve_words(http: int, ops: int, settings: dict[str, object]) -> list[str]:
+def serve_words(http: int, ops: int, settings: dict[str, object], host: str = "127.0.0.1") -> list[str]:
     defaults = {"models.dir": ROOT / "models", "models.default": "scene-blobs", "session.budget_ms": 2000, "media.port": 0}
-    words = ["serve", "--listen", f"127.0.0.1:{http}", "--ops-listen", f"127.0.0.1:{ops}"]
+    words = ["serve", "--listen", f"{host}:{http}", "--ops-listen", f"127.0.0.1:{ops}"]
     for key, value in (defaults | settings).items():
         words += ["--set", f"{key}={value}"]
     return words
@@ -43,11 +45,11 @@ def serve_words(http: int, ops: int, settings: dict[str, object]) -> list[str]:
 class Server:
     """A server that is ready."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, within: tuple[str, ...] = (), host: str = "127.0.0.1", **settings: object) -> None:
         settings = {key.replace("__", "."): value for key, value in settings.items()}
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [BINARY, *serve_words(0, 0, settings)], cwd=ROOT, stdout=subprocess.PIPE, stderr=self.log, text=True
+            [*within, BINARY, *serve_words(0, 0, settings, host)], cwd=ROOT, stdout=subprocess.PIPE, stderr=self.log, text=True
         )
         # The one line that it prints says that it is ready; the pipe ends if it gives up.
         watchdog = subprocess.Popen(["sh", "-c", f"sleep {START_LIMIT}; kill -KILL {self.process.pid}"])

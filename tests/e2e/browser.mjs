@@ -33,10 +33,10 @@ export async function asCamera(clip, folder) {
   return camera;
 }
 
-/** Starts Chromium; `camera` is a file of {@link asCamera}. */
-export function launch(executablePath, camera) {
+/** Starts Chromium; `camera` is a file of {@link asCamera}, `more` are further flags. */
+export function launch(executablePath, camera, more = []) {
   const file = camera ? [`--use-file-for-fake-video-capture=${camera}`] : [];
-  return chromium.launch({ executablePath, args: [...FLAGS, ...file] });
+  return chromium.launch({ executablePath, args: [...FLAGS, ...file, ...more] });
 }
 
 /**

@@ -28,8 +28,11 @@ export class Server {
     this.url = url;
   }
 
-  /** Starts one with these keys of the configuration, and waits until it is ready. Its log goes to the file `log`. */
-  static async start(binary, log, settings = {}) {
+  /**
+   * Starts one with these keys of the configuration, and waits until it is ready. Its log goes to the file `log`. `within`
+   * are words before its command, `flags` some after it.
+   */
+  static async start(binary, log, settings = {}, { within = [], flags = [] } = {}) {
     const keys = {
       "http.listen": "127.0.0.1:0",
       "ops.listen": "127.0.0.1:0",
@@ -39,7 +42,8 @@ export class Server {
       ...settings,
     };
     const args = Object.entries(keys).flatMap(([key, value]) => ["--set", `${key}=${value}`]);
-    const child = spawn(binary, ["serve", ...args], { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
+    const [program, ...words] = [...within, binary, "serve", ...flags, ...args];
+    const child = spawn(program, words, { cwd: ROOT, stdio: ["ignore", "pipe", "pipe"] });
     const ended = new Promise((done) => {
       child.on("error", (error) => done({ code: null, signal: null, error }));
       child.on("exit", (code, signal) => done({ code, signal }));

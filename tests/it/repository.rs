@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 12] = [
+const LEAVES: [&str; 14] = [
     "accuracy",
     "assignment",
     "calibration",
@@ -15,10 +15,12 @@ const LEAVES: [&str; 12] = [
     "clock",
     "draw",
     "estimate",
+    "ice",
     "media",
     "queue",
     "reload",
     "route",
+    "secret",
     "telemetry",
 ];
 /// Modules that wire others together and may import anything.
@@ -31,8 +33,8 @@ const IMPORTS: [(&str, &[&str]); 4] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 3] =
-    [("accuracy", &["assignment", "media"]), ("calibration", &["clock"]), ("draw", &["media"])];
+const LEAF_IMPORTS: [(&str, &[&str]); 4] =
+    [("accuracy", &["assignment", "media"]), ("calibration", &["clock"]), ("draw", &["media"]), ("ice", &["secret"])];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];
 /// Lines of a file before its tests.

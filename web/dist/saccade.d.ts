@@ -762,6 +762,13 @@ export interface StateChange {
 	/** Why the session is reconnecting or closed; `null` for a close that was asked for. */
 	error: SaccadeError | null;
 }
+/** How media came back. */
+export interface Reconnected {
+	/** Whether it is the same session, with its options and object ids; false: a new one took its place. */
+	resumed: boolean;
+	/** From the notice of the loss to media, in milliseconds. */
+	tookMs: number;
+}
 /** How a session is made; see `connect`. */
 export interface SessionConfig {
 	/** Video to send: a stream with a video track. */
@@ -808,6 +815,10 @@ export interface SessionConfig {
 	onPreview?: ((shown: PreviewFrame) => void) | undefined;
 	/** Each change of state. */
 	onState?: ((change: StateChange) => void) | undefined;
+	/** Media is lost and is being brought back; once each time, whatever the number of attempts. */
+	onReconnecting?: ((error: SaccadeError) => void) | undefined;
+	/** Media is back after `onReconnecting`. */
+	onReconnected?: ((how: Reconnected) => void) | undefined;
 	/** Each error; `error.fatal` tells whether the session is over. */
 	onError?: ((error: SaccadeError) => void) | undefined;
 	/** The server's first message on each socket. */

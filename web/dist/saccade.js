@@ -697,6 +697,10 @@ var MAX_EARLY_CANDIDATES = 64, Peer = class {
   get awaitingAnswer() {
     return this.#awaitingAnswer;
   }
+  /** Servers for candidates that are gathered from the next restart on. */
+  setIceServers(iceServers) {
+    this.#connection.setConfiguration({ ...this.#connection.getConfiguration(), iceServers });
+  }
   /** Makes an offer and returns its SDP; `restart` asks for new ICE credentials. */
   async offer(restart) {
     this.#awaitingAnswer = !0;
@@ -1209,7 +1213,7 @@ function text(value) {
 }
 
 // sdk/session.ts
-var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE_MS = 1e4, MAX_RESTARTS = 2, STATS_MS = 1e3, SaccadeSession = class {
+var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, CREDENTIALS_MARGIN_MS = 5e3, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE_MS = 1e4, MAX_RESTARTS = 2, STATS_MS = 1e3, SaccadeSession = class {
   #config;
   #environment;
   #backoff;
@@ -1236,6 +1240,8 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
   #resuming = !1;
   #offerAgain = !1;
   #restarts = 0;
+  #restartWanted = !1;
+  #lost = null;
   #localCandidates = null;
   #stopNetworkWatch = null;
   #unwatchVideo = null;
@@ -1413,15 +1419,15 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
   #onWelcome(welcome) {
     if (this.#stopTimer("welcome"), this.#greeted = !0, this.#welcome = welcome, welcome.protocol !== PROTOCOL_VERSION)
       return this.#end(new SaccadeError("wrong_version", { detail: `the server speaks version ${welcome.protocol}` }));
-    this.#config.onWelcome?.(welcome), this.#state !== "closed" && (this.#peer && this.#sessionId ? (this.#resuming = !0, this.#offer(this.#peer.state !== "connected")) : this.#newSession());
+    this.#config.onWelcome?.(welcome), this.#state !== "closed" && (this.#peer && this.#sessionId ? (this.#resuming = !0, this.#peer.setIceServers(this.#iceServers()), this.#offer(this.#restartWanted || this.#peer.state !== "connected")) : this.#newSession());
   }
   #newSession() {
     this.#dropPeer(), this.#restarts = 0;
     try {
-      let config = this.#config, announced = (this.#welcome?.ice_servers ?? []).map((server) => ({ ...server })), peer = new Peer(
+      let config = this.#config, peer = new Peer(
         this.#environment,
         {
-          iceServers: [...announced, ...config.iceServers ?? []],
+          iceServers: this.#iceServers(),
           stream: this.#stream,
           codec: config.codec ?? "auto",
           receiveVideo: config.receiveVideo ?? !0,
@@ -1444,6 +1450,13 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
       return this.#end(cause instanceof SaccadeError ? cause : new SaccadeError("unsupported_browser", { cause }));
     }
     this.#offer(!1);
+  }
+  #iceServers() {
+    return [...(this.#welcome?.ice_servers ?? []).map((server) => ({ ...server })), ...this.#config.iceServers ?? []];
+  }
+  /** Whether a TURN server would refuse what `welcome` brought: user names of that kind begin with the time of their end. */
+  #credentialsEnded() {
+    return (this.#welcome?.ice_servers ?? []).map(({ username }) => Number(/^(\d+)(:|$)/.exec(username ?? "")?.[1] ?? NaN)).some((end) => end * 1e3 < Date.now() + CREDENTIALS_MARGIN_MS);
   }
   async #offer(restart) {
     let peer = this.#peer;
@@ -1469,7 +1482,11 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
     let early = this.#localCandidates;
     this.#localCandidates = null;
     for (let candidate of early ?? []) this.#signaling?.send(build.candidate(candidate));
-    this.#startTimer("answer", ANSWER_MS, () => this.#rebuild(new SaccadeError("timeout")));
+    this.#sessionId === null ? this.#startTimer("answer", ANSWER_MS, () => this.#rebuild(new SaccadeError("timeout"))) : this.#startTimer("answer", RESTART_ANSWER_MS, () => this.#changeSocket());
+  }
+  /** Resumes the session on another socket: this one is dead, or its credentials have ended. */
+  #changeSocket() {
+    this.#dropSocket(), this.#retry(new SaccadeError("timeout", { fatal: !1 }));
   }
   #onLocalCandidate(candidate) {
     this.#localCandidates ? this.#localCandidates.push(candidate) : this.#signaling?.send(build.candidate(candidate));
@@ -1477,7 +1494,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
   async #onAnswer({ sdp, session_id, options: options2 }) {
     let peer = this.#peer;
     if (peer?.awaitingAnswer) {
-      this.#stopTimer("answer"), this.#resuming = !1, this.#sessionId !== null && this.#sessionId !== session_id && this.#joiner.clear(), this.#sessionId = session_id, this.#setOptions(options2), peer.state !== "connected" && this.#startTimer("media", MEDIA_MS, () => this.#rebuild(new SaccadeError("ice_timeout")));
+      this.#stopTimer("answer"), this.#resuming = !1, this.#restartWanted = !1, this.#sessionId !== null && this.#sessionId !== session_id && this.#joiner.clear(), this.#sessionId = session_id, this.#setOptions(options2), peer.state !== "connected" && this.#startTimer("media", MEDIA_MS, () => this.#rebuild(new SaccadeError("ice_timeout")));
       try {
         await peer.answer(sdp);
       } catch (cause) {
@@ -1500,19 +1517,29 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
       }
   }
   #onConnected() {
-    this.#stopTimer("media"), this.#restarts = 0, this.#startTimer("stable", this.#policy.stableMs, () => this.#backoff.reset()), this.#timers.has("stats") || this.#pollStats(), this.#state !== "connected" && (this.#state = "connected", this.#tellState(null, null)), this.#started.resolve();
+    if (this.#stopTimer("media"), this.#restarts = 0, this.#startTimer("stable", this.#policy.stableMs, () => this.#backoff.reset()), this.#timers.has("stats") || this.#pollStats(), !(this.#state !== "connected" && (this.#state = "connected", this.#tellState(null, null), this.#closedMeanwhile())) && (this.#started.resolve(), this.#lost)) {
+      let { at, sessionId } = this.#lost;
+      this.#lost = null, this.#config.onReconnected?.({ resumed: sessionId === this.#sessionId, tookMs: this.#environment.now() - at });
+    }
+  }
+  #loseMedia(error) {
+    this.#state = "reconnecting", this.#lost ??= { at: this.#environment.now(), sessionId: this.#sessionId }, this.#config.onReconnecting?.(error);
   }
   /** Lost media: new ICE credentials over the socket, or over the one being opened, else a new session. */
   #restartIce() {
     if (!(!this.#peer || this.#state === "closed")) {
-      if (this.#stopTimer("stable"), this.#state === "connected" && (this.#state = "reconnecting", this.#tellState(new SaccadeError("media_lost", { fatal: !1 }), null)), this.#sessionId === null || this.#restarts >= MAX_RESTARTS)
+      if (this.#stopTimer("stable"), this.#state === "connected") {
+        let lost = new SaccadeError("media_lost", { fatal: !1 });
+        if (this.#loseMedia(lost), this.#tellState(lost, null), this.#closedMeanwhile()) return;
+      }
+      if (this.#sessionId === null || this.#restarts >= MAX_RESTARTS)
         return this.#rebuild(new SaccadeError(this.#sessionId === null ? "ice_timeout" : "media_lost"));
-      !this.#signaling?.open || !this.#greeted || (this.#restarts += 1, this.#startTimer("media", MEDIA_MS, () => this.#rebuild(new SaccadeError("ice_timeout"))), this.#offer(!0));
+      this.#restartWanted = !0, !(!this.#signaling?.open || !this.#greeted) && (this.#restarts += 1, this.#startTimer("media", MEDIA_MS, () => this.#rebuild(new SaccadeError("ice_timeout"))), this.#credentialsEnded() ? this.#changeSocket() : this.#offer(!0));
     }
   }
   #onNetworkChange() {
     this.#startTimer("network", 500, () => {
-      this.#timers.has("retry") ? this.#openSocket() : this.#peer && this.#sessionId && this.#signaling?.open && this.#greeted && this.#offer(!0);
+      this.#peer && this.#sessionId && (this.#restartWanted = !0), this.#timers.has("retry") ? this.#openSocket() : this.#peer && this.#sessionId && this.#signaling?.open && this.#greeted && (this.#credentialsEnded() ? this.#changeSocket() : this.#offer(!0));
     });
   }
   #onSocketClosed(code, reason) {
@@ -1533,12 +1560,18 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
   }
   /** The session could not be resumed: a new one takes its place. */
   #onResumeRefused(fatal) {
-    this.#resuming = !1, this.#stopTimer("answer"), this.#sessionId = null, this.#state === "connected" && (this.#state = "reconnecting", this.#tellState(new SaccadeError("not_found", { fatal: !1 }), null)), fatal ? this.#rebuild(new SaccadeError("not_found")) : this.#newSession();
+    if (this.#resuming = !1, this.#stopTimer("answer"), this.#sessionId = null, this.#state === "connected") {
+      let lost = new SaccadeError("not_found", { fatal: !1 });
+      if (this.#loseMedia(lost), this.#tellState(lost, null), this.#closedMeanwhile()) return;
+    }
+    fatal ? this.#rebuild(new SaccadeError("not_found")) : this.#newSession();
   }
   #onDraining(afterMs) {
     let jittered = Math.round(afterMs * (1 + 0.25 * this.#environment.random()));
     this.#config.onError?.(new SaccadeError("draining", { fatal: !1, retryAfterMs: jittered })), this.#policy.maxAttempts !== 0 && this.#startTimer("drain", jittered, () => {
-      this.#dropSocket(!0), this.#dropPeer(), this.#sessionId = null, this.#state = "reconnecting", this.#tellState(new SaccadeError("draining", { fatal: !1 }), null), this.#openSocket();
+      this.#dropSocket(!0), this.#dropPeer(), this.#sessionId = null;
+      let lost = new SaccadeError("draining", { fatal: !1 });
+      this.#loseMedia(lost), this.#tellState(lost, null), this.#closedMeanwhile() || this.#openSocket();
     });
   }
   #onServerClosed(reason) {
@@ -1557,9 +1590,8 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
     let wait = error.retryable ? this.#backoff.next(error.retryAfterMs ?? 0) : null;
     if (wait === null) return this.#end(error.withFatal(!0));
     if (!(this.#peer?.state === "connected")) {
-      this.#state === "connected" && (this.#state = "reconnecting");
       let told = error.withFatal(!1);
-      if (this.#config.onError?.(told), this.#closedMeanwhile()) return;
+      if (this.#state === "connected" && this.#loseMedia(told), this.#closedMeanwhile() || (this.#config.onError?.(told), this.#closedMeanwhile())) return;
       this.#tellState(told, wait);
     }
     this.#startTimer("retry", wait, () => {
@@ -1635,7 +1667,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE
   }
   #dropPeer() {
     for (let timer of ["media", "heal", "stable"]) this.#stopTimer(timer);
-    this.#peer?.close(), this.#peer = null, this.#resuming = !1, this.#offerAgain = !1, this.#localCandidates = null, this.#joiner.clear(), this.#clock.reset(), this.#sighted = !1;
+    this.#peer?.close(), this.#peer = null, this.#resuming = !1, this.#restartWanted = !1, this.#offerAgain = !1, this.#localCandidates = null, this.#joiner.clear(), this.#clock.reset(), this.#sighted = !1;
     for (let change of this.#changes) change.sent = !1;
   }
   #end(error) {

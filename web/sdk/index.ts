@@ -30,7 +30,7 @@ export {
 } from "./overlay.js";
 export type { CodecChoice } from "./peer.js";
 export type { PreviewFrame } from "./preview.js";
-export { SaccadeSession, type SessionConfig, type SessionState, type StateChange } from "./session.js";
+export { type Reconnected, SaccadeSession, type SessionConfig, type SessionState, type StateChange } from "./session.js";
 export type { SourceFrame } from "./source-clock.js";
 export {
   type CameraInfo,

@@ -88,6 +88,11 @@ export class Peer {
     return this.#awaitingAnswer;
   }
 
+  /** Servers for candidates that are gathered from the next restart on. */
+  setIceServers(iceServers: RTCIceServer[]): void {
+    this.#connection.setConfiguration({ ...this.#connection.getConfiguration(), iceServers });
+  }
+
   /** Makes an offer and returns its SDP; `restart` asks for new ICE credentials. */
   async offer(restart: boolean): Promise<string> {
     this.#awaitingAnswer = true;

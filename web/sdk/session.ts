@@ -39,6 +39,14 @@ export interface StateChange {
   error: SaccadeError | null;
 }
 
+/** How media came back. */
+export interface Reconnected {
+  /** Whether it is the same session, with its options and object ids; false: a new one took its place. */
+  resumed: boolean;
+  /** From the notice of the loss to media, in milliseconds. */
+  tookMs: number;
+}
+
 /** How a session is made; see `connect`. */
 export interface SessionConfig {
   /** Video to send: a stream with a video track. */
@@ -85,6 +93,10 @@ export interface SessionConfig {
   onPreview?: ((shown: PreviewFrame) => void) | undefined;
   /** Each change of state. */
   onState?: ((change: StateChange) => void) | undefined;
+  /** Media is lost and is being brought back; once each time, whatever the number of attempts. */
+  onReconnecting?: ((error: SaccadeError) => void) | undefined;
+  /** Media is back after `onReconnecting`. */
+  onReconnected?: ((how: Reconnected) => void) | undefined;
   /** Each error; `error.fatal` tells whether the session is over. */
   onError?: ((error: SaccadeError) => void) | undefined;
   /** The server's first message on each socket. */
@@ -99,6 +111,10 @@ export interface SessionConfig {
 const WELCOME_MS = 10_000;
 /** From an offer to its answer. */
 const ANSWER_MS = 10_000;
+/** The same for a session that is there: a server that is still reached answers at once, and a socket may be dead unseen. */
+const RESTART_ANSWER_MS = 2_000;
+/** Credentials of TURN servers that end sooner than this count as ended, in milliseconds. */
+const CREDENTIALS_MARGIN_MS = 5_000;
 /** From an answer to connected media. */
 const MEDIA_MS = 12_000;
 /** How long a `disconnected` connection may heal by itself. */
@@ -153,6 +169,8 @@ export class SaccadeSession {
   #resuming = false;
   #offerAgain = false;
   #restarts = 0;
+  #restartWanted = false;
+  #lost: { at: number; sessionId: string | null } | null = null;
   #localCandidates: (RTCIceCandidateInit | null)[] | null = null;
   #stopNetworkWatch: (() => void) | null = null;
   #unwatchVideo: (() => void) | null = null;
@@ -388,7 +406,8 @@ export class SaccadeSession {
     if (this.#state === "closed") return;
     if (this.#peer && this.#sessionId) {
       this.#resuming = true;
-      void this.#offer(this.#peer.state !== "connected");
+      this.#peer.setIceServers(this.#iceServers());
+      void this.#offer(this.#restartWanted || this.#peer.state !== "connected");
     } else {
       this.#newSession();
     }
@@ -399,11 +418,10 @@ export class SaccadeSession {
     this.#restarts = 0;
     try {
       const config = this.#config;
-      const announced = (this.#welcome?.ice_servers ?? []).map((server): RTCIceServer => ({ ...server }));
       const peer: Peer = new Peer(
         this.#environment,
         {
-          iceServers: [...announced, ...(config.iceServers ?? [])],
+          iceServers: this.#iceServers(),
           stream: this.#stream,
           codec: config.codec ?? "auto",
           receiveVideo: config.receiveVideo ?? true,
@@ -432,6 +450,17 @@ export class SaccadeSession {
     void this.#offer(false);
   }
 
+  #iceServers(): RTCIceServer[] {
+    const announced = (this.#welcome?.ice_servers ?? []).map((server): RTCIceServer => ({ ...server }));
+    return [...announced, ...(this.#config.iceServers ?? [])];
+  }
+
+  /** Whether a TURN server would refuse what `welcome` brought: user names of that kind begin with the time of their end. */
+  #credentialsEnded(): boolean {
+    const ends = (this.#welcome?.ice_servers ?? []).map(({ username }) => Number(/^(\d+)(:|$)/.exec(username ?? "")?.[1] ?? NaN));
+    return ends.some((end) => end * 1_000 < Date.now() + CREDENTIALS_MARGIN_MS);
+  }
+
   async #offer(restart: boolean): Promise<void> {
     const peer = this.#peer;
     if (!peer || !this.#signaling?.open) return;
@@ -458,7 +487,17 @@ export class SaccadeSession {
     const early = this.#localCandidates;
     this.#localCandidates = null;
     for (const candidate of early ?? []) this.#signaling?.send(build.candidate(candidate));
-    this.#startTimer("answer", ANSWER_MS, () => this.#rebuild(new SaccadeError("timeout")));
+    if (this.#sessionId === null) {
+      this.#startTimer("answer", ANSWER_MS, () => this.#rebuild(new SaccadeError("timeout")));
+    } else {
+      this.#startTimer("answer", RESTART_ANSWER_MS, () => this.#changeSocket());
+    }
+  }
+
+  /** Resumes the session on another socket: this one is dead, or its credentials have ended. */
+  #changeSocket(): void {
+    this.#dropSocket();
+    this.#retry(new SaccadeError("timeout", { fatal: false }));
   }
 
   #onLocalCandidate(candidate: RTCIceCandidateInit | null): void {
@@ -472,6 +511,7 @@ export class SaccadeSession {
     if (!peer?.awaitingAnswer) return;
     this.#stopTimer("answer");
     this.#resuming = false;
+    this.#restartWanted = false;
     if (this.#sessionId !== null && this.#sessionId !== session_id) this.#joiner.clear();
     this.#sessionId = session_id;
     this.#setOptions(options);
@@ -515,8 +555,20 @@ export class SaccadeSession {
     if (this.#state !== "connected") {
       this.#state = "connected";
       this.#tellState(null, null);
+      if (this.#closedMeanwhile()) return;
     }
     this.#started.resolve();
+    if (this.#lost) {
+      const { at, sessionId } = this.#lost;
+      this.#lost = null;
+      this.#config.onReconnected?.({ resumed: sessionId === this.#sessionId, tookMs: this.#environment.now() - at });
+    }
+  }
+
+  #loseMedia(error: SaccadeError): void {
+    this.#state = "reconnecting";
+    this.#lost ??= { at: this.#environment.now(), sessionId: this.#sessionId };
+    this.#config.onReconnecting?.(error);
   }
 
   /** Lost media: new ICE credentials over the socket, or over the one being opened, else a new session. */
@@ -524,23 +576,31 @@ export class SaccadeSession {
     if (!this.#peer || this.#state === "closed") return;
     this.#stopTimer("stable");
     if (this.#state === "connected") {
-      this.#state = "reconnecting";
-      this.#tellState(new SaccadeError("media_lost", { fatal: false }), null);
+      const lost = new SaccadeError("media_lost", { fatal: false });
+      this.#loseMedia(lost);
+      this.#tellState(lost, null);
+      if (this.#closedMeanwhile()) return;
     }
     if (this.#sessionId === null || this.#restarts >= MAX_RESTARTS) {
       return this.#rebuild(new SaccadeError(this.#sessionId === null ? "ice_timeout" : "media_lost"));
     }
+    this.#restartWanted = true;
     if (!this.#signaling?.open || !this.#greeted) return;
     this.#restarts += 1;
     this.#startTimer("media", MEDIA_MS, () => this.#rebuild(new SaccadeError("ice_timeout")));
-    void this.#offer(true);
+    if (this.#credentialsEnded()) this.#changeSocket();
+    else void this.#offer(true);
   }
 
   #onNetworkChange(): void {
     // Several events come for one change; the first path that works again matters.
     this.#startTimer("network", 500, () => {
+      if (this.#peer && this.#sessionId) this.#restartWanted = true;
       if (this.#timers.has("retry")) void this.#openSocket();
-      else if (this.#peer && this.#sessionId && this.#signaling?.open && this.#greeted) void this.#offer(true);
+      else if (this.#peer && this.#sessionId && this.#signaling?.open && this.#greeted) {
+        if (this.#credentialsEnded()) this.#changeSocket();
+        else void this.#offer(true);
+      }
     });
   }
 
@@ -575,8 +635,10 @@ export class SaccadeSession {
     this.#stopTimer("answer");
     this.#sessionId = null;
     if (this.#state === "connected") {
-      this.#state = "reconnecting";
-      this.#tellState(new SaccadeError("not_found", { fatal: false }), null);
+      const lost = new SaccadeError("not_found", { fatal: false });
+      this.#loseMedia(lost);
+      this.#tellState(lost, null);
+      if (this.#closedMeanwhile()) return;
     }
     if (fatal) this.#rebuild(new SaccadeError("not_found"));
     else this.#newSession();
@@ -590,9 +652,10 @@ export class SaccadeSession {
       this.#dropSocket(true);
       this.#dropPeer();
       this.#sessionId = null;
-      this.#state = "reconnecting";
-      this.#tellState(new SaccadeError("draining", { fatal: false }), null);
-      void this.#openSocket();
+      const lost = new SaccadeError("draining", { fatal: false });
+      this.#loseMedia(lost);
+      this.#tellState(lost, null);
+      if (!this.#closedMeanwhile()) void this.#openSocket();
     });
   }
 
@@ -617,8 +680,9 @@ export class SaccadeSession {
     if (wait === null) return this.#end(error.withFatal(true));
     const mediaGoesOn = this.#peer?.state === "connected";
     if (!mediaGoesOn) {
-      if (this.#state === "connected") this.#state = "reconnecting";
       const told = error.withFatal(false);
+      if (this.#state === "connected") this.#loseMedia(told);
+      if (this.#closedMeanwhile()) return;
       this.#config.onError?.(told);
       if (this.#closedMeanwhile()) return;
       this.#tellState(told, wait);
@@ -740,6 +804,7 @@ export class SaccadeSession {
     this.#peer?.close();
     this.#peer = null;
     this.#resuming = false;
+    this.#restartWanted = false;
     this.#offerAgain = false;
     this.#localCandidates = null;
     this.#joiner.clear();

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Environment } from "../sdk/environment.js";
 import { SaccadeSession, type SessionConfig, type StateChange } from "../sdk/session.js";
 import type { SaccadeError } from "../sdk/errors.js";
-import type { ClientMessage, Options, ServerMessage, SessionEvent, SessionResult } from "../sdk/wire.js";
+import type { ClientMessage, IceServer, Options, ServerMessage, SessionEvent, SessionResult } from "../sdk/wire.js";
 
 declare const __WEB_ROOT__: string;
 
@@ -46,10 +46,11 @@ export class FakeSocket {
   }
 
   /** The handshake succeeds and the server says `welcome`. */
-  welcome(protocol = 1): void {
+  welcome(protocol = 1, iceServers?: IceServer[]): void {
     this.readyState = 1;
     this.onopen?.();
-    this.say({ ...goldenOne<ServerMessage & { type: "welcome" }>("server_welcome"), protocol });
+    const welcome = goldenOne<ServerMessage & { type: "welcome" }>("server_welcome");
+    this.say({ ...welcome, protocol, ...(iceServers && { ice_servers: iceServers }) });
   }
 
   say(message: ServerMessage): void {
@@ -100,7 +101,15 @@ export class FakePeer {
   ontrack: ((event: unknown) => void) | null = null;
   ondatachannel: ((event: { channel: FakeChannel }) => void) | null = null;
 
-  constructor(readonly configuration: RTCConfiguration) {}
+  constructor(public configuration: RTCConfiguration) {}
+
+  getConfiguration(): RTCConfiguration {
+    return this.configuration;
+  }
+
+  setConfiguration(configuration: RTCConfiguration): void {
+    this.configuration = configuration;
+  }
 
   addTransceiver(track: unknown, init: RTCRtpTransceiverInit): unknown {
     const made = { track, init, preferences: [] as unknown[] };

@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { SaccadeError } from "../sdk/errors.js";
-import type { ErrorMessage, SessionEvent, SessionResult } from "../sdk/wire.js";
+import type { Reconnected } from "../sdk/session.js";
+import type { ErrorMessage, IceServer, SessionEvent, SessionResult } from "../sdk/wire.js";
 import { answer, connected, EVENTS, FakeTrack, fakeStream, OPTIONS, RESULT, settle, tryOut } from "./fakes.js";
 
 const full: ErrorMessage = { type: "error", code: "capacity", message: "All places are taken.", fatal: true, retry_after_ms: 8_000 };
@@ -326,6 +327,79 @@ test("another network restarts ICE once", async () => {
   environment.networkChanged?.();
   await environment.pass(600);
   assert.deepEqual(environment.peer.offers.map(({ iceRestart }) => iceRestart), [false, true]);
+});
+
+test("a socket that died unseen is changed, and the session goes on over the next", async () => {
+  const lost: string[] = [];
+  const found: Reconnected[] = [];
+  const tried = await connected({ onReconnecting: ({ code }) => lost.push(code), onReconnected: (how) => found.push(how) });
+  const { environment, session } = tried;
+  environment.peer.become("failed");
+  await settle();
+  assert.deepEqual(lost, ["media_lost"]);
+  await environment.pass(1_999);
+  assert.equal(environment.sockets.length, 1);
+  await environment.pass(501);
+  assert.equal(environment.sockets.length, 2);
+  assert.deepEqual(environment.sockets[0]?.of("bye"), [], "the server would end the session");
+  environment.socket.welcome();
+  await settle();
+  assert.deepEqual(environment.socket.of("offer").map(({ session_id }) => session_id), ["s1"]);
+  assert.equal(environment.peer.offers.at(-1)?.iceRestart, true);
+  await answer(tried);
+  assert.deepEqual([session.state, session.sessionId, environment.peers.length], ["connected", "s1", 1]);
+  assert.deepEqual(found, [{ resumed: true, tookMs: 2_500 }]);
+  assert.deepEqual(lost, ["media_lost"]);
+});
+
+test("a session that could not be resumed is told to be another", async () => {
+  const found: Reconnected[] = [];
+  const tried = await connected({ onReconnected: (how) => found.push(how) });
+  const { environment } = tried;
+  environment.socket.lose();
+  environment.peer.become("failed");
+  await environment.pass(500);
+  environment.socket.welcome();
+  await settle();
+  environment.socket.say({ type: "error", code: "not_found", message: "no such session", fatal: false });
+  await settle();
+  await answer(tried, "s2");
+  assert.deepEqual(found, [{ resumed: false, tookMs: 500 }]);
+});
+
+test("a changed network over a dead socket restarts ICE over the next one", async () => {
+  const tried = await connected();
+  const { environment, session } = tried;
+  environment.networkChanged?.();
+  await environment.pass(500 + 2_000 + 500);
+  assert.equal(environment.sockets.length, 2);
+  environment.socket.welcome();
+  await settle();
+  assert.deepEqual(environment.peer.offers.map(({ iceRestart }) => iceRestart), [false, true, true]);
+  await answer(tried);
+  assert.deepEqual([session.state, session.sessionId, environment.peers.length], ["connected", "s1", 1]);
+});
+
+test("credentials of a TURN server that have ended are fetched before ICE restarts", async () => {
+  const seconds = Math.floor(Date.now() / 1_000);
+  const turn = (end: number): IceServer[] => [{ urls: ["turn:turn.example"], username: `${end}:a`, credential: "c" }];
+  const tried = await tryOut();
+  const { environment } = tried;
+  environment.socket.welcome(1, turn(seconds - 1));
+  await settle();
+  await answer(tried);
+  environment.peer.become("failed");
+  await environment.pass(500);
+  assert.equal(environment.sockets[0]?.of("offer").length, 1, "nothing is restarted with what has ended");
+  environment.socket.welcome(1, turn(seconds + 600));
+  await settle();
+  assert.equal(environment.peer.configuration.iceServers?.[0]?.username, `${seconds + 600}:a`);
+  assert.deepEqual(environment.socket.of("offer").map(({ session_id }) => session_id), ["s1"]);
+  await answer(tried);
+  environment.peer.become("failed");
+  await settle();
+  assert.equal(environment.sockets.length, 2, "those in force are used again");
+  assert.equal(environment.peer.offers.length, 3);
 });
 
 test("a draining server is left when it says, for a new session", async () => {

@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::*;
+use crate::secret::Secret;
 use crate::session::Claims;
 
 /// A server whose tokens end when they say.
@@ -214,4 +215,48 @@ async fn a_bad_token_is_refused_before_anything_else_is_said() {
     };
     assert_eq!(refusal.status(), 401);
     problem(site.ask("GET", "/v1/signal", "x").await, 401, ErrorCode::Unauthorized).await;
+}
+
+#[tokio::test]
+async fn turn_credentials_are_each_clients_own_and_nobodys_who_was_not_asked() {
+    let access = ice::Access::Signed { secret: Secret::new("north".into()), ttl: Duration::from_secs(600) };
+    let ice_servers = vec![ice_server(&["turn:t.example", "turns:t.example"], access)];
+    let site = site(Settings { ice_servers, ..with_auth() }, None);
+    let send = async |token: Option<&str>| {
+        let offer = super::whip::offer("/v1/whip");
+        let offer = match token {
+            Some(token) => offer.header("authorization", format!("Bearer {token}")),
+            None => offer,
+        };
+        site.request(super::whip::send(offer, super::whip::OFFER)).await
+    };
+    let refused = send(None).await;
+    assert_eq!((refused.status(), refused.headers().get("link")), (StatusCode::UNAUTHORIZED, None));
+
+    let alice = bearer(&json!({"sub": "alice", "can_publish": true}));
+    let response = send(Some(&alice)).await;
+    assert_eq!(response.status(), StatusCode::CREATED);
+    let links: Vec<_> = response.headers().get_all("link").iter().map(|link| link.to_str().unwrap()).collect();
+    let [one, other] = links[..] else { panic!("{links:?}") };
+    assert!(one.starts_with("<turn:t.example>; rel=\"ice-server\"; username=\""), "{one}");
+    assert_eq!(one.replace("<turn:", "<turns:"), other, "one pair of credentials for all ways to a server");
+    assert!(!format!("{:?}", response.headers()).contains("credential"), "headers that show are hidden");
+
+    let address = site.listen().await;
+    let welcome = async |token: &str| {
+        let mut socket = Socket::connect(address).await;
+        let welcome = socket.ask(json!({"type": "auth", "token": token})).await;
+        let server = &welcome["ice_servers"][0];
+        assert_eq!(server["urls"], json!(["turn:t.example", "turns:t.example"]));
+        [&server["username"], &server["credential"]].map(|text| text.as_str().unwrap().to_owned())
+    };
+    let nobody = bearer(&json!({"can_publish": true}));
+    let [told, first, second] = [welcome(&alice).await, welcome(&nobody).await, welcome(&nobody).await];
+    let (expiry, subject) = told[0].split_once(':').unwrap();
+    let left = expiry.parse::<i64>().unwrap().abs_diff(in_seconds(600));
+    assert!(left < 60 && subject == "alice", "{told:?}");
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"north");
+    let signature = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &told[1]).unwrap();
+    assert!(ring::hmac::verify(&key, told[0].as_bytes(), &signature).is_ok());
+    assert_ne!(first, second, "whoever has no name still has credentials of its own");
 }

@@ -2,7 +2,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_whole_conversation() {
-    let ice = IceServer { urls: vec!["stun:stun.example".into()], username: None, credential: None };
+    let ice = ice_server(&["stun:stun.example"], ice::Access::Open);
     let mut site = site(Settings { ice_servers: vec![ice], ..Settings::default() }, None);
     let mut socket = Socket::connect(site.listen().await).await;
     let expected = json!({

@@ -20,7 +20,7 @@ async fn watch(site: &Site, session: &str) -> String {
 
 #[tokio::test]
 async fn viewers_join_change_and_leave_one_by_one() {
-    let ice_servers = vec![IceServer { urls: vec!["stun:a.example".into()], username: None, credential: None }];
+    let ice_servers = vec![ice_server(&["stun:a.example"], ice::Access::Open)];
     let site = site(Settings { ice_servers, ..Settings::default() }, None);
     let session = publish(&site).await;
     let response = site.request(send(offer(&endpoint(&session)), OFFER)).await;

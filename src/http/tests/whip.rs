@@ -1,6 +1,7 @@
 //! The status codes and headers of WHIP (RFC 9725), one by one.
 
 use super::*;
+use crate::secret::Secret;
 
 /// An offer that the sessions without media answer with the user fragment [`TAG`].
 pub(super) const OFFER: &str = "v=0\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n";
@@ -36,12 +37,11 @@ pub(super) async fn publish(site: &Site) -> String {
 #[tokio::test]
 async fn an_offer_makes_a_session_and_says_where_it_is() {
     let ice_servers = vec![
-        IceServer { urls: vec!["stun:a.example".into(), "stun:b.example".into()], username: None, credential: None },
-        IceServer {
-            urls: vec!["turn:c.example?transport=tcp".into()],
-            username: Some("me".into()),
-            credential: Some("secret".into()),
-        },
+        ice_server(&["stun:a.example", "stun:b.example"], ice::Access::Open),
+        ice_server(
+            &["turn:c.example?transport=tcp"],
+            ice::Access::Fixed { username: "me".into(), credential: Secret::new("secret".into()) },
+        ),
     ];
     let mut site = site(Settings { ice_servers, ..Settings::default() }, None);
     let response = site.request(send(offer("/v1/whip?return=results&budget_ms=90&classes=head"), OFFER)).await;
