@@ -10,6 +10,7 @@ mod api;
 mod assets;
 pub mod auth;
 mod body;
+mod cameras;
 mod connection;
 mod gate;
 mod guard;
@@ -42,6 +43,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
 
+pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
 pub use listen::{Door, listen};
 pub use ops::{Check, Ops, router as ops_router};
@@ -139,6 +141,7 @@ struct Context {
     opener: Arc<dyn Opener>,
     models: ListModels,
     routes: Arc<dyn Routes>,
+    cameras: Arc<dyn Cameras>,
     sockets: Arc<Semaphore>,
 }
 
@@ -153,6 +156,7 @@ pub fn router(
     opener: Arc<dyn Opener>,
     models: ListModels,
     routes: Arc<dyn Routes>,
+    cameras: Arc<dyn Cameras>,
 ) -> Result<Router, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
@@ -163,6 +167,7 @@ pub fn router(
         opener,
         models,
         routes,
+        cameras,
     });
     let router = Router::new()
         .route("/v1/signal", get(signal::upgrade))
@@ -175,6 +180,8 @@ pub fn router(
         .route("/v1/sessions/{id}/viewers/{viewer_id}", patch(whep::patch_viewer).delete(whep::delete_viewer))
         .route("/v1/sessions/{id}/results", get(api::results))
         .route("/v1/sessions/{id}/events", get(api::events))
+        .route("/v1/cameras", get(cameras::list))
+        .route("/v1/cameras/{name}", get(cameras::get))
         .route("/v1/models", get(api::models))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))
