@@ -122,3 +122,32 @@ fn name_of(encoding: &str) -> String {
         other => other.chars().filter(char::is_ascii_alphanumeric).take(16).collect::<String>().to_uppercase(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codecs_are_named_as_people_know_them_whatever_a_camera_calls_them() {
+        for (encoding, name) in [("h265", "H.265"), ("jpeg", "Motion JPEG"), ("vp8", "VP8"), ("x\u{1b}[2j<b>", "X2JB")]
+        {
+            assert_eq!(name_of(encoding), name);
+        }
+        assert_eq!(name_of(&"a".repeat(99)).len(), 16);
+    }
+
+    #[test]
+    fn each_status_says_what_to_do() {
+        for (status, code, part) in [
+            (401, "unauthorized", "`password_file`"),
+            (403, "forbidden", "right"),
+            (404, "not_found", "`url`"),
+            (461, "transport_refused", "`transport`"),
+            (503, "refused", "503"),
+        ] {
+            let failure = Failure::of_status(status);
+            assert_eq!(failure.code(), code);
+            assert!(failure.to_string().contains(part), "{failure}");
+        }
+    }
+}

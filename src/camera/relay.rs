@@ -4,12 +4,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::media::{MediaTime, RtpPacket};
 
-/// RTP ticks a second of H.264 (RFC 6184 section 8.2.1).
-const CLOCK_RATE: u32 = 90_000;
 /// How far a camera's clock may go on from one packet to the next; farther is a jump.
-const FORWARD: u32 = 10 * CLOCK_RATE;
+const FORWARD: u32 = 10 * MediaTime::CLOCK_RATE;
 /// How far it may go back, since pictures may be sent in another order than they are shown.
-const BACKWARD: u32 = CLOCK_RATE;
+const BACKWARD: u32 = MediaTime::CLOCK_RATE;
+/// How long a camera may be away for its time to go on by as much: times that lie farther apart than six hours cannot be told
+/// from those that lie back.
+const LONGEST_AWAY: Duration = Duration::from_secs(3600);
 /// NAL unit type of an aggregation packet (RFC 6184 section 5.7.1), with the importance of parameter sets.
 const STAP_A: u8 = 0x78;
 
@@ -96,7 +97,7 @@ fn packet_of(sequence: u16, time: MediaTime, marker: bool, payload: Bytes, arriv
 /// The time that goes on from the last packet.
 fn resumed(last: Option<(u16, MediaTime, Instant)>, now: Instant) -> MediaTime {
     last.map_or(MediaTime(0), |(_, time, at)| {
-        time.after(now.saturating_duration_since(at).max(Duration::from_millis(1)))
+        time.after(now.saturating_duration_since(at).clamp(Duration::from_millis(1), LONGEST_AWAY))
     })
 }
 
@@ -155,6 +156,9 @@ mod tests {
         bench.relay.begin(&[]);
         assert_eq!(bench.take(7, 4_000_000_000, 2_033), [(4, 3_000 + 180_000)]);
         assert_eq!(bench.take(8, 4_000_003_000, 2_066), [(5, 6_000 + 180_000)]);
+        bench.relay.begin(&[]);
+        let day = 24 * 3_600_000;
+        assert_eq!(bench.take(7, 0, 2_066 + day), [(7, 6_000 + 180_000 + 3_600 * 90_000)]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions and routes, the page, and the operators'
-//! listener.
+//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras and routes, the page, and the
+//! operators' listener.
 //!
 //! What enters: requests. What leaves: answers, and calls of [`Opener`], [`Registry`] and [`Handle`]. Everything runs
 //! on Tokio's workers, so nothing here blocks, decodes or infers. Every error is `application/problem+json` with a
