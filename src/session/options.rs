@@ -429,7 +429,8 @@ mod tests {
     fn what_needs_no_model_is_checked_without_one() {
         let zone = json!({"name": "z", "polygon": [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]});
         let rule = json!({"name": "r", "zone": "z", "longer_than_s": 1, "classes": ["hat"]});
-        let good = json!({"model": "later", "classes": ["head"], "zones": [zone], "rules": [rule], "budget_ms": 100});
+        let good =
+            json!({"model": "later", "classes": ["head", "hat"], "zones": [zone], "rules": [rule], "budget_ms": 100});
         assert_eq!(check(good.clone()).unwrap(), patch(good));
         check(json!({})).unwrap();
         for (bad, part) in [

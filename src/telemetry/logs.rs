@@ -77,7 +77,7 @@ mod tests {
         let quiet = |level: &str| {
             let shown = |text: &str| text.replace("LEVEL", level);
             EnvFilter::new(shown(
-                "warn,saccade=LEVEL,rtc_sctp=off,rtc=error,rtc_dtls=error,rtc_ice=error,rtc_interceptor=error,\
+                "warn,saccade=LEVEL,rtc_sctp=off,retina=error,rtc=error,rtc_dtls=error,rtc_ice=error,rtc_interceptor=error,\
                  rtc_mdns=error,rtc_srtp=error,webrtc=error",
             ))
             .to_string()

@@ -305,6 +305,7 @@ async fn connections_that_come_and_go_leave_nothing_behind() {
     };
     let client = Client::builder().pool_max_idle_per_host(0).build().unwrap();
     let mut before = None;
+    until(&server, |view| view.state == "live").await;
     for round in 1..=10 {
         let path = server.url("/v1/sessions/entrance");
         assert_eq!(client.delete(path).send().await.unwrap().status(), StatusCode::OK);
