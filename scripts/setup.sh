@@ -47,6 +47,16 @@ Gst.init(None)
 assert all(Gst.ElementFactory.find(it) for it in ("webrtcbin", "nicesrc", "x264enc", "vp8enc", "rtph264pay"))
 PYTHON
 }
+# GStreamer as an RTSP camera, likewise.
+has_camera() {
+    /usr/bin/python3 - 2>/dev/null <<'PYTHON'
+import gi
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import Gst, GstRtspServer
+Gst.init(None)
+assert all(Gst.ElementFactory.find(it) for it in ("multifilesrc", "rawvideoparse", "x264enc", "jpegenc", "mulawenc", "capssetter"))
+PYTHON
+}
 needs_runtime() { [ ! -e "$ort_library" ] && [ -z "${ORT_DYLIB_PATH:-}" ]; }
 node_major() { "$1" --version 2>/dev/null | sed -E 's/^v([0-9]+)\..*/\1/'; }
 has_node() { have node && have npm && [ "$(node_major node)" -ge "$NODE_MAJOR" ]; }
@@ -78,6 +88,7 @@ missing_packages() {
         have openssl || echo openssl
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
             gstreamer1.0-plugins-ugly gstreamer1.0-nice
+        has_camera || echo python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
     fi
 }
 

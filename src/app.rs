@@ -2,9 +2,10 @@
 //!
 //! Start: the listeners and the media port are bound first, so that a taken address ends the start before anything costs time; then
 //! the operators' listener answers; then models load and warm up; then clients are let in. Shutdown: `/readyz` fails
-//! and nothing new is admitted; sessions may end by themselves within the grace; then listeners, models and codec
-//! threads stop, in this order.
+//! and nothing new is admitted; cameras are let go of at once, other sessions may end by themselves within the grace; then
+//! listeners, models and codec threads stop, in this order.
 
+mod cameras;
 mod routes;
 mod secured;
 
@@ -75,6 +76,12 @@ pub enum StartError {
     /// The default model or routes of the configuration cannot be used with the models that were loaded.
     #[error(transparent)]
     Names(#[from] models::WrongNames),
+    /// Cameras of the configuration cannot be used with the models that were loaded.
+    #[error("{}", wrong.iter().map(|(name, error)| format!("cameras: {name}: {error}")).collect::<Vec<_>>().join("\n"))]
+    Cameras {
+        /// Each with its name and the reason.
+        wrong: Vec<(String, String)>,
+    },
     /// The authentication settings cannot be used.
     #[error(transparent)]
     Auth(#[from] http::auth::Error),
@@ -95,7 +102,7 @@ impl StartError {
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Listen { .. } | Self::Inference(_) | Self::Threads(_) => Exit::Unavailable,
-            Self::Names(_) | Self::Auth(_) | Self::Tls(_) => Exit::Configuration,
+            Self::Names(_) | Self::Cameras { .. } | Self::Auth(_) | Self::Tls(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
     }
@@ -135,6 +142,13 @@ impl App {
             session_settings(config, tuning),
         );
         let sessions = Arc::new(sessions);
+        let cameras = match cameras::Cameras::new(config, &sessions, &registry) {
+            Ok(cameras) => cameras,
+            Err(error) => {
+                stop_threads(engine, workers).await;
+                return Err(error);
+            }
+        };
         let loaded = Arc::clone(&sessions);
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
@@ -145,10 +159,12 @@ impl App {
         let router = http::router(
             settings,
             Arc::clone(&registry),
-            sessions,
+            Arc::clone(&sessions) as _,
             Arc::new(move || model_views(&models, &default)),
             Arc::new(routes),
+            cameras.view(),
         )?;
+        cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));
         Ok(Self {
@@ -215,14 +231,18 @@ impl App {
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
         }
-        let (engine, workers) = (self.engine, self.workers);
-        let joined = tokio::task::spawn_blocking(move || {
-            engine.shutdown();
-            workers.stop();
-        });
-        if tokio::time::timeout_at((clock::now() + STOP_LIMIT).into(), joined).await.is_err() {
-            tracing::warn!("threads did not end in time");
-        }
+        stop_threads(self.engine, self.workers).await;
+    }
+}
+
+/// Ends the threads of models and codecs.
+async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>) {
+    let joined = tokio::task::spawn_blocking(move || {
+        engine.shutdown();
+        workers.stop();
+    });
+    if tokio::time::timeout_at((clock::now() + STOP_LIMIT).into(), joined).await.is_err() {
+        tracing::warn!("threads did not end in time");
     }
 }
 

@@ -8,6 +8,7 @@ pub mod annotate;
 pub mod app;
 pub mod assignment;
 pub mod calibration;
+pub mod camera;
 pub mod claims;
 pub mod cli;
 pub mod clock;

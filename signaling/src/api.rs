@@ -49,6 +49,9 @@ pub struct SessionView {
     pub session_id: String,
     /// `connecting`, `connected` or `closing`.
     pub state: String,
+    /// Name of the configured camera that the video comes from; null where a peer sends it.
+    #[serde(default)]
+    pub camera: Option<String>,
     /// Codec of the incoming video, once known.
     pub codec: Option<String>,
     /// Width and height of the upright frame, once known.
@@ -65,6 +68,36 @@ pub struct SessionView {
     pub viewers: u32,
     /// The network path to the peer; null until it is connected and was looked at once, half a second later at most.
     pub transport: Option<TransportView>,
+}
+
+/// One configured camera as `GET /v1/cameras` and `GET /v1/cameras/{name}` show it. It tells no address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CameraView {
+    /// Its name.
+    pub name: String,
+    /// `connecting`, `live`, or `waiting` until it is tried again.
+    pub state: String,
+    /// Seconds since that began.
+    pub state_age_s: f64,
+    /// Why it is waited; null in other states.
+    pub reason: Option<CameraReason>,
+    /// Milliseconds until it is tried again; null in other states.
+    pub retry_after_ms: Option<u64>,
+    /// Connections over which it began to send, since the server started.
+    pub connects: u64,
+    /// Tries and connections that failed, since the server started.
+    pub failures: u64,
+    /// Id of its session, which is its name and stays over reconnects; null while there is none.
+    pub session_id: Option<String>,
+}
+
+/// Why a camera gives no video.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CameraReason {
+    /// Stable code.
+    pub code: String,
+    /// What to do about it.
+    pub message: String,
 }
 
 /// The network path of a session, looked at twice a second. What comes from RTCP reports is as old as the last one,

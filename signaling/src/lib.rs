@@ -4,8 +4,8 @@
 //!   data channel.
 //! - [`SessionResult`] is the message of the `results` data channel and of the Server-Sent Events stream.
 //! - [`Event`] is a message of the `events` data channel.
-//! - [`OfferRequest`], [`OfferResponse`], [`SessionView`], [`ModelView`], [`RoutePut`], [`RouteView`] and [`Problem`] are
-//!   bodies of the HTTP API.
+//! - [`OfferRequest`], [`OfferResponse`], [`SessionView`], [`CameraView`], [`ModelView`], [`RoutePut`], [`RouteView`] and
+//!   [`Problem`] are bodies of the HTTP API.
 //!
 //! Field names are snake_case, except in the browser's own objects ([`IceCandidate`], [`IceServer`]), which pass
 //! through verbatim. Unknown fields are mistakes in what a client sends and are tolerated in what the server sends, so
@@ -18,8 +18,9 @@ mod result;
 mod zones;
 
 pub use api::{
-    EnsembleRoute, InboundVideo, ModelView, OfferRequest, OfferResponse, OutboundVideo, Problem, RouteFusion, RoutePut,
-    RouteShare, RouteView, SessionCounters, SessionView, SplitRoute, StageTiming, TransportView,
+    CameraReason, CameraView, EnsembleRoute, InboundVideo, ModelView, OfferRequest, OfferResponse, OutboundVideo,
+    Problem, RouteFusion, RoutePut, RouteShare, RouteView, SessionCounters, SessionView, SplitRoute, StageTiming,
+    TransportView,
 };
 pub use messages::{
     ClientMessage, ErrorCode, IceCandidate, IceServer, Limits, ServerMessage, UnknownErrorCode, close_code,

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saccade_signaling::{
-    ClientMessage, Event, ModelView, OfferRequest, OfferResponse, Problem, RoutePut, RouteView, ServerMessage,
-    SessionResult, SessionView,
+    CameraView, ClientMessage, Event, ModelView, OfferRequest, OfferResponse, Problem, RoutePut, RouteView,
+    ServerMessage, SessionResult, SessionView,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -37,6 +37,8 @@ struct Wire {
     problem: Problem,
     /// `GET /v1/sessions/{id}`.
     session: SessionView,
+    /// An entry of `GET /v1/cameras`.
+    camera: CameraView,
     /// An entry of `GET /v1/models`.
     model: ModelView,
     /// Body of `PUT /v1/routes/{name}`, and what `GET` answers there.
@@ -110,6 +112,7 @@ fn rewrite(name: &str, value: &Value) -> serde_json::Result<Value> {
         "offer_response" => round::<OfferResponse>(value),
         "problem" => round::<Problem>(value),
         _ if name.starts_with("session_view") => round::<SessionView>(value),
+        _ if name.starts_with("camera_view") => round::<CameraView>(value),
         "model_view" => round::<ModelView>(value),
         "route_view" => round::<RouteView>(value),
         _ if name.starts_with("route_") => round::<RoutePut>(value),

@@ -4,6 +4,7 @@
 //! thread, before a port is bound or a device is touched. It opens no file but the configuration and those of secrets.
 
 mod auth;
+mod cameras;
 mod ice;
 mod layers;
 mod mistakes;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use auth::{ApiKey, Auth};
+pub use cameras::Camera;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use types::{AdmissionMode, Hardware};
@@ -48,6 +50,8 @@ pub struct Config {
     /// Names that stand for several models, none by default. An ensemble costs the time of all its models for each frame, a
     /// shadow that of one more.
     pub routes: BTreeMap<String, Route>,
+    /// Cameras whose video the server pulls by itself, none by default. Each is a session that is never closed.
+    pub cameras: Vec<Camera>,
     /// Use of special hardware.
     pub hw: Hw,
     /// How many sessions there may be.
@@ -290,6 +294,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         ice_servers: ice::read(from),
         models: Models::read(from),
         routes: routes::read(from),
+        cameras: Camera::read_all(from, &sources.environment),
         hw: Hw {
             decode: hardware(from, "hw.decode"),
             encode: hardware(from, "hw.encode"),
@@ -315,7 +320,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
 
 /// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
 fn unbuilt(from: &mut Reader) {
-    for key in ["cache.redis_url", "store.url", "grpc.listen", "telemetry.otlp_endpoint", "cameras"] {
+    for key in ["cache.redis_url", "store.url", "grpc.listen", "telemetry.otlp_endpoint"] {
         from.unbuilt(key, Raw::is_nothing);
     }
     from.unbuilt("cache.enabled", |raw| raw.boolean() == Some(true));

@@ -435,7 +435,6 @@ fn what_is_not_built_is_refused_unless_it_asks_for_nothing() {
         assert!(mistake.legal.contains("not built in this version"), "{mistake}");
         assert!(Config::load(&file(&format!("[{section}]\n{name} = {asks_nothing}\n"))).is_ok(), "{key}");
     }
-    assert_eq!(only_mistake(&file("[[cameras]]\nurl = \"rtsp://c\"\n")).key, "cameras");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::{Context, Problem};
 use crate::session::{EndReason, Handle};
 
 /// What may not be kept by anybody on the way: it is old at once.
-const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+pub(super) const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 
 /// `GET /v1/sessions`.
 pub(super) async fn list_sessions(
@@ -42,7 +42,8 @@ pub(super) async fn session(
     Ok(([NO_STORE], Json(context.session(&claims, &id)?.view())))
 }
 
-/// `DELETE /v1/sessions/{id}`: answers when the session is over, so that the next request does not find it.
+/// `DELETE /v1/sessions/{id}`: answers when the session is over, so that the next request does not find it. A camera's
+/// session begins anew: what runs of a camera is for the configuration to say.
 pub(super) async fn delete_session(
     State(context): State<Arc<Context>>,
     Id(id): Id,
@@ -50,7 +51,7 @@ pub(super) async fn delete_session(
 ) -> Result<StatusCode, Problem> {
     let claims = context.claims(&headers)?;
     let handle = context.session(&claims, &id)?;
-    Claims::require(claims.may_end(handle.publisher()), "can_configure")?;
+    Claims::require(handle.may_be_ended_by(&claims), "can_configure")?;
     handle.close(EndReason::Deleted).await;
     handle.closed().await;
     Ok(StatusCode::OK)
@@ -135,7 +136,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     }
 }
 
-fn may_view(claims: Claims) -> Result<Claims, Problem> {
+pub(super) fn may_view(claims: Claims) -> Result<Claims, Problem> {
     Claims::require(claims.can_view, "can_view")?;
     Ok(claims)
 }

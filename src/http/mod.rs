@@ -1,5 +1,5 @@
-//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions and routes, the page, and the operators'
-//! listener.
+//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras and routes, the page, and the
+//! operators' listener.
 //!
 //! What enters: requests. What leaves: answers, and calls of [`Opener`], [`Registry`] and [`Handle`]. Everything runs
 //! on Tokio's workers, so nothing here blocks, decodes or infers. Every error is `application/problem+json` with a
@@ -10,6 +10,7 @@ mod api;
 mod assets;
 pub mod auth;
 mod body;
+mod cameras;
 mod connection;
 mod gate;
 mod guard;
@@ -44,6 +45,7 @@ use crate::claims::Claims;
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
 use crate::{clock, ice};
 
+pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
 pub use listen::{Door, listen};
 pub use ops::{Check, Ops, router as ops_router};
@@ -141,6 +143,7 @@ struct Context {
     opener: Arc<dyn Opener>,
     models: ListModels,
     routes: Arc<dyn Routes>,
+    cameras: Arc<dyn Cameras>,
     sockets: Arc<Semaphore>,
 }
 
@@ -168,6 +171,7 @@ pub fn router(
     opener: Arc<dyn Opener>,
     models: ListModels,
     routes: Arc<dyn Routes>,
+    cameras: Arc<dyn Cameras>,
 ) -> Result<Router, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
@@ -178,6 +182,7 @@ pub fn router(
         opener,
         models,
         routes,
+        cameras,
     });
     let router = Router::new()
         .route("/v1/signal", get(signal::upgrade))
@@ -190,6 +195,8 @@ pub fn router(
         .route("/v1/sessions/{id}/viewers/{viewer_id}", patch(whep::patch_viewer).delete(whep::delete_viewer))
         .route("/v1/sessions/{id}/results", get(api::results))
         .route("/v1/sessions/{id}/events", get(api::events))
+        .route("/v1/cameras", get(cameras::list))
+        .route("/v1/cameras/{name}", get(cameras::get))
         .route("/v1/models", get(api::models))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))

@@ -366,7 +366,7 @@ impl Client {
         if let Some(id) = session_id {
             // Another publisher's session is not theirs to know of.
             let found = self.context.session(&self.claims, &id).ok();
-            let found = found.filter(|handle| self.claims.sub.as_deref() == handle.publisher());
+            let found = found.filter(|handle| handle.is_of(&self.claims));
             let attached = match found {
                 Some(handle) => handle.attach(signals).await.ok().map(|()| handle),
                 None => None,

@@ -11,7 +11,9 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::Response;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::Algorithm;
-use saccade_signaling::{ErrorCode, Options, RoutePut, RouteView, ServerMessage, SessionCounters, SessionView};
+use saccade_signaling::{
+    CameraReason, CameraView, ErrorCode, Options, RoutePut, RouteView, ServerMessage, SessionCounters, SessionView,
+};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -25,7 +27,7 @@ use super::auth::tests::{in_seconds, token};
 use super::*;
 use crate::session::options::{self, ModelFacts, Models};
 use crate::session::{
-    Audience, Command, Drain, Patched, Permit, Priority, RESULTS_CAPACITY, SessionId, Viewer, ViewerCommand,
+    Audience, Command, Drain, Patched, Permit, Priority, Publisher, RESULTS_CAPACITY, SessionId, Viewer, ViewerCommand,
     WatchRequest,
 };
 
@@ -86,9 +88,10 @@ impl Opener for Fake {
             stages: Vec::new(),
             viewers: 0,
             transport: None,
+            camera: None,
         };
         let audience = Arc::new(FakeAudience::default());
-        let publisher = request.claims.sub.as_deref().map(Into::into);
+        let publisher = if request.sdp == "camera" { Publisher::Camera } else { Publisher::of(&request.claims) };
         let (handle, commands) = Handle::new(id, results, broadcast::Sender::new(1), view, publisher, audience);
         let bound = if request.claims.can_configure { "" } else { " bound" };
         let trickle = if request.trickle { "trickle" } else { "complete" };
@@ -239,6 +242,29 @@ impl Owner {
     }
 }
 
+/// One camera that cannot be reached.
+struct OneCamera;
+
+impl Cameras for OneCamera {
+    fn list(&self) -> Vec<CameraView> {
+        let message = "The camera cannot be reached.".to_owned();
+        vec![CameraView {
+            name: "entrance".into(),
+            state: "waiting".into(),
+            state_age_s: 2.0,
+            reason: Some(CameraReason { code: "unreachable".into(), message }),
+            retry_after_ms: Some(500),
+            connects: 0,
+            failures: 1,
+            session_id: None,
+        }]
+    }
+
+    fn get(&self, name: &str) -> Option<CameraView> {
+        self.list().into_iter().find(|camera| camera.name == name)
+    }
+}
+
 /// Routes that check nothing but one name.
 #[derive(Default)]
 struct FakeRoutes(Mutex<BTreeMap<String, RoutePut>>);
@@ -293,7 +319,7 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let models: ListModels = Arc::new(|| vec![model("other", false), model("ppe", true)]);
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let routes = Arc::new(FakeRoutes::default());
-    let router = router(settings, Arc::clone(&registry), opener, models, routes).unwrap();
+    let router = router(settings, Arc::clone(&registry), opener, models, routes, Arc::new(OneCamera)).unwrap();
     Site { router, registry, fake, seen, stop: watch::Sender::new(false) }
 }
 

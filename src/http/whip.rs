@@ -57,7 +57,11 @@ pub(super) async fn patch_session(
 ) -> Result<Response, Problem> {
     let claims = context.claims(&headers)?;
     let handle = context.session(&claims, &id)?;
-    Claims::require(claims.may_end(handle.publisher()), "can_configure")?;
+    Claims::require(handle.may_be_ended_by(&claims), "can_configure")?;
+    if handle.is_of_camera() {
+        let message = "A camera's session negotiates nothing; watch it with POST /v1/whep and its name.";
+        return Err(Problem::new(ErrorCode::Conflict, message));
+    }
     let patch = patch_of(&context, &headers, body).await?;
     patched(handle.patch(patch).await)
 }

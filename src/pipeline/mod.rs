@@ -5,6 +5,7 @@
 //! places on OS threads: one lane for decoding, one for drawing and encoding, and a slot at its model. This is the one
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
+mod cameras;
 mod ice;
 mod ladders;
 mod load;
@@ -49,7 +50,7 @@ use crate::rtc::{self, Accepted, Peer, PeerConfig, Rejected, Role, Transport};
 use crate::session::machine::{Machine, Timeouts};
 use crate::session::options::{self, ModelFacts};
 use crate::session::{
-    Allowance, Answer, Claims, EVENTS_CAPACITY, EndReason, Handle, OpenRequest, Opener, Permit, Priority,
+    Allowance, Answer, Claims, EVENTS_CAPACITY, EndReason, Handle, OpenRequest, Opener, Permit, Priority, Publisher,
     RESULTS_CAPACITY, Rate, Refusal, Registry, SessionId,
 };
 use crate::tracker::Tracker;
@@ -232,6 +233,7 @@ async fn accept(
     }
 }
 
+/// Runs a session to its end, and says why it ended, unless it did not begin.
 async fn serve(
     deps: &Arc<Deps>,
     opening: Opening,
@@ -239,11 +241,14 @@ async fn serve(
     applied: Applied,
     demand: Arc<Demand>,
     accepted: Accepted,
-) {
+) -> Option<EndReason> {
     let Opening { id, permit, request, reply } = opening;
     let begun = match begin(deps, &id, request, machine, applied, demand, accepted).await {
         Ok(begun) => begun,
-        Err(refusal) => return drop(reply.send(Err(refusal))),
+        Err(refusal) => {
+            let _ = reply.send(Err(refusal));
+            return None;
+        }
     };
     let Begun { owner, inputs, handle, answer } = begun;
     let (stages, peer, codec) = (Arc::clone(&owner.stages), Arc::clone(&owner.peer), owner.shown.codec);
@@ -270,6 +275,7 @@ async fn serve(
     deps.registry.remove(&id, reason);
     drop(inputs);
     tracing::info!(parent: &span, reason = %reason, "session ended");
+    Some(reason)
 }
 
 /// A session that is ready to run.
@@ -321,8 +327,10 @@ async fn begin(
         tracing::error!(%error, "a session's stages did not start");
         Refusal::new(ErrorCode::Internal, "The server cannot decode this codec.")
     })?;
+    let publisher = if machine.is_of_camera() { Publisher::Camera } else { Publisher::of(&request.claims) };
     let shown = Arc::new(Shown {
         id: id.clone(),
+        is_of_camera: publisher == Publisher::Camera,
         started,
         codec: accepted_answer.codec.name(),
         options: ArcSwap::from_pointee(options.clone()),
@@ -338,7 +346,7 @@ async fn begin(
         listeners,
         witnesses.clone(),
         move || view.view(),
-        request.claims.sub.as_deref().map(Into::into),
+        publisher,
         Arc::clone(&audience) as _,
     );
     let sdp = if request.trickle {

@@ -51,6 +51,8 @@ const MAX_REMOTE_CANDIDATES: u32 = 256;
 pub(super) struct Shown {
     /// Id of the session.
     pub(super) id: SessionId,
+    /// Whether the video comes from a camera, whose name the id is then.
+    pub(super) is_of_camera: bool,
     /// When the offer came.
     pub(super) started: Instant,
     /// Codec of the video.
@@ -71,6 +73,7 @@ impl Shown {
         SessionView {
             session_id: self.id.as_str().to_owned(),
             state: (*self.state.lock().unwrap_or_else(PoisonError::into_inner)).to_owned(),
+            camera: self.is_of_camera.then(|| self.id.as_str().to_owned()),
             codec: Some(self.codec.to_owned()),
             resolution: self.stats.resolution(),
             age_s: clock::now().duration_since(self.started).as_secs_f64(),
@@ -381,12 +384,10 @@ impl Owner {
                         self.ingest.request_keyframe(clock::now());
                     }
                 }
-                ingest::Output::RequestKeyframe => {
-                    Stats::count(&self.shown.stats.keyframe_requests_out);
-                    if let Err(error) = within(SEND_LIMIT, self.peer.request_keyframe()).await {
-                        tracing::debug!(%error, "a keyframe request was not sent");
-                    }
-                }
+                ingest::Output::RequestKeyframe => match within(SEND_LIMIT, self.peer.request_keyframe()).await {
+                    Ok(()) => drop(Stats::count(&self.shown.stats.keyframe_requests_out)),
+                    Err(error) => tracing::debug!(%error, "a keyframe request was not sent"),
+                },
             }
         }
     }

@@ -264,6 +264,9 @@ pub enum Error {
     /// More candidates were named than are taken.
     #[error("there are too many candidates: 256 are taken until ICE restarts")]
     TooManyCandidates,
+    /// The video comes from a source that negotiates nothing.
+    #[error("the video of this session is not negotiated")]
+    NotNegotiated,
     /// The data channel is not open.
     #[error("the data channel is not open")]
     NoChannel,

@@ -203,6 +203,23 @@ pub struct OpenRequest {
     pub address: Option<IpAddr>,
 }
 
+/// Where a session's video comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Publisher {
+    /// A peer, whose token has this subject, if it has one.
+    Peer(Option<Arc<str>>),
+    /// A camera of the configuration.
+    Camera,
+}
+
+impl Publisher {
+    /// Of whoever has these claims.
+    #[must_use]
+    pub fn of(claims: &Claims) -> Self {
+        Self::Peer(claims.sub.as_deref().map(Into::into))
+    }
+}
+
 /// What opens sessions.
 #[async_trait]
 pub trait Opener: Send + Sync {
@@ -222,7 +239,7 @@ pub struct Handle {
     results: broadcast::Sender<Arc<str>>,
     events: broadcast::Sender<Arc<str>>,
     view: Arc<dyn Fn() -> SessionView + Send + Sync>,
-    publisher: Option<Arc<str>>,
+    publisher: Publisher,
     audience: Arc<dyn Audience>,
 }
 
@@ -242,7 +259,7 @@ impl Handle {
         results: broadcast::Sender<Arc<str>>,
         events: broadcast::Sender<Arc<str>>,
         view: impl Fn() -> SessionView + Send + Sync + 'static,
-        publisher: Option<Arc<str>>,
+        publisher: Publisher,
         audience: Arc<dyn Audience>,
     ) -> (Self, mpsc::Receiver<Command>) {
         let (commands, owner) = mpsc::channel(COMMAND_CAPACITY);
@@ -255,10 +272,25 @@ impl Handle {
         &self.id
     }
 
-    /// Subject of the token that opened the session.
+    /// Whether the video comes from a camera of the configuration.
     #[must_use]
-    pub fn publisher(&self) -> Option<&str> {
-        self.publisher.as_deref()
+    pub fn is_of_camera(&self) -> bool {
+        self.publisher == Publisher::Camera
+    }
+
+    /// Whether a bearer of these claims may end the session.
+    #[must_use]
+    pub fn may_be_ended_by(&self, claims: &Claims) -> bool {
+        match &self.publisher {
+            Publisher::Peer(subject) => claims.may_end(subject.as_deref()),
+            Publisher::Camera => claims.can_configure,
+        }
+    }
+
+    /// Whether the session is of the bearer of these claims, who may take it over with another socket.
+    #[must_use]
+    pub fn is_of(&self, claims: &Claims) -> bool {
+        matches!(&self.publisher, Publisher::Peer(subject) if subject.as_deref() == claims.sub.as_deref())
     }
 
     /// What the HTTP API shows of the session now.

@@ -1,8 +1,8 @@
 //! The state machine of one session's life. It is pure: it is told the time and what happened, and says what to do.
 //!
 //! After each `handle_*`, call [`Machine::poll_output`] until it gives nothing, then wait until
-//! [`Machine::poll_timeout`] or the next event. Every phase but [`Phase::Closed`] has a deadline: in [`Phase::Live`] it
-//! moves on with each packet, anywhere else it is fixed when the phase begins.
+//! [`Machine::poll_timeout`] or the next event. Every phase but [`Phase::Closed`] and [`Phase::Camera`] has a deadline: in
+//! [`Phase::Live`] it moves on with each packet, anywhere else it is fixed when the phase begins.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -77,6 +77,12 @@ pub enum Phase {
         /// When the next packet is due.
         deadline: Instant,
     },
+    /// The video comes from a camera that the server itself connects to, again and again: whoever does that has the
+    /// deadlines.
+    Camera {
+        /// Whether it is connected now.
+        connected: bool,
+    },
     /// The transport is being closed.
     Closing {
         /// Why.
@@ -101,6 +107,7 @@ impl Phase {
             Self::Dtls { .. } => "dtls",
             Self::FirstFrame { .. } => "first_frame",
             Self::Live { .. } => "live",
+            Self::Camera { .. } => "camera",
             Self::Closing { .. } => "closing",
             Self::Closed { .. } => "closed",
         }
@@ -110,8 +117,10 @@ impl Phase {
     #[must_use]
     pub const fn state(&self) -> &'static str {
         match self {
-            Self::Offer { .. } | Self::Ice { .. } | Self::Dtls { .. } => "connecting",
-            Self::FirstFrame { .. } | Self::Live { .. } => "connected",
+            Self::Offer { .. } | Self::Ice { .. } | Self::Dtls { .. } | Self::Camera { connected: false } => {
+                "connecting"
+            }
+            Self::FirstFrame { .. } | Self::Live { .. } | Self::Camera { connected: true } => "connected",
             Self::Closing { .. } | Self::Closed { .. } => "closing",
         }
     }
@@ -201,6 +210,19 @@ impl Machine {
         }
     }
 
+    /// A session whose video comes from a camera. It goes on until it is closed or the server drains.
+    #[must_use]
+    pub fn of_camera(now: Instant, timeouts: Timeouts) -> Self {
+        let machine = Self::new(now, Timeouts { max_duration: None, ..timeouts });
+        Self { phase: Phase::Camera { connected: false }, ..machine }
+    }
+
+    /// Whether it was made so.
+    #[must_use]
+    pub const fn is_of_camera(&self) -> bool {
+        matches!(self.phase, Phase::Camera { .. })
+    }
+
     /// Where the session is.
     #[must_use]
     pub const fn phase(&self) -> Phase {
@@ -227,6 +249,15 @@ impl Machine {
             }
             return;
         }
+        if let Phase::Camera { connected } = &mut self.phase {
+            match event {
+                TransportEvent::Connected => *connected = true,
+                TransportEvent::Disconnected => *connected = false,
+                TransportEvent::Closed => self.close(now, EndReason::PeerClosed),
+                _ => {}
+            }
+            return;
+        }
         match event {
             TransportEvent::IceConnected => {
                 self.path_deadline = None;
@@ -248,7 +279,7 @@ impl Machine {
                 Phase::FirstFrame { .. } | Phase::Live { .. } => {
                     self.path_deadline.get_or_insert(now + self.timeouts.resume);
                 }
-                Phase::Closing { .. } | Phase::Closed { .. } => {}
+                Phase::Camera { .. } | Phase::Closing { .. } | Phase::Closed { .. } => {}
             },
             TransportEvent::PacketReceived => match &mut self.phase {
                 Phase::FirstFrame { packets, .. } => {
@@ -294,10 +325,10 @@ impl Machine {
     }
 
     /// The server drains: the session goes on until `deadline` at most, and ends at once if its socket is lost, since
-    /// no other can take it over. The socket tells the peer.
+    /// no other can take it over, or if nobody but the server could end it. The socket tells the peer.
     pub fn handle_drain(&mut self, now: Instant, deadline: Instant) {
         self.draining = true;
-        if self.socket_deadline.is_some() {
+        if self.socket_deadline.is_some() || matches!(self.phase, Phase::Camera { .. }) {
             return self.close(now, EndReason::Draining);
         }
         if self.end.is_none_or(|(end, _)| deadline < end) {
@@ -343,7 +374,7 @@ impl Machine {
         self.outputs.pop_front()
     }
 
-    /// When to call [`Machine::handle_timeout`] next; `None` only when the session is over.
+    /// When to call [`Machine::handle_timeout`] next; `None` only when the session is over or of a camera.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
@@ -362,7 +393,7 @@ impl Machine {
             Phase::FirstFrame { deadline, packets: false } => Some((deadline, EndReason::NoMedia)),
             Phase::FirstFrame { deadline, packets: true } => Some((deadline, EndReason::DecodeFailed)),
             Phase::Live { deadline } => Some((deadline, EndReason::Idle)),
-            Phase::Closing { .. } | Phase::Closed { .. } => None,
+            Phase::Camera { .. } | Phase::Closing { .. } | Phase::Closed { .. } => None,
         };
         let socket = self.socket_deadline.map(|deadline| (deadline, EndReason::SocketLost));
         let path = self.path_deadline.map(|deadline| (deadline, EndReason::ConnectionLost));
@@ -670,5 +701,23 @@ mod tests {
             prop_assert!(outputs[position + 1..].iter().all(|output| *output == Output::Abandon));
             prop_assert!(outputs.len() - position <= 2);
         }
+    }
+
+    #[test]
+    fn a_cameras_session_waits_for_as_long_as_it_takes_and_ends_with_the_server() {
+        let now = crate::clock::now();
+        let timeouts = Timeouts { max_duration: Some(Duration::from_secs(1)), ..Timeouts::default() };
+        let mut life = Life { machine: Machine::of_camera(now, timeouts), now };
+        for (event, state) in [(PacketReceived, "connecting"), (Connected, "connected"), (Disconnected, "connecting")] {
+            life.transport(event);
+            life.wait(100_000);
+            assert_eq!((life.machine.phase().state(), life.machine.poll_timeout()), (state, None));
+        }
+        assert_eq!(life.machine.poll_output(), None);
+        life.machine.handle_drain(life.now, life.now + Duration::from_secs(30));
+        assert_eq!(
+            life.machine.phase(),
+            Phase::Closing { reason: EndReason::Draining, deadline: life.now + Duration::from_secs(5) }
+        );
     }
 }

@@ -23,8 +23,8 @@ mod watch;
 pub use allowance::{Allowance, Rate};
 pub use end::EndReason;
 pub use handle::{
-    Answer, COMMAND_CAPACITY, Command, EVENTS_CAPACITY, Handle, OpenRequest, Opener, RESULTS_CAPACITY, Refusal,
-    SIGNAL_CAPACITY, SessionId,
+    Answer, COMMAND_CAPACITY, Command, EVENTS_CAPACITY, Handle, OpenRequest, Opener, Publisher, RESULTS_CAPACITY,
+    Refusal, SIGNAL_CAPACITY, SessionId,
 };
 pub use machine::Machine;
 pub use patch::{IfMatch, Patch, Patched};

@@ -76,6 +76,39 @@ pub fn open(models: &dyn Models, default_budget_ms: u32, patch: &OptionsPatch) -
     apply(models, &blank, &OptionsPatch { model: Some(name), ..patch.clone() })
 }
 
+/// Reads the options of a session to come, and checks all that can be checked before models are loaded.
+///
+/// # Errors
+///
+/// [`Refusal`] with `bad_options`, naming all problems.
+pub fn check(value: Value) -> Result<OptionsPatch, Refusal> {
+    let patch = parse(value)?;
+    let models = AnyModel(&patch);
+    open(&models, *BUDGET_MS.start(), &patch)?;
+    Ok(patch)
+}
+
+/// Stands for whichever model options name: it has every class that they name.
+struct AnyModel<'a>(&'a OptionsPatch);
+
+impl Models for AnyModel<'_> {
+    fn facts(&self, name: &str) -> Option<ModelFacts> {
+        let OptionsPatch { classes, rules, .. } = self.0;
+        let of_rules = rules.iter().flatten().filter_map(|rule| rule.classes.as_ref());
+        Some(ModelFacts {
+            name: name.to_owned(),
+            classes: classes.iter().chain(of_rules).flatten().cloned().collect(),
+            score_threshold: *THRESHOLD.start(),
+            iou_threshold: *THRESHOLD.start(),
+            max_detections: *MAX_DETECTIONS.start(),
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![String::from("any")]
+    }
+}
+
 /// `current` with `patch` applied. Another model brings its own thresholds and reports all of its classes, unless the
 /// patch says otherwise. A model in force that is not there any more under its name stays in force.
 ///
@@ -399,6 +432,27 @@ mod tests {
         assert_eq!(stated.score_threshold, 0.2);
         let same = apply(&Two, &first, &patch(json!({"model": "ppe"}))).unwrap();
         assert_eq!(same, first);
+    }
+
+    #[test]
+    fn what_needs_no_model_is_checked_without_one() {
+        let zone = json!({"name": "z", "polygon": [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]});
+        let rule = json!({"name": "r", "zone": "z", "longer_than_s": 1, "classes": ["hat"]});
+        let good =
+            json!({"model": "later", "classes": ["head", "hat"], "zones": [zone], "rules": [rule], "budget_ms": 100});
+        assert_eq!(check(good.clone()).unwrap(), patch(good));
+        check(json!({})).unwrap();
+        for (bad, part) in [
+            (
+                json!({"budget_ms": 5, "score_threshold": 2}),
+                "`budget_ms`: 5 is not in 10..5000; `score_threshold`: 2 is",
+            ),
+            (json!({"boxes": true}), "`boxes` is not an option"),
+            (json!({"rules": [rule]}), "`rules[0]"),
+        ] {
+            let refusal = check(bad).unwrap_err();
+            assert!(refusal.message.contains(part), "{part} is not in {refusal}");
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Registry {
         if self.is_draining() {
             return Err(self.refuse_draining());
         }
-        let mut state = self.lock();
+        let state = self.lock();
         if self.shares.all.is_some_and(|most| state.len() >= most) {
             reject("capacity");
             return Err(
@@ -126,11 +126,26 @@ impl Registry {
         if let Some(address) = &address {
             state.has_room(address, self.shares.address, "address")?;
         }
-        let holder = Holder { subject: Some(subject), address };
+        Ok(self.permit(state, Holder { subject: Some(subject), address }))
+    }
+
+    /// A place for a camera of the configuration, full or not: visitors do not shut it out, and find one place less.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] with `draining`.
+    pub fn admit_camera(self: &Arc<Self>) -> Result<Permit, Refusal> {
+        if self.is_draining() {
+            return Err(self.refuse_draining());
+        }
+        Ok(self.permit(self.lock(), Holder::default()))
+    }
+
+    fn permit(self: &Arc<Self>, mut state: MutexGuard<'_, State>, holder: Holder) -> Permit {
         state.take(&holder);
         state.permits += 1;
         self.count.send_replace(state.len());
-        Ok(Permit { registry: Some(Arc::clone(self)), holder })
+        Permit { registry: Some(Arc::clone(self)), holder }
     }
 
     /// The session of this id.
@@ -291,6 +306,7 @@ mod tests {
     use tokio::sync::broadcast;
 
     use super::*;
+    use crate::session::Publisher;
 
     fn handle(id: &str) -> Handle {
         Handle::new(
@@ -298,7 +314,7 @@ mod tests {
             broadcast::Sender::new(1),
             broadcast::Sender::new(1),
             || unreachable!(),
-            None,
+            Publisher::Peer(None),
             Arc::new(super::super::viewer::Nobody),
         )
         .0
@@ -346,6 +362,21 @@ mod tests {
         refused(&of(None, Some(1)), None);
         registry.admit(&of(None, None), None).unwrap();
         assert_eq!(registry.lock().held.len(), 1, "what is given back leaves nothing");
+    }
+
+    #[test]
+    fn cameras_are_let_in_beyond_the_bound_and_count_for_everybody_else() {
+        let registry = Arc::new(Registry::new(Some(2)));
+        registry.admit_camera().unwrap().register(handle("a"));
+        let visitor = registry.admit(&Claims::default(), None).unwrap();
+        assert_eq!(registry.admit(&Claims::default(), None).unwrap_err().code, ErrorCode::Capacity);
+        registry.admit_camera().unwrap().register(handle("b"));
+        drop(visitor);
+        assert_eq!(registry.admit(&Claims::default(), None).unwrap_err().code, ErrorCode::Capacity);
+        registry.remove(&"b".into(), EndReason::Deleted);
+        assert!(registry.admit(&Claims::default(), None).is_ok());
+        registry.drain(Drain { deadline: crate::clock::now(), reconnect_after: Duration::ZERO });
+        assert_eq!(registry.admit_camera().unwrap_err().code, ErrorCode::Draining);
     }
 
     #[test]

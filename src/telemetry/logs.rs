@@ -54,8 +54,9 @@ fn parse(text: &str) -> Option<EnvFilter> {
     if known { EnvFilter::builder().parse(text).ok() } else { None }
 }
 
-/// Libraries of the WebRTC stack, which warn several times in the life of every healthy session.
-const STACK: [&str; 7] = ["rtc", "rtc_dtls", "rtc_ice", "rtc_interceptor", "rtc_mdns", "rtc_srtp", "webrtc"];
+/// Libraries of the WebRTC stack, which warn several times in the life of every healthy session, and that of RTSP, whose
+/// warnings hold addresses.
+const STACK: [&str; 8] = ["retina", "rtc", "rtc_dtls", "rtc_ice", "rtc_interceptor", "rtc_mdns", "rtc_srtp", "webrtc"];
 
 /// A bare level is meant for Saccade: libraries stay at `warn`, for they log addresses and session descriptions at
 /// `info`.
@@ -76,7 +77,7 @@ mod tests {
         let quiet = |level: &str| {
             let shown = |text: &str| text.replace("LEVEL", level);
             EnvFilter::new(shown(
-                "warn,saccade=LEVEL,rtc_sctp=off,rtc=error,rtc_dtls=error,rtc_ice=error,rtc_interceptor=error,\
+                "warn,saccade=LEVEL,rtc_sctp=off,retina=error,rtc=error,rtc_dtls=error,rtc_ice=error,rtc_interceptor=error,\
                  rtc_mdns=error,rtc_srtp=error,webrtc=error",
             ))
             .to_string()

@@ -56,6 +56,9 @@ macro_rules! table {
 
 table! {
     SESSIONS_ACTIVE = Gauge "saccade_sessions_active" [] "Sessions that are open now.";
+    CAMERA_UP = Gauge "saccade_camera_up" ["camera"] "1 while a configured camera is connected, else 0.";
+    CAMERA_CONNECTS_TOTAL = Counter "saccade_camera_connects_total" ["camera"] "Connections over which a configured camera began to send.";
+    CAMERA_FAILURES_TOTAL = Counter "saccade_camera_failures_total" ["camera", "reason"] "Tries and connections that failed, of a configured camera.";
     SESSIONS_TOTAL = Counter "saccade_sessions_total" ["end_reason"] "Sessions that ended.";
     VIEWERS_ACTIVE = Gauge "saccade_viewers_active" [] "Viewers of sessions that are connected or about to be.";
     VIEWERS_TOTAL = Counter "saccade_viewers_total" ["end_reason"] "Viewers that left.";

@@ -2,7 +2,7 @@
 //!
 //! Every module may write log lines (`tracing`) and metrics (the macros of the `metrics` crate). This module decides
 //! where they go. It runs on no thread of its own; [`metrics::Handle::upkeep`] is called from a timer of the app.
-//! Session ids, addresses and free text never become labels of a metric.
+//! Session ids, addresses and free text never become labels of a metric; names of cameras do, since they are configuration.
 
 mod every_second;
 mod logs;

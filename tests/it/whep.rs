@@ -58,7 +58,7 @@ impl Live {
     }
 }
 
-async fn watch(server: &Server, session: &str, codec: Codec) -> (Peer, Resource, String) {
+pub async fn watch(server: &Server, session: &str, codec: Codec) -> (Peer, Resource, String) {
     let mut peer = Peer::new(codec).await;
     let (resource, answer) = Resource::post(server.url(&format!("/v1/whep/{session}")), &mut peer).await;
     assert!(answer.contains("a=sendonly") && !answer.contains("a=sendrecv\r\na=candidate"), "{answer}");
@@ -67,8 +67,8 @@ async fn watch(server: &Server, session: &str, codec: Codec) -> (Peer, Resource,
 }
 
 /// Decodes so many pictures.
-async fn sees(peer: &mut Peer, pictures: usize) {
-    let mut viewer = Viewer::new(Codec::Vp8);
+pub async fn sees(peer: &mut Peer, codec: Codec, pictures: usize) {
+    let mut viewer = Viewer::new(codec);
     let mut seen = 0;
     let looking = async {
         while seen < pictures {
@@ -91,7 +91,7 @@ async fn a_viewer_restarts_ice_and_goes_on_watching() {
     let local = peer.connection.local_description().await.unwrap().sdp;
     let trickled = resource.patch(&resource.tag, fragment::describe(&local)).await;
     assert_eq!(trickled.status(), StatusCode::NO_CONTENT);
-    sees(&mut peer, 5).await;
+    sees(&mut peer, Codec::Vp8, 5).await;
     assert_eq!(viewers(&server, &live.id).await, 1);
 
     let offer = peer.connection.create_offer(Some(RTCOfferOptions { ice_restart: true })).await.unwrap();
@@ -140,13 +140,13 @@ async fn come_and_go(server: &Server, rounds: usize) {
     let live = Live::start(server, ReturnMode::Exact).await;
     for _ in 0..rounds {
         let (mut peer, resource, _) = watch(server, &live.id, Codec::Vp8).await;
-        sees(&mut peer, 1).await;
+        sees(&mut peer, Codec::Vp8, 1).await;
         assert_eq!(resource.delete().await, StatusCode::OK);
         assert_eq!(resource.delete().await, StatusCode::NOT_FOUND);
         peer.close().await;
 
         let (mut peer, _, _) = watch(server, &live.id, Codec::Vp8).await;
-        sees(&mut peer, 1).await;
+        sees(&mut peer, Codec::Vp8, 1).await;
         peer.close().await;
 
         // One that never connects, and one that has another codec.
@@ -169,7 +169,7 @@ async fn come_and_go(server: &Server, rounds: usize) {
     };
     timeout(LIMIT, gone).await.expect("no viewer in time");
     let (mut last, _, _) = watch(server, &live.id, Codec::Vp8).await;
-    sees(&mut last, 1).await;
+    sees(&mut last, Codec::Vp8, 1).await;
     live.end().await;
     last.close().await;
 }

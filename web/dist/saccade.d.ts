@@ -495,6 +495,8 @@ export interface TransportView {
 export interface SessionView {
 	session_id: string;
 	state: string;
+	/** Name of the configured camera that the video comes from; absent from servers that do not tell. */
+	camera?: string | null;
 	codec: string | null;
 	resolution: [
 		number,
@@ -514,6 +516,25 @@ export interface SessionView {
 	viewers?: number;
 	/** `null` before the session is connected; absent from servers that do not tell. */
 	transport?: TransportView | null;
+}
+/** One configured camera as `GET /v1/cameras` shows it. */
+export interface CameraView {
+	name: string;
+	/** `connecting`, `live`, or `waiting` until it is tried again. */
+	state: string;
+	/** Seconds since that began. */
+	state_age_s: number;
+	/** Why it is waited; `null` in other states. */
+	reason: {
+		code: string;
+		message: string;
+	} | null;
+	/** Until it is tried again; `null` in other states. */
+	retry_after_ms: number | null;
+	connects: number;
+	failures: number;
+	/** `null` while it has none. */
+	session_id: string | null;
 }
 /** One model as `GET /v1/models` shows it. */
 export interface ModelView {
@@ -568,6 +589,8 @@ export declare function isSessionResult(value: unknown): value is SessionResult;
 export declare function isProblem(value: unknown): value is Problem;
 /** Whether `value` is a {@link SessionView}. */
 export declare function isSessionView(value: unknown): value is SessionView;
+/** Whether `value` is a {@link CameraView}. */
+export declare function isCameraView(value: unknown): value is CameraView;
 /** Whether `value` is a {@link ModelView}. */
 export declare function isModelView(value: unknown): value is ModelView;
 /** Whether `value` is a {@link RouteView}. */

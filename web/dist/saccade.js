@@ -162,6 +162,9 @@ function isProblem(value) {
 function isSessionView(value) {
   return sessionView(value);
 }
+function isCameraView(value) {
+  return cameraView(value);
+}
 function isModelView(value) {
   return modelView(value);
 }
@@ -316,6 +319,7 @@ var options = shape({
 }), sessionView = shape({
   session_id: isString,
   state: isString,
+  camera: optional(nullable(isString)),
   codec: nullable(isString),
   resolution: nullable(numbers(2)),
   age_s: isNumber,
@@ -324,6 +328,15 @@ var options = shape({
   stages: list(shape({ stage: isString, p50_ms: isNumber, p95_ms: isNumber })),
   viewers: optional(isNumber),
   transport: optional(nullable(transportView))
+}), cameraView = shape({
+  name: isString,
+  state: isString,
+  state_age_s: isNumber,
+  reason: nullable(shape({ code: isString, message: isString })),
+  retry_after_ms: nullable(isNumber),
+  connects: isNumber,
+  failures: isNumber,
+  session_id: nullable(isString)
 }), modelView = shape({
   name: isString,
   version: isString,
@@ -1870,6 +1883,7 @@ export {
   drawDetections,
   drawShapes,
   errorOfCapture,
+  isCameraView,
   isLine,
   isModelView,
   isOfferResponse,

@@ -367,6 +367,8 @@ export interface TransportView {
 export interface SessionView {
   session_id: string;
   state: string;
+  /** Name of the configured camera that the video comes from; absent from servers that do not tell. */
+  camera?: string | null;
   codec: string | null;
   resolution: [number, number] | null;
   age_s: number;
@@ -377,6 +379,23 @@ export interface SessionView {
   viewers?: number;
   /** `null` before the session is connected; absent from servers that do not tell. */
   transport?: TransportView | null;
+}
+
+/** One configured camera as `GET /v1/cameras` shows it. */
+export interface CameraView {
+  name: string;
+  /** `connecting`, `live`, or `waiting` until it is tried again. */
+  state: string;
+  /** Seconds since that began. */
+  state_age_s: number;
+  /** Why it is waited; `null` in other states. */
+  reason: { code: string; message: string } | null;
+  /** Until it is tried again; `null` in other states. */
+  retry_after_ms: number | null;
+  connects: number;
+  failures: number;
+  /** `null` while it has none. */
+  session_id: string | null;
 }
 
 /** One model as `GET /v1/models` shows it. */
@@ -440,6 +459,11 @@ export function isProblem(value: unknown): value is Problem {
 /** Whether `value` is a {@link SessionView}. */
 export function isSessionView(value: unknown): value is SessionView {
   return sessionView(value);
+}
+
+/** Whether `value` is a {@link CameraView}. */
+export function isCameraView(value: unknown): value is CameraView {
+  return cameraView(value);
 }
 
 /** Whether `value` is a {@link ModelView}. */
@@ -627,6 +651,7 @@ const transportView = shape<TransportView>({
 const sessionView = shape<SessionView>({
   session_id: isString,
   state: isString,
+  camera: optional(nullable(isString)),
   codec: nullable(isString),
   resolution: nullable(numbers<[number, number]>(2)),
   age_s: isNumber,
@@ -635,6 +660,17 @@ const sessionView = shape<SessionView>({
   stages: list(shape<SessionView["stages"][number]>({ stage: isString, p50_ms: isNumber, p95_ms: isNumber })),
   viewers: optional(isNumber),
   transport: optional(nullable(transportView)),
+});
+
+const cameraView = shape<CameraView>({
+  name: isString,
+  state: isString,
+  state_age_s: isNumber,
+  reason: nullable(shape<NonNullable<CameraView["reason"]>>({ code: isString, message: isString })),
+  retry_after_ms: nullable(isNumber),
+  connects: isNumber,
+  failures: isNumber,
+  session_id: nullable(isString),
 });
 
 const modelView = shape<ModelView>({

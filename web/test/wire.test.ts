@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { test } from "node:test";
 import {
   build,
+  isCameraView,
   isModelView,
   isRouteView,
   isOfferResponse,
@@ -135,13 +136,15 @@ test("bodies of the HTTP API are recognised", () => {
   const { transport, ...older } = goldenOne<SessionView>("session_view");
   assert.ok(isSessionView(older));
   assert.ok(!isSessionView({ ...older, transport: { ...transport, round_trip_ms: "fast" } }));
+  for (const [name, value] of golden("camera_view")) assert.ok(isCameraView(value), name);
+  assert.ok(!isCameraView({ ...goldenOne<object>("camera_view"), reason: "broken" }));
   assert.ok(isModelView(goldenOne("model_view")));
   const route = goldenOne<RouteView>("route_view");
   assert.ok(isRouteView(route));
   assert.ok(isRouteView({ ...route, route: goldenOne("route_ensemble") }));
   for (const bad of [{ ...route, classes: undefined }, { ...route, route: {} }]) assert.ok(!isRouteView(bad));
   assert.ok(isOfferResponse(goldenOne("offer_response")));
-  for (const guard of [isProblem, isSessionView, isModelView, isRouteView, isOfferResponse]) assert.ok(!guard({ sdp: "v=0" }));
+  for (const guard of [isProblem, isSessionView, isCameraView, isModelView, isRouteView, isOfferResponse]) assert.ok(!guard({ sdp: "v=0" }));
 });
 
 test("what the client builds equals the golden files", () => {

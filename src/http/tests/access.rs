@@ -260,3 +260,42 @@ async fn turn_credentials_are_each_clients_own_and_nobodys_who_was_not_asked() {
     assert!(ring::hmac::verify(&key, told[0].as_bytes(), &signature).is_ok());
     assert_ne!(first, second, "whoever has no name still has credentials of its own");
 }
+
+#[tokio::test]
+async fn cameras_are_there_for_viewers_and_for_tokens_of_their_own_alone() {
+    let site = site(with_auth(), None);
+    let viewer = bearer(&json!({"can_view": true}));
+    let listed = body(site.ask("GET", "/v1/cameras", &viewer).await).await;
+    assert_eq!((&listed[0]["name"], &listed[0]["reason"]["code"]), (&json!("entrance"), &json!("unreachable")));
+    assert_eq!(body(site.ask("GET", "/v1/cameras/entrance", &viewer).await).await, listed[0]);
+    for path in ["/v1/cameras/exit", "/v1/cameras/%ff"] {
+        problem(site.ask("GET", path, &viewer).await, 404, ErrorCode::NotFound).await;
+    }
+    let bound = |name: &str| bearer(&json!({"can_view": true, "session": name}));
+    assert_eq!(body(site.ask("GET", "/v1/cameras", &bound("entrance")).await).await, listed);
+    assert_eq!(body(site.ask("GET", "/v1/cameras", &bound("exit")).await).await, json!([]));
+    problem(site.ask("GET", "/v1/cameras/entrance", &bound("exit")).await, 404, ErrorCode::NotFound).await;
+    for path in ["/v1/cameras", "/v1/cameras/entrance"] {
+        problem(site.get(path).await, 401, ErrorCode::Unauthorized).await;
+        problem(site.ask("GET", path, &bearer(&json!({"can_publish": true}))).await, 403, ErrorCode::Forbidden).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cameras_session_is_nobodys_to_take_over_or_to_end_but_who_configures() {
+    let site = site(with_auth(), None);
+    let publisher = bearer(&json!({"can_publish": true}));
+    let offer = Request::post("/v1/whip").header("content-type", "application/sdp");
+    let offer = offer.header("authorization", format!("Bearer {publisher}")).body("camera".into()).unwrap();
+    let opened = site.request(offer).await;
+    let path = opened.headers()["location"].to_str().unwrap().split_once("/v1/").unwrap().1.to_owned();
+    let (path, id) = (format!("/v1/{path}"), path.rsplit_once('/').unwrap().1.to_owned());
+    problem(site.ask("DELETE", &path, &publisher).await, 403, ErrorCode::Forbidden).await;
+    let mut socket = Socket::connect(site.listen().await).await;
+    assert_eq!(socket.ask(json!({"type": "auth", "token": publisher})).await["type"], "welcome");
+    socket.send(json!({"type": "offer", "sdp": "v=0", "session_id": id})).await;
+    socket.is_error(ErrorCode::NotFound, false).await;
+    let operator = bearer(&json!({"can_configure": true}));
+    problem(site.ask("PATCH", &path, &operator).await, 409, ErrorCode::Conflict).await;
+    assert_eq!(site.ask("DELETE", &path, &operator).await.status(), StatusCode::OK);
+}
