@@ -1,6 +1,7 @@
 //! Sessions that come and go in every way leave nothing behind.
 
-use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -10,8 +11,9 @@ use saccade_signaling::{
     close_code,
 };
 
-use crate::client::{LIMIT, Peer, Socket, connect};
+use crate::client::{LIMIT, Peer, Socket, connect, join_by};
 use crate::publisher::Publisher;
+use crate::relay::Relay;
 use crate::server::Server;
 
 /// What a process holds.
@@ -45,6 +47,15 @@ impl Held {
     }
 }
 
+/// Sessions after which memory is looked at.
+const WARM: usize = 100;
+
+/// Memory of this process, in bytes.
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
+}
+
 /// Waits until the process holds no more than before; the time is looked at, never guessed.
 pub async fn back_to(before: Held, server: &Server, limit: Duration) {
     let deadline: Instant = saccade::clock::now() + limit;
@@ -66,23 +77,65 @@ enum Way {
     Deleted,
     SocketCut,
     PeerClosed,
+    /// Not another datagram comes.
+    Silence,
+    AbortBeforeFirstFrame,
+    /// Checks get through, and nothing else.
+    AbortBeforeDtls,
     AbortBeforeIce,
     AbortWithoutSocket,
     Refused,
 }
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 10] = [
     Way::Bye,
     Way::Deleted,
     Way::SocketCut,
     Way::PeerClosed,
+    Way::Silence,
+    Way::AbortBeforeFirstFrame,
+    Way::AbortBeforeDtls,
     Way::AbortBeforeIce,
     Way::AbortWithoutSocket,
     Way::Refused,
 ];
 
-async fn come_and_go(server: SocketAddr, way: Way) {
+/// Bits a second of a path that is wide enough.
+const WIDE: u64 = 10_000_000;
+
+async fn come_and_go(server: &Server, way: Way) {
+    let (media, server) = (server.media(), server.http);
     match way {
+        Way::Silence => {
+            let relay = Relay::start(media, WIDE, |_| true).await;
+            let (socket, options) = (Socket::connect(server).await, OptionsPatch::default());
+            let (socket, mut peer, ..) = join_by(socket, Codec::Vp8, options, |answer| relay.lead(&answer)).await;
+            let (time, payloads) = Publisher::new(Codec::Vp8).next();
+            peer.send(time, payloads).await;
+            drop((relay, socket));
+            peer.close().await;
+        }
+        Way::AbortBeforeFirstFrame => {
+            let (socket, peer, ..) = connect(server, Codec::H264, OptionsPatch::default()).await;
+            drop(socket);
+            peer.close().await;
+        }
+        Way::AbortBeforeDtls => {
+            // STUN begins with 0 to 3 (RFC 7983 section 7).
+            let mut relay = Relay::start(media, WIDE, |datagram| datagram[0] < 4).await;
+            let mut socket = Socket::connect(server).await;
+            let mut peer = Peer::new(Codec::H264).await;
+            let sdp = peer.offer().await;
+            socket.send(&ClientMessage::Offer { sdp, options: None, session_id: None }).await;
+            let answer = |message| match message {
+                ServerMessage::Answer { sdp, .. } => Some(sdp),
+                _ => None,
+            };
+            peer.answer(relay.lead(&socket.find(answer).await)).await;
+            // The client's part of the handshake, which it begins once a check has succeeded.
+            tokio::time::timeout(LIMIT, relay.kept_back.wait_for(|count| *count > 0)).await.unwrap().unwrap();
+            peer.close().await;
+        }
         Way::Bye | Way::Deleted | Way::SocketCut | Way::PeerClosed => {
             let (mut socket, mut peer, id, _) = connect(server, Codec::Vp8, OptionsPatch::default()).await;
             let mut publisher = Publisher::new(Codec::Vp8);
@@ -131,7 +184,7 @@ async fn come_and_go(server: SocketAddr, way: Way) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_sessions_leave_nothing_behind() {
+async fn sessions_that_end_in_every_way_leave_nothing_behind() {
     let server = Server::start(&[
         ("admission.mode", "off"),
         ("session.resume_ms", "500"),
@@ -141,16 +194,28 @@ async fn two_hundred_sessions_leave_nothing_behind() {
     .await;
     // One of each first, so that what is made once has been made.
     for way in WAYS {
-        come_and_go(server.http, way).await;
+        come_and_go(&server, way).await;
     }
     let warm = Held { files: usize::MAX, tasks: usize::MAX, threads: usize::MAX, lanes: 0, sessions: 0 };
     back_to(warm, &server, LIMIT).await;
     let before = settled(&server).await;
-    futures_util::stream::iter((0..200).map(|round| come_and_go(server.http, WAYS[round % WAYS.len()])))
+    let sessions = std::env::var("SACCADE_TEST_CHURN").map_or(200, |sessions| sessions.parse().unwrap());
+    let (cycles, begun) = (AtomicUsize::new(0), OnceLock::new());
+    futures_util::stream::iter((0..sessions).map(|round| come_and_go(&server, WAYS[round % WAYS.len()])))
         .buffer_unordered(6)
-        .for_each(async |()| {})
+        .for_each(async |()| {
+            if cycles.fetch_add(1, Ordering::Relaxed) + 1 == WARM {
+                begun.get_or_init(resident_bytes);
+            }
+        })
         .await;
     back_to(before, &server, LIMIT * 2).await;
+    // Clients are in this process, too.
+    if sessions > WARM {
+        let begun = *begun.get().unwrap();
+        let grown = resident_bytes().saturating_sub(begun) / (sessions - WARM);
+        println!("{sessions} sessions: {begun} bytes after {WARM}, and {grown} more for each of the others");
+    }
     server.app.shut_down().await;
 }
 

@@ -24,6 +24,7 @@ mod port;
 mod program;
 mod publisher;
 mod pull;
+mod relay;
 mod repository;
 mod routes;
 mod server;

@@ -24,6 +24,11 @@ impl Server {
         Self { http: app.http_address(), app }
     }
 
+    /// Where media goes.
+    pub fn media(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.app.media_port()).into()
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
     }
