@@ -281,7 +281,7 @@ fn ice_servers_are_tables_in_a_file_and_json_in_the_environment() {
 
     for (lines, part) in [
         ("urls = [\"http://t.example\"]", "\"http://t.example\" is not: it must begin with stun:"),
-        ("urls = [\"stun:t.example\", \"turn:me:pass@t.example\"]", "\"…@t.example\" is not: after the scheme"),
+        ("urls = [\"stun:t.example\", \"turn:me:pass@t.example\"]", "\"…@t.example\" is not: a port is a number"),
         ("urls = [\"stun:t.example\", 3]", "urls must be"),
         ("", "urls must be"),
         ("urls = [\"turn:t.example\"]", "needs username and credential, secret, or secret_file"),

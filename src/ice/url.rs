@@ -231,7 +231,7 @@ mod tests {
             ("turn:[192.0.2.1]", BadUrl::Host),
             ("turn:[::1", BadUrl::Host),
             ("turn:[::1]3478", BadUrl::Host),
-            ("turn:2001:db8::1", BadUrl::Port),
+            ("turn:2001:db8::1", BadUrl::Host),
             ("turn:example.org:", BadUrl::Port),
             ("turn:example.org:0", BadUrl::Port),
             ("turn:example.org:+80", BadUrl::Port),
