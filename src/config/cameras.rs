@@ -7,8 +7,9 @@ use std::time::Duration;
 use figment::value::{Dict, Value};
 use url::Url;
 
+use super::is_model;
 use super::reader::Reader;
-use super::{Secret, is_model};
+use crate::secret::Secret;
 use crate::session::options;
 
 /// What a table may have, in the order of the documentation.

@@ -200,6 +200,7 @@ impl Peer for Remote {
         None
     }
 
+    /// Nothing is under way to it.
     fn has_room(&self, _: Instant) -> bool {
         true
     }
