@@ -35,7 +35,7 @@ use rtc::statistics::StatsSelector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::feedback::{DeliverKeyframeRequests, Path, PublishedEstimate, asks_for_keyframe};
+use super::feedback::{DeliverKeyframeRequests, LimitRetransmission, Path, PublishedEstimate, asks_for_keyframe};
 use super::mux::{self, Listen, Membership, Mux};
 use super::remote::{RemoteCandidates, is_of_use};
 use super::reports::{Reported, Reports};
@@ -287,7 +287,12 @@ impl Peer for WebRtcPeer {
         }
         let bytes = packet.payload.len() + RTP_HEADER;
         self.track.write_rtp(rtc::rtp::Packet { header, payload: packet.payload }).await.map_err(stack)?;
-        self.path.flight().handle_sent(clock::now(), packet.sequence, bytes);
+        let mut flight = self.path.flight();
+        flight.handle_sent(clock::now(), packet.sequence, bytes);
+        if packet.marker {
+            // Colours are announced in keyframes.
+            flight.handle_end_of_frame(packet.color.is_some());
+        }
         Ok(())
     }
 
@@ -543,6 +548,7 @@ async fn build(
     }
     let (estimator, path) =
         PublishedEstimate::new(config.start_bandwidth, MIN_BANDWIDTH.min(config.max_bandwidth), config.max_bandwidth);
+    let limit = LimitRetransmission::new(Arc::clone(&path), LOCAL_SSRC);
     let (reports, reported) = Reports::new(LOCAL_SSRC);
     let registry = configure_congestion_control(Registry::new(), estimator, CongestionFeedback::Twcc, &mut media)
         .map_err(stack)?;
@@ -550,6 +556,7 @@ async fn build(
         .map_err(stack)?
         .with(Slot::NackGenerator, NackGeneratorBuilder::new().with_interval(NACK_INTERVAL).build())
         .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
+        .with(LimitRetransmission::slot(), limit)
         .with(Reports::slot(), reports)
         .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());
     // Without multicast DNS: names that hide addresses need not be looked up, since whoever has them makes checks, too.

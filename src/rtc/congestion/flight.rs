@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 const AHEAD: Duration = Duration::from_millis(200);
 /// Where no report comes any more, a frame goes out so often, to find out when the path is there again.
 const KNOCK: Duration = Duration::from_millis(500);
+/// A packet that was sent longer ago, beside two round trips, is not sent again: what it would bring up to date is old, and
+/// new frames would wait for it.
+const WORTH_IT: Duration = Duration::from_millis(400);
 /// Packets that are remembered at most.
 const KEPT: usize = 4_096;
 
@@ -19,6 +22,23 @@ pub(in crate::rtc) struct Flight {
     /// Bytes that may be under way; nothing as long as the receiver reports nothing.
     limit: Option<u64>,
     last_sent: Option<Instant>,
+    /// The last packets, reported on or not, and when they were sent.
+    history: VecDeque<(u16, Instant)>,
+    /// First packet of the last frame and of the last keyframe.
+    frame: Option<u16>,
+    keyframe: Option<u16>,
+    round_trip: Duration,
+}
+
+/// What becomes of a packet that the receiver misses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::rtc) enum Missing {
+    /// It is sent again.
+    Again,
+    /// A keyframe has made up for it.
+    MadeUpFor,
+    /// Nothing makes up for it but a keyframe that is yet to come.
+    Lost,
 }
 
 impl Flight {
@@ -32,6 +52,32 @@ impl Flight {
             self.reported = self.reported.max(sent);
         }
         self.packets.push_back((sequence, self.sent));
+        if self.history.len() == KEPT {
+            self.history.pop_front();
+        }
+        self.history.push_back((sequence, now));
+        self.frame.get_or_insert(sequence);
+    }
+
+    /// The last packet that was sent ended a frame, a keyframe or not.
+    pub(in crate::rtc) fn handle_end_of_frame(&mut self, is_keyframe: bool) {
+        let first = self.frame.take();
+        if is_keyframe {
+            self.keyframe = first;
+        }
+    }
+
+    /// The receiver misses this packet.
+    pub(in crate::rtc) fn handle_missing(&self, now: Instant, missing: u16) -> Missing {
+        let sent = position(&self.history, missing).map(|index| self.history[index].1);
+        if self.limit.is_none() || sent.is_some_and(|at| now < at + WORTH_IT + 2 * self.round_trip) {
+            return Missing::Again;
+        }
+        // Sequence numbers wrap around (RFC 3550 section 5.1).
+        match self.keyframe {
+            Some(first) if first.wrapping_sub(missing).wrapping_sub(1) < u16::MAX / 2 => Missing::MadeUpFor,
+            _ => Missing::Lost,
+        }
     }
 
     /// The receiver has reported on these packets, the newest first, some perhaps sent again. The path carries so many
@@ -43,12 +89,13 @@ impl Flight {
         round_trip: Duration,
     ) {
         for reported in sequences {
-            if let Some(index) = self.packets.iter().rposition(|(sequence, _)| *sequence == reported) {
+            if let Some(index) = position(&self.packets, reported) {
                 for (_, sent) in self.packets.drain(..=index) {
                     self.reported = self.reported.max(sent);
                 }
             }
         }
+        self.round_trip = round_trip;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
         let limit = (rate / 8.0 * (AHEAD + round_trip).as_secs_f64()) as u64;
         self.limit = Some(limit);
@@ -59,6 +106,12 @@ impl Flight {
         let Some(limit) = self.limit else { return true };
         self.sent - self.reported <= limit || self.last_sent.is_none_or(|at| now >= at + KNOCK)
     }
+}
+
+/// Where a packet is among others whose numbers follow each other.
+fn position<T>(packets: &VecDeque<(u16, T)>, sequence: u16) -> Option<usize> {
+    let index = usize::from(sequence.wrapping_sub(packets.front()?.0));
+    packets.get(index).is_some_and(|(found, _)| *found == sequence).then_some(index)
 }
 
 #[cfg(test)]
@@ -93,6 +146,28 @@ mod tests {
         assert!(flight.has_room(now));
         flight.handle_reports([1].into_iter(), 80_000.0, TRIP);
         assert!(!flight.has_room(now));
+    }
+
+    #[test]
+    fn what_is_old_is_not_sent_again() {
+        let (now, mut flight) = (crate::clock::now(), Flight::default());
+        for sequence in [65_534, 65_535, 0, 1] {
+            flight.handle_sent(now, sequence, 1_000);
+            if sequence == 65_535 {
+                flight.handle_end_of_frame(false);
+            }
+        }
+        assert_eq!(flight.handle_missing(now + TRIP * 100, 1), Missing::Again, "nobody measures the path");
+        flight.handle_reports([1].into_iter(), 800_000.0, TRIP);
+        let (recent, late) = (now + Duration::from_millis(599), now + Duration::from_millis(600));
+        assert_eq!(flight.handle_missing(recent, 65_534), Missing::Again);
+        assert_eq!(flight.handle_missing(late, 65_534), Missing::Lost);
+        flight.handle_end_of_frame(true);
+        assert_eq!(flight.handle_missing(late, 65_534), Missing::MadeUpFor);
+        assert_eq!(flight.handle_missing(late, 65_535), Missing::MadeUpFor);
+        assert_eq!(flight.handle_missing(late, 0), Missing::Lost);
+        assert_eq!(flight.handle_missing(late, 1), Missing::Lost);
+        assert_eq!(flight.handle_missing(recent, 1), Missing::Again);
     }
 
     #[test]

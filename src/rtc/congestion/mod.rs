@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use self::delay::QueueDelay;
 use self::delivery::Delivery;
-pub(super) use self::flight::Flight;
+pub(super) use self::flight::{Flight, Missing};
 
 /// Standing queue from which on there is congestion.
 const OVER: Duration = Duration::from_millis(50);
