@@ -12,6 +12,9 @@ const ECONOMIES: [(f64, Economy); 3] = [
 ];
 /// Bits have to be so many times those from which on something is given up before it is taken back.
 const TAKEN_BACK: f64 = 1.25;
+/// Pictures are simple that take less than this share of the bits that they may; it is looked at for so long.
+const SIMPLE: f64 = 0.5;
+const WINDOW: Duration = Duration::from_secs(1);
 /// How long they have to be few, and enough again, before anything changes: a picture of another size is a keyframe.
 const PATIENCE: [Duration; 2] = [Duration::from_millis(400), Duration::from_millis(1_500)];
 
@@ -64,6 +67,10 @@ pub struct RateControl {
     economies: usize,
     /// Another number of them would do, and since when.
     other: Option<(usize, Instant)>,
+    /// Since when bytes are summed up, and how many there are.
+    window: Option<(Instant, usize)>,
+    /// Bits a second that the last window took.
+    spent_bps: Option<f64>,
 }
 
 impl RateControl {
@@ -71,7 +78,16 @@ impl RateControl {
     #[must_use]
     pub fn new(config: Config, width: u32, height: u32, fps: f64) -> Self {
         let format_bps = for_format(width, height, fps);
-        let mut control = Self { config, format_bps, estimate_bps: None, current_bps: 0, economies: 0, other: None };
+        let mut control = Self {
+            config,
+            format_bps,
+            estimate_bps: None,
+            current_bps: 0,
+            economies: 0,
+            other: None,
+            window: None,
+            spent_bps: None,
+        };
         control.current_bps = control.wanted();
         control
     }
@@ -93,6 +109,22 @@ impl RateControl {
     pub fn handle_estimate(&mut self, bps: u64) -> Option<u32> {
         self.estimate_bps = Some(bps);
         self.follow()
+    }
+
+    /// Nobody measures the path any more. Returns the new bitrate if it differs enough to matter.
+    pub fn forget_estimate(&mut self) -> Option<u32> {
+        self.estimate_bps = None;
+        self.follow()
+    }
+
+    /// A picture was encoded with so many bytes.
+    pub fn handle_encoded(&mut self, now: Instant, bytes: usize) {
+        let (since, sum) = self.window.map_or((now, 0), |(since, sum)| (since, sum + bytes));
+        let age = now.saturating_duration_since(since);
+        self.window = if age < WINDOW { Some((since, sum)) } else { Some((now, 0)) };
+        if age >= WINDOW {
+            self.spent_bps = Some(sum as f64 * 8.0 / age.as_secs_f64());
+        }
     }
 
     /// What to give up. Nothing where nobody measures the path.
@@ -117,6 +149,10 @@ impl RateControl {
     fn fitting(&self) -> usize {
         if self.estimate_bps.is_none() {
             return 0;
+        }
+        // What is simple takes fewer bits than it may: it is decent as it is, and may be tried with more pictures.
+        if self.spent_bps.is_some_and(|spent| spent < f64::from(self.current_bps) * SIMPLE) {
+            return self.economies.saturating_sub(1);
         }
         let share = f64::from(self.current_bps) / f64::from(self.format_bps.max(1));
         let keeps =
@@ -199,6 +235,33 @@ mod tests {
         assert_eq!(at(&mut control, 250_000, 7), Economy { encode_every: 3, half_size: false });
         assert_eq!(at(&mut control, 3_000_000, 8), Economy { encode_every: 3, half_size: false });
         assert_eq!(at(&mut control, 3_000_000, 10), Economy::NONE);
+    }
+
+    #[test]
+    fn simple_pictures_come_back_though_the_path_shows_little() {
+        let (start, mut control) = (crate::clock::now(), control());
+        control.handle_estimate(200_000);
+        let mut economies = Vec::new();
+        for frame in 0..300 {
+            let now = start + Duration::from_millis(frame * 33);
+            // A fifth of what they may take, from the fifth second on.
+            control.handle_encoded(now, if frame < 150 { 700 } else { 140 });
+            let economy = control.economy(now);
+            if economies.last() != Some(&economy) {
+                economies.push(economy);
+            }
+        }
+        let less = Economy { encode_every: 2, half_size: false };
+        let least = Economy { encode_every: 3, half_size: false };
+        assert_eq!(economies, [Economy::NONE, least, less, Economy::NONE]);
+    }
+
+    #[test]
+    fn a_path_that_nobody_measures_any_more_is_assumed_again() {
+        let mut control = control();
+        assert_eq!(control.handle_estimate(200_000), Some(170_000));
+        assert_eq!(control.forget_estimate(), Some(1_500_000));
+        assert_eq!(control.forget_estimate(), None);
     }
 
     #[test]

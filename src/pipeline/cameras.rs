@@ -100,12 +100,19 @@ async fn pull_while(
     feed: impl FnOnce(Handle) -> Feed,
 ) -> Result<EndReason, Refusal> {
     let failed = || Refusal::new(ErrorCode::Internal, "The server failed to begin the session; see its log.");
+    let mut over = None;
     let reply = tokio::select! {
         reply = &mut opened => reply.ok(),
-        _ = &mut serving => None,
+        reason = &mut serving => {
+            over = Some(reason);
+            None
+        }
     };
     // A session that does not begin is over as soon as that is told.
     let (handle, _) = reply.or_else(|| opened.try_recv().ok()).unwrap_or_else(|| Err(failed()))?;
+    if let Some(reason) = over {
+        return reason.ok_or_else(failed);
+    }
     // A task of its own, so that a panic in it ends this session only. It ends when the set is dropped.
     let mut pulling = JoinSet::new();
     let (puller, feed) = (Arc::clone(camera), feed(handle.clone()));

@@ -167,6 +167,9 @@ impl Owner {
         if let Some(drain) = *inputs.drain.borrow_and_update() {
             self.machine.handle_drain(clock::now(), drain.deadline);
         }
+        if let Some(reason) = self.pump_machine() {
+            return (reason, inputs);
+        }
         loop {
             let deadline = [self.machine.poll_timeout(), self.ingest.poll_timeout(), Some(self.link.next_tick)];
             let deadline = deadline.into_iter().flatten().min().unwrap_or(self.link.next_tick);
@@ -477,6 +480,7 @@ impl Owner {
     /// `worked`: how long the frame was decoded, drawn on and encoded.
     async fn send_frame(&mut self, unit: EncodedFrame, worked: Duration) {
         let payloads: Vec<Payload> = self.packetizer.packetize(&unit.data, unit.keyframe).collect();
+        self.rate.handle_encoded(clock::now(), unit.data.len());
         let EncodedFrame { time, keyframe, color, arrival, .. } = unit;
         if !self.audience.is_empty() {
             self.audience.publish(Packets { time, keyframe, color, arrival, payloads: payloads.clone() });
@@ -542,8 +546,12 @@ impl Owner {
             return;
         }
         self.link.next_look = now + LOOK;
-        let estimate = if self.stages.gives_back() { self.peer.bandwidth() } else { self.audience.bandwidth() };
-        if let Some(bitrate) = estimate.and_then(|bps| self.rate.handle_estimate(bps.into())) {
+        let estimate = if self.stages.gives_back() { self.peer.bandwidth() } else { self.audience.bandwidth(now) };
+        let bitrate = match estimate {
+            Some(bps) => self.rate.handle_estimate(bps.into()),
+            None => self.rate.forget_estimate(),
+        };
+        if let Some(bitrate) = bitrate {
             self.stages.set_bitrate(bitrate);
         }
         self.stages.set_economy(self.rate.economy(now));

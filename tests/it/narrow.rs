@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use saccade::media::Codec;
 use saccade_signaling::{ClientMessage, OptionsPatch, close_code};
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::client::{LIMIT, Socket, join_by};
 use crate::publisher::{FPS, Publisher};
@@ -27,6 +27,7 @@ async fn what_a_narrow_path_cannot_carry_is_given_up_and_comes_back() {
     let (mut socket, mut peer, id, _) = join_by(socket, Codec::H264, options, |answer| relay.lead(&answer)).await;
     let mut publisher = Publisher::new(Codec::H264);
     let mut pace = interval(Duration::from_secs(1) / FPS);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut arrived, mut since) = (0, Instant::now());
     // Wide until something comes back in full, narrow until that is given up, wide until all of it is back.
     let mut stages = vec![("in full", WIDE, false), ("less", NARROW, true), ("in full again", WIDE, false)].into_iter();

@@ -118,7 +118,14 @@ async fn a_viewer_restarts_ice_and_goes_on_watching() {
     timeout(LIMIT, goes_on).await.expect("video after the restart");
 
     live.end().await;
-    // The viewer ended with the session.
+    // The viewer ended with the session, which the socket is told of first.
+    let mut look = tokio::time::interval(Duration::from_millis(10));
+    let ended = async {
+        while server.app.registry().len() > 0 {
+            look.tick().await;
+        }
+    };
+    timeout(LIMIT, ended).await.expect("the end of the session");
     assert_eq!(resource.delete().await, StatusCode::NOT_FOUND);
     peer.close().await;
     server.app.shut_down().await;

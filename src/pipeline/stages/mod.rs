@@ -498,6 +498,9 @@ impl Shared {
 
     /// The same for a frame that met this footing.
     fn rung_at(&self, footing: &Footing) -> Rung {
+        if !self.applied.load().gives_video(self.takers()) {
+            return footing.rung();
+        }
         let economy = self.economy.load(Ordering::Relaxed);
         footing.rung().and_less_video(economy >> 1, economy & 1 == 1)
     }

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use self::attendant::Attendant;
 use self::backlog::Backlog;
+use super::START_BITRATE;
 use super::ice::Ice;
 use super::stages::Stages;
 use super::{Deps, complete_answer};
@@ -59,6 +60,9 @@ pub(super) struct Audience {
     myself: Weak<Self>,
 }
 
+/// A receiver that has not reported for so long never does.
+const UNMEASURED: Duration = Duration::from_secs(3);
+
 struct Seats {
     /// Where frames come from; none when the session is over.
     frames: Option<broadcast::Sender<Arc<Packets>>>,
@@ -67,6 +71,7 @@ struct Seats {
 
 struct Seat {
     viewer: Viewer,
+    since: Instant,
     peer: Arc<dyn Peer>,
 }
 
@@ -98,9 +103,13 @@ impl Audience {
         }
     }
 
-    /// Bits a second that the best of the paths to viewers carries, if there is one: the others leave frames out.
-    pub(super) fn bandwidth(&self) -> Option<u32> {
-        self.lock().taken.iter().filter_map(|seat| seat.peer.bandwidth()).max()
+    /// Bits a second that the best of the paths to viewers carries, if one is measured: the others leave frames out. One
+    /// that is not measured, and not merely new, counts as wide as is assumed of any.
+    pub(super) fn bandwidth(&self, now: Instant) -> Option<u32> {
+        let seats = self.lock();
+        let measured = seats.taken.iter().filter_map(|seat| seat.peer.bandwidth()).max()?;
+        let assumed = |seat: &Seat| seat.peer.bandwidth().is_none() && now >= seat.since + UNMEASURED;
+        Some(if seats.taken.iter().any(assumed) { measured.max(START_BITRATE) } else { measured })
     }
 
     /// Ends every viewer, and lets no other in. Returns when their peers are closed.
@@ -156,7 +165,7 @@ impl Audience {
         let frames = {
             let mut seats = self.lock();
             let frames = seats.frames.as_ref().ok_or_else(over)?.subscribe();
-            seats.taken.push(Seat { viewer: viewer.clone(), peer: Arc::clone(&peer) });
+            seats.taken.push(Seat { viewer: viewer.clone(), since: clock::now(), peer: Arc::clone(&peer) });
             self.stages.set_viewers(seats.taken.len());
             frames
         };

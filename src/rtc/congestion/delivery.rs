@@ -5,6 +5,9 @@ use std::time::Duration;
 const WINDOW: Duration = Duration::from_millis(400);
 /// Likewise while there is a queue: a few packets on a slow path.
 const QUEUE_WINDOW: Duration = Duration::from_millis(150);
+/// Farther back than packets overtake each other: the receiver's clock was set, or has wrapped around, as feedback's 24 bits
+/// of 64 ms do every twelve days.
+const RESTARTED: Duration = Duration::from_secs(5);
 /// Packets that are kept at most; more than so many in a window are counted over the time that they took.
 const KEPT: usize = 1_024;
 
@@ -20,6 +23,9 @@ pub(super) struct Delivery {
 impl Delivery {
     /// A packet of this size has arrived. Older ones than those that are known already are counted with the newest.
     pub(super) fn add(&mut self, arrival: Duration, bytes: usize) {
+        if self.packets.back().is_some_and(|(newest, _)| arrival + RESTARTED < *newest) {
+            *self = Self::default();
+        }
         self.first.get_or_insert(arrival);
         let arrival = self.packets.back().map_or(arrival, |(newest, _)| arrival.max(*newest));
         self.packets.push_back((arrival, bytes));
@@ -78,6 +84,17 @@ mod tests {
             delivery.add(Duration::from_millis(index * 10), 125);
         }
         assert!((delivery.rate().unwrap_or_default() - 1e5).abs() < 1e3);
+    }
+
+    #[test]
+    fn a_clock_that_wraps_around_begins_anew() {
+        let mut delivery = Delivery::default();
+        let wraps = Duration::from_millis(64 << 24);
+        for index in 0..400u64 {
+            let at = wraps - Duration::from_secs(2) + Duration::from_millis(index * 10);
+            delivery.add(at.checked_sub(wraps).unwrap_or(at), 1_250);
+        }
+        assert!((delivery.rate().unwrap_or_default() - 1e6).abs() < 1e3);
     }
 
     #[test]

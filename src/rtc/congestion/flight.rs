@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 /// What may be under way, beside a round trip's worth: a keyframe fits, and a path that suddenly narrows to a fifth holds
 /// it for little more than a second.
-const AHEAD: Duration = Duration::from_millis(200);
+const AHEAD: Duration = Duration::from_millis(300);
 /// Where no report comes any more, a frame goes out so often, to find out when the path is there again.
 const KNOCK: Duration = Duration::from_millis(500);
 /// A packet that was sent longer ago, beside two round trips, is not sent again: what it would bring up to date is old, and
@@ -135,12 +135,12 @@ mod tests {
         let (now, mut flight) = (crate::clock::now(), Flight::default());
         flight.handle_sent(now, 65_535, 1_000);
         flight.handle_reports([65_535].into_iter(), 800_000.0, TRIP);
-        // 800 kbit/s for 300 ms are 30 000 bytes.
-        for sequence in 0..30 {
+        // 800 kbit/s for 400 ms are 40 000 bytes.
+        for sequence in 0..40 {
             flight.handle_sent(now, sequence, 1_000);
             assert!(flight.has_room(now), "{sequence}");
         }
-        flight.handle_sent(now, 30, 1_000);
+        flight.handle_sent(now, 40, 1_000);
         assert!(!flight.has_room(now));
         flight.handle_reports([0].into_iter(), 800_000.0, TRIP);
         assert!(flight.has_room(now));
