@@ -308,3 +308,30 @@ fn place(url: &Url) -> String {
     let (host, port) = (url.host(), url.port());
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_stun_server_alone_is_no_failure() {
+        for (kind, any, failure, status) in [
+            (Kind::Reflexive, false, Failure::Silence(6), Status::Warn),
+            (Kind::Reflexive, false, Failure::Refused, Status::Fail),
+            (Kind::Relay, false, Failure::Silence(6), Status::Fail),
+            (Kind::Relay, true, Failure::Silence(6), Status::Warn),
+            (Kind::Host, false, Failure::Silence(2), Status::Fail),
+        ] {
+            let tried = Tried {
+                name: "a way".to_owned(),
+                kind,
+                outcome: Err(failure),
+                place: "192.0.2.1:3478".to_owned(),
+                way: Way::Udp,
+                access: Access::Open,
+            };
+            let check = tried.into_check(any);
+            assert!(check.status == status, "{}: {}", check.name, check.found);
+        }
+    }
+}
