@@ -29,7 +29,7 @@ test: setup-test ## Install what is missing and run every check: format, lints, 
 setup: ## Install system packages and ONNX Runtime, to build and to run
 	@scripts/setup.sh run
 
-setup-test: ## The same, and what the tests need: browser, Node.js, Python packages
+setup-test: ## The same, and what the tests need: browser, GStreamer, coturn, Node.js, Python packages
 	@scripts/setup.sh test
 
 build: setup ## Build the release binary (honours CARGO_TARGET_DIR)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Looks for bytes that break a fuzz target: `scripts/fuzz.sh [TARGET…]` builds tests/fuzz with LLVM's libFuzzer and
 # AddressSanitizer into target/fuzz, and runs the named targets, or all of them, for FUZZ_SECONDS each (60). What it finds lies
-# in target/fuzz/findings, what is new and worth keeping in target/fuzz/corpus. `scripts/fuzz.sh --keep [TARGET…]` puts the
-# fewest of these that reach all that was reached into tests/fuzz/corpus. Exits with 1 when something was found.
+# in target/fuzz/findings, what is new and worth keeping in target/fuzz/corpus. `scripts/fuzz.sh --keep [TARGET…]` adds the
+# fewest of the latter that reach what tests/fuzz/corpus does not, and deletes nothing there. Exits with 1 when something was
+# found.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -44,11 +45,7 @@ for name in "${names[@]}"; do
     export FUZZ_TARGET=$name ASAN_OPTIONS=${ASAN_OPTIONS:-detect_odr_violation=0}
     bounds=(-max_len="${most[$name]}" -rss_limit_mb=2048 -timeout=10)
     if [ -n "$keep" ]; then
-        fewest=$(mktemp -d)
-        "$program" "${bounds[@]}" -merge=1 -use_counters=0 "$fewest" "$kept" "$grown" 2>&1 | tail -n 1
-        rm -rf "$kept"
-        mv "$fewest" "$kept"
-        chmod 755 "$kept"
+        "$program" "${bounds[@]}" -merge=1 -use_counters=0 "$kept" "$grown" 2>&1 | tail -n 1
         continue
     fi
     printf '\n== %s for %s s\n' "$name" "$seconds"

@@ -94,24 +94,36 @@ missing_packages() {
 
 # coturn would start as a service on a machine that only tests with it. Where nobody said so already, policy-rc.d(8) keeps
 # it from that until everything is installed; afterwards the service is off unless it was there before.
+POLICY=/usr/sbin/policy-rc.d
+POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
 held_services=''
 as_root=()
 hold_services() {
     [[ " $* " == *" coturn "* ]] || return 0
     held_services=yes
-    [ ! -e /usr/sbin/policy-rc.d ] || return 0
-    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" install -m 755 /dev/stdin /usr/sbin/policy-rc.d
+    [ ! -e "$POLICY" ] || return 0
+    printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" | "${as_root[@]}" install -m 755 /dev/stdin "$POLICY"
     held_services=policy
 }
 release_services() {
     [ -n "$held_services" ] || return 0
-    [ "$held_services" != policy ] || "${as_root[@]}" rm -f /usr/sbin/policy-rc.d
+    [ "$held_services" != policy ] || "${as_root[@]}" rm -f "$POLICY"
     ! have systemctl || "${as_root[@]}" systemctl --quiet disable coturn >/dev/null 2>&1 || true
     held_services=''
 }
 
+# One that was killed before it could remove the policy would have this machine start no service that is installed.
+remove_left_over_policy() {
+    grep -qsxF "$POLICY_MARK" "$POLICY" || return 0
+    local remove=(rm -f "$POLICY")
+    [ "$(id -u)" -eq 0 ] || remove=(sudo "${remove[@]}")
+    say "removing $POLICY, which a setup that did not end left behind"
+    "${remove[@]}" >&2 || say "it could not be removed, and keeps services from starting: sudo rm $POLICY"
+}
+
 install_packages() {
     local packages
+    remove_left_over_policy
     mapfile -t packages < <(missing_packages | tr ' ' '\n')
     [ ${#packages[@]} -gt 0 ] || return 0
     local names="${packages[*]}"

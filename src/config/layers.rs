@@ -120,8 +120,17 @@ fn read_file(file: &File) -> Result<Option<Layer>, Mistake> {
             kind: Kind::File,
             dict: profiles.remove(&Profile::Default).unwrap_or_default(),
         })),
-        Err(error) => Err(Mistake::of_file(Path::new(&name), error.to_string().trim())),
+        Err(error) => Err(Mistake::of_file(Path::new(&name), &without_source(&error.to_string()))),
     }
+}
+
+/// What the parser says in one line, without the excerpts of the file that it shows, for there may be a secret in them. They
+/// are lines that begin with a bar, behind the number of the line at most.
+fn without_source(said: &str) -> String {
+    let excerpt = |line: &&str| line.trim_start_matches(|it: char| it.is_ascii_digit() || it == ' ').starts_with('|');
+    let told: Vec<&str> =
+        said.lines().filter(|line| !excerpt(line)).map(str::trim).filter(|it| !it.is_empty()).collect();
+    told.join(": ")
 }
 
 /// What kind of source a value came from decides how it is read: text is parsed as the key's type wants it.

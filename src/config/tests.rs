@@ -333,6 +333,19 @@ fn a_shared_secret_of_turn_is_given_inline_or_in_a_file_and_its_mistakes_come_to
 }
 
 #[test]
+fn what_is_no_toml_is_told_by_its_line_without_what_stands_there() {
+    for (text, line, part) in [
+        ("[auth]\nsecret = \"hush\"\nsecret = \"hush\"\n", "line 3, column 1", "duplicate key `secret`"),
+        ("# a comment\n\n\n\n\n\n\n\n\n[auth]\nsecret = \"hush\n", "line 11, column 15", "string"),
+        ("[auth]\r\nsecret = \"hush\" | \"hush\"\r\n", "line 2, column 17", "expected"),
+    ] {
+        let shown = only_mistake(&file(text)).to_string();
+        assert!(shown.starts_with("test.toml: TOML parse error at ") && shown.lines().count() == 1, "{shown}");
+        assert!(shown.contains(line) && shown.contains(part) && !shown.contains("hush"), "{shown}");
+    }
+}
+
+#[test]
 fn routes_are_tables_in_a_file_and_json_elsewhere() {
     let share = |model: &str, weight| Share { model: model.to_owned(), weight };
     let split = Route::Split { shares: vec![share("a@1", 90), share("a@2", 10)], shadow: Some("a@3".to_owned()) };

@@ -120,6 +120,16 @@ def test_doctor_tells_open_ways_from_closed_ones() -> None:
         assert code == 0
 
 
+def test_the_relay_is_for_the_server_and_for_nobody_else() -> None:
+    url = ONLY["tcp"][0]
+    with relayed_network() as (network, _):
+        for peer in ("203.0.113.9", Network.CLIENT):
+            code, ways = doctor(network, "server", servers(url), SACCADE_MEDIA__ADVERTISE=peer)
+            check = ways[f"relay TCP {url}"]
+            assert check["found"].startswith("works, as 10.77.1.1:") and code == 0, check
+            assert f"does not relay to {peer}: refused with 403" in check["found"], check
+
+
 def test_doctor_names_what_is_configured_wrongly() -> None:
     with relayed_network() as (network, coturn):
         wrong = servers(ONLY["tcp"][0], secret=WRONG)

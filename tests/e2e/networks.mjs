@@ -1,7 +1,8 @@
 // A client and a server in network namespaces of their own, with two ways between them: Wi-Fi and mobile.
-import { spawnSync } from "node:child_process";
+import { execFile, spawnSync } from "node:child_process";
 import { chmodSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { promisify } from "node:util";
 
 /** Where the server is, whichever way one takes. */
 export const SERVER = "10.78.0.1";
@@ -13,14 +14,16 @@ const LINKS = [
 
 /** What keeps this machine from making network namespaces, or null. */
 export function lacksNamespaces() {
-  if (spawnSync("ip", ["-V"]).error) return "the program ip";
+  for (const [program, flag] of [["ip", "-V"], ["nft", "-v"]]) {
+    if (spawnSync(program, [flag]).error) return `the program ${program}`;
+  }
   const name = `sce${process.pid}`;
   if (spawnSync("ip", ["netns", "add", name]).status !== 0) return "the right to make network namespaces";
   run("ip", "netns", "del", name);
   return null;
 }
 
-/** Both namespaces; made and removed by the test that needs them. */
+/** Both namespaces; made and removed by the test that needs them. Where they cannot be made whole, nothing is left of them. */
 export class Networks {
   static #made = 0;
 
@@ -28,6 +31,15 @@ export class Networks {
     const stem = `sce${process.pid}x${(Networks.#made += 1)}`;
     this.client = `${stem}c`;
     this.server = `${stem}s`;
+    try {
+      this.#make();
+    } catch (error) {
+      this.remove();
+      throw error;
+    }
+  }
+
+  #make() {
     for (const name of [this.client, this.server]) {
       run("ip", "netns", "add", name);
       run("ip", "-n", name, "link", "set", "lo", "up");
@@ -79,9 +91,11 @@ export class Networks {
   }
 
   /** What the server at `url` says to a request from its own side. */
-  ask(url) {
+  async ask(url) {
     const script = "fetch(process.argv[1]).then((it) => it.text()).then((it) => process.stdout.write(it))";
-    return JSON.parse(run(...this.within("server"), process.execPath, "-e", script, url));
+    const [program, ...words] = [...this.within("server"), process.execPath, "-e", script, url];
+    const { stdout } = await promisify(execFile)(program, words, { timeout: 10_000 });
+    return JSON.parse(stdout);
   }
 
   /** Removes both, whatever still is in them. */

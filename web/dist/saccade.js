@@ -1226,7 +1226,7 @@ function text(value) {
 }
 
 // sdk/session.ts
-var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, CREDENTIALS_MARGIN_MS = 5e3, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE_MS = 1e4, MAX_RESTARTS = 2, STATS_MS = 1e3, SaccadeSession = class {
+var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, EARLIEST_EXPIRY_S = 1e9, CREDENTIALS_MARGIN_MS = 5e3, MEDIA_MS = 12e3, HEAL_MS = 2e3, CONFIGURE_MS = 1e4, MAX_RESTARTS = 2, STATS_MS = 1e3, SaccadeSession = class {
   #config;
   #environment;
   #backoff;
@@ -1469,7 +1469,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, CREDENTIALS_MARG
   }
   /** Whether a TURN server would refuse what `welcome` brought: user names of that kind begin with the time of their end. */
   #credentialsEnded() {
-    return (this.#welcome?.ice_servers ?? []).map(({ username }) => Number(/^(\d+)(:|$)/.exec(username ?? "")?.[1] ?? NaN)).some((end) => end * 1e3 < Date.now() + CREDENTIALS_MARGIN_MS);
+    return (this.#welcome?.ice_servers ?? []).map(({ username }) => Number(/^(\d+)(:|$)/.exec(username ?? "")?.[1] ?? NaN)).some((end) => end > EARLIEST_EXPIRY_S && end * 1e3 < Date.now() + CREDENTIALS_MARGIN_MS);
   }
   async #offer(restart) {
     let peer = this.#peer;
@@ -1479,11 +1479,14 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, CREDENTIALS_MARG
       return;
     }
     this.#localCandidates = [];
+    let resumed = null;
     try {
       peer.awaitingAnswer && await peer.rollback();
       let sdp = await peer.offer(restart);
       if (peer !== this.#peer) return;
-      let fresh = this.#sessionId === null, resumed = this.#resuming ? this.#sessionId : null, options2 = fresh && Object.keys(this.#wanted).length > 0 ? this.#wanted : void 0;
+      let fresh = this.#sessionId === null;
+      resumed = this.#resuming ? this.#sessionId : null;
+      let options2 = fresh && Object.keys(this.#wanted).length > 0 ? this.#wanted : void 0;
       if (!this.#signaling?.send(build.offer(sdp, options2, resumed))) {
         this.#signaling?.open && this.#end(new SaccadeError("too_large"));
         return;
@@ -1495,7 +1498,11 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, CREDENTIALS_MARG
     let early = this.#localCandidates;
     this.#localCandidates = null;
     for (let candidate of early ?? []) this.#signaling?.send(build.candidate(candidate));
-    this.#sessionId === null ? this.#startTimer("answer", ANSWER_MS, () => this.#rebuild(new SaccadeError("timeout"))) : this.#startTimer("answer", RESTART_ANSWER_MS, () => this.#changeSocket());
+    this.#sessionId === null || this.#policy.maxAttempts === 0 ? this.#startTimer("answer", ANSWER_MS, () => this.#rebuild(new SaccadeError("timeout"))) : this.#startTimer("answer", resumed === null ? RESTART_ANSWER_MS : ANSWER_MS, () => this.#changeSocket());
+  }
+  /** Restarts ICE over this socket, or over another where the credentials have ended and there may be another. */
+  #offerRestart() {
+    this.#policy.maxAttempts > 0 && this.#credentialsEnded() ? this.#changeSocket() : this.#offer(!0);
   }
   /** Resumes the session on another socket: this one is dead, or its credentials have ended. */
   #changeSocket() {
@@ -1535,24 +1542,26 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, CREDENTIALS_MARG
       this.#lost = null, this.#config.onReconnected?.({ resumed: sessionId === this.#sessionId, tookMs: this.#environment.now() - at });
     }
   }
+  /** Tells the page of a loss, once; the page may close the session meanwhile. */
   #loseMedia(error) {
-    this.#state = "reconnecting", this.#lost ??= { at: this.#environment.now(), sessionId: this.#sessionId }, this.#config.onReconnecting?.(error);
+    let had = this.#state === "connected" && !this.#lost;
+    this.#state = "reconnecting", had && (this.#lost = { at: this.#environment.now(), sessionId: this.#sessionId }, this.#config.onReconnecting?.(error));
   }
   /** Lost media: new ICE credentials over the socket, or over the one being opened, else a new session. */
   #restartIce() {
     if (!(!this.#peer || this.#state === "closed")) {
       if (this.#stopTimer("stable"), this.#state === "connected") {
         let lost = new SaccadeError("media_lost", { fatal: !1 });
-        if (this.#loseMedia(lost), this.#tellState(lost, null), this.#closedMeanwhile()) return;
+        if (this.#loseMedia(lost), this.#closedMeanwhile() || (this.#tellState(lost, null), this.#closedMeanwhile())) return;
       }
       if (this.#sessionId === null || this.#restarts >= MAX_RESTARTS)
         return this.#rebuild(new SaccadeError(this.#sessionId === null ? "ice_timeout" : "media_lost"));
-      this.#restartWanted = !0, !(!this.#signaling?.open || !this.#greeted) && (this.#restarts += 1, this.#startTimer("media", MEDIA_MS, () => this.#rebuild(new SaccadeError("ice_timeout"))), this.#credentialsEnded() ? this.#changeSocket() : this.#offer(!0));
+      this.#restartWanted = !0, !(!this.#signaling?.open || !this.#greeted) && (this.#restarts += 1, this.#startTimer("media", MEDIA_MS, () => this.#rebuild(new SaccadeError("ice_timeout"))), this.#offerRestart());
     }
   }
   #onNetworkChange() {
     this.#startTimer("network", 500, () => {
-      this.#peer && this.#sessionId && (this.#restartWanted = !0), this.#timers.has("retry") ? this.#openSocket() : this.#peer && this.#sessionId && this.#signaling?.open && this.#greeted && (this.#credentialsEnded() ? this.#changeSocket() : this.#offer(!0));
+      this.#peer && this.#sessionId && (this.#restartWanted = !0), this.#timers.has("retry") ? this.#openSocket() : this.#peer && this.#sessionId && this.#signaling?.open && this.#greeted && this.#offerRestart();
     });
   }
   #onSocketClosed(code, reason) {
@@ -1575,7 +1584,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, CREDENTIALS_MARG
   #onResumeRefused(fatal) {
     if (this.#resuming = !1, this.#stopTimer("answer"), this.#sessionId = null, this.#state === "connected") {
       let lost = new SaccadeError("not_found", { fatal: !1 });
-      if (this.#loseMedia(lost), this.#tellState(lost, null), this.#closedMeanwhile()) return;
+      if (this.#loseMedia(lost), this.#closedMeanwhile() || (this.#tellState(lost, null), this.#closedMeanwhile())) return;
     }
     fatal ? this.#rebuild(new SaccadeError("not_found")) : this.#newSession();
   }
@@ -1584,7 +1593,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, CREDENTIALS_MARG
     this.#config.onError?.(new SaccadeError("draining", { fatal: !1, retryAfterMs: jittered })), this.#policy.maxAttempts !== 0 && this.#startTimer("drain", jittered, () => {
       this.#dropSocket(!0), this.#dropPeer(), this.#sessionId = null;
       let lost = new SaccadeError("draining", { fatal: !1 });
-      this.#loseMedia(lost), this.#tellState(lost, null), this.#closedMeanwhile() || this.#openSocket();
+      this.#loseMedia(lost), !this.#closedMeanwhile() && (this.#tellState(lost, null), this.#closedMeanwhile() || this.#openSocket());
     });
   }
   #onServerClosed(reason) {

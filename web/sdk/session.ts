@@ -111,8 +111,10 @@ export interface SessionConfig {
 const WELCOME_MS = 10_000;
 /** From an offer to its answer. */
 const ANSWER_MS = 10_000;
-/** The same for a session that is there: a server that is still reached answers at once, and a socket may be dead unseen. */
+/** The same on a socket that has been open for a while: it may be dead unseen, and a server that is reached answers at once. */
 const RESTART_ANSWER_MS = 2_000;
+/** User names of TURN servers that begin with a smaller number than this begin with no time, in seconds since 1970. */
+const EARLIEST_EXPIRY_S = 1e9;
 /** Credentials of TURN servers that end sooner than this count as ended, in milliseconds. */
 const CREDENTIALS_MARGIN_MS = 5_000;
 /** From an answer to connected media. */
@@ -458,7 +460,7 @@ export class SaccadeSession {
   /** Whether a TURN server would refuse what `welcome` brought: user names of that kind begin with the time of their end. */
   #credentialsEnded(): boolean {
     const ends = (this.#welcome?.ice_servers ?? []).map(({ username }) => Number(/^(\d+)(:|$)/.exec(username ?? "")?.[1] ?? NaN));
-    return ends.some((end) => end * 1_000 < Date.now() + CREDENTIALS_MARGIN_MS);
+    return ends.some((end) => end > EARLIEST_EXPIRY_S && end * 1_000 < Date.now() + CREDENTIALS_MARGIN_MS);
   }
 
   async #offer(restart: boolean): Promise<void> {
@@ -469,12 +471,13 @@ export class SaccadeSession {
       return;
     }
     this.#localCandidates = [];
+    let resumed: string | null = null;
     try {
       if (peer.awaitingAnswer) await peer.rollback();
       const sdp = await peer.offer(restart);
       if (peer !== this.#peer) return;
       const fresh = this.#sessionId === null;
-      const resumed = this.#resuming ? this.#sessionId : null;
+      resumed = this.#resuming ? this.#sessionId : null;
       const options = fresh && Object.keys(this.#wanted).length > 0 ? this.#wanted : undefined;
       if (!this.#signaling?.send(build.offer(sdp, options, resumed))) {
         if (this.#signaling?.open) this.#end(new SaccadeError("too_large"));
@@ -487,11 +490,18 @@ export class SaccadeSession {
     const early = this.#localCandidates;
     this.#localCandidates = null;
     for (const candidate of early ?? []) this.#signaling?.send(build.candidate(candidate));
-    if (this.#sessionId === null) {
+    if (this.#sessionId === null || this.#policy.maxAttempts === 0) {
       this.#startTimer("answer", ANSWER_MS, () => this.#rebuild(new SaccadeError("timeout")));
     } else {
-      this.#startTimer("answer", RESTART_ANSWER_MS, () => this.#changeSocket());
+      // A session is resumed on a socket that has just said welcome.
+      this.#startTimer("answer", resumed === null ? RESTART_ANSWER_MS : ANSWER_MS, () => this.#changeSocket());
     }
+  }
+
+  /** Restarts ICE over this socket, or over another where the credentials have ended and there may be another. */
+  #offerRestart(): void {
+    if (this.#policy.maxAttempts > 0 && this.#credentialsEnded()) this.#changeSocket();
+    else void this.#offer(true);
   }
 
   /** Resumes the session on another socket: this one is dead, or its credentials have ended. */
@@ -565,9 +575,12 @@ export class SaccadeSession {
     }
   }
 
+  /** Tells the page of a loss, once; the page may close the session meanwhile. */
   #loseMedia(error: SaccadeError): void {
+    const had = this.#state === "connected" && !this.#lost;
     this.#state = "reconnecting";
-    this.#lost ??= { at: this.#environment.now(), sessionId: this.#sessionId };
+    if (!had) return;
+    this.#lost = { at: this.#environment.now(), sessionId: this.#sessionId };
     this.#config.onReconnecting?.(error);
   }
 
@@ -578,6 +591,7 @@ export class SaccadeSession {
     if (this.#state === "connected") {
       const lost = new SaccadeError("media_lost", { fatal: false });
       this.#loseMedia(lost);
+      if (this.#closedMeanwhile()) return;
       this.#tellState(lost, null);
       if (this.#closedMeanwhile()) return;
     }
@@ -588,8 +602,7 @@ export class SaccadeSession {
     if (!this.#signaling?.open || !this.#greeted) return;
     this.#restarts += 1;
     this.#startTimer("media", MEDIA_MS, () => this.#rebuild(new SaccadeError("ice_timeout")));
-    if (this.#credentialsEnded()) this.#changeSocket();
-    else void this.#offer(true);
+    this.#offerRestart();
   }
 
   #onNetworkChange(): void {
@@ -597,10 +610,7 @@ export class SaccadeSession {
     this.#startTimer("network", 500, () => {
       if (this.#peer && this.#sessionId) this.#restartWanted = true;
       if (this.#timers.has("retry")) void this.#openSocket();
-      else if (this.#peer && this.#sessionId && this.#signaling?.open && this.#greeted) {
-        if (this.#credentialsEnded()) this.#changeSocket();
-        else void this.#offer(true);
-      }
+      else if (this.#peer && this.#sessionId && this.#signaling?.open && this.#greeted) this.#offerRestart();
     });
   }
 
@@ -637,6 +647,7 @@ export class SaccadeSession {
     if (this.#state === "connected") {
       const lost = new SaccadeError("not_found", { fatal: false });
       this.#loseMedia(lost);
+      if (this.#closedMeanwhile()) return;
       this.#tellState(lost, null);
       if (this.#closedMeanwhile()) return;
     }
@@ -654,6 +665,7 @@ export class SaccadeSession {
       this.#sessionId = null;
       const lost = new SaccadeError("draining", { fatal: false });
       this.#loseMedia(lost);
+      if (this.#closedMeanwhile()) return;
       this.#tellState(lost, null);
       if (!this.#closedMeanwhile()) void this.#openSocket();
     });

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { SaccadeError } from "../sdk/errors.js";
 import type { Reconnected } from "../sdk/session.js";
 import type { ErrorMessage, IceServer, SessionEvent, SessionResult } from "../sdk/wire.js";
-import { answer, connected, EVENTS, FakeTrack, fakeStream, OPTIONS, RESULT, settle, tryOut } from "./fakes.js";
+import { answer, connected, EVENTS, FakeTrack, fakeStream, OPTIONS, RESULT, settle, type Tried, tryOut } from "./fakes.js";
 
 const full: ErrorMessage = { type: "error", code: "capacity", message: "All places are taken.", fatal: true, retry_after_ms: 8_000 };
 const refusal: ErrorMessage = { type: "error", code: "bad_options", message: "not built yet", fatal: false };
@@ -401,6 +401,136 @@ test("credentials of a TURN server that have ended are fetched before ICE restar
   assert.equal(environment.sockets.length, 2, "those in force are used again");
   assert.equal(environment.peer.offers.length, 3);
 });
+
+test("a name of few digits is no time at which credentials end", async () => {
+  for (const username of ["1001", "12:a"]) {
+    const tried = await tryOut();
+    const { environment } = tried;
+    environment.socket.welcome(1, [{ urls: ["turn:turn.example"], username, credential: "c" }]);
+    await settle();
+    await answer(tried);
+    environment.peer.become("failed");
+    await settle();
+    assert.deepEqual([environment.socket.of("offer").length, environment.sockets.length], [2, 1], username);
+  }
+});
+
+for (const [name, lose] of [
+  ["lost media", ({ environment }: Tried) => environment.peer.become("failed")],
+  ["another network", ({ environment }: Tried) => environment.networkChanged?.()],
+] as const) {
+  test(`without reconnection ${name} restarts ICE over the same socket, whatever the credentials`, async () => {
+    const tried = await tryOut({ reconnect: false });
+    const { environment, session, errors } = tried;
+    environment.socket.welcome(1, [{ urls: ["turn:turn.example"], username: "1000000001:a", credential: "c" }]);
+    await settle();
+    await answer(tried);
+    lose(tried);
+    await environment.pass(500);
+    assert.deepEqual(environment.peer.offers.map(({ iceRestart }) => iceRestart), [false, true]);
+    await environment.pass(9_000);
+    assert.deepEqual([session.state === "closed", errors.length], [false, 0], "an answer may take its time");
+    await answer(tried);
+    assert.deepEqual([session.state, session.sessionId, environment.sockets.length], ["connected", "s1", 1]);
+  });
+}
+
+test("without reconnection a restart that is not answered is the end", async () => {
+  const { environment, session, errors } = await connected({ reconnect: false });
+  environment.peer.become("failed");
+  await settle();
+  await environment.pass(9_999);
+  assert.equal(session.state, "reconnecting");
+  await environment.pass(1);
+  assert.equal(session.state, "closed");
+  assert.deepEqual(errors.map(({ code, fatal }) => [code, fatal]), [["timeout", true]]);
+  assert.equal(environment.timers, 0);
+});
+
+test("an answer to who resumes on a new socket may take its time", async () => {
+  const tried = await connected();
+  const { environment, session } = tried;
+  environment.socket.lose();
+  await environment.pass(500);
+  environment.socket.welcome();
+  await settle();
+  await environment.pass(9_999);
+  assert.equal(environment.socket.closedWith, null);
+  await environment.pass(1);
+  assert.equal(environment.socket.closedWith, 1000);
+  await environment.pass(500);
+  assert.equal(environment.sockets.length, 3);
+  environment.socket.welcome();
+  await settle();
+  assert.equal(environment.socket.of("offer")[0]?.session_id, "s1");
+  await answer(tried);
+  assert.deepEqual([session.state, environment.peers.length], ["connected", 1]);
+});
+
+test("a loss is told once, whatever else goes wrong until media is back", async () => {
+  const told: string[] = [];
+  const tried = await connected({
+    onReconnecting: ({ code }) => told.push(code),
+    onReconnected: ({ resumed }) => told.push(`resumed: ${resumed}`),
+  });
+  const { environment } = tried;
+  environment.chance = 0;
+  environment.peer.become("failed");
+  await settle();
+  environment.socket.say({ type: "draining", reconnect_after_ms: 1_000 });
+  await environment.pass(1_000);
+  assert.equal(environment.sockets.length, 2);
+  environment.socket.welcome();
+  await settle();
+  await answer(tried, "s2");
+  assert.deepEqual(told, ["media_lost", "resumed: false"]);
+  environment.peer.become("failed");
+  assert.deepEqual(told.slice(2), ["media_lost"], "the next loss is told, too");
+});
+
+test("where nothing was connected, nothing is lost", async () => {
+  const told: string[] = [];
+  const tried = await tryOut({
+    onReconnecting: ({ code }) => told.push(code),
+    onReconnected: ({ resumed }) => told.push(`resumed: ${resumed}`),
+  });
+  const { environment, session } = tried;
+  environment.socket.welcome();
+  await settle();
+  environment.socket.say({ type: "draining", reconnect_after_ms: 1_000 });
+  await environment.pass(1_250);
+  assert.equal(environment.sockets.length, 2);
+  environment.socket.welcome();
+  await settle();
+  await answer(tried);
+  assert.equal(session.state, "connected");
+  assert.deepEqual(told, []);
+});
+
+for (const [name, lose] of [
+  ["media is lost", ({ environment }: Tried) => environment.peer.become("failed")],
+  ["the server drains", ({ environment }: Tried) => environment.socket.say({ type: "draining", reconnect_after_ms: 1_000 })],
+  [
+    "a resumption is refused",
+    async ({ environment }: Tried) => {
+      environment.socket.lose();
+      await environment.pass(500);
+      environment.socket.welcome();
+      await settle();
+      environment.socket.say({ type: "error", code: "not_found", message: "no such session", fatal: false });
+    },
+  ],
+] as const) {
+  test(`a page that closes the session when it hears that ${name} hears of one end`, async () => {
+    const tried: Tried = await connected({ onReconnecting: () => tried.session.close() });
+    await lose(tried);
+    await tried.environment.pass(60_000);
+    assert.deepEqual(tried.states.map(({ state }) => state), ["connecting", "connected", "closed"]);
+    assert.deepEqual(tried.states.at(-1)?.error, null);
+    assert.equal(tried.environment.timers, 0);
+    assert.ok(tried.environment.peers.every(({ closed }) => closed));
+  });
+}
 
 test("a draining server is left when it says, for a new session", async () => {
   const { environment, session, errors } = await connected();

@@ -36,8 +36,9 @@ const NAME_LIMIT: Duration = Duration::from_secs(3);
 const OWN_LIMIT: Duration = Duration::from_secs(2);
 /// How long what is relayed may take to come back.
 const RELAY_LIMIT: Duration = Duration::from_secs(2);
-/// How long everything may take; all ways are tried at once.
-const TOTAL: Duration = Duration::from_secs(10);
+/// How long everything may take, which is more than one way with all that its relay may take and its farewell; all ways are
+/// tried at once.
+const TOTAL: Duration = Duration::from_secs(11);
 /// Local addresses that are tried.
 const MAX_ADDRESSES: usize = 8;
 /// URLs of servers that are tried.
@@ -125,15 +126,16 @@ async fn try_all(config: &Config) -> Vec<Check> {
 }
 
 impl Tried {
-    /// `any`: whether any server can be made use of, so that a way that is merely closed is no harm.
+    /// `any`: whether any server can be made use of, so that a way that is merely closed is no harm. Nor is a STUN server that
+    /// is: media needs none, and without open ways from this machine their own checks fail.
     fn into_check(self, any: bool) -> Check {
-        let Self { name, outcome, place, way, access, .. } = self;
+        let Self { name, kind, outcome, place, way, access } = self;
         match outcome {
             Ok(check) => Check { name, ..check },
             Err(failure) => {
                 let advice = failure.advice(way.name(), &place, &access);
                 let found = format!("does not work: {failure}");
-                let harmless = any && !failure.is_mistake();
+                let harmless = (any || kind == Kind::Reflexive) && !failure.is_mistake();
                 if harmless { Check::warn(&name, found, advice) } else { Check::fail(&name, found, advice) }
             }
         }
@@ -305,4 +307,31 @@ fn way(url: &Url) -> Way {
 fn place(url: &Url) -> String {
     let (host, port) = (url.host(), url.port());
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_stun_server_alone_is_no_failure() {
+        for (kind, any, failure, status) in [
+            (Kind::Reflexive, false, Failure::Silence(6), Status::Warn),
+            (Kind::Reflexive, false, Failure::Refused, Status::Fail),
+            (Kind::Relay, false, Failure::Silence(6), Status::Fail),
+            (Kind::Relay, true, Failure::Silence(6), Status::Warn),
+            (Kind::Host, false, Failure::Silence(2), Status::Fail),
+        ] {
+            let tried = Tried {
+                name: "a way".to_owned(),
+                kind,
+                outcome: Err(failure),
+                place: "192.0.2.1:3478".to_owned(),
+                way: Way::Udp,
+                access: Access::Open,
+            };
+            let check = tried.into_check(any);
+            assert!(check.status == status, "{}: {}", check.name, check.found);
+        }
+    }
 }

@@ -18,6 +18,8 @@ use super::turn;
 const MAX_DATAGRAM: usize = 1500;
 /// How long a connection may take to bring its check.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections that are served at a time; further ones wait for an end of these.
+const MAX_CONNECTIONS: usize = 16;
 /// Bytes of a transaction that are the same for all checks of a run.
 const MARK: usize = 8;
 
@@ -109,17 +111,26 @@ async fn datagrams(socket: Arc<UdpSocket>, mark: TransactionId) {
 }
 
 async fn connections(listener: TcpListener, mark: TransactionId) {
-    while let Ok((mut stream, from)) = listener.accept().await {
-        // One at a time: a run makes a few, and each is short.
-        let _ = timeout(PATIENCE, async {
-            let check = receive_framed(&mut stream).await?;
-            match answer(&check, from, mark) {
-                Some(answer) => send_framed(&mut stream, &answer).await,
-                None => Ok(()),
-            }
-        })
-        .await;
+    let mut served = JoinSet::new();
+    while let Ok((stream, from)) = listener.accept().await {
+        while served.try_join_next().is_some() {}
+        if served.len() == MAX_CONNECTIONS {
+            served.join_next().await;
+        }
+        served.spawn(connection(stream, from, mark));
     }
+}
+
+/// Answers to one check.
+async fn connection(mut stream: TcpStream, from: SocketAddr, mark: TransactionId) {
+    let _ = timeout(PATIENCE, async {
+        let check = receive_framed(&mut stream).await?;
+        match answer(&check, from, mark) {
+            Some(answer) => send_framed(&mut stream, &answer).await,
+            None => Ok(()),
+        }
+    })
+    .await;
 }
 
 async fn send_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
@@ -132,4 +143,26 @@ async fn receive_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut message = vec![0; len.min(MAX_DATAGRAM)];
     stream.read_exact(&mut message).await?;
     Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_connections_hold_up_no_check() {
+        let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let stand_in = StandIn::new(SocketAddr::new(here, 0)).await;
+        let port = stand_in.tcp.as_ref().unwrap().port();
+        let mut silent = Vec::new();
+        for _ in 1..MAX_CONNECTIONS {
+            silent.push(TcpStream::connect((here, port)).await.unwrap());
+        }
+        timeout(PATIENCE / 2, stand_in.check_tcp(here, port))
+            .await
+            .expect("an answer before the silent ones end")
+            .unwrap();
+    }
 }

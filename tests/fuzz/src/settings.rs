@@ -20,7 +20,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
 });
 
 /// A configuration file, and behind a zero byte an environment, a line a variable: it is taken, or its mistakes are named,
-/// and no secret is in them.
+/// and no secret is in them; nor is one when it is what keeps the file from being read.
 pub(crate) fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     // Files that it names would be read.
@@ -31,12 +31,14 @@ pub(crate) fn config(data: &[u8]) {
     let pairs = environment.lines().filter_map(|line| line.split_once('='));
     let pairs = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let secret = ("SACCADE_AUTH__SECRET".to_owned(), SECRET.to_owned());
-    let sources = Sources {
-        file: File::Text("saccade.toml".to_owned(), file.to_owned()),
-        environment: pairs.chain([secret]).collect(),
-        ..Sources::default()
+    let environment: Vec<(String, String)> = pairs.chain([secret]).collect();
+    let load = |file: String| {
+        let file = File::Text("saccade.toml".to_owned(), file);
+        Config::load(&Sources { file, environment: environment.clone(), ..Sources::default() })
     };
-    match Config::load(&sources) {
+    // Bytes that have these words may have them in a value or a name that is no secret, and such are shown.
+    let hides = |shown: &str| !shown.contains(SECRET) || text.contains(SECRET);
+    match load(file.to_owned()) {
         Ok(config) => {
             assert!(!format!("{config:?}").contains(SECRET), "a secret is shown");
             let limits = config.limits;
@@ -46,9 +48,12 @@ pub(crate) fn config(data: &[u8]) {
         Err(mistakes) => {
             assert!(!mistakes.all().is_empty());
             let shown = mistakes.to_string();
-            assert!(!shown.contains(SECRET) || text.contains(SECRET), "a secret is shown: {shown}");
+            assert!(hides(&shown), "a secret is shown: {shown}");
         }
     }
+    let twice = format!("{file}\nsecret = \"{SECRET}\"\nsecret = \"{SECRET}\"\n");
+    let shown = load(twice).expect_err("a key that is there twice").to_string();
+    assert!(hides(&shown), "a secret is shown: {shown}");
 }
 
 /// A token, or, behind a byte that is not of ASCII, the claims of one that is signed here: who is let in has a token with

@@ -71,9 +71,21 @@ impl Drop for Source {
     }
 }
 
-/// A port that nothing listens on, for a camera that comes later; nothing where none can come.
+/// A port that nothing listens on, for a camera that comes later; nothing where none can come. It is none of those that the
+/// system gives to whoever asks for any, so that nobody else gets it meanwhile.
 pub fn free_port(test: &str) -> Option<u16> {
-    is_there(test).then(|| TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port())
+    const FIRST: u16 = 1024;
+    if !is_there(test) {
+        return None;
+    }
+    let given = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let end: u16 = given.split_whitespace().next().unwrap().parse().unwrap();
+    let count = usize::from(end.saturating_sub(FIRST));
+    // Tests in other processes begin elsewhere.
+    let begin = usize::try_from(std::process::id()).unwrap() % count.max(1);
+    let mut ports = (FIRST..end).cycle().skip(begin).take(count);
+    let found = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    Some(found.expect("a free port below those that the system gives"))
 }
 
 /// Whether there is GStreamer's RTSP server. Without it a test is skipped, except where `CI` is set: there it fails.
