@@ -168,7 +168,7 @@ impl Interceptor for LimitRetransmission {
 
 /// What is sent leaves at so many times the estimate, so that a keyframe does not hold up the frames behind it; the
 /// encoder keeps to the estimate itself. As in libwebrtc (`PacingController::kDefaultPaceMultiplier`).
-const PACING_FACTOR: f64 = 2.5;
+pub(super) const PACING_FACTOR: f64 = 2.5;
 
 /// Results that are under way are at most so much of a second's worth of video, but this many bytes always: two results
 /// of some objects each.

@@ -35,7 +35,9 @@ use rtc::statistics::StatsSelector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::feedback::{DeliverKeyframeRequests, LimitRetransmission, Path, PublishedEstimate, asks_for_keyframe};
+use super::feedback::{
+    DeliverKeyframeRequests, LimitRetransmission, PACING_FACTOR, Path, PublishedEstimate, asks_for_keyframe,
+};
 use super::mux::{self, Listen, Membership, Mux};
 use super::remote::{RemoteCandidates, is_of_use};
 use super::reports::{Reported, Reports};
@@ -548,6 +550,9 @@ async fn build(
     }
     let (estimator, path) =
         PublishedEstimate::new(config.start_bandwidth, MIN_BANDWIDTH.min(config.max_bandwidth), config.max_bandwidth);
+    // Only reports change this rate: where none ever comes, packets must not wait for what the stack takes for a rate.
+    let unmeasured = f64::from(config.max_bandwidth) * PACING_FACTOR;
+    let pacer = PacerBuilder::new().with_target_bitrate(unmeasured).with_burst_bits(PACER_BURST_BITS);
     let limit = LimitRetransmission::new(Arc::clone(&path), LOCAL_SSRC);
     let (reports, reported) = Reports::new(LOCAL_SSRC);
     let registry = configure_congestion_control(Registry::new(), estimator, CongestionFeedback::Twcc, &mut media)
@@ -555,7 +560,7 @@ async fn build(
     let registry = register_default_interceptors(registry, &mut media)
         .map_err(stack)?
         .with(Slot::NackGenerator, NackGeneratorBuilder::new().with_interval(NACK_INTERVAL).build())
-        .with(Slot::Pacer, PacerBuilder::new().with_burst_bits(PACER_BURST_BITS).build())
+        .with(Slot::Pacer, pacer.build())
         .with(LimitRetransmission::slot(), limit)
         .with(Reports::slot(), reports)
         .with(DeliverKeyframeRequests::slot(), DeliverKeyframeRequests::default());

@@ -350,7 +350,14 @@ pub async fn connect(server: SocketAddr, codec: Codec, options: OptionsPatch) ->
 
 /// The same over a socket that is to be welcomed next.
 pub async fn join(socket: Socket, codec: Codec, options: OptionsPatch) -> (Socket, Peer, String, Options) {
-    join_by(socket, codec, options, |sdp| sdp).await
+    join_by(socket, codec, options, |answer| without_feedback(&answer)).await
+}
+
+/// An answer without transport-wide congestion control: on a machine whose processors are busy, packets seem to wait on
+/// their way, and less would come back.
+fn without_feedback(answer: &str) -> String {
+    let is_feedback = |line: &&str| line.contains("transport-wide-cc") || line.contains("transport-cc");
+    answer.split_inclusive("\r\n").filter(|line| !is_feedback(line)).collect()
 }
 
 /// The same by way of what `change` makes of the server's answer.

@@ -113,9 +113,21 @@ async fn come_and_go(server: &Server, way: Way) {
             let relay = Relay::start(media, WIDE, |_| true).await;
             let (socket, options) = (Socket::connect(server).await, OptionsPatch::default());
             let (mut socket, mut peer, ..) = join_by(socket, Codec::Vp8, options, |answer| relay.lead(&answer)).await;
-            let (time, payloads) = Publisher::new(Codec::Vp8).next();
-            peer.send(time, payloads).await;
-            tokio::time::timeout(LIMIT, peer.results.recv()).await.expect("a result in time").expect("a result");
+            // Until the channel of results has opened, they are for nobody.
+            let mut publisher = Publisher::new(Codec::Vp8);
+            let mut pace = tokio::time::interval(Duration::from_millis(33));
+            let result = async {
+                loop {
+                    tokio::select! {
+                        _ = pace.tick() => {
+                            let (time, payloads) = publisher.next();
+                            peer.send(time, payloads).await;
+                        }
+                        Some(_) = peer.results.recv() => return,
+                    }
+                }
+            };
+            tokio::time::timeout(LIMIT, result).await.expect("a result in time");
             drop(relay);
             let closed = |message| match message {
                 ServerMessage::Closed { reason } => Some(reason),
