@@ -176,7 +176,7 @@ async fn under_a_load_that_stays_everything_is_given_up_in_order_and_some_of_it_
     ])
     .await;
     let (mut socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
-    let others = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 6;
+    let others = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) * 8;
     let over = AtomicBool::new(false);
     let other = async |track: bool| {
         let patch = OptionsPatch { track: Some(track), ..OptionsPatch::default() };
