@@ -121,7 +121,7 @@ async fn a_viewer_restarts_ice_and_goes_on_watching() {
     // The viewer ended with the session, which the socket is told of first.
     let mut look = tokio::time::interval(Duration::from_millis(10));
     let ended = async {
-        while server.app.registry().len() > 0 {
+        while !server.app.registry().is_empty() {
             look.tick().await;
         }
     };
