@@ -74,9 +74,9 @@ impl Interceptor for DeliverKeyframeRequests {
     fn unbind_remote_stream(&mut self, _: &StreamInfo) {}
 }
 
-/// Keeps requests for packets that are too old to be sent again from what would answer them, and asks for a keyframe in
-/// their place unless there was one since: a path that has become narrow would be busy for seconds with frames that
-/// nobody wants any more.
+/// Keeps requests from what would answer them with packets that are under way again, or too old for that, and asks for a
+/// keyframe in place of the latter unless there was one since: a path that has become narrow would be busy for seconds
+/// with frames that nobody wants any more.
 pub(super) struct LimitRetransmission {
     path: Arc<Path>,
     ssrc: u32,
@@ -106,11 +106,11 @@ impl LimitRetransmission {
             };
             let (mut again, mut is_lost) = (Vec::new(), false);
             {
-                let flight = self.path.flight();
+                let mut flight = self.path.flight();
                 for missing in nack.nacks.iter().flat_map(|pair| pair.into_iter()) {
                     match flight.handle_missing(now, missing) {
                         Missing::Again => again.push(NackPair::new(missing)),
-                        Missing::MadeUpFor => {}
+                        Missing::UnderWay | Missing::MadeUpFor => {}
                         Missing::Lost => is_lost = true,
                     }
                 }
@@ -238,7 +238,7 @@ impl BandwidthEstimator for PublishedEstimate {
         self.path.rate.store(rate as u32, Ordering::Relaxed);
         if let Some(round_trip) = self.controller.round_trip() {
             let newest = reports.iter().rev().map(|report| report.rtp_sequence_number);
-            self.path.flight().handle_reports(newest, rate, round_trip);
+            self.path.flight().handle_reports(newest, rate, round_trip, self.controller.queue());
         }
     }
 
@@ -273,7 +273,7 @@ mod tests {
         let limit = LimitRetransmission::new(Arc::clone(&path), OURS);
         path.flight().handle_sent(start, 10, 1_000);
         path.flight().handle_end_of_frame(false);
-        path.flight().handle_reports([10].into_iter(), 1e6, Duration::from_millis(50));
+        path.flight().handle_reports([10].into_iter(), 1e6, Duration::from_millis(50), Duration::ZERO);
         let late = start + Duration::from_secs(1);
         path.flight().handle_sent(late, 11, 1_000);
         assert_eq!(asked(&limit.filter(late, &missing(OURS, &[10, 11]))), (vec![11], true));

@@ -85,6 +85,7 @@ pub(super) struct Controller {
     rate: f64,
     delay: QueueDelay,
     delivery: Delivery,
+    queue: Duration,
     loss: Loss,
     /// What arrived when there last was congestion; nothing before the first.
     ceiling: Option<f64>,
@@ -108,6 +109,7 @@ impl Controller {
             rate: config.start.clamp(config.min, config.max),
             delay: QueueDelay::default(),
             delivery: Delivery::default(),
+            queue: Duration::ZERO,
             loss: Loss::default(),
             ceiling: None,
             congested_at: None,
@@ -130,6 +132,11 @@ impl Controller {
         self.round_trip
     }
 
+    /// How long the last packets waited on their way.
+    pub(super) const fn queue(&self) -> Duration {
+        self.queue
+    }
+
     /// Takes a feedback message's packets, in the order in which they were sent.
     pub(super) fn handle_reports(&mut self, now: Instant, reports: &[Report]) {
         let Some(newest) = reports.last() else { return };
@@ -143,6 +150,7 @@ impl Controller {
             }
         }
         let queue = self.delay.look(now);
+        self.queue = queue.unwrap_or_default();
         match queue {
             Some(queue) if queue > OVER => self.back_off(now, queue),
             Some(_) => self.proceed(now, queue.is_none_or(|queue| queue < CALM)),

@@ -131,7 +131,12 @@ fn send(seconds: u64, wanted: f64, path: impl Fn(u64) -> Path) -> Vec<Second> {
             let newest = reports.last().unwrap().0 as u16;
             let reports: Vec<Report> = reports.into_iter().map(|(_, report)| report).collect();
             controller.handle_reports(now, &reports);
-            flight.handle_reports([newest].into_iter(), controller.rate(), controller.round_trip().unwrap());
+            flight.handle_reports(
+                [newest].into_iter(),
+                controller.rate(),
+                controller.round_trip().unwrap(),
+                controller.queue(),
+            );
         }
         second.rate = controller.rate();
     }
