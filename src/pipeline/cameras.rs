@@ -1,10 +1,12 @@
 //! Sessions whose video comes from cameras of the configuration: each camera has one, under its own name, which lives on
 //! while the connection to the camera comes and goes.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 use saccade_signaling::{ErrorCode, OptionsPatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -33,7 +35,11 @@ impl Sessions {
     /// deleted it, and after the camera's wait where it failed.
     pub async fn run_camera(&self, camera: &Arc<Camera>, options: &OptionsPatch) {
         loop {
-            let failure = match run(&self.0, camera, options).await {
+            let ended = AssertUnwindSafe(run(&self.0, camera, options)).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!(camera = %camera.name(), "opening a camera's session panicked");
+                Err(failed())
+            });
+            let failure = match ended {
                 Ok(EndReason::Draining) => return,
                 Ok(EndReason::Deleted) => {
                     camera.reset();
@@ -99,7 +105,6 @@ async fn pull_while(
     mut opened: Opened,
     feed: impl FnOnce(Handle) -> Feed,
 ) -> Result<EndReason, Refusal> {
-    let failed = || Refusal::new(ErrorCode::Internal, "The server failed to begin the session; see its log.");
     let mut over = None;
     let reply = tokio::select! {
         reply = &mut opened => reply.ok(),
@@ -129,6 +134,10 @@ async fn pull_while(
     };
     pulling.shutdown().await;
     reason.ok_or_else(failed)
+}
+
+fn failed() -> Refusal {
+    Refusal::new(ErrorCode::Internal, "The server failed to begin the session; see its log.")
 }
 
 /// Nobody takes a camera's video but viewers.
