@@ -24,8 +24,8 @@ import urllib.request
 
 #: Seconds of each phase, and what the way back carries in it, in kbit/s.
 PHASES = ((20, 2000), (20, 300), (25, 2000))
-#: The first seconds of a run say nothing of the path.
-WARM_UP = 5
+#: The first seconds of each, which are told apart: those of the run say nothing of the path and are left out.
+SETTLED = (5, 4, 10)
 SERVER, CLIENT = "10.213.7.1", "10.213.7.2"
 START = 60
 
@@ -104,18 +104,29 @@ def main() -> None:
     if arguments.json:
         pathlib.Path(arguments.json).write_text(json.dumps(timeline, indent=1))
     begin, rows = 0, []
-    for length, kbits in PHASES:
-        seconds = timeline[begin + (WARM_UP if begin == 0 else 0) : begin + length]
+    for (length, kbits), settled in zip(PHASES, SETTLED, strict=True):
+        seconds = timeline[begin : begin + length]
         begin += length
-        rows.append((kbits, seconds))
-    print("| way back | returned | frames a second | longest latency |\n|---|---|---|---|")
-    for kbits, seconds in rows:
-        longest = max((s["video_latency_max_ms"] or 0 for s in seconds), default=0)
-        mean = lambda key: statistics.mean(s[key] for s in seconds)  # noqa: E731
-        print(f"| {kbits} kbit/s | {mean('returned_kbps'):.0f} kbit/s | {mean('frames_returned'):.1f} | {longest:.0f} ms |")
-    before = statistics.median(s["returned_kbps"] for s in rows[0][1])
-    back = next((i for i, s in enumerate(rows[2][1]) if s["returned_kbps"] >= 0.9 * before and s["frames_returned"] >= 27), None)
+        rows.append((kbits, seconds[:settled], seconds[settled:], settled))
+    print("| way back | returned | frames a second | longest latency | results a second | longest p95 of a second |")
+    print("|---|---|---|---|---|---|")
+    for kbits, first, rest, settled in rows:
+        if first is not rows[0][1]:
+            print(row(f"{kbits} kbit/s, the first {settled} s", first))
+        print(row(f"{kbits} kbit/s, the rest", rest))
+    before = statistics.median(s["returned_kbps"] for s in rows[0][2])
+    last = rows[2][1] + rows[2][2]
+    back = next((i for i, s in enumerate(last) if s["returned_kbps"] >= 0.9 * before and s["frames_returned"] >= 27), None)
     print(f"\n90 % of {before:.0f} kbit/s back after: {'never' if back is None else f'{back + 1} s'}")
+
+
+def row(name: str, seconds: list[dict]) -> str:
+    mean = lambda key: statistics.mean(s[key] for s in seconds)  # noqa: E731
+    longest = lambda key: max((s[key] or 0 for s in seconds), default=0)  # noqa: E731
+    return (
+        f"| {name} | {mean('returned_kbps'):.0f} kbit/s | {mean('frames_returned'):.1f} | {longest('video_latency_max_ms'):.0f} ms"
+        f" | {mean('results'):.1f} | {longest('result_latency_p95_ms'):.0f} ms |"
+    )
 
 
 if __name__ == "__main__":

@@ -90,6 +90,12 @@ export class Networks {
     }
   }
 
+  /** Lets a link carry so many kbit/s to the client, with a queue of half a second. */
+  narrow(name, kbits) {
+    const rate = ["tbf", "rate", `${kbits}kbit`, "burst", "6kb", "latency", "500ms"];
+    run("ip", "netns", "exec", this.server, "tc", "qdisc", "replace", "dev", name, "root", ...rate);
+  }
+
   /** What the server at `url` says to a request from its own side. */
   async ask(url) {
     const script = "fetch(process.argv[1]).then((it) => it.text()).then((it) => process.stdout.write(it))";
