@@ -35,7 +35,7 @@ pub(super) fn reduce(offer: &str, Sections { answered, idle }: &Sections) -> Str
         for (number, line) in section.lines().enumerate() {
             match line.split(' ').collect::<Vec<_>>()[..] {
                 // Used, after all; the section that it was bundled with may be gone.
-                [kind, "0", ref rest @ ..] if number == 0 && bundle_only => {
+                [kind, port, ref rest @ ..] if number == 0 && bundle_only && is_zero(port) => {
                     push(&mut out, &format!("{kind} 9 {}", rest.join(" ")));
                 }
                 _ if line == "a=bundle-only" => {}
@@ -58,6 +58,11 @@ pub(super) fn reduce(offer: &str, Sections { answered, idle }: &Sections) -> Str
         }
     }
     out
+}
+
+/// Whether a media section's port, with or without a number of ports, is zero.
+fn is_zero(port: &str) -> bool {
+    port.split('/').next().is_some_and(|port| port.parse() == Ok(0u32))
 }
 
 /// Whether the line tells of the transport that the section would have without its bundle.

@@ -75,6 +75,9 @@ pub enum Rejected {
 /// # Errors
 /// [`Rejected`] says what is wrong.
 pub(super) fn inspect(sdp: &str, role: Role, session: Option<&str>) -> Result<Inspected, Rejected> {
+    if !has_clean_lines(sdp) {
+        return Err(Rejected::BadSdp);
+    }
     let description = RTCSessionDescription::offer(sdp.to_owned()).map_err(|_| Rejected::BadSdp)?;
     let description = description.unmarshal().map_err(|_| Rejected::BadSdp)?;
     let sections = &description.media_descriptions;
@@ -124,6 +127,12 @@ pub(super) fn inspect(sdp: &str, role: Role, session: Option<&str>) -> Result<In
         is_dtls_client: sections.get(first).and_then(|media| is_dtls_client(&description, media)),
         sections: Sections { answered, idle },
     })
+}
+
+/// Whether no value has a carriage return or a zero in it, as none may (RFC 8866 section 9): the answer repeats some of
+/// them, and there are readers for whom a line ends at either.
+fn has_clean_lines(sdp: &str) -> bool {
+    sdp.lines().all(|line| !line.contains(['\r', '\0']))
 }
 
 fn carries_data(media: &MediaDescription) -> bool {
@@ -287,6 +296,18 @@ mod tests {
         let fmtp = "a=fmtp:96 packetization-mode=1;sprop-parameter-sets=Z0IA,aM4;profile-level-id=42e01f";
         let found = inspect(&video("96", &["a=sendrecv", "a=rtpmap:96 H264/90000", fmtp]), None).unwrap();
         assert_eq!(found.fmtp, "packetization-mode=1;profile-level-id=42e01f");
+    }
+
+    #[test]
+    fn values_that_would_end_a_line_of_the_answer_are_refused() {
+        let fmtp = |end: &str| format!("a=fmtp:96 packetization-mode=1;profile-level-id=42e01f{end}");
+        let offer = |end: &str| video("96", &["a=sendrecv", "a=rtpmap:96 H264/90000", &fmtp(end)]);
+        assert!(inspect(&offer(""), None).is_ok());
+        assert!(inspect(&offer("").replace('\r', ""), None).is_ok(), "lines may end in a line feed alone");
+        for end in ["\ra=candidate:1", "\r", "\0"] {
+            assert_eq!(inspect(&offer(end), None), Err(Rejected::BadSdp), "{end:?}");
+        }
+        assert_eq!(inspect(offer("").strip_suffix('\n').unwrap(), None), Err(Rejected::BadSdp), "half a line end");
     }
 
     #[test]
