@@ -120,8 +120,16 @@ async fn a_session_runs_over_tcp_where_there_is_no_udp() {
     peer.answer(sdp).await;
     peer.connected().await;
     gets_results(&mut peer).await;
-    let transport = view(&server, &answer.session_id).await.transport.expect("a path");
-    assert_eq!(transport.protocol, "tcp");
+    // The path is looked at twice a second.
+    let looked_at = async {
+        loop {
+            match view(&server, &answer.session_id).await.transport {
+                Some(transport) => return transport,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    assert_eq!(timeout(LIMIT, looked_at).await.expect("a path").protocol, "tcp");
     reqwest::Client::new().delete(server.url(&format!("/v1/sessions/{}", answer.session_id))).send().await.unwrap();
     timeout(LIMIT, bridge.join_next()).await.expect("the session's end closes its connection").unwrap().unwrap();
     peer.close().await;
