@@ -16,11 +16,14 @@ pub mod commands;
 pub mod config;
 pub mod decode;
 pub mod degrade;
+#[cfg(feature = "cuda")]
+pub mod device;
 pub mod doctor;
 pub mod draw;
 pub mod egress;
 pub mod encode;
 pub mod estimate;
+pub mod hardware;
 pub mod http;
 pub mod ice;
 pub mod infer;

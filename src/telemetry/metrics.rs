@@ -78,6 +78,12 @@ table! {
     DEGRADED_SESSIONS = Gauge "saccade_degraded_sessions" ["step"] "Sessions that give something up now, by step of the ladder.";
     DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";
     LOAD_RATIO = Gauge "saccade_load_ratio" ["resource"] "Share of the processors and of the network that the sessions need at the least that they can do with.";
+    DEVICE_UTILIZATION_RATIO = Gauge "saccade_device_utilization_ratio" ["device", "engine"] "Share of the time in which an engine of a GPU (`sm`, `decoder`, `encoder`) had something to do, 0 to 1.";
+    DEVICE_MEMORY_BYTES = Gauge "saccade_device_memory_bytes" ["device"] "Memory of a GPU that is in use, by whoever, in bytes.";
+    DEVICE_MEMORY_TOTAL_BYTES = Gauge "saccade_device_memory_total_bytes" ["device"] "Memory of a GPU, in bytes.";
+    DEVICE_TEMPERATURE_CELSIUS = Gauge "saccade_device_temperature_celsius" ["device"] "Temperature of a GPU, in degrees Celsius.";
+    DEVICE_POWER_WATTS = Gauge "saccade_device_power_watts" ["device"] "Power that a GPU draws, in watts.";
+    DEVICE_WATCH_FAILURES_TOTAL = Counter "saccade_device_watch_failures_total" [] "Times that the GPUs could not be asked how they are.";
     SHADOW_FRAMES_TOTAL = Counter "saccade_shadow_frames_total" ["model"] "Frames of which what a shadow found was compared with what was answered.";
     SHADOW_AGREEMENT_RATIO = Histogram "saccade_shadow_agreement_ratio" ["model"] "Mean overlap of what a shadow found with what was answered, by frame, 0 to 1.";
     RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";

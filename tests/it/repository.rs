@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 14] = [
+const LEAVES: [&str; 16] = [
     "accuracy",
     "assignment",
     "calibration",
     "claims",
     "clock",
+    "device",
     "draw",
     "estimate",
+    "hardware",
     "ice",
     "media",
     "queue",
@@ -34,8 +36,14 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 4] =
-    [("accuracy", &["assignment", "media"]), ("calibration", &["clock"]), ("draw", &["media"]), ("ice", &["secret"])];
+const LEAF_IMPORTS: [(&str, &[&str]); 6] = [
+    ("accuracy", &["assignment", "media"]),
+    ("calibration", &["clock"]),
+    ("device", &["clock", "draw", "media", "queue", "telemetry"]),
+    ("draw", &["media"]),
+    ("hardware", &["clock"]),
+    ("ice", &["secret"]),
+];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];
 /// Lines of a file before its tests.
