@@ -5,6 +5,7 @@
 
 use crate::calibration::Calibration;
 use crate::config::{Config, Hardware};
+use crate::hardware::{Piece, Stage, Table};
 use crate::infer::manifest::BackendChoice;
 use crate::infer::{Error, Options, Repository, RouteError, Routes};
 use crate::route::Route;
@@ -30,14 +31,19 @@ pub enum WrongNames {
 
 /// How models are run, where it is not left to their manifests and to measurement.
 #[must_use]
-pub fn options(config: &Config, calibration: Calibration) -> Options {
-    Options { backend: backend(config), calibration, ..Options::default() }
+pub fn options(config: &Config, calibration: Calibration, hardware: &Table) -> Options {
+    let cuda = hardware.offers(Stage::Infer).and_then(|()| hardware.works(Piece::Cuda)).map(str::to_owned);
+    Options { backend: backend(config), calibration, cuda, ..Options::default() }
 }
 
 /// The backend that the operator wants for all models.
 #[must_use]
-pub fn backend(config: &Config) -> Option<BackendChoice> {
-    (config.hw.infer == Hardware::Off).then_some(BackendChoice::Cpu)
+pub const fn backend(config: &Config) -> Option<BackendChoice> {
+    match config.hw.infer {
+        Hardware::Auto => None,
+        Hardware::Off => Some(BackendChoice::Cpu),
+        Hardware::On => Some(BackendChoice::Cuda),
+    }
 }
 
 /// The models of the configured folder, where it is there, and the embedded one.

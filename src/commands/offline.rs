@@ -6,11 +6,13 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::probe;
 use super::serve::Signals;
 use crate::calibration::Calibration;
 use crate::cli::{Exit, Settings};
 use crate::config::Config;
 use crate::decode::Limits;
+use crate::hardware::Table;
 use crate::infer::{Engine, Error, Options, manifest::BackendChoice, manifest::Precision};
 use crate::models;
 use crate::telemetry;
@@ -45,7 +47,8 @@ pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<
     let Way { precision, backend, measure } = way;
     let calibration = Calibration::standard(config.models.calibration);
     let calibration = if measure { calibration.renewed() } else { calibration };
-    let common = models::options(config, calibration);
+    let hardware = if backend == Some(BackendChoice::Cpu) { Table::default() } else { probe::find(config) };
+    let common = models::options(config, calibration, &hardware);
     let backend = common.backend.or(backend);
     Engine::new(Options { intra_threads, precision, backend, instances: Some(1), ..common })
 }

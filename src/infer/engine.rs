@@ -31,6 +31,8 @@ pub struct Options {
     pub instances: Option<u32>,
     /// Whether measurements are kept from one start to the next; default off.
     pub calibration: Calibration,
+    /// The GPU that models may run on, or why there is none.
+    pub cuda: Result<String, String>,
     /// What a frame costs outside its model: decoding, drawing, encoding, transport. The cores are shared with that,
     /// where nobody says how many instances there are to be; default 6 ms.
     pub around_model: Duration,
@@ -47,6 +49,7 @@ impl Default for Options {
             backend: None,
             instances: None,
             calibration: Calibration::Off,
+            cuda: Err("not looked for".to_owned()),
             around_model: Duration::from_millis(6),
         }
     }
@@ -137,13 +140,19 @@ impl Engine {
             model: manifest.id(),
             files: graphs.sha256.clone(),
             machine: CpuFeatures::machine(),
-            library: format!("{}, openvino: {}", self.library.build_info(), self.library.openvino().is_ok()),
+            library: format!(
+                "{}, openvino: {}, cuda: {:?}",
+                self.library.build_info(),
+                self.library.openvino().is_ok(),
+                self.options.cuda.as_ref().ok()
+            ),
             settings: format!(
                 "{request:?}, {threads} threads, {:?}, {:?}, {:?}",
                 manifest.input.size, manifest.accuracy, manifest.batching
             ),
         };
-        let opener = Opener::new(self.library.clone(), Arc::clone(&manifest), graphs, threads)?;
+        let opener =
+            Opener::new(self.library.clone(), Arc::clone(&manifest), graphs, threads, self.options.cuda.clone())?;
         let calibration = &self.options.calibration;
         let kept = calibration.get::<Found>(&key).filter(Found::makes_sense).and_then(|found| {
             let kept = opener.resume(request, &found);
@@ -159,7 +168,9 @@ impl Engine {
             }
             (runner, selection)
         };
-        let fed = || fed_by(cores, selection.measured, self.options.around_model);
+        // A device works off one batch after the other, however many threads hand them over.
+        let is_device = selection.provider.is_device();
+        let fed = || if is_device { 1 } else { fed_by(cores, selection.measured, self.options.around_model) };
         selection.instances = self.pinned(&manifest).unwrap_or_else(fed);
         Ok((opener, runner, selection))
     }

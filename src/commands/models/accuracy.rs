@@ -43,9 +43,12 @@ impl Accuracy {
         {
             let before = accuracy.rows.len();
             let mut missing = Vec::new();
-            for (backend, provider) in
-                [(BackendChoice::Cpu, Provider::Cpu), (BackendChoice::OpenVino, Provider::OpenVino)]
-            {
+            let ways = [
+                (BackendChoice::Cpu, Provider::Cpu),
+                (BackendChoice::OpenVino, Provider::OpenVino),
+                (BackendChoice::Cuda, Provider::Cuda),
+            ];
+            for (backend, provider) in ways {
                 let way = Way { precision: Some(precision), backend: Some(backend), ..Way::default() };
                 match eval::load(config, spec, way) {
                     // Where a provider is missing, another one stands in, which is measured on its own turn.

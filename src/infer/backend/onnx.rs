@@ -169,6 +169,13 @@ fn commit(library: &Library, graph: &Graph, bytes: &Bytes, settings: Settings) -
             .with_arbitrary_config("load_config", load_config.to_string());
         builder = builder.with_execution_providers([openvino.build().error_on_failure()])?;
     }
+    #[cfg(feature = "cuda")]
+    if settings.provider == Provider::Cuda {
+        // What is fp32 stays so, and memory grows by what is asked for, since each batch size has a session of its own.
+        let cuda =
+            ep::CUDA::default().with_tf32(false).with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
+        builder = builder.with_execution_providers([cuda.build().error_on_failure()])?;
+    }
     builder.commit_from_memory(bytes)
 }
 

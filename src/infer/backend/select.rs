@@ -25,15 +25,24 @@ pub enum Provider {
     Cpu,
     /// OpenVINO on the CPU.
     OpenVino,
+    /// ONNX Runtime's CUDA provider, on an NVIDIA GPU.
+    Cuda,
 }
 
 impl Provider {
+    /// Whether it computes on a device of its own, not on the processors that everything else needs, too.
+    #[must_use]
+    pub const fn is_device(self) -> bool {
+        matches!(self, Self::Cuda)
+    }
+
     /// Name in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
             Self::OpenVino => "openvino",
+            Self::Cuda => "cuda",
         }
     }
 }
@@ -81,6 +90,7 @@ pub(in crate::infer) struct Opener {
     int8: Option<Graph>,
     decoder: Decoder,
     threads: usize,
+    cuda: Result<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +100,7 @@ pub(super) struct Candidate {
 }
 
 impl Opener {
-    /// Checks the graphs against the manifest.
+    /// Checks the graphs against the manifest. `cuda` is the GPU that may be used, or why there is none.
     ///
     /// # Errors
     /// [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`].
@@ -99,6 +109,7 @@ impl Opener {
         manifest: Arc<Manifest>,
         graphs: Graphs,
         threads: usize,
+        cuda: Result<String, String>,
     ) -> Result<Self, Error> {
         let graph = Graph::read(&library, &manifest, &manifest.file.path, &graphs.fp32)?;
         let decoder = Decoder::bind(&manifest, graph.outputs())?;
@@ -108,7 +119,7 @@ impl Opener {
             Ok::<_, Error>(int8)
         });
         let int8 = int8.transpose()?;
-        Ok(Self { library, manifest, graphs, graph, int8, decoder, threads })
+        Ok(Self { library, manifest, graphs, graph, int8, decoder, threads, cuda })
     }
 
     /// Tries what the request and the manifest allow, keeps the fastest, and measures it in batches. The selection's
@@ -196,7 +207,8 @@ impl Opener {
 
     fn candidates(&self, request: Request) -> (Vec<Candidate>, Vec<String>) {
         let (accuracy, has_int8) = (&self.manifest.accuracy, self.graphs.int8.is_some());
-        candidates(request, accuracy, has_int8, CpuFeatures::detect(), self.library.openvino())
+        let cuda = self.cuda.as_ref().map_err(String::as_str).map(drop);
+        candidates(request, accuracy, has_int8, CpuFeatures::detect(), self.library.openvino(), cuda)
     }
 
     fn warmed_up(&self, candidate: Candidate) -> Result<(Runner, Duration), Error> {
@@ -249,16 +261,24 @@ fn candidates(
     has_int8: bool,
     cpu: CpuFeatures,
     openvino: Result<(), Error>,
+    cuda: Result<(), &str>,
 ) -> (Vec<Candidate>, Vec<String>) {
     let mut notes = Vec::new();
     let mut providers = Vec::new();
-    if request.backend != BackendChoice::OpenVino {
+    let wants = |backend| request.backend == backend || request.backend == BackendChoice::Auto;
+    if wants(BackendChoice::Cpu) {
         providers.push(Provider::Cpu);
     }
-    if request.backend != BackendChoice::Cpu {
+    if wants(BackendChoice::OpenVino) {
         match openvino {
             Ok(()) => providers.push(Provider::OpenVino),
             Err(reason) => notes.push(reason.to_string()),
+        }
+    }
+    if wants(BackendChoice::Cuda) {
+        match cuda {
+            Ok(()) => providers.push(Provider::Cuda),
+            Err(reason) => notes.push(format!("cuda: {reason}")),
         }
     }
     if providers.is_empty() {
@@ -279,7 +299,8 @@ fn candidates(
         let runs = |precision| match precision {
             Precision::Fp32 => wants_fp32,
             Precision::Bf16 => bf16 && *provider == Provider::OpenVino,
-            Precision::Int8 => int8,
+            // Its graphs quantise for processors: on a GPU they compute in fp32 between conversions.
+            Precision::Int8 => int8 && !provider.is_device(),
             Precision::Fp16 | Precision::Auto => false,
         };
         let precisions = [Precision::Fp32, Precision::Int8, Precision::Bf16].into_iter().filter(|p| runs(*p));
@@ -341,10 +362,22 @@ mod tests {
         cpu: CpuFeatures,
         openvino: bool,
     ) -> Vec<String> {
+        with_cuda(precision, backend, accuracy, has_int8, cpu, openvino, Err("no GPU"))
+    }
+
+    fn with_cuda(
+        precision: Precision,
+        backend: BackendChoice,
+        accuracy: Accuracy,
+        has_int8: bool,
+        cpu: CpuFeatures,
+        openvino: bool,
+        cuda: Result<(), &str>,
+    ) -> Vec<String> {
         let missing = Error::Unavailable { what: "OpenVINO".to_owned(), reason: "not there".to_owned() };
         let openvino = if openvino { Ok(()) } else { Err(missing) };
         let request = Request { precision, backend };
-        let (candidates, _) = candidates(request, &accuracy, has_int8, cpu, openvino);
+        let (candidates, _) = candidates(request, &accuracy, has_int8, cpu, openvino, cuda);
         candidates.iter().map(|c| format!("{} {}", c.provider, c.precision)).collect()
     }
 
@@ -359,6 +392,16 @@ mod tests {
         assert_eq!(names(Precision::Auto, BackendChoice::Auto, Accuracy::default(), true, BF16, true), fp32);
         assert_eq!(names(Precision::Auto, BackendChoice::Auto, good, false, CpuFeatures::default(), true), fp32);
         assert_eq!(names(Precision::Auto, BackendChoice::Auto, good, true, BF16, false), ["cpu fp32", "cpu int8"]);
+    }
+
+    #[test]
+    fn a_gpu_is_one_more_way_and_the_only_one_where_it_is_pinned() {
+        let good = Accuracy { bf16: None, fp16: None, int8: Some(0.001) };
+        let ways = |backend, cuda| with_cuda(Precision::Auto, backend, good, true, BF16, false, cuda);
+        assert_eq!(ways(BackendChoice::Auto, Ok(())), ["cpu fp32", "cpu int8", "cuda fp32"]);
+        assert_eq!(ways(BackendChoice::Cuda, Ok(())), ["cuda fp32"]);
+        assert_eq!(ways(BackendChoice::Cpu, Ok(())), ["cpu fp32", "cpu int8"]);
+        assert_eq!(ways(BackendChoice::Cuda, Err("no GPU")), ["cpu fp32", "cpu int8"]);
     }
 
     #[test]

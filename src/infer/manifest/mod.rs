@@ -271,12 +271,14 @@ impl fmt::Display for Precision {
 /// Backend that a manifest or an operator asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// The faster one, measured when the model is loaded.
+    /// The fastest one, measured when the model is loaded.
     Auto,
     /// ONNX Runtime's own CPU provider.
     Cpu,
     /// OpenVINO on the CPU.
     OpenVino,
+    /// An NVIDIA GPU.
+    Cuda,
 }
 
 impl BackendChoice {
@@ -287,6 +289,7 @@ impl BackendChoice {
             Self::Auto => "auto",
             Self::Cpu => "cpu",
             Self::OpenVino => "openvino",
+            Self::Cuda => "cuda",
         }
     }
 }
@@ -502,8 +505,8 @@ fn defaults(mut table: Table<'_>) -> Defaults {
 fn run(mut table: Table<'_>) -> Run {
     let precisions = [Precision::Fp32, Precision::Bf16, Precision::Fp16, Precision::Int8, Precision::Auto]
         .map(|precision| (precision.name(), precision));
-    let backends =
-        [BackendChoice::Auto, BackendChoice::Cpu, BackendChoice::OpenVino].map(|backend| (backend.name(), backend));
+    let backends = [BackendChoice::Auto, BackendChoice::Cpu, BackendChoice::OpenVino, BackendChoice::Cuda]
+        .map(|backend| (backend.name(), backend));
     let run = Run {
         instances: table.integer("instances", 1..=64),
         precision: table.choice("precision", &precisions),
