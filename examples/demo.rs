@@ -20,6 +20,7 @@ use saccade::app::{App, StartError, reachable};
 use saccade::calibration::Calibration;
 use saccade::clock;
 use saccade::config::{Config, File, Sources};
+use saccade::hardware::Table;
 use saccade::media::Codec;
 use saccade::telemetry;
 use saccade::tuning::Tuning;
@@ -73,8 +74,9 @@ async fn start(arguments: &Arguments) -> Result<App> {
     let config = |listen| config(arguments, listen);
     let wanted = config(arguments.listen)?;
     let tuning = Tuning::find(&wanted, &Calibration::standard(true));
-    match App::start(&wanted, &tuning, metrics.clone()).await {
-        Err(StartError::Listen { .. }) => Ok(App::start(&config(any)?, &tuning, metrics).await?),
+    let hardware = || Table::nothing("the demo runs on processors alone");
+    match App::start(&wanted, &tuning, hardware(), metrics.clone()).await {
+        Err(StartError::Listen { .. }) => Ok(App::start(&config(any)?, &tuning, hardware(), metrics).await?),
         started => Ok(started?),
     }
 }

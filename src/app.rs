@@ -21,8 +21,13 @@ use tokio::task::JoinSet;
 use crate::calibration::Calibration;
 use crate::cli::Exit;
 use crate::clock;
-use crate::config::{AdmissionMode, Config};
+use crate::config::{AdmissionMode, Config, Hardware, Hw};
 use crate::decode;
+#[cfg(feature = "cuda")]
+use crate::device;
+#[cfg(feature = "cuda")]
+use crate::hardware::Piece;
+use crate::hardware::{Stage, Table};
 use crate::http;
 use crate::infer;
 use crate::models;
@@ -55,6 +60,9 @@ pub struct App {
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
     grace: Duration,
+    /// Records how the devices are for as long as it is there.
+    #[cfg(feature = "cuda")]
+    _gauges: Option<device::watch::Watch>,
 }
 
 /// Why the server did not start.
@@ -88,6 +96,12 @@ pub enum StartError {
     /// Certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] http::tls::Error),
+    /// Hardware that the configuration insists on is missing.
+    #[error("{}", missing.iter().map(|(key, reason)| format!("{key} = \"on\": {reason}")).collect::<Vec<_>>().join("\n"))]
+    Hardware {
+        /// Key of each stage, with the reason.
+        missing: Vec<(&'static str, String)>,
+    },
     /// The system gave no threads.
     #[error("codec threads did not start: {0}")]
     Threads(std::io::Error),
@@ -101,7 +115,7 @@ impl StartError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::Inference(_) | Self::Threads(_) => Exit::Unavailable,
+            Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) => Exit::Unavailable,
             Self::Names(_) | Self::Cameras { .. } | Self::Auth(_) | Self::Tls(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
@@ -116,9 +130,13 @@ impl App {
     pub async fn start(
         config: &Config,
         tuning: &Tuning,
+        hardware: Table,
         metrics: telemetry::metrics::Handle,
     ) -> Result<Self, StartError> {
         let secured = Secured::read(config)?;
+        insist(config.hw, &hardware)?;
+        #[cfg(feature = "cuda")]
+        let gauges = watch_devices(&hardware);
         let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
         let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
         let transport = transport(config)?;
@@ -127,11 +145,11 @@ impl App {
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
-        let ops = ops(&registry, &engine_cell, metrics.clone());
+        let ops = ops(&registry, &engine_cell, hardware.clone(), metrics.clone());
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
-        let engine = load(config, tuning).await?;
+        let engine = load(config, tuning, hardware).await?;
         let _ = engine_cell.set(Arc::clone(&engine));
         let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
         let sessions = Sessions::new(
@@ -178,6 +196,8 @@ impl App {
             servers,
             stop,
             grace: config.shutdown.grace,
+            #[cfg(feature = "cuda")]
+            _gauges: gauges,
         })
     }
 
@@ -279,9 +299,28 @@ async fn every(period: Duration, mut stopped: watch::Receiver<bool>, work: impl 
     }
 }
 
+/// Where there is a device, its metrics; without them everything else goes on.
+#[cfg(feature = "cuda")]
+fn watch_devices(hardware: &Table) -> Option<device::watch::Watch> {
+    hardware.works(Piece::Device).ok()?;
+    let watch = device::watch::Library::open()
+        .and_then(|library| device::watch::Watch::start(library).map_err(|error| error.to_string()));
+    watch.inspect_err(|error| tracing::warn!(error, "the devices have no metrics")).ok()
+}
+
+/// # Errors
+/// [`StartError::Hardware`] if a stage that has to be done by a device cannot be.
+fn insist(hw: Hw, hardware: &Table) -> Result<(), StartError> {
+    let wanted = [(hw.decode, Stage::Decode), (hw.encode, Stage::Encode), (hw.infer, Stage::Infer)];
+    let wanted = wanted.into_iter().filter(|(wanted, _)| *wanted == Hardware::On);
+    let missing: Vec<_> = wanted.filter_map(|(_, stage)| Some((stage.key(), hardware.offers(stage).err()?))).collect();
+    if missing.is_empty() { Ok(()) } else { Err(StartError::Hardware { missing }) }
+}
+
 fn ops(
     registry: &Arc<Registry>,
     engine: &Arc<OnceLock<Arc<infer::Engine>>>,
+    hardware: Table,
     metrics: telemetry::metrics::Handle,
 ) -> http::Ops {
     let (registry, engine) = (Arc::clone(registry), Arc::clone(engine));
@@ -294,7 +333,11 @@ fn ops(
     });
     let draining: http::Check =
         Arc::new(move || if registry.is_draining() { Err("the server is shutting down".to_owned()) } else { Ok(()) });
-    http::Ops { checks: vec![("models", models), ("draining", draining)], metrics: Arc::new(move || metrics.render()) }
+    http::Ops {
+        checks: vec![("models", models), ("draining", draining)],
+        hardware,
+        metrics: Arc::new(move || metrics.render()),
+    }
 }
 
 /// Checks what can be checked of a configuration by reading the files that it names, without starting anything.
@@ -385,11 +428,11 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Loads every model of the folder, and the embedded one, and adds the routes. A model that cannot be used is left out
 /// with its reason; those of the routes and the default have to be there.
-async fn load(config: &Config, tuning: &Tuning) -> Result<Arc<infer::Engine>, StartError> {
+async fn load(config: &Config, tuning: &Tuning, hardware: Table) -> Result<Arc<infer::Engine>, StartError> {
     let (config, around_model) = (config.clone(), tuning.codecs.around_model());
     let loading = tokio::task::spawn_blocking(move || {
         let calibration = Calibration::standard(config.models.calibration);
-        let options = infer::Options { around_model, ..models::options(&config, calibration) };
+        let options = infer::Options { around_model, ..models::options(&config, calibration, &hardware) };
         let engine = infer::Engine::new(options)?;
         let repository = models::repository(&config)?;
         for refused in repository.refused() {

@@ -49,6 +49,9 @@ pub enum Command {
     Eval(Eval),
     /// Put load on a server and report how late, how many and how right its results are
     Bench(Bench),
+    /// Look for a GPU and write what is found, for the process that started this one
+    #[command(hide = true)]
+    ProbeHardware,
 }
 
 /// `saccade serve`.
@@ -348,12 +351,12 @@ mod tests {
 
     #[test]
     fn wrong_values_of_flags_are_mistakes_of_the_configuration_that_name_the_flag() {
-        let line = "saccade serve --listen 0.0.0.0:80 --media-port 65536 --hw on --set no.such=1";
+        let line = "saccade serve --listen 0.0.0.0:80 --media-port 65536 --set hw.infer=gpu --set no.such=1";
         let Command::Serve(serve) = parse(line).unwrap().command else { panic!("not serve") };
         let mut sources = serve.sources(std::iter::empty());
         sources.file = File::None;
         let shown = Config::load(&sources).unwrap_err().to_string();
-        for part in ["(from --listen)", "(from --media-port)", "(from --hw)", "(from --set no.such)"] {
+        for part in ["(from --listen)", "(from --media-port)", "(from --set hw.infer)", "(from --set no.such)"] {
             assert!(shown.contains(part), "{part} is not in {shown}");
         }
         assert!(!sources.insecure);

@@ -64,7 +64,7 @@ pub enum HardwareChoice {
     Auto,
     /// Use none
     Off,
-    /// Insist on it (not built in this version)
+    /// Insist on it: exit with 69 where it is missing
     On,
 }
 

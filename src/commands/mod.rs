@@ -14,6 +14,7 @@ mod lines;
 mod models;
 mod offline;
 mod pending;
+mod probe;
 mod progress;
 mod serve;
 
@@ -32,7 +33,8 @@ pub fn run(args: Args) -> Exit {
             let report = if doctor.network_ways {
                 doctor::Report::of_network(&config)
             } else {
-                doctor::Report::new(&config, doctor.measure)
+                let hardware = config.as_ref().map_or_else(|_| Default::default(), probe::find);
+                doctor::Report::new(&config, &hardware, doctor.measure)
             };
             if doctor.json {
                 say!("{:#}", report.to_json());
@@ -55,5 +57,9 @@ pub fn run(args: Args) -> Exit {
             }
         },
         Command::Bench(args) => bench::run(args),
+        Command::ProbeHardware => {
+            probe::look();
+            Exit::Clean
+        }
     }
 }

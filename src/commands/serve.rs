@@ -4,7 +4,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{self, App};
 use crate::calibration::Calibration;
 use crate::cli::{Exit, Serve};
+use crate::commands::probe;
 use crate::config::Config;
+use crate::hardware::{Finding, Table};
 use crate::telemetry;
 use crate::tuning::Tuning;
 
@@ -37,6 +39,8 @@ pub(super) fn run(args: &Serve) -> Exit {
         }
     };
     raise_file_limit();
+    let hardware = probe::find(&config);
+    log_hardware(&hardware);
     let tuning = Tuning::find(&config, &Calibration::standard(config.models.calibration));
     log(&tuning);
     // Sockets and timers alone run here; codecs and models have threads of their own.
@@ -48,7 +52,7 @@ pub(super) fn run(args: &Serve) -> Exit {
             return Exit::Internal;
         }
     };
-    let exit = runtime.block_on(serve(&config, &tuning, metrics));
+    let exit = runtime.block_on(serve(&config, &tuning, hardware, metrics));
     // Whatever still blocks a thread must not hold up the exit.
     runtime.shutdown_background();
     exit
@@ -82,7 +86,13 @@ fn log(tuning: &Tuning) {
     );
 }
 
-async fn serve(config: &Config, tuning: &Tuning, metrics: telemetry::metrics::Handle) -> Exit {
+fn log_hardware(hardware: &Table) {
+    for Finding { piece, works, found } in hardware.findings() {
+        tracing::info!(piece = piece.name(), works, found, "special hardware");
+    }
+}
+
+async fn serve(config: &Config, tuning: &Tuning, hardware: Table, metrics: telemetry::metrics::Handle) -> Exit {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -91,7 +101,7 @@ async fn serve(config: &Config, tuning: &Tuning, metrics: telemetry::metrics::Ha
         }
     };
     let app = tokio::select! {
-        started = App::start(config, tuning, metrics) => match started {
+        started = App::start(config, tuning, hardware, metrics) => match started {
             Ok(app) => app,
             Err(error) => {
                 eprintln!("{error}");

@@ -149,6 +149,14 @@ pub struct Hw {
     pub infer: Hardware,
 }
 
+impl Hw {
+    /// Whether any stage may use it.
+    #[must_use]
+    pub fn is_wanted(self) -> bool {
+        [self.decode, self.encode, self.infer].into_iter().any(|stage| stage != Hardware::Off)
+    }
+}
+
 /// `[admission]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
@@ -548,10 +556,11 @@ fn parse_socket(raw: &Raw) -> Option<SocketAddr> {
 }
 
 fn hardware(from: &mut Reader, key: &'static str) -> Hardware {
-    let legal = "\"auto\" or \"off\"; \"on\" is not built in this version";
+    let legal = "\"auto\", \"on\" or \"off\"";
     from.read(key, Hardware::Auto, legal, |raw| match raw.string()?.as_str() {
         "auto" => Some(Hardware::Auto),
         "off" => Some(Hardware::Off),
+        "on" => Some(Hardware::On),
         _ => None,
     })
 }

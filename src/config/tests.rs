@@ -103,7 +103,7 @@ fn all_mistakes_come_at_once_each_with_value_range_and_origin() {
         )),
         &[("SACCADE_MEDIA__PORT", "65536"), ("SACCADE_LIMITS__WIDHT", "5")],
     );
-    sources.flag("hw.infer", "--hw", "on");
+    sources.flag("hw.infer", "--hw", "gpu");
     let shown = Config::load(&sources).unwrap_err().to_string();
     for expected in [
         "9 mistakes in the configuration:",
@@ -111,7 +111,7 @@ fn all_mistakes_come_at_once_each_with_value_range_and_origin() {
         "\n  media.port = \"65536\" (from SACCADE_MEDIA__PORT): must be a whole number from 0 to 65535",
         "\n  session.budget_ms = 9 (from test.toml): must be a whole number from 10 to 5000 (milliseconds)",
         "\n  session.ice_timeout_ms = \"10000\" (from test.toml): must be a whole number from 1000 to 120000",
-        "\n  hw.infer = \"on\" (from --hw): must be \"auto\" or \"off\"",
+        "\n  hw.infer = \"gpu\" (from --hw): must be \"auto\", \"on\" or \"off\"",
         "\n  colour (from test.toml): unknown key; there are",
         "\n  http.lissten (from test.toml): unknown key; [http] has listen, public_url",
         "\n  lmits (from test.toml): unknown key; there are",

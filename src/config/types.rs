@@ -6,6 +6,8 @@ pub enum Hardware {
     Auto,
     /// Never used.
     Off,
+    /// Insisted on: where it is missing, the server does not start.
+    On,
 }
 
 /// How sessions are admitted.

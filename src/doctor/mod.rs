@@ -5,6 +5,7 @@
 //! a device better may add its own.
 
 mod addresses;
+mod hardware;
 mod machine;
 mod models;
 mod network;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use crate::calibration::{Calibration, Disturbance};
 use crate::cli::Exit;
 use crate::config::{Config, Mistakes};
+use crate::hardware::Table;
 use crate::tuning::Tuning;
 
 /// How a check came out.
@@ -61,19 +63,20 @@ impl Report {
     /// Looks at the machine, its libraries, its network and the configuration. With `measure`, what was measured at an
     /// earlier start is measured again.
     #[must_use]
-    pub fn new(config: &Result<Config, Mistakes>, measure: bool) -> Self {
+    pub fn new(config: &Result<Config, Mistakes>, hardware: &Table, measure: bool) -> Self {
         let mut checks = vec![machine::processor(), machine::memory()];
         checks.extend(software::video());
         checks.extend(software::runtime());
         checks.push(configuration(config));
         if let Ok(config) = config {
+            checks.extend(hardware::checks(config.hw, hardware));
             checks.extend(ports(config));
             checks.push(addresses::usable(config));
             let calibration = Calibration::standard(config.models.calibration);
             let calibration = if measure { calibration.renewed() } else { calibration };
             let tuning = Tuning::find(config, &calibration);
             checks.extend(tuned::all(config, &tuning, calibration.keeps()));
-            checks.extend(models::all(config, &tuning, calibration));
+            checks.extend(models::all(config, hardware, &tuning, calibration));
         }
         Self { checks, of_network: false }
     }
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn mistakes_of_the_configuration_are_shown_and_fail_with_69() {
-        let report = Report::new(&config(&[("limits.fps", "0".to_owned())]), false);
+        let report = Report::new(&config(&[("limits.fps", "0".to_owned())]), &Table::default(), false);
         let configuration = check(&report, "configuration");
         assert_eq!(configuration.status, Status::Fail);
         assert!(configuration.found.contains("limits.fps = \"0\""));
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_what_the_build_needed() {
-        let report = Report::new(&config(&[]), false);
+        let report = Report::new(&config(&[]), &Table::default(), false);
         for name in ["processor", "memory", "decoders", "encoders", "http.listen", "configuration"] {
             assert_ne!(check(&report, name).status, Status::Fail, "{report}");
         }

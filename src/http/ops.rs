@@ -9,6 +9,7 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use super::problem;
+use crate::hardware::Table;
 
 /// Says why a part of the process is not ready, or `Ok`. Must be quick: a probe waits for it.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -18,6 +19,8 @@ pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub struct Ops {
     /// Named parts that have to be ready.
     pub checks: Vec<(&'static str, Check)>,
+    /// Special hardware, and what of it works.
+    pub hardware: Table,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
 }
@@ -46,7 +49,8 @@ async fn ready(State(ops): State<Ops>) -> Response {
         .filter_map(|(name, check)| check().err().map(|reason| json!({"check": name, "reason": reason})))
         .collect();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
+    let body = json!({"ready": reasons.is_empty(), "reasons": reasons, "hardware": ops.hardware});
+    (status, Json(body)).into_response()
 }
 
 async fn metrics(State(ops): State<Ops>) -> Response {
@@ -82,16 +86,22 @@ mod tests {
             Arc::new(move || model.load(Ordering::SeqCst).then_some(()).ok_or_else(|| "warming up".to_owned()));
         let ops = Ops {
             checks: vec![("models", check), ("drain", Arc::new(|| Ok(())))],
+            hardware: Table::nothing("none"),
             metrics: Arc::new(|| "saccade_build_info 1\n".into()),
         };
         let router = router(ops);
         let (status, body) = ask(&router, "/readyz").await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        let expected = json!({"ready": false, "reasons": [{"check": "models", "reason": "warming up"}]});
+        let hardware = json!([{"piece": "driver", "works": false, "found": "none"}]);
+        let reasons = json!([{"check": "models", "reason": "warming up"}]);
+        let expected = json!({"ready": false, "reasons": reasons, "hardware": hardware});
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
         assert_eq!(ask(&router, "/healthz").await.0, StatusCode::OK);
         warm.store(true, Ordering::SeqCst);
-        assert_eq!(ask(&router, "/readyz").await, (StatusCode::OK, r#"{"ready":true,"reasons":[]}"#.into()));
+        let (status, body) = ask(&router, "/readyz").await;
+        assert_eq!(status, StatusCode::OK);
+        let expected = json!({"ready": true, "reasons": [], "hardware": hardware});
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
         assert_eq!(ask(&router, "/metrics").await.1, "saccade_build_info 1\n");
         assert_eq!(ask(&router, "/else").await.0, StatusCode::NOT_FOUND);
     }

@@ -124,7 +124,9 @@ async def test_models_say_what_they_find(http: aiohttp.ClientSession, server: Se
 
 async def test_health(http: aiohttp.ClientSession, server: Server) -> None:
     assert (await fetch(http, f"{server.ops}/healthz"))["status"] == "ok"
-    assert await fetch(http, f"{server.ops}/readyz") == {"ready": True, "reasons": []}
+    ready = await fetch(http, f"{server.ops}/readyz")
+    assert (ready["ready"], ready["reasons"]) == (True, [])
+    assert {"piece", "works", "found"} == set(ready["hardware"][0])
     # What operators see is on their listener alone.
     for path in ("healthz", "readyz", "metrics"):
         async with http.get(f"{server.url}/{path}") as answer:

@@ -14,6 +14,7 @@ mod control;
 mod detect;
 mod drain;
 mod eval;
+mod hardware;
 mod lifecycle;
 mod live;
 mod models;

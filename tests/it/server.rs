@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use saccade::app::{App, StartError};
 use saccade::calibration::Calibration;
 use saccade::config::{Config, File, Sources};
+use saccade::hardware::Table;
 use saccade::telemetry;
 use saccade::tuning::Tuning;
 
@@ -37,7 +38,7 @@ impl Server {
 /// Starts with this configuration.
 pub async fn start(config: &Config) -> Result<App, StartError> {
     let tuning = Tuning::find(config, &Calibration::Off);
-    App::start(config, &tuning, metrics()).await
+    App::start(config, &tuning, Table::nothing("tests have none"), metrics()).await
 }
 
 /// Free ports and the test model, and these further settings.
