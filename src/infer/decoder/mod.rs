@@ -3,6 +3,7 @@
 //! A decoder is bound to a model's outputs once, when the model is loaded: names and shapes are checked then. It reads
 //! whatever numbers come, NaN and infinities included, without a panic: what is not a box with a score is left out.
 
+mod exp;
 mod nms;
 mod ssd_boxes;
 mod yolov8;

@@ -5,12 +5,15 @@ use super::Candidate;
 const MAX_CANDIDATES: usize = 1024;
 
 /// Class-aware greedy non-maximum suppression: of two boxes of one class that overlap by more than `iou_threshold`,
-/// the surer one stays; of equally sure ones the upper, then the left one. What stays is sorted by falling score, and no
-/// longer than `max_detections`.
+/// the surer one stays; of equally sure ones the upper, then the left one, the one that ends above, the one that ends left,
+/// the one of the lower class. What stays is sorted so, and no longer than `max_detections`.
+///
+/// The order is open only among candidates that are alike bit for bit, so that a device finds the same one.
 pub(in crate::infer) fn suppress(candidates: &mut Vec<Candidate>, iou_threshold: f32, max_detections: usize) {
     let surer_first = |a: &Candidate, b: &Candidate| {
         let by_place = |side: usize| a.bbox[side].total_cmp(&b.bbox[side]);
-        b.score.total_cmp(&a.score).then_with(|| by_place(1)).then_with(|| by_place(0))
+        let by_corners = || by_place(1).then_with(|| by_place(0)).then_with(|| by_place(3)).then_with(|| by_place(2));
+        b.score.total_cmp(&a.score).then_with(by_corners).then_with(|| a.class.cmp(&b.class))
     };
     if candidates.len() > MAX_CANDIDATES {
         candidates.select_nth_unstable_by(MAX_CANDIDATES, surer_first);
@@ -61,6 +64,26 @@ mod tests {
             vec![candidate(0.0, 0, 0.5), candidate(1.0, 0, 0.9), candidate(1.0, 1, 0.3), candidate(30.0, 0, 0.4)];
         suppress(&mut found, 0.5, 10);
         assert_eq!(found, [candidate(1.0, 0, 0.9), candidate(30.0, 0, 0.4), candidate(1.0, 1, 0.3)]);
+    }
+
+    #[test]
+    fn of_equally_sure_ones_the_order_does_not_depend_on_who_came_first() {
+        let sure = |bbox: [f32; 4], class: u32| Candidate { bbox, class, score: 0.5 };
+        let sorted = [
+            sure([9.0, -0.0, 10.0, 5.0], 7),
+            sure([9.0, 0.0, 10.0, 4.0], 1),
+            sure([9.0, 0.0, 10.0, 5.0], 1),
+            sure([9.0, 0.0, 10.0, 5.0], 3),
+            sure([9.0, 0.0, 11.0, 5.0], 0),
+            sure([10.0, 0.0, 11.0, 1.0], 0),
+            sure([0.0, 1.0, 1.0, 2.0], 0),
+        ];
+        for turn in 0..sorted.len() {
+            let mut found = sorted.to_vec();
+            found.rotate_left(turn);
+            suppress(&mut found, 1.0, 10);
+            assert_eq!(found, sorted);
+        }
     }
 
     #[test]

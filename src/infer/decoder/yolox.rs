@@ -1,18 +1,20 @@
+use super::exp::exp;
 use super::{Candidate, Filter, best, grid};
 
 /// YOLOX without decoding in the graph (Ge et al., 2021, section 2.1): `[anchors, 5 + classes]` with offsets from the
 /// grid cell and log sizes, both in strides, then objectness and class scores, already through the sigmoid.
 #[derive(Debug, Clone)]
 pub(super) struct Yolox {
-    classes: usize,
-    levels: Vec<Level>,
+    pub(super) classes: usize,
+    pub(super) levels: Vec<Level>,
 }
 
+/// The grid of one stride.
 #[derive(Debug, Clone, Copy)]
-struct Level {
-    stride: f32,
-    columns: usize,
-    rows: usize,
+pub(super) struct Level {
+    pub(super) stride: f32,
+    pub(super) columns: usize,
+    pub(super) rows: usize,
 }
 
 impl Yolox {
@@ -42,7 +44,7 @@ impl Yolox {
                 let (class, score) = best(anchor[5..].iter().copied());
                 let (column, row) = ((cell % columns) as f32, (cell / columns) as f32);
                 let (x, y) = ((anchor[0] + column) * stride, (anchor[1] + row) * stride);
-                let (half_width, half_height) = (anchor[2].exp() * stride / 2.0, anchor[3].exp() * stride / 2.0);
+                let (half_width, half_height) = (exp(anchor[2]) * stride / 2.0, exp(anchor[3]) * stride / 2.0);
                 let bbox = [x - half_width, y - half_height, x + half_width, y + half_height];
                 filter.offer(found, bbox, class, score * anchor[4]);
             }

@@ -1,3 +1,4 @@
+use super::exp::exp;
 use super::{Candidate, Expected, Filter, Side, grid};
 
 /// YuNet (Wu et al., 2023): for each stride S the outputs `cls_S` and `obj_S` `[cells, 1]` and `bbox_S` `[cells, 4]`,
@@ -36,7 +37,7 @@ impl Yunet {
                 }
                 let (column, row) = ((cell % columns) as f32, (cell / columns) as f32);
                 let (x, y) = ((column + bbox[0]) * stride, (row + bbox[1]) * stride);
-                let (half_width, half_height) = (bbox[2].exp() * stride / 2.0, bbox[3].exp() * stride / 2.0);
+                let (half_width, half_height) = (exp(bbox[2]) * stride / 2.0, exp(bbox[3]) * stride / 2.0);
                 let corners = [x - half_width, y - half_height, x + half_width, y + half_height];
                 filter.offer(found, corners, 0, score);
             }
