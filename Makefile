@@ -15,7 +15,7 @@ TRAIN_DATA ?=
 TRAIN_WORK ?=
 TRAIN_ARGS ?=
 
-.PHONY: help run test setup setup-test build demo bench bench-budget fuzz lint docs train train-test
+.PHONY: help run test setup setup-test build demo bench bench-budget fuzz kernels lint docs train train-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ train-test: setup ## Run all tests of the training package, those with PyTorch t
 
 fuzz: setup ## Look for bytes that break the parsers of what strangers send (FUZZ_SECONDS=60 a target, TARGETS="sdp_offer …" for some)
 	@scripts/fuzz.sh $(TARGETS)
+
+kernels: setup-test ## Translate the kernels for NVIDIA GPUs to PTX anew, which is committed (no GPU is needed)
+	@"$${XDG_CACHE_HOME:-$$HOME/.cache}/saccade/test-venv/bin/python" -B scripts/kernels.py
 
 lint: setup ## Check format, lints and, where cargo-deny is installed, licences and known faults of dependencies
 	@$(CARGO) fmt --all --check

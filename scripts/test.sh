@@ -31,6 +31,8 @@ rust_tests() {
 
 client_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q --durations=5 tests/clients; }
 
+kernel_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q tests/kernels; }
+
 # Those with PyTorch, which is large, are run by `make train-test`.
 training_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q models/train/tests/test_data.py; }
 
@@ -43,6 +45,7 @@ if [ -e web/package.json ]; then
     step "web client" web_tests
 fi
 step "Rust tests" rust_tests
+step "kernels" kernel_tests
 step "foreign clients" client_tests
 step "training data" training_tests
 if [ -x tests/e2e/run ]; then

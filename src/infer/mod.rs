@@ -36,6 +36,8 @@ mod shared;
 use std::time::Duration;
 
 pub use batcher::Priority;
+#[cfg(feature = "cuda")]
+pub use decoder::device::{Decode, Head};
 pub use decoder::{Outlet, View};
 pub use engine::{Engine, Options};
 pub use error::{Error, Mistake};

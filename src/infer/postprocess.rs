@@ -1,10 +1,14 @@
 use std::sync::Arc;
 
 use super::Params;
+#[cfg(feature = "cuda")]
+use super::decoder::device::Head;
 use super::decoder::{self, Candidate, Decoder, Filter, Outlet, View};
 use super::error::Error;
 use super::letterbox::Letterbox;
 use super::manifest::Manifest;
+#[cfg(feature = "cuda")]
+use crate::device::kernels;
 use crate::media::Detection;
 
 /// From the outputs of a model's run to detections: the manifest's decoder, then non-maximum suppression.
@@ -51,18 +55,40 @@ impl Postprocessor {
         letterbox: &Letterbox,
         params: &Params,
     ) -> Result<Vec<Detection>, Error> {
-        let Self { manifest, decoder, candidates } = self;
+        let Self { decoder, candidates, .. } = self;
         candidates.clear();
         let filter = Filter { score_threshold: params.score_threshold, classes: params.classes.as_deref() };
         decoder.decode(views, item, &filter, candidates)?;
         decoder::suppress(candidates, params.iou_threshold, params.max_detections);
-        let detection = |candidate: &Candidate| {
-            let class = manifest.classes.get(candidate.class as usize)?.clone();
-            let bbox = letterbox.box_to_source(candidate.bbox)?;
-            Some(Detection { bbox, class, score: candidate.score, object_id: None })
+        Ok(self.named(self.candidates.iter().copied(), letterbox))
+    }
+
+    /// The head as a device decodes it; none if only the CPU can.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        self.decoder.head()
+    }
+
+    /// What [`Self::detections`] gives, from the boxes that a device has left of the outputs.
+    #[cfg(feature = "cuda")]
+    #[must_use]
+    pub fn decoded(
+        &self,
+        found: impl ExactSizeIterator<Item = kernels::Candidate>,
+        letterbox: &Letterbox,
+    ) -> Vec<Detection> {
+        self.named(found.map(Candidate::from), letterbox)
+    }
+
+    /// With the names of their classes, in pixels of the picture.
+    fn named(&self, found: impl ExactSizeIterator<Item = Candidate>, letterbox: &Letterbox) -> Vec<Detection> {
+        let detection = |Candidate { bbox, class, score }| {
+            let class = self.manifest.classes.get(class as usize)?.clone();
+            Some(Detection { bbox: letterbox.box_to_source(bbox)?, class, score, object_id: None })
         };
-        let mut detections = Vec::with_capacity(candidates.len());
-        detections.extend(candidates.iter().filter_map(detection));
-        Ok(detections)
+        let mut detections = Vec::with_capacity(found.len());
+        detections.extend(found.filter_map(detection));
+        detections
     }
 }

@@ -116,11 +116,17 @@ impl I420 {
         [self.width as usize, chroma_width, chroma_width]
     }
 
-    /// Writes this picture at half its width and height into `half`, each sample the mean of four; sides are rounded
-    /// down to even lengths, which chroma planes halve without a rest, and are at least 2.
+    /// Width and height of a picture at half the size: sides are rounded down to even lengths, which chroma planes halve
+    /// without a rest, and are at least 2.
+    #[must_use]
+    pub fn half_size(width: u32, height: u32) -> [u32; 2] {
+        [width, height].map(|length| ((length / 2) & !1).max(2))
+    }
+
+    /// Writes this picture at [`half`](Self::half_size) its width and height into `half`, each sample the mean of four.
     pub fn halve_into(&self, half: &mut Self) {
-        let side = |length: u32| ((length / 2) & !1).max(2);
-        half.resize(side(self.width), side(self.height));
+        let [width, height] = Self::half_size(self.width, self.height);
+        half.resize(width, height);
         let (from_strides, to_strides) = (self.strides(), half.strides());
         let planes = self.planes().into_iter().zip(from_strides).zip(half.planes_mut().into_iter().zip(to_strides));
         for ((from, from_stride), (to, to_stride)) in planes {

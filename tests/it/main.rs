@@ -15,6 +15,8 @@ mod detect;
 mod drain;
 mod eval;
 mod hardware;
+#[cfg(feature = "cuda")]
+mod kernels;
 mod lifecycle;
 mod live;
 mod models;

@@ -3,6 +3,8 @@
 //! A decoder is bound to a model's outputs once, when the model is loaded: names and shapes are checked then. It reads
 //! whatever numbers come, NaN and infinities included, without a panic: what is not a box with a score is left out.
 
+#[cfg(feature = "cuda")]
+pub(super) mod device;
 mod exp;
 mod nms;
 mod ssd_boxes;

@@ -2,7 +2,7 @@ use super::Candidate;
 
 /// Candidates that are compared with each other; the surest ones stay when there are more. It bounds the time of
 /// [`suppress`], which grows with its square.
-const MAX_CANDIDATES: usize = 1024;
+pub(super) const MAX_CANDIDATES: usize = 1024;
 
 /// Class-aware greedy non-maximum suppression: of two boxes of one class that overlap by more than `iou_threshold`,
 /// the surer one stays; of equally sure ones the upper, then the left one, the one that ends above, the one that ends left,

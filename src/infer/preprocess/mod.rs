@@ -7,6 +7,9 @@
 //! Chroma is taken to lie in the middle of its four luma samples, as in JPEG and MPEG-1 and as browsers' capture makes
 //! it; for streams with left-sited chroma (MPEG-2 and later) that is a quarter of a chroma sample off.
 
+#[cfg(feature = "cuda")]
+pub mod device;
+
 mod kernel;
 mod simd;
 
@@ -32,9 +35,15 @@ pub struct Preprocessor {
 struct Plan {
     size: (u32, u32),
     letterbox: Letterbox,
+    axes: Axes,
+    rows: Rows,
+}
+
+/// Where the positions that the picture covers sample it: across, then down.
+#[derive(Debug)]
+struct Axes {
     luma: [LumaAxis; 2],
     chroma: [ChromaAxis; 2],
-    rows: Rows,
 }
 
 #[derive(Debug)]
@@ -111,7 +120,7 @@ impl Preprocessor {
             self.plans[..=found].rotate_right(1);
         } else {
             self.plans.truncate(MAX_PLANS - 1);
-            self.plans.insert(0, Plan::new(&self.input, picture));
+            self.plans.insert(0, Plan::new(&self.input, size));
         }
         let plan = &mut self.plans[0];
         fill_padding(&self.input, &plan.letterbox, tensor);
@@ -126,26 +135,29 @@ impl Preprocessor {
 }
 
 impl Plan {
-    fn new(input: &Input, picture: &I420) -> Self {
-        let (width, height) = (picture.width(), picture.height());
-        let letterbox = Letterbox::new(input, width, height);
+    fn new(input: &Input, size: (u32, u32)) -> Self {
+        let letterbox = Letterbox::new(input, size.0, size.1);
+        let axes = Axes::new(&letterbox, size);
+        let columns = axes.luma[0].index.len();
+        let rows = Rows {
+            luma: vec![0.0; axes.luma[0].source + 1],
+            chroma: vec![0.0; axes.chroma[0].source + 3],
+            sampled: std::array::from_fn(|_| vec![0.0; columns]),
+            channel: vec![0.0; columns],
+        };
+        Self { size, letterbox, axes, rows }
+    }
+}
+
+impl Axes {
+    /// For a picture of `size` that lies in the input as `letterbox` says.
+    fn new(letterbox: &Letterbox, size: (u32, u32)) -> Self {
         let [_, _, columns, rows] = letterbox.content().map(|side| side as usize);
-        let (chroma_width, chroma_height) = picture.chroma_size();
-        let (luma_width, luma_height) = (width as usize, height as usize);
+        let (width, height) = (size.0 as usize, size.1 as usize);
+        let chroma = |luma: usize, target: usize| ChromaAxis::new(luma.div_ceil(2), luma, target);
         Self {
-            size: (width, height),
-            letterbox,
-            luma: [LumaAxis::new(luma_width, columns), LumaAxis::new(luma_height, rows)],
-            chroma: [
-                ChromaAxis::new(chroma_width, luma_width, columns),
-                ChromaAxis::new(chroma_height, luma_height, rows),
-            ],
-            rows: Rows {
-                luma: vec![0.0; luma_width + 1],
-                chroma: vec![0.0; chroma_width + 3],
-                sampled: std::array::from_fn(|_| vec![0.0; columns]),
-                channel: vec![0.0; columns],
-            },
+            luma: [LumaAxis::new(width, columns), LumaAxis::new(height, rows)],
+            chroma: [chroma(width, columns), chroma(height, rows)],
         }
     }
 }
@@ -228,18 +240,18 @@ fn fill_content<K: Kernel>(
     let [left, top, columns, rows] = plan.letterbox.content().map(|side| side as usize);
     let [width, height] = input.size.map(|side| side as usize);
     let (planes, strides) = (picture.planes(), picture.strides());
-    let Rows { luma, chroma, sampled, channel } = &mut plan.rows;
+    let Plan { axes, rows: Rows { luma, chroma, sampled, channel }, .. } = plan;
     let gray = input.color == Channels::Gray;
     for row in 0..rows {
         let [y, cb, cr] = &mut *sampled;
-        let (pair, weight) = plan.luma[1].rows(row, planes[0], strides[0]);
+        let (pair, weight) = axes.luma[1].rows(row, planes[0], strides[0]);
         kernel.blend_luma(pair, weight, luma);
-        kernel.sample_luma(luma, &plan.luma[0], y);
+        kernel.sample_luma(luma, &axes.luma[0], y);
         if !gray {
             for (plane, target) in [(1, cb), (2, cr)] {
-                let (three, weights) = plan.chroma[1].rows(row, planes[plane], strides[plane]);
+                let (three, weights) = axes.chroma[1].rows(row, planes[plane], strides[plane]);
                 kernel.blend_chroma(three, weights, chroma);
-                kernel.sample_chroma(chroma, &plan.chroma[0], target);
+                kernel.sample_chroma(chroma, &axes.chroma[0], target);
             }
         }
         let [y, cb, cr] = &*sampled;
@@ -267,7 +279,7 @@ fn fill_padding(input: &Input, letterbox: &Letterbox, tensor: &mut [f32]) {
         return;
     }
     let channels = input.color.count();
-    let pad: [f32; 3] = std::array::from_fn(|channel| (input.pad - input.mean[channel]) * input.scale[channel]);
+    let pad = padding(input);
     let mut fill = |row: usize, from: usize, to: usize| match input.layout {
         Layout::Nchw => {
             for (channel, value) in pad.iter().enumerate().take(channels) {
@@ -288,6 +300,11 @@ fn fill_padding(input: &Input, letterbox: &Letterbox, tensor: &mut [f32]) {
         fill(row, 0, left);
         fill(row, left + columns, width);
     }
+}
+
+/// Each channel's value around the picture.
+fn padding(input: &Input) -> [f32; 3] {
+    std::array::from_fn(|channel| (input.pad - input.mean[channel]) * input.scale[channel])
 }
 
 /// The input's channels from the codes (ITU-T H.273, section 8.3); of gray, the first is the only one.

@@ -7,7 +7,7 @@ use super::*;
 use crate::infer::manifest::Resize;
 use crate::media::ColorMatrix;
 
-fn input(size: [u32; 2], layout: Layout, color: Channels, resize: Resize) -> Input {
+pub(super) fn input(size: [u32; 2], layout: Layout, color: Channels, resize: Resize) -> Input {
     let (mean, scale) = ([127.0, 116.5, 3.0], [1.0 / 128.0, 0.5, 1.0]);
     Input { tensor: None, layout, color, size, resize, pad: 114.0, mean, scale }
 }
@@ -89,7 +89,7 @@ fn reference(input: &Input, picture: &I420, color: ColorInfo) -> Vec<f32> {
     tensor
 }
 
-fn inputs() -> impl Strategy<Value = Input> {
+pub(super) fn inputs() -> impl Strategy<Value = Input> {
     let layouts = prop::sample::select(vec![Layout::Nchw, Layout::Nhwc]);
     let colors = prop::sample::select(vec![Channels::Rgb, Channels::Bgr, Channels::Gray]);
     let resizes = prop::sample::select(vec![Resize::LetterboxCenter, Resize::LetterboxTopLeft, Resize::Stretch]);
@@ -97,7 +97,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         .prop_map(|(w, h, layout, color, resize)| input([w, h], layout, color, resize))
 }
 
-fn colors() -> impl Strategy<Value = ColorInfo> {
+pub(super) fn colors() -> impl Strategy<Value = ColorInfo> {
     let matrices = prop::sample::select(vec![ColorMatrix::Bt601, ColorMatrix::Bt709, ColorMatrix::Bt2020]);
     let ranges = prop::sample::select(vec![ColorRange::Limited, ColorRange::Full]);
     (matrices, ranges).prop_map(|(matrix, range)| ColorInfo { matrix, range })
