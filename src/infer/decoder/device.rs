@@ -275,6 +275,16 @@ mod tests {
     }
 
     #[test]
+    fn equal_boxes_of_several_classes_come_by_class() {
+        let (decoder, _) = model("yolov8", 40, 1);
+        let classes = [39u32, 7, 8, 0, 33, 7, 32];
+        let mut data = [[5.0; 7], [5.0; 7], [2.0; 7], [2.0; 7]].concat();
+        data.extend((0..40).flat_map(|row| classes.map(|class| if class == row { 0.5 } else { 0.25 })));
+        let found = compare(&decoder, [1, 44, 7], &data, &[params(0.5, 0.5, 100)]);
+        assert_eq!(found[0].iter().map(|found| found.1).collect::<Vec<_>>(), [0, 7, 8, 32, 33, 39]);
+    }
+
+    #[test]
     fn boxes_too_large_for_their_area_do_no_harm() {
         let huge = [0.0, 0.0, f32::MAX, f32::MAX, 0.9];
         let (decoder, shape, data) =

@@ -1,11 +1,11 @@
 //! The same on a device: what the host computes for the kernel [`Tensor`], which gives the very bits of the
 //! [`Preprocessor`](super::Preprocessor).
 
-use super::{Axes, ChromaAxis, LumaAxis, Mix, mixes, padding};
-use crate::device::kernels::{self, Nv12, Order, Precision, Tensor};
+use super::{Axes, ChromaAxis, LumaAxis, Mix, Preprocessor, mixes, padding};
+use crate::device::kernels::{self, Nv12, Order, Picture, Precision, Tensor};
 use crate::infer::Letterbox;
-use crate::infer::manifest::{Input, Layout};
-use crate::media::ColorInfo;
+use crate::infer::manifest::{Channels, Input, Layout, Resize};
+use crate::media::{ColorInfo, I420};
 
 /// What pictures of one size have in common on their way into one model's input.
 #[derive(Debug)]
@@ -76,6 +76,63 @@ impl Tables {
     }
 }
 
+/// A small computation whose result is known, which shows that a device's arithmetic is the host's: a picture of odd sides
+/// becomes a tensor.
+#[derive(Debug)]
+pub struct SelfTest {
+    picture: I420,
+    source: Picture,
+    tables: Tables,
+}
+
+impl SelfTest {
+    /// Always the same one.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it is no state but work")]
+    pub fn new() -> Self {
+        let (mean, scale) = ([123.675, 116.28, 103.53], [1.0 / 58.395, 1.0 / 57.12, 1.0 / 57.375]);
+        let (size, resize) = ([64, 48], Resize::LetterboxCenter);
+        let input =
+            Input { tensor: None, layout: Layout::Nchw, color: Channels::Rgb, size, resize, pad: 114.0, mean, scale };
+        let mut picture = I420::new(75, 51);
+        for (plane, factor) in picture.planes_mut().into_iter().zip([73u8, 151, 29]) {
+            let mut code = factor;
+            for sample in plane {
+                code = code.wrapping_mul(factor).wrapping_add(factor);
+                *sample = code;
+            }
+        }
+        let (source, tables) = (Picture::interleave(&picture, 96, 0xaa), Tables::new(&input, 75, 51));
+        Self { picture, source, tables }
+    }
+
+    /// What has to lie in the device's memory at the address that [`SelfTest::kernel`] gets first.
+    #[must_use]
+    pub fn source(&self) -> &[u8] {
+        self.source.data()
+    }
+
+    /// What has to lie at the second address.
+    #[must_use]
+    pub fn words(&self) -> &[u32] {
+        self.tables.words()
+    }
+
+    /// What has to run; the third address is that of as many words as [`SelfTest::expected`] gives.
+    #[must_use]
+    pub fn kernel(&self, source: u64, words: u64, values: u64) -> Tensor {
+        self.tables.kernel(self.source.at(source), ColorInfo::default(), words, values, Precision::Single)
+    }
+
+    /// What is then at the third address: the bits of the numbers that the host computes.
+    #[must_use]
+    pub fn expected(&self) -> Vec<u32> {
+        let mut tensor = vec![0.0; self.tables.input.item_len()];
+        Preprocessor::scalar(self.tables.input.clone()).fill(&self.picture, ColorInfo::default(), &mut tensor);
+        tensor.into_iter().map(f32::to_bits).collect()
+    }
+}
+
 impl From<Mix> for kernels::Mix {
     fn from(Mix { y, cb, cr, base, scale, offset }: Mix) -> Self {
         Self { y, cb, cr, base, scale, offset }
@@ -98,9 +155,7 @@ mod tests {
     use crate::device::kernels::emulator::Memory;
     use crate::device::kernels::tests::{Uploaded, noise, run};
     use crate::device::kernels::to_half;
-    use crate::infer::preprocess::Preprocessor;
-    use crate::infer::preprocess::tests::{colors, inputs};
-    use crate::media::I420;
+    use crate::infer::preprocess::tests::{colors, input, inputs};
 
     /// What the kernel writes, bit for bit, with a word before and after the item that has to stay as it is.
     fn on_device(input: &Input, picture: &I420, color: ColorInfo, precision: Precision, more: [u32; 2]) -> Vec<u8> {
@@ -157,13 +212,24 @@ mod tests {
     #[test]
     #[should_panic(expected = "tables for pictures of this size")]
     fn tables_are_not_used_for_another_size() {
-        let input = crate::infer::preprocess::tests::input(
-            [16, 16],
-            Layout::Nchw,
-            crate::infer::manifest::Channels::Rgb,
-            crate::infer::manifest::Resize::Stretch,
-        );
+        let input = input([16, 16], Layout::Nchw, Channels::Rgb, Resize::Stretch);
         let picture = Nv12 { width: 8, height: 9, ..Nv12::default() };
         let _ = Tables::new(&input, 8, 8).kernel(picture, ColorInfo::default(), 0, 0, Precision::Single);
+    }
+
+    #[test]
+    fn the_self_test_passes_and_notices_a_wrong_byte() {
+        let test = SelfTest::new();
+        let expected = test.expected();
+        let result = |source: &[u8]| {
+            let (source, words) = (Memory::new(source), Memory::of_words(test.words()));
+            let values = Memory::of_words(&vec![!0; expected.len()]);
+            run(&test.kernel(source.address(), words.address(), values.address()));
+            values.words()
+        };
+        assert!(result(test.source()) == expected);
+        let mut wrong = test.source().to_vec();
+        wrong[5 * 96 + 7] ^= 1;
+        assert!(result(&wrong) != expected);
     }
 }
