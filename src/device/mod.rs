@@ -4,5 +4,18 @@
 //! drive what is above the tables with functions of their own. Nothing here knows of sessions or models. No function of it
 //! may be called on a Tokio worker: most wait for the device.
 
+pub mod driver;
 pub mod kernels;
+pub mod memory;
+pub mod stream;
+pub mod surface;
 pub mod watch;
+
+mod context;
+mod error;
+
+pub use context::{Current, Device};
+pub use error::{Error, Failure, Loss, Status};
+pub use memory::{Buffer, Pinned, PinnedPool};
+pub use stream::{Event, Stream};
+pub use surface::{PitchedNv12, Share, Surface, SurfacePool};
