@@ -10,6 +10,8 @@ use std::sync::{Arc, Once};
 use crate::media::{Codec, ColorInfo, EncodedFrame, I420};
 
 pub mod file;
+#[cfg(feature = "cuda")]
+pub mod nvdec;
 pub mod software;
 
 mod header;
@@ -92,6 +94,9 @@ pub enum Error {
     /// The picture's pixel format can't be converted.
     #[error("unsupported pixel format")]
     PixelFormat,
+    /// The device that decoded the stream failed. It goes on in software with the next keyframe.
+    #[error("the device failed")]
+    Device,
 }
 
 impl Error {

@@ -98,17 +98,19 @@ fn is_full_range(frame: &frame::Video) -> bool {
     }
 }
 
-/// The meaning of a frame's codes. Where the stream doesn't name the matrix, pictures below 1280x720 are taken as
-/// BT.601 and larger ones as BT.709, as players do.
+/// The matrix of pictures whose stream does not name one: below 1280x720 they are taken as BT.601 and larger ones as BT.709,
+/// as players do.
+pub(super) fn usual_matrix(width: u32, height: u32) -> ColorMatrix {
+    if width.max(height) < 1_280 && width.min(height) < 720 { ColorMatrix::Bt601 } else { ColorMatrix::Bt709 }
+}
+
+/// The meaning of a frame's codes.
 fn color_info(frame: &frame::Video) -> ColorInfo {
     let matrix = match frame.color_space() {
         color::Space::BT709 | color::Space::SMPTE240M => ColorMatrix::Bt709,
         color::Space::BT2020NCL | color::Space::BT2020CL => ColorMatrix::Bt2020,
         color::Space::BT470BG | color::Space::SMPTE170M | color::Space::FCC => ColorMatrix::Bt601,
-        _ => {
-            let (long, short) = (frame.width().max(frame.height()), frame.width().min(frame.height()));
-            if long < 1_280 && short < 720 { ColorMatrix::Bt601 } else { ColorMatrix::Bt709 }
-        }
+        _ => usual_matrix(frame.width(), frame.height()),
     };
     let range = if is_full_range(frame) { ColorRange::Full } else { ColorRange::Limited };
     ColorInfo { matrix, range }
@@ -140,6 +142,20 @@ fn planes(frame: &frame::Video) -> Option<[Plane<'_>; 3]> {
         plane.data = unsafe { std::slice::from_raw_parts(pointer, len) };
     }
     Some(planes)
+}
+
+/// A picture that stands upright, from one that does not.
+#[cfg(feature = "cuda")]
+pub(super) fn turned(picture: &I420, turn: Rotation, pool: &FramePool) -> Arc<I420> {
+    let (width, height) = (picture.width(), picture.height());
+    let strides = picture.strides();
+    let mut index = 0;
+    let planes = picture.planes().map(|data| {
+        let stride = strides[index];
+        index += 1;
+        Plane { data, stride, width: stride, height: data.len() / stride }
+    });
+    upright(width, height, planes, turn, pool)
 }
 
 fn upright(width: u32, height: u32, planes: [Plane<'_>; 3], turn: Rotation, pool: &FramePool) -> Arc<I420> {

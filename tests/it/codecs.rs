@@ -21,7 +21,7 @@ const CODECS: [Codec; 3] = [Codec::H264, Codec::Vp8, Codec::Vp9];
 const FRAME: u32 = 3_000;
 
 /// A picture of soft waves with a bright block that moves: picture `index` looks like no other.
-fn scene(width: u32, height: u32, index: u32) -> I420 {
+pub(crate) fn scene(width: u32, height: u32, index: u32) -> I420 {
     let mut picture = I420::new(width, height);
     let strides = picture.strides();
     let (left, top) = (index * 5 % (width - width / 5), index * 3 % (height - height / 5));
@@ -67,7 +67,7 @@ impl Random {
     }
 }
 
-fn encoder(codec: Codec) -> encode::software::Software {
+pub(crate) fn encoder(codec: Codec) -> encode::software::Software {
     encode::software::Software::new(codec, encode::software::Config { bitrate_bps: 1_500_000, fps: 30.0 }).unwrap()
 }
 
@@ -76,14 +76,14 @@ fn decoder(codec: Codec, limits: Limits) -> decode::software::Software {
 }
 
 /// An access unit as the decoder gets it.
-fn unit(codec: Codec, encoded: encode::Encoded, rotation: Rotation) -> EncodedFrame {
+pub(crate) fn unit(codec: Codec, encoded: encode::Encoded, rotation: Rotation) -> EncodedFrame {
     let encode::Encoded { data, keyframe, time, .. } = encoded;
     let color = AnnouncedColor::default();
     EncodedFrame { codec, data, time, keyframe, rotation, color, arrival: clock::now(), reorder_wait: Duration::ZERO }
 }
 
 /// Encodes a row of pictures, the first as a keyframe.
-fn encode_scene(codec: Codec, width: u32, height: u32, count: u32, color: ColorInfo) -> Vec<EncodedFrame> {
+pub(crate) fn encode_scene(codec: Codec, width: u32, height: u32, count: u32, color: ColorInfo) -> Vec<EncodedFrame> {
     let mut encoder = encoder(codec);
     let encode = |index| {
         let encoded = encoder.encode(&scene(width, height, index), color, MediaTime(index * FRAME), false);

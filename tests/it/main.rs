@@ -14,6 +14,10 @@ mod control;
 mod detect;
 mod drain;
 mod eval;
+#[cfg(feature = "cuda")]
+mod fake_cuda;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod hardware;
 #[cfg(feature = "cuda")]
 mod kernels;
@@ -21,6 +25,8 @@ mod lifecycle;
 mod live;
 mod models;
 mod narrow;
+#[cfg(feature = "cuda")]
+mod nvdec;
 mod opening;
 mod overload;
 mod port;

@@ -1,0 +1,234 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::counter;
+
+use crate::device;
+use crate::media::{self, EncodedFrame, FramePool};
+
+use super::super::software::Software;
+use super::super::{Decoded, Decoder, Error, Limits, header};
+use super::{Error as Cause, Hardware, Nvdec};
+
+/// Units that a stream may break in a row, with no picture in between, before software is to try them.
+const MAX_BROKEN: u32 = 3;
+/// First wait before a GPU that had no room, or failed, is tried again. It doubles each time.
+const RETRY: Duration = Duration::from_secs(10);
+const MAX_RETRY: Duration = Duration::from_mins(5);
+
+/// Decodes a session's stream on a GPU, brings its pictures to the host, and has software take over where the GPU can't.
+///
+/// - What a stream breaks costs a keyframe, as in software. If the GPU can't decode a keyframe, or if no picture comes in
+///   between, software takes the stream over.
+/// - When the GPU fails, has no room, or does not decode such pictures, software takes over with the next keyframe; if it
+///   is a keyframe that failed, with that one.
+/// - Where it helps, the GPU is tried again with later keyframes: after a while if it had no room or failed, at once when
+///   pictures of another size come, and never when it is lost.
+pub struct Takeover {
+    hardware: Arc<Hardware>,
+    codec: media::Codec,
+    limits: Limits,
+    pool: Arc<FramePool>,
+    place: Place,
+    broken: u32,
+}
+
+/// Where the stream is decoded.
+enum Place {
+    Gpu(Box<Nvdec>),
+    Software {
+        decoder: Box<Software>,
+        until: Until,
+        /// Before the next try, if it is for time.
+        wait: Duration,
+    },
+}
+
+/// When the GPU is tried again, at a keyframe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Never,
+    /// Pictures of another size than this come.
+    OtherSize(Option<(u32, u32)>),
+    Time(Instant),
+}
+
+/// Why software takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Lost,
+    Full,
+    Failed,
+    Unsupported,
+    Broken,
+}
+
+impl Reason {
+    fn of(error: Cause) -> Self {
+        match error {
+            Cause::Device(error) if error.is_lost() => Self::Lost,
+            Cause::Full | Cause::Device(device::Error::OutOfMemory | device::Error::Exhausted(_)) => Self::Full,
+            Cause::Device(_) => Self::Failed,
+            Cause::NoDecoder(_) | Cause::Size { .. } | Cause::PixelFormat { .. } | Cause::References(_) => {
+                Self::Unsupported
+            }
+            Cause::TooLarge { .. } | Cause::Invalid | Cause::Damaged | Cause::NewSize => Self::Broken,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Full => "full",
+            Self::Failed => "failed",
+            Self::Unsupported => "unsupported",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// When the GPU is to be tried again after it gave up on `unit`.
+    fn until(self, codec: media::Codec, unit: &EncodedFrame, wait: Duration) -> Until {
+        match self {
+            Self::Lost => Until::Never,
+            Self::Unsupported => Until::OtherSize(header::size(codec, &unit.data)),
+            Self::Full | Self::Failed | Self::Broken => Until::Time(unit.arrival + wait),
+        }
+    }
+}
+
+impl Takeover {
+    /// A decoder that takes its pictures from `pool`. It begins in software when the GPU does not decode the codec, or is
+    /// lost.
+    ///
+    /// # Errors
+    /// As [`Software::new`], when software has to begin.
+    pub fn new(
+        hardware: &Arc<Hardware>,
+        codec: media::Codec,
+        limits: Limits,
+        pool: Arc<FramePool>,
+    ) -> Result<Self, Error> {
+        let place = match Nvdec::new(hardware, codec.into(), limits) {
+            Ok(nvdec) => Place::Gpu(Box::new(nvdec)),
+            Err(error) => {
+                let until = match tell(codec, error) {
+                    // With the first keyframe.
+                    Reason::Full | Reason::Failed | Reason::Broken => Until::OtherSize(None),
+                    Reason::Lost | Reason::Unsupported => Until::Never,
+                };
+                let decoder = Box::new(Software::new(codec, limits, Arc::clone(&pool))?);
+                Place::Software { decoder, until, wait: RETRY }
+            }
+        };
+        Ok(Self { hardware: Arc::clone(hardware), codec, limits, pool, place, broken: 0 })
+    }
+
+    /// Whether the GPU decodes the stream now.
+    #[must_use]
+    pub const fn on_gpu(&self) -> bool {
+        matches!(self.place, Place::Gpu(_))
+    }
+
+    /// Decodes a keyframe on the GPU, if it is time to try that again. `None` when the stream stays in software.
+    fn try_again(&mut self, unit: &EncodedFrame) -> Option<Option<Decoded>> {
+        let Place::Software { until, wait, .. } = &mut self.place else { return None };
+        let again = match *until {
+            Until::Never => false,
+            Until::OtherSize(size) => header::size(self.codec, &unit.data) != size,
+            Until::Time(time) => unit.arrival >= time,
+        };
+        if !again {
+            return None;
+        }
+        let mut nvdec = None;
+        let tried = Nvdec::new(&self.hardware, self.codec.into(), self.limits)
+            .and_then(|made| decode(nvdec.insert(made), &self.hardware, unit, &self.pool));
+        match (tried, nvdec) {
+            (Ok(decoded), Some(nvdec)) => {
+                tracing::info!(codec = %self.codec, "the GPU decodes a stream that software decoded");
+                (self.place, self.broken) = (Place::Gpu(Box::new(nvdec)), 0);
+                Some(decoded)
+            }
+            (Err(error), _) => {
+                *wait = (*wait * 2).min(MAX_RETRY);
+                *until = Reason::of(error).until(self.codec, unit, *wait);
+                None
+            }
+            (Ok(_), None) => None,
+        }
+    }
+}
+
+impl Decoder for Takeover {
+    fn decode(&mut self, unit: &EncodedFrame) -> Result<Option<Decoded>, Error> {
+        if unit.keyframe
+            && let Some(decoded) = self.try_again(unit)
+        {
+            return Ok(decoded);
+        }
+        let cause = match &mut self.place {
+            Place::Software { decoder, .. } => return decoder.decode(unit),
+            Place::Gpu(nvdec) => match decode(nvdec, &self.hardware, unit, &self.pool) {
+                Ok(decoded) => {
+                    if decoded.is_some() {
+                        self.broken = 0;
+                    }
+                    return Ok(decoded);
+                }
+                Err(cause) => cause,
+            },
+        };
+        let error = match cause {
+            // Software would refuse them, too.
+            Cause::TooLarge { width, height } => return Err(Error::TooLarge { width, height }),
+            Cause::Damaged => Error::Damaged,
+            Cause::Invalid | Cause::NewSize => Error::Invalid(ffmpeg_next::Error::InvalidData),
+            Cause::PixelFormat { .. } => Error::PixelFormat,
+            _ => Error::Device,
+        };
+        self.broken += 1;
+        let reason = Reason::of(cause);
+        if reason == Reason::Broken && !unit.keyframe && self.broken < MAX_BROKEN {
+            return Err(error);
+        }
+        tell(self.codec, cause);
+        let mut decoder = Box::new(Software::new(self.codec, self.limits, Arc::clone(&self.pool))?);
+        let result = if unit.keyframe { decoder.decode(unit) } else { Err(error) };
+        self.place = Place::Software { decoder, until: reason.until(self.codec, unit, RETRY), wait: RETRY };
+        result
+    }
+}
+
+impl fmt::Debug for Takeover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Takeover({}, {})", self.codec, if self.on_gpu() { "GPU" } else { "software" })
+    }
+}
+
+/// Says that software takes over, and why.
+fn tell(codec: media::Codec, cause: Cause) -> Reason {
+    let reason = Reason::of(cause);
+    counter!("saccade_decode_takeovers_total", "reason" => reason.name()).increment(1);
+    tracing::info!(%codec, reason = reason.name(), %cause, "software decodes a stream instead of the GPU");
+    reason
+}
+
+/// Decodes on the GPU and brings the picture to the host. `None`, too, when there was no memory left to bring it through.
+fn decode(
+    nvdec: &mut Nvdec,
+    hardware: &Hardware,
+    unit: &EncodedFrame,
+    pool: &FramePool,
+) -> Result<Option<Decoded>, Cause> {
+    let frame = nvdec.decode(&unit.data, unit.keyframe, unit.color, unit.rotation)?;
+    let Some(frame) = frame else { return Ok(None) };
+    match frame.download(pool, hardware.host(), nvdec.stream()) {
+        Ok(decoded) => Ok(Some(decoded)),
+        Err(Cause::Device(device::Error::Exhausted(_))) => {
+            counter!("saccade_frames_dropped_total", "stage" => "decode", "reason" => "no_host_buffer").increment(1);
+            Ok(None)
+        }
+        Err(cause) => Err(cause),
+    }
+}
