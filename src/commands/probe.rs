@@ -2,8 +2,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use crate::config::Config;
-use crate::hardware::Table;
+#[cfg(feature = "cuda")]
+use crate::decode::nvdec;
+#[cfg(feature = "cuda")]
+use crate::device::{Device, driver::Driver};
 use crate::hardware::probe::{self, LIMIT};
+use crate::hardware::{Piece, Table};
 
 /// The name of the command that looks, as clap has it.
 const COMMAND: &str = "probe-hardware";
@@ -30,6 +34,50 @@ fn ask() -> Table {
 
 /// Looks, and writes what it finds to standard output.
 pub(super) fn look() {
-    let teller = probe::Teller::new(std::io::stdout());
+    let mut teller = probe::Teller::new(std::io::stdout());
+    look_at_device(&mut teller);
     teller.done();
+}
+
+#[cfg(not(feature = "cuda"))]
+fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
+    let reason = "this program was built without the feature `cuda`".to_owned();
+    teller.look(Piece::Driver, || Err::<((), String), _>(reason));
+}
+
+/// One piece after the other, as far as they build on each other.
+#[cfg(feature = "cuda")]
+fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
+    let driver = teller.look(Piece::Driver, || {
+        let driver = Driver::open().map_err(|missing| missing.to_string())?;
+        let version = driver.start().map_err(|missing| missing.to_string())?;
+        Ok((driver, format!("CUDA {version}")))
+    });
+    let device = driver.and_then(|driver| {
+        teller.look(Piece::Device, || {
+            let device = Device::open(driver, 0).map_err(|missing| missing.to_string())?;
+            let free = device.free_memory().map_err(|error| error.to_string())?;
+            let found = format!("{}, {} of {} MiB free", device.name(), free >> 20, device.memory() >> 20);
+            Ok((device, found))
+        })
+    });
+    let Some(device) = device else { return };
+    // What decodes and computes on a device is not wired to sessions: each of them would do the rest on the host.
+    teller.look(Piece::Kernels, || Err::<((), String), _>("not built in this version".to_owned()));
+    let api = nvdec::Api::open().map_err(|missing| missing.to_string());
+    let hardware = api.map(|api| nvdec::Hardware::new(&device, api, nvdec::Bounds::default()));
+    for (piece, codec) in [
+        (Piece::DecodeH264, nvdec::Codec::H264),
+        (Piece::DecodeHevc, nvdec::Codec::Hevc),
+        (Piece::DecodeVp8, nvdec::Codec::Vp8),
+        (Piece::DecodeVp9, nvdec::Codec::Vp9),
+        (Piece::DecodeAv1, nvdec::Codec::Av1),
+    ] {
+        teller.look(piece, || {
+            let hardware = hardware.as_ref().map_err(Clone::clone)?;
+            let nvdec::Capability { max: [width, height], engines, .. } =
+                hardware.capability(codec).map_err(|error| error.to_string())?;
+            Ok(((), format!("up to {width}x{height} on {engines} engines")))
+        });
+    }
 }
