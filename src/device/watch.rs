@@ -7,8 +7,6 @@ use std::time::Duration;
 use nvml_wrapper::Nvml;
 use nvml_wrapper::enum_wrappers::device::TemperatureSensor;
 
-use crate::telemetry::metrics as names;
-
 /// How often the devices are looked at. NVML's own figures are means of a sixth of a second to a second.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -72,25 +70,26 @@ impl Drop for Watch {
 
 fn record(readings: Result<Vec<Reading>, String>) {
     let readings = readings.unwrap_or_else(|error| {
-        metrics::counter!(names::DEVICE_WATCH_FAILURES_TOTAL).increment(1);
+        metrics::counter!("saccade_device_watch_failures_total").increment(1);
         tracing::debug!(error, "the devices tell nothing");
         Vec::new()
     });
     for Reading { device, busy, memory, celsius, watts } in readings {
         let device = device.to_string();
         for (engine, share) in busy {
-            metrics::gauge!(names::DEVICE_UTILIZATION_RATIO, "device" => device.clone(), "engine" => engine).set(share);
+            metrics::gauge!("saccade_device_utilization_ratio", "device" => device.clone(), "engine" => engine)
+                .set(share);
         }
         #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
         if let Some((used, all)) = memory {
-            metrics::gauge!(names::DEVICE_MEMORY_BYTES, "device" => device.clone()).set(used as f64);
-            metrics::gauge!(names::DEVICE_MEMORY_TOTAL_BYTES, "device" => device.clone()).set(all as f64);
+            metrics::gauge!("saccade_device_memory_bytes", "device" => device.clone()).set(used as f64);
+            metrics::gauge!("saccade_device_memory_total_bytes", "device" => device.clone()).set(all as f64);
         }
         if let Some(celsius) = celsius {
-            metrics::gauge!(names::DEVICE_TEMPERATURE_CELSIUS, "device" => device.clone()).set(celsius);
+            metrics::gauge!("saccade_device_temperature_celsius", "device" => device.clone()).set(celsius);
         }
         if let Some(watts) = watts {
-            metrics::gauge!(names::DEVICE_POWER_WATTS, "device" => device).set(watts);
+            metrics::gauge!("saccade_device_power_watts", "device" => device).set(watts);
         }
     }
 }

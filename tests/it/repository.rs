@@ -39,7 +39,7 @@ const IMPORTS: [(&str, &[&str]); 5] = [
 const LEAF_IMPORTS: [(&str, &[&str]); 6] = [
     ("accuracy", &["assignment", "media"]),
     ("calibration", &["clock"]),
-    ("device", &["clock", "draw", "media", "queue", "telemetry"]),
+    ("device", &["clock", "draw", "media", "queue"]),
     ("draw", &["media"]),
     ("hardware", &["clock"]),
     ("ice", &["secret"]),
