@@ -369,6 +369,7 @@ fn session_settings(config: &Config, tuning: &Tuning) -> pipeline::Settings {
         budget_ms: u32::try_from(config.session.budget.as_millis()).unwrap_or(u32::MAX),
         limits: decode::Limits { max_width: config.limits.width, max_height: config.limits.height },
         max_fps: f64::from(config.limits.fps),
+        max_received_bps: u64::from(config.limits.bitrate_kbps) * 1_000,
         ice_lite: config.media.ice_lite,
         channel_buffer: config.limits.channel_buffer_bytes,
         max_bitrate: MAX_BITRATE,

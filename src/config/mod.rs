@@ -184,6 +184,9 @@ pub struct Limits {
     pub height: u32,
     /// Frames a second that are processed; default 60. More costs CPU in every stage.
     pub fps: u32,
+    /// Thousands of bits a second of video that are taken from one peer in the long run; default 50 000. What is beyond is
+    /// dropped packet by packet, which costs keyframes. More costs time in every stage.
+    pub bitrate_kbps: u32,
     /// Bytes that may wait in a data channel, default 1 MiB; beyond, the oldest results are dropped. More costs
     /// memory for each slow client, and gives it older results.
     pub channel_buffer_bytes: usize,
@@ -472,6 +475,7 @@ impl Limits {
             width: from.number("limits.width", 1920, 16..=8192, " (pixels)"),
             height: from.number("limits.height", 1920, 16..=8192, " (pixels)"),
             fps: from.number("limits.fps", 60, 1..=240, " (frames a second)"),
+            bitrate_kbps: from.number("limits.bitrate_kbps", 50_000, 100..=1_000_000, " (kilobits a second)"),
             channel_buffer_bytes: bytes(from, "limits.channel_buffer_bytes", MIB, 16 * KIB..=64 * MIB),
             sessions_per_subject: unless_zero(from.number("limits.sessions_per_subject", 0, 0..=100_000, " (0: any)")),
             sessions_per_address: unless_zero(from.number("limits.sessions_per_address", 0, 0..=100_000, " (0: any)")),

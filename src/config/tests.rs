@@ -143,6 +143,7 @@ fn both_ends_of_each_range_are_legal_and_one_beyond_is_not() {
         ("limits.width", 16, 8192),
         ("limits.height", 16, 8192),
         ("limits.fps", 1, 240),
+        ("limits.bitrate_kbps", 100, 1_000_000),
         ("limits.channel_buffer_bytes", 16_384, 64 << 20),
         ("rate.messages_per_s", 1, 10_000),
         ("rate.message_burst", 1, 10_000),

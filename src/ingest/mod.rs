@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::media::{Codec, EncodedFrame, RtpPacket};
 
+mod allowance;
 mod assemble;
 mod bits;
 mod gate;
@@ -18,6 +19,7 @@ mod reorder;
 mod vp8;
 mod vp9;
 
+use allowance::Allowance;
 use assemble::{Assembler, Fault};
 use gate::Gate;
 use reorder::{Event, Reorder};
@@ -36,6 +38,8 @@ pub struct Config {
     pub max_unit_bytes: usize,
     /// Shortest time between two requests for a keyframe (500 ms).
     pub keyframe_interval: Duration,
+    /// Bits a second that are taken in the long run (any number), beside what comes in a second, or 1 MiB, at once.
+    pub max_bps: u64,
 }
 
 impl Default for Config {
@@ -46,6 +50,7 @@ impl Default for Config {
             max_buffered_bytes: 8 << 20,
             max_unit_bytes: 4 << 20,
             keyframe_interval: Duration::from_millis(500),
+            max_bps: u64::MAX,
         }
     }
 }
@@ -74,6 +79,8 @@ pub struct Stats {
     pub stray: u64,
     /// Times that the sender began to number anew.
     pub restarts: u64,
+    /// Packets beyond the bitrate that were not looked at.
+    pub over_bitrate: u64,
     /// Access units handed out.
     pub access_units: u64,
     /// Units dropped because packets of them were lost.
@@ -94,6 +101,7 @@ pub struct Stats {
 /// later than [`Ingest::poll_timeout`].
 #[derive(Debug)]
 pub struct Ingest {
+    allowance: Allowance,
     reorder: Reorder,
     assembler: Assembler,
     gate: Gate,
@@ -106,6 +114,7 @@ impl Ingest {
     #[must_use]
     pub fn new(codec: Codec, config: Config) -> Self {
         Self {
+            allowance: Allowance::new(config.max_bps),
             reorder: Reorder::new(config.max_wait, config.max_packets, config.max_buffered_bytes),
             assembler: Assembler::new(codec, config.max_unit_bytes),
             gate: Gate::new(config.keyframe_interval),
@@ -118,7 +127,11 @@ impl Ingest {
     pub fn handle_packet(&mut self, now: Instant, packet: RtpPacket) {
         self.stats.packets += 1;
         self.gate.start(now);
-        self.reorder.handle_packet(packet, &mut self.stats);
+        if self.allowance.takes(now, packet.payload.len()) {
+            self.reorder.handle_packet(packet, &mut self.stats);
+        } else {
+            self.stats.over_bitrate += 1;
+        }
         self.handle_timeout(now);
     }
 

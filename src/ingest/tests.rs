@@ -131,6 +131,25 @@ fn a_clean_stream_passes_at_once_and_unchanged() {
 }
 
 #[test]
+fn what_exceeds_the_bitrate_is_dropped_and_the_stream_goes_on_within_it() {
+    let mut track = Track::new(Codec::Vp8, Config { max_bps: 1_000_000, ..Config::default() });
+    // 12 Mbit/s for three seconds, a keyframe in each.
+    for index in 0..90_u32 {
+        let payloads = sent(Codec::Vp8, index as usize, index % 30 == 0, 50_000, 1_000).1;
+        track.send(u64::from(index) * 33, index * 3_000, &payloads, &[]);
+    }
+    let (units, dropped) = (track.units.len(), track.ingest.stats().over_bitrate);
+    // A mebibyte at once, and 125 kB a second.
+    assert!((20..30).contains(&units), "{units} units");
+    assert!((2_700..3_300).contains(&dropped), "{dropped} packets");
+    for index in 0..30_u32 {
+        let payloads = sent(Codec::Vp8, index as usize, index == 0, 2_500, 1_000).1;
+        track.send(20_000 + u64::from(index) * 33, 1_800_000 + index * 3_000, &payloads, &[]);
+    }
+    assert_eq!((track.units.len(), track.ingest.stats().over_bitrate), (units + 30, dropped));
+}
+
+#[test]
 fn after_a_loss_only_a_keyframe_opens_the_gate_again() {
     for codec in CODECS {
         let mut track = Track::new(codec, Config::default());

@@ -9,7 +9,7 @@ pub(super) struct Losses {
 }
 
 /// Reasons that are told apart.
-const COUNTED: usize = 8;
+const COUNTED: usize = 9;
 
 impl Losses {
     /// Registers the counters.
@@ -21,6 +21,7 @@ impl Losses {
                 dropped("rtc", "duplicate"),
                 dropped("rtc", "late"),
                 dropped("rtc", "stray"),
+                dropped("rtc", "over_bitrate"),
                 dropped("ingest", "incomplete"),
                 dropped("ingest", "malformed"),
                 dropped("ingest", "too_large"),
@@ -38,6 +39,7 @@ impl Losses {
             stats.duplicates,
             stats.late,
             stats.stray,
+            stats.over_bitrate,
             stats.dropped_incomplete,
             stats.dropped_malformed,
             stats.dropped_too_large,

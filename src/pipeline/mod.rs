@@ -76,6 +76,8 @@ pub struct Settings {
     pub limits: decode::Limits,
     /// Frames a second that are processed at most.
     pub max_fps: f64,
+    /// Bits a second of video taken from a peer at most, in the long run.
+    pub max_received_bps: u64,
     /// Whether to be an ICE-lite agent.
     pub ice_lite: bool,
     /// Bytes that may wait on one data channel.
@@ -363,7 +365,10 @@ async fn begin(
         stages,
         audience,
         machine,
-        ingest: Ingest::new(accepted_answer.codec, ingest::Config::default()),
+        ingest: Ingest::new(
+            accepted_answer.codec,
+            ingest::Config { max_bps: deps.settings.max_received_bps, ..ingest::Config::default() },
+        ),
         packetizer: Packetizer::new(accepted_answer.codec, owner::PACKET_PAYLOAD),
         rate,
         signals: request.signals,

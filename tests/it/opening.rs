@@ -44,6 +44,7 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         budget_ms: 200,
         limits: decode::Limits::default(),
         max_fps: 60.0,
+        max_received_bps: u64::MAX,
         ice_lite: false,
         channel_buffer: 1 << 20,
         max_bitrate: 4_000_000,

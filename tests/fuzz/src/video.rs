@@ -23,6 +23,7 @@ const CONFIG: Config = Config {
     max_buffered_bytes: 64 << 10,
     max_unit_bytes: 16 << 10,
     keyframe_interval: Duration::from_millis(500),
+    max_bps: 50_000_000,
 };
 
 pub(crate) fn h264(data: &[u8]) {
