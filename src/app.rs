@@ -303,9 +303,8 @@ async fn every(period: Duration, mut stopped: watch::Receiver<bool>, work: impl 
 #[cfg(feature = "cuda")]
 fn watch_devices(hardware: &Table) -> Option<device::watch::Watch> {
     hardware.works(Piece::Device).ok()?;
-    let watch = device::watch::Library::open()
-        .and_then(|library| device::watch::Watch::start(library).map_err(|error| error.to_string()));
-    watch.inspect_err(|error| tracing::warn!(error, "the devices have no metrics")).ok()
+    let watch = device::watch::Watch::start(device::watch::Library::open);
+    watch.inspect_err(|error| tracing::warn!(%error, "the devices have no metrics")).ok()
 }
 
 /// # Errors

@@ -1,7 +1,6 @@
 //! What the devices do and how they are, by NVML: looked at once a second, recorded as metrics.
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nvml_wrapper::Nvml;
@@ -34,19 +33,29 @@ pub trait Gauges: Send {
     fn read(&mut self) -> Result<Vec<Reading>, String>;
 }
 
-/// Records what is read once a second, in a thread of its own, until it is dropped.
+/// Records what is read once a second, in a thread of its own, until it is dropped. Nothing waits for that thread: a driver
+/// that hangs holds up no one else.
 #[derive(Debug)]
 pub struct Watch {
-    stop: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread ends when this is gone.
+    _stop: SyncSender<()>,
 }
 
 impl Watch {
+    /// What `open` gives is looked at; without it, there are no metrics, and the log says why.
+    ///
     /// # Errors
     /// What the system says when it gives no thread.
-    pub fn start(mut gauges: impl Gauges + 'static) -> std::io::Result<Self> {
+    pub fn start<G: Gauges>(open: impl FnOnce() -> Result<G, String> + Send + 'static) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel(1);
-        let thread = std::thread::Builder::new().name("device-watch".to_owned()).spawn(move || {
+        std::thread::Builder::new().name("device-watch".to_owned()).spawn(move || {
+            let mut gauges = match open() {
+                Ok(gauges) => gauges,
+                Err(error) => {
+                    tracing::warn!(error, "the devices have no metrics");
+                    return;
+                }
+            };
             loop {
                 record(gauges.read());
                 match stopped.recv_timeout(PERIOD) {
@@ -55,16 +64,7 @@ impl Watch {
                 }
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        Ok(Self { _stop: stop })
     }
 }
 
@@ -138,6 +138,7 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
+    use std::sync::mpsc::TryRecvError;
 
     #[test]
     fn what_a_device_tells_is_recorded_and_what_it_does_not_is_left_out() {
@@ -173,10 +174,10 @@ mod tests {
             }
         }
         let (sender, looks) = sync_channel(1);
-        let watch = Watch::start(Counted(sender)).unwrap();
+        let watch = Watch::start(move || Ok(Counted(sender))).unwrap();
         assert!(looks.recv_timeout(Duration::from_secs(20)).is_ok());
         drop(watch);
-        while looks.try_recv().is_ok() {}
-        assert!(looks.recv().is_err(), "its thread is gone");
+        while looks.recv_timeout(Duration::from_secs(20)).is_ok() {}
+        assert_eq!(looks.try_recv(), Err(TryRecvError::Disconnected), "its thread is gone");
     }
 }
