@@ -1,13 +1,17 @@
 use std::process::Command;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use crate::config::Config;
 #[cfg(feature = "cuda")]
 use crate::decode::nvdec;
 #[cfg(feature = "cuda")]
-use crate::device::{Device, driver::Driver};
+use crate::device::{Device, Stream, driver::Driver, kernels};
 use crate::hardware::probe::{self, LIMIT};
 use crate::hardware::{Piece, Table};
+#[cfg(feature = "cuda")]
+use crate::infer;
 
 /// The name of the command that looks, as clap has it.
 const COMMAND: &str = "probe-hardware";
@@ -62,8 +66,10 @@ fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
         })
     });
     let Some(device) = device else { return };
-    // What decodes and computes on a device is not wired to sessions: each of them would do the rest on the host.
-    teller.look(Piece::Kernels, || Err::<((), String), _>("not built in this version".to_owned()));
+    teller.look(Piece::Kernels, || {
+        let found = test_kernels(&device).map_err(|unfit| unfit.to_string())?;
+        Ok(((), format!("{found} give what they give on the CPU")))
+    });
     let api = nvdec::Api::open().map_err(|missing| missing.to_string());
     let hardware = api.map(|api| nvdec::Hardware::new(&device, api, nvdec::Bounds::default()));
     for (piece, codec) in [
@@ -80,4 +86,14 @@ fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
             Ok(((), format!("up to {width}x{height} on {engines} engines")))
         });
     }
+}
+
+/// Has the GPU compute what is known, and says how many kernels there are.
+#[cfg(feature = "cuda")]
+fn test_kernels(device: &Arc<Device>) -> Result<usize, kernels::Unfit> {
+    let (program, stream) = (kernels::Program::load(device)?, Stream::new(device)?);
+    let on = program.on(&stream);
+    kernels::SelfTest::new().run(&on)?;
+    infer::device::self_test(&on)?;
+    Ok(kernels::ENTRIES.len())
 }

@@ -81,6 +81,24 @@ impl Buffer {
         stream.wait()
     }
 
+    /// [`Buffer::upload`] of words in the order of bytes that host and device share.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn upload_words(&mut self, from: &[u32], stream: &Stream) -> Result<(), Error> {
+        // SAFETY: words are plain bytes.
+        self.upload(unsafe { slice::from_raw_parts(from.as_ptr().cast(), size_of_val(from)) }, stream)
+    }
+
+    /// [`Buffer::download`] of words.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn download_words(&self, to: &mut [u32], stream: &Stream) -> Result<(), Error> {
+        // SAFETY: words are plain bytes, and any bytes are words.
+        self.download(unsafe { slice::from_raw_parts_mut(to.as_mut_ptr().cast(), size_of_val(to)) }, stream)
+    }
+
     /// Sets every byte, in the order of the stream.
     ///
     /// # Errors

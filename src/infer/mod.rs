@@ -19,6 +19,8 @@ pub mod manifest;
 pub mod preprocess;
 
 mod decoder;
+#[cfg(feature = "cuda")]
+pub mod device;
 mod engine;
 mod error;
 mod found;
@@ -37,7 +39,7 @@ use std::time::Duration;
 
 pub use batcher::Priority;
 #[cfg(feature = "cuda")]
-pub use decoder::device::{Decode, Head};
+pub use decoder::device::Head;
 pub use decoder::{Outlet, View};
 pub use engine::{Engine, Options};
 pub use error::{Error, Mistake};

@@ -1,27 +1,44 @@
 //! The device's way from a picture to detections, its kernels being compiled for the host.
 #![allow(unsafe_code, reason = "kernels get addresses")]
 
+use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
-use saccade::device::kernels::{Begin, Geometry, Keep, Kernel, Nv12, Overlap, Picture, Precision, Rank, SelfTest};
+use saccade::device::kernels::{ENTRIES, Geometry, Kernel, Launch, Nv12, Picture, Precision, Program, SelfTest, Unfit};
+use saccade::device::{Device, Error, Status, Stream};
 use saccade::infer::preprocess::Preprocessor;
 use saccade::infer::preprocess::device::Tables;
-use saccade::infer::{Decode, Letterbox, Manifest, Outlet, Params, Postprocessor, View};
+use saccade::infer::{Letterbox, Manifest, Outlet, Params, Postprocessor, View};
 use saccade::media::{ColorInfo, ColorMatrix, ColorRange, I420};
 
 use self::emulator::{Emulator, Memory};
+use crate::fake_cuda::Fake;
 
 /// Any kernel by its name, for whoever stands in for a driver.
 #[path = "../../src/device/kernels/emulator.rs"]
 pub mod emulator;
 
+/// Runs kernels on the host.
+struct OnHost;
+
+impl Launch for OnHost {
+    type Error = Infallible;
+
+    unsafe fn launch<K: Kernel>(&self, kernel: &K) -> Result<(), Infallible> {
+        let Geometry { grid, block } = kernel.geometry();
+        // SAFETY: the structure is the kernel's, and its addresses are those of guarded memory.
+        let ran = unsafe { Emulator::get().launch(K::ENTRY.name, grid, block, ptr::from_ref(kernel).cast::<c_void>()) };
+        assert!(ran, "{} is there", K::ENTRY.name);
+        Ok(())
+    }
+}
+
 fn run<K: Kernel>(kernel: &K) {
-    let Geometry { grid, block } = kernel.geometry();
-    // SAFETY: the structure is the kernel's, and its addresses are those of guarded memory.
-    let ran = unsafe { Emulator::get().launch(K::ENTRY.name, grid, block, ptr::from_ref(kernel).cast::<c_void>()) };
-    assert!(ran, "{} is there", K::ENTRY.name);
+    // SAFETY: as above.
+    let Ok(()) = unsafe { OnHost.launch(kernel) };
 }
 
 fn manifest() -> Arc<Manifest> {
@@ -88,14 +105,8 @@ fn a_batch_of_outputs_becomes_the_detections_that_the_cpu_finds() {
     let batch = layout.batch(wishes.address(), work.address(), results.address());
     // Twice, since memory is used again: nothing of the first run is left.
     for _ in 0..2 {
-        run(&Begin(batch));
-        match head.decode(batch, values.address(), Precision::Single) {
-            Decode::Yolov8(kernel) => run(&kernel),
-            Decode::Yolox(kernel) => run(&kernel),
-        }
-        run(&Rank(batch));
-        run(&Overlap(batch));
-        run(&Keep(batch));
+        // SAFETY: guarded memory of the lengths that the layout says.
+        let Ok(()) = unsafe { head.launch(batch, values.address(), Precision::Single, &OnHost) };
     }
 
     let words = results.words();
@@ -120,6 +131,57 @@ fn the_self_test_of_a_device_passes() {
     assert_ne!(planes.bytes(), test.expected());
     run(&split);
     assert_eq!(planes.bytes(), test.expected());
+}
+
+/// What the probe has a GPU compute.
+fn tests_of(gpu: &Arc<Device>) -> Result<(), Unfit> {
+    let (program, stream) = (Program::load(gpu)?, Stream::new(gpu)?);
+    let on = program.on(&stream);
+    SelfTest::new().run(&on)?;
+    saccade::infer::device::self_test(&on)
+}
+
+#[test]
+fn a_gpu_whose_kernels_compute_as_the_cpu_is_fit() {
+    let fake = Fake::new();
+    assert_eq!(tests_of(&fake.gpu()), Ok(()));
+    let launched = fake.take_launches().into_iter().collect::<BTreeSet<_>>();
+    assert_eq!(launched, ENTRIES.map(|entry| entry.name.to_owned()).into(), "each kernel is tested");
+}
+
+#[test]
+fn a_gpu_that_computes_something_else_is_not_fit() {
+    let fake = Fake::new();
+    let gpu = fake.gpu();
+    // One launch after the other comes to nothing, and says that it went well.
+    for (launch, wrong) in [
+        (0, "halving a picture"),
+        (1, "halving a picture"),
+        (2, "filling a tensor"),
+        (3, "decoding YOLOv8"),
+        (7, "decoding YOLOv8"),
+        (12, "decoding YOLOX"),
+    ] {
+        fake.fail_after(launch, "cuLaunchKernel", Status::SUCCESS);
+        assert_eq!(tests_of(&gpu), Err(Unfit::Wrong(wrong)), "launch {launch}");
+    }
+    let wrong = Unfit::Wrong("filling a tensor").to_string();
+    assert_eq!(wrong, "filling a tensor gives something else than on the CPU");
+}
+
+#[test]
+fn a_gpu_that_cannot_run_kernels_says_why() {
+    let fake = Fake::new();
+    let gpu = fake.gpu();
+    // CUDA_ERROR_UNSUPPORTED_PTX_VERSION: the driver is older than the compiler that made them.
+    fake.fail("cuModuleLoadData", Status(222));
+    let error = tests_of(&gpu).unwrap_err().to_string();
+    assert_eq!(error, "cuModuleLoadData returned CUDA_ERROR_UNSUPPORTED_PTX_VERSION (222)");
+    fake.fail("cuModuleGetFunction", Status(500));
+    assert!(matches!(tests_of(&gpu), Err(Unfit::Device(Error::Failed(_)))));
+    fake.fail_after(2, "cuLaunchKernel", Status::LAUNCH_FAILED);
+    assert!(matches!(tests_of(&gpu), Err(Unfit::Device(Error::Lost(_)))));
+    assert!(tests_of(&gpu).is_err(), "it stays lost");
 }
 
 #[test]

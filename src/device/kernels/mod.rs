@@ -9,6 +9,7 @@ mod detections;
 mod frames;
 mod half;
 mod picture;
+mod program;
 mod self_test;
 
 use std::ffi::CStr;
@@ -19,7 +20,8 @@ pub use detections::{
 pub use frames::{Halve, Mix, Nv12, Order, Planes, Precision, Tensor};
 pub use half::{from_half, to_half};
 pub use picture::Picture;
-pub use self_test::SelfTest;
+pub use program::{Launch, Launcher, Program};
+pub use self_test::{SelfTest, Unfit};
 
 /// PTX of several kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

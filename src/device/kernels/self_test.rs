@@ -1,5 +1,19 @@
-use super::{Halve, Picture, Planes};
+#![expect(unsafe_code, reason = "launches kernels")]
+
+use super::{Halve, Launch as _, Launcher, Picture, Planes};
+use crate::device::{Buffer, Error};
 use crate::media::I420;
+
+/// Why kernels are of no use on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// They can't be run.
+    #[error(transparent)]
+    Device(#[from] Error),
+    /// They run, and this goes wrong.
+    #[error("{0} gives something else than on the CPU")]
+    Wrong(&'static str),
+}
 
 /// A small computation whose result is known, which shows that a device runs these kernels: a picture of odd sides is
 /// halved, and the half split into planes.
@@ -53,5 +67,23 @@ impl SelfTest {
         let mut half = I420::new(1, 1);
         self.picture.halve_into(&mut half);
         half.planes().concat()
+    }
+
+    /// Has a GPU do it.
+    ///
+    /// # Errors
+    /// Any [`Unfit`].
+    pub fn run(&self, on: &Launcher<'_>) -> Result<(), Unfit> {
+        let (gpu, stream) = (on.stream().device(), on.stream());
+        let [half_len, planes_len] = self.space();
+        let mut source = Buffer::new(gpu, self.source().len())?;
+        let (half, planes) = (Buffer::new(gpu, half_len)?, Buffer::new(gpu, planes_len)?);
+        source.upload(self.source(), stream)?;
+        let (halve, split) = self.kernels(source.address(), half.address(), planes.address());
+        // SAFETY: all three have the lengths that the kernels need, and nobody else has them.
+        unsafe { on.launch(&halve).and_then(|()| on.launch(&split)) }?;
+        let mut found = vec![0; planes_len];
+        planes.download(&mut found, stream)?;
+        if found == self.expected() { Ok(()) } else { Err(Unfit::Wrong("halving a picture")) }
     }
 }

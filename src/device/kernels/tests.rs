@@ -1,6 +1,7 @@
 #![allow(unsafe_code, reason = "kernels get addresses")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+use std::convert::Infallible;
 use std::ffi::c_void;
 use std::ptr;
 
@@ -10,12 +11,25 @@ use super::emulator::{Emulator, Memory};
 use super::*;
 use crate::media::I420;
 
-/// Runs a kernel on the host. What its addresses point to has to be [`Memory`] that is large enough.
+/// Runs kernels on the host. What their addresses point to has to be [`Memory`] that is large enough.
+pub(crate) struct OnHost;
+
+impl Launch for OnHost {
+    type Error = Infallible;
+
+    unsafe fn launch<K: Kernel>(&self, kernel: &K) -> Result<(), Infallible> {
+        let Geometry { grid, block } = kernel.geometry();
+        // SAFETY: the structure is the kernel's; the addresses are the test's business, and guarded.
+        let ran = unsafe { Emulator::get().launch(K::ENTRY.name, grid, block, ptr::from_ref(kernel).cast::<c_void>()) };
+        assert!(ran, "{} is in the sources", K::ENTRY.name);
+        Ok(())
+    }
+}
+
+/// Runs one kernel on the host.
 pub(crate) fn run<K: Kernel>(kernel: &K) {
-    let Geometry { grid, block } = kernel.geometry();
-    // SAFETY: the structure is the kernel's; the addresses are the test's business, and guarded.
-    let ran = unsafe { Emulator::get().launch(K::ENTRY.name, grid, block, ptr::from_ref(kernel).cast::<c_void>()) };
-    assert!(ran, "{} is in the sources", K::ENTRY.name);
+    // SAFETY: as above.
+    let Ok(()) = unsafe { OnHost.launch(kernel) };
 }
 
 /// A picture in NV12: luma and chroma apart, with `filler` between the rows, and none after the last one.

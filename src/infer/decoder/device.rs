@@ -1,13 +1,17 @@
 //! The same on a device: what the host computes for the kernels that decode and suppress there.
+#![expect(unsafe_code, reason = "launches kernels")]
 
-use super::{Candidate, Decoder, Kind};
-use crate::device::kernels::{self, Batch, Layout, Level, MAX_LEVELS, Precision, Wish, Yolov8, Yolox};
+use super::{Candidate, Decoder, Filter, Kind, suppress, yolov8, yolox};
+use crate::device::kernels::{
+    self, Batch, Begin, Keep, Launch, Layout, Level, MAX_LEVELS, Overlap, Precision, Rank, Wish, Yolov8, Yolox,
+    from_half, to_half,
+};
 use crate::infer::Params;
 
 const _: () = assert!(kernels::MAX_CANDIDATES == super::nms::MAX_CANDIDATES, "as many candidates as on the CPU");
 
 /// A model's head whose output can be decoded on a device.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Head {
     kind: HeadKind,
     classes: u32,
@@ -20,24 +24,21 @@ enum HeadKind {
     Yolox([Level; MAX_LEVELS]),
 }
 
-/// The kernel that reads the output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Decode {
-    /// Of Ultralytics' head.
-    Yolov8(Yolov8),
-    /// Of YOLOX.
-    Yolox(Yolox),
-}
-
 impl Decoder {
     /// The decoder as the device has it; none if it has not.
     pub(in crate::infer) fn head(&self) -> Option<Head> {
+        self.kind.head()
+    }
+}
+
+impl Kind {
+    fn head(&self) -> Option<Head> {
         let count = |count: usize| u32::try_from(count).ok();
-        match &self.kind {
-            Kind::Yolov8(yolov8) => {
+        match self {
+            Self::Yolov8(yolov8) => {
                 Some(Head { kind: HeadKind::Yolov8, classes: count(yolov8.classes)?, anchors: None })
             }
-            Kind::Yolox(yolox) => {
+            Self::Yolox(yolox) => {
                 let mut levels = [Level::default(); MAX_LEVELS];
                 for (n, level) in yolox.levels.iter().enumerate() {
                     let cells = count(level.columns * level.rows)?;
@@ -46,7 +47,7 @@ impl Decoder {
                 let (kind, anchors) = (HeadKind::Yolox(levels), Some(count(yolox.anchors())?));
                 Some(Head { kind, classes: count(yolox.classes)?, anchors })
             }
-            Kind::SsdBoxes(_) | Kind::Yunet(_) => None,
+            Self::SsdBoxes(_) | Self::Yunet(_) => None,
         }
     }
 }
@@ -66,13 +67,32 @@ impl Head {
         fits.then_some(Layout { items, anchors, classes: self.classes, most })
     }
 
-    /// The kernel that reads the output at the address `output`.
-    #[must_use]
-    pub const fn decode(&self, batch: Batch, output: u64, precision: Precision) -> Decode {
+    /// Runs all kernels from the output at the address `output` to the results that [`Layout::read`] reads.
+    ///
+    /// # Safety
+    /// As [`Launch::launch`]: `batch` is that of a [`Layout`] which [`Head::layout`] gave for this output's shape, and its
+    /// memory has the lengths that the layout says.
+    ///
+    /// # Errors
+    /// Those of launching.
+    pub unsafe fn launch<L: Launch>(
+        &self,
+        batch: Batch,
+        output: u64,
+        precision: Precision,
+        on: &L,
+    ) -> Result<(), L::Error> {
         let classes = self.classes;
-        match self.kind {
-            HeadKind::Yolov8 => Decode::Yolov8(Yolov8 { batch, output, classes, precision }),
-            HeadKind::Yolox(levels) => Decode::Yolox(Yolox { batch, output, classes, precision, levels }),
+        // SAFETY: the caller's.
+        unsafe {
+            on.launch(&Begin(batch))?;
+            match self.kind {
+                HeadKind::Yolov8 => on.launch(&Yolov8 { batch, output, classes, precision })?,
+                HeadKind::Yolox(levels) => on.launch(&Yolox { batch, output, classes, precision, levels })?,
+            }
+            on.launch(&Rank(batch))?;
+            on.launch(&Overlap(batch))?;
+            on.launch(&Keep(batch))
         }
     }
 }
@@ -92,6 +112,124 @@ impl Params {
     }
 }
 
+/// A small computation whose result is known, which shows that a device decodes as the CPU does: two outputs of one model
+/// become boxes.
+#[derive(Debug)]
+pub(in crate::infer) struct SelfTest {
+    name: &'static str,
+    kind: Kind,
+    head: Head,
+    layout: Layout,
+    precision: Precision,
+    /// As the CPU reads it.
+    values: Vec<f32>,
+    params: [Params; 2],
+}
+
+impl SelfTest {
+    /// One for each head: of Ultralytics', more boxes than are compared; of YOLOX, half precision.
+    ///
+    /// They are always the same.
+    pub(in crate::infer) fn all() -> Vec<Self> {
+        let (classes, size) = (33, [320, 320]);
+        let yolov8 = [[0.0, 320.0], [0.0, 320.0], [8.0, 48.0], [8.0, 48.0], [0.0, 1.0]];
+        let yolox = [[0.0, 1.0], [0.0, 1.0], [-1.0, 2.0], [-1.0, 2.0], [0.0, 1.0]];
+        let numbers = |anchors: usize| Numbers(7).take(2 * anchors * (5 + classes as usize));
+        let ranged = |[least, most]: [f32; 2], share: f32| least + (most - least) * share;
+        let first = numbers(1300).enumerate().take(2 * 1300 * 37);
+        let first = first.map(|(at, share)| ranged(yolov8[(at / 1300 % 37).min(4)], share)).collect();
+        let second = numbers(2100).enumerate();
+        let second =
+            second.map(|(at, share)| ranged(yolox[(at % 38).min(4)], share)).map(|value| from_half(to_half(value)));
+        let (second, yolox) = (second.collect(), yolox::Yolox::new(classes as usize, size, &[8, 16, 32]));
+        let (yolox_shape, yolov8_shape) = ([2, 2100, 38], [2, 37, 1300]);
+        [
+            Self::new(
+                "decoding YOLOv8",
+                Kind::Yolov8(yolov8::Yolov8 { classes: 33 }),
+                &yolov8_shape,
+                Precision::Single,
+                first,
+            ),
+            Self::new("decoding YOLOX", Kind::Yolox(yolox), &yolox_shape, Precision::Half, second),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn new(name: &'static str, kind: Kind, shape: &[i64], precision: Precision, values: Vec<f32>) -> Option<Self> {
+        let head = kind.head()?;
+        let layout = head.layout(2, shape, 100)?;
+        let params =
+            |score_threshold, classes| Params { score_threshold, iou_threshold: 0.4, max_detections: 100, classes };
+        let params = [params(0.1, None), params(0.96, Some(vec![0, 31, 32]))];
+        Some(Self { name, kind, head, layout, precision, values, params })
+    }
+
+    /// What is tested.
+    pub(in crate::infer) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The head.
+    pub(in crate::infer) const fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The memory that it needs.
+    pub(in crate::infer) const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Kind of the output's numbers.
+    pub(in crate::infer) const fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The output, in the order of bytes that host and device share.
+    pub(in crate::infer) fn output(&self) -> Vec<u8> {
+        match self.precision {
+            Precision::Single => self.values.iter().flat_map(|value| value.to_ne_bytes()).collect(),
+            Precision::Half => self.values.iter().flat_map(|value| to_half(*value).to_ne_bytes()).collect(),
+        }
+    }
+
+    /// What is wanted of each item.
+    pub(in crate::infer) const fn params(&self) -> &[Params; 2] {
+        &self.params
+    }
+
+    /// Whether these results, of which [`Layout::read`] makes boxes, are those of the CPU.
+    pub(in crate::infer) fn is_expected(&self, words: &[u32]) -> bool {
+        let len = self.values.len() / 2;
+        self.params.iter().zip(self.values.chunks_exact(len)).enumerate().all(|(item, (params, values))| {
+            let filter = Filter { score_threshold: params.score_threshold, classes: params.classes.as_deref() };
+            let mut expected = Vec::new();
+            match &self.kind {
+                Kind::Yolov8(yolov8) => yolov8.decode(values, &filter, &mut expected),
+                Kind::Yolox(yolox) => yolox.decode(values, &filter, &mut expected),
+                Kind::SsdBoxes(_) | Kind::Yunet(_) => return false,
+            }
+            suppress(&mut expected, params.iou_threshold, params.max_detections);
+            self.layout.read(item, words).map(Candidate::from).eq(expected)
+        })
+    }
+}
+
+/// Numbers of 0..1 without a pattern: a linear congruential generator's (Press et al., Numerical Recipes, section 7.1).
+struct Numbers(u32);
+
+impl Iterator for Numbers {
+    type Item = f32;
+
+    #[expect(clippy::cast_precision_loss, reason = "24 bits fit")]
+    fn next(&mut self) -> Option<f32> {
+        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        Some((self.0 >> 8) as f32 / 16_777_216.0)
+    }
+}
+
 impl From<kernels::Candidate> for Candidate {
     fn from(kernels::Candidate { bbox, class, score }: kernels::Candidate) -> Self {
         Self { bbox, class, score }
@@ -106,10 +244,9 @@ mod tests {
 
     use super::*;
     use crate::device::kernels::emulator::Memory;
-    use crate::device::kernels::tests::run;
-    use crate::device::kernels::{Begin, Keep, Overlap, Rank, from_half, to_half};
+    use crate::device::kernels::tests::OnHost;
     use crate::infer::Manifest;
-    use crate::infer::decoder::{Filter, Outlet, View, suppress};
+    use crate::infer::decoder::{Outlet, View};
 
     /// A decoder of a model with `classes` classes and the shape of its output for `items` pictures.
     fn model(kind: &str, classes: u32, items: usize) -> (Decoder, [i64; 3]) {
@@ -162,14 +299,8 @@ mod tests {
         let work = Memory::new(&vec![0xb7; layout.work_len()]);
         let results = Memory::of_words(&vec![0xb7b7_b7b7; layout.results_len()]);
         let batch = layout.batch(wishes.address(), work.address(), results.address());
-        run(&Begin(batch));
-        match head.decode(batch, output.address(), precision) {
-            Decode::Yolov8(kernel) => run(&kernel),
-            Decode::Yolox(kernel) => run(&kernel),
-        }
-        run(&Rank(batch));
-        run(&Overlap(batch));
-        run(&Keep(batch));
+        // SAFETY: guarded memory of the lengths that the layout says.
+        let Ok(()) = unsafe { head.launch(batch, output.address(), precision, &OnHost) };
         let words = results.words();
         let found = |item| layout.read(item, &words).map(Into::into).collect::<Vec<_>>();
         (0..all.len()).map(|item| bits(&found(item))).collect()
@@ -290,6 +421,33 @@ mod tests {
         let (decoder, shape, data) =
             yolov8(&[huge, huge, [0.0, 0.0, 1e-30, 1e-30, 0.8], [0.0, 0.0, 1e-30, 1e-30, 0.7]]);
         assert_eq!(compare(&decoder, shape, &data, &[params(0.1, 0.5, 100)])[0].len(), 4);
+    }
+
+    #[test]
+    fn self_tests_pass_and_notice_a_wrong_byte() {
+        for test in SelfTest::all() {
+            let layout = test.layout();
+            let mut wishes = vec![0; layout.wishes_len()];
+            for (item, params) in test.params().iter().enumerate() {
+                params.write(&layout, item, &mut wishes);
+            }
+            let result = |output: &[u8]| {
+                let (wishes, output) = (Memory::of_words(&wishes), Memory::new(output));
+                let work = Memory::new(&vec![0xb7; layout.work_len()]);
+                let results = Memory::of_words(&vec![0xb7b7_b7b7; layout.results_len()]);
+                let batch = layout.batch(wishes.address(), work.address(), results.address());
+                // SAFETY: guarded memory of the lengths that the layout says.
+                let Ok(()) = unsafe { test.head().launch(batch, output.address(), test.precision(), &OnHost) };
+                results.words()
+            };
+            let words = result(&test.output());
+            assert!(test.is_expected(&words), "{}", test.name());
+            let found = [0, 1].map(|item| layout.read(item, &words).len());
+            assert!(found[0] == 100 && (3..100).contains(&found[1]), "{}: {found:?}", test.name());
+            let mut wrong = test.output();
+            wrong.iter_mut().for_each(|byte| *byte ^= 1);
+            assert!(!test.is_expected(&result(&wrong)), "{}", test.name());
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use cudarc::driver::sys::{CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUeve
 
 use super::memory::Work;
 use super::*;
+use crate::kernels::emulator::Emulator;
 
 /// Names of all functions, as calls are counted by them.
 pub const NAMES: &[&str] = &[
@@ -107,6 +108,7 @@ unsafe extern "C" fn error_name(status: Status, name: *mut *const c_char) -> Sta
         2 => c"CUDA_ERROR_OUT_OF_MEMORY",
         100 => c"CUDA_ERROR_NO_DEVICE",
         201 => c"CUDA_ERROR_INVALID_CONTEXT",
+        222 => c"CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
         214 => c"CUDA_ERROR_ECC_UNCORRECTABLE",
         400 => c"CUDA_ERROR_INVALID_HANDLE",
         700 => c"CUDA_ERROR_ILLEGAL_ADDRESS",
@@ -264,10 +266,9 @@ unsafe extern "C" fn free(address: CUdeviceptr) -> Status {
     call("cuMemFree", |state| {
         // A driver waits for what uses the memory.
         state.run();
-        if state.memory.free(address) {
-            Status::SUCCESS
-        } else {
-            state.wrong(format!("{address:#x} is freed, and is no memory"))
+        match state.memory.free(address) {
+            Ok(()) => Status::SUCCESS,
+            Err(problem) => state.wrong(problem),
         }
     })
 }
@@ -364,8 +365,11 @@ unsafe extern "C" fn load_module(module: *mut CUmodule, image: *const c_void) ->
         if image.is_null() {
             return state.wrong("no module is loaded");
         }
+        let Ok(text) = unsafe { CStr::from_ptr(image.cast()) }.to_str() else {
+            return state.wrong("a module is no text");
+        };
         let handle = state.handle();
-        state.modules.insert(handle);
+        state.modules.insert(handle, text.to_owned());
         unsafe { *module = handle as CUmodule };
         Status::SUCCESS
     })
@@ -373,10 +377,13 @@ unsafe extern "C" fn load_module(module: *mut CUmodule, image: *const c_void) ->
 
 unsafe extern "C" fn module_function(function: *mut CUfunction, module: CUmodule, name: *const c_char) -> Status {
     call("cuModuleGetFunction", |state| {
-        if !state.modules.contains(&(module as u64)) {
+        let Some(text) = state.modules.get(&(module as u64)) else {
             return state.wrong("a module is used that is not there");
-        }
+        };
         let Ok(name) = unsafe { CStr::from_ptr(name) }.to_str() else { return NOT_FOUND };
+        if !text.contains(&format!(".visible .entry {name}(")) {
+            return NOT_FOUND;
+        }
         let handle = state.handle();
         state.functions.insert(handle, name.to_owned());
         unsafe { *function = handle as CUfunction };
@@ -385,8 +392,9 @@ unsafe extern "C" fn module_function(function: *mut CUfunction, module: CUmodule
 }
 
 unsafe extern "C" fn unload_module(module: CUmodule) -> Status {
-    call("cuModuleUnload", |state| {
-        if state.modules.remove(&(module as u64)) { Status::SUCCESS } else { state.wrong("a module is unloaded twice") }
+    call("cuModuleUnload", |state| match state.modules.remove(&(module as u64)) {
+        Some(_) => Status::SUCCESS,
+        None => state.wrong("a module is unloaded twice"),
     })
 }
 
@@ -412,8 +420,12 @@ unsafe extern "C" fn launch_kernel(
         let Some(name) = state.functions.get(&(function as u64)).cloned() else {
             return state.wrong("a kernel is launched that is not there");
         };
-        let Some(launch) = state.launch.as_mut() else { return Status::SUCCESS };
-        let kernel = launch(&name, grid, block, arguments);
-        state.give(stream as u64, Work::Run(kernel))
+        let Some((_, size)) = Emulator::get().kernels().find(|(kernel, _)| *kernel == name) else {
+            return state.wrong(format!("there is no kernel {name}"));
+        };
+        let mut argument = vec![0; size.div_ceil(8)];
+        unsafe { std::ptr::copy_nonoverlapping((*arguments).cast(), argument.as_mut_ptr().cast::<u8>(), size) };
+        state.launches.push(name.clone());
+        state.give(stream as u64, Work::Run { kernel: name, grid, block, argument })
     })
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use cudarc::driver::sys::{CUDA_MEMCPY2D, CUmemorytype};
 
 use super::*;
+use crate::kernels::emulator::Emulator;
 
 /// What new memory is filled with.
 const UNWRITTEN: u8 = 0xcd;
@@ -23,48 +24,88 @@ pub enum Progress {
     Held,
 }
 
+/// Memory of the GPU and of the host. The GPU's has addresses that this process can use, too, so that kernels which are
+/// compiled for the host find it.
 pub struct Memory {
-    blocks: BTreeMap<u64, Vec<u8>>,
+    /// Where the GPU's memory is taken from: addresses of which none is used twice.
+    space: *mut u8,
+    taken: usize,
+    /// By address, how long they are.
+    blocks: BTreeMap<u64, usize>,
     /// Page-locked memory by its address: its length, and the memory with the canary.
     locked: BTreeMap<usize, (usize, Box<[u8]>)>,
-    next: u64,
     pub capacity: usize,
 }
 
+// SAFETY: the mapping belongs to no thread.
+unsafe impl Send for Memory {}
+
+/// Addresses that a GPU's memory may have while it lives.
+const SPACE: usize = 1 << 36;
+const PAGE: usize = 4_096;
+
 impl Memory {
-    pub fn new(base: u64) -> Self {
-        Self { blocks: BTreeMap::new(), locked: BTreeMap::new(), next: base + (1 << 28), capacity: 1 << 30 }
+    pub fn new() -> Self {
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, which nobody can use yet.
+        let space = unsafe { libc::mmap(std::ptr::null_mut(), SPACE, libc::PROT_NONE, kind, -1, 0) };
+        assert_ne!(space, libc::MAP_FAILED, "addresses for a GPU's memory");
+        Self { space: space.cast(), taken: 0, blocks: BTreeMap::new(), locked: BTreeMap::new(), capacity: 1 << 30 }
     }
 
     pub fn used(&self) -> usize {
-        self.blocks.values().map(Vec::len).sum()
+        self.blocks.values().sum()
     }
 
+    /// None: there is no room. What lies behind the block is closed, after the rest of its last page.
     pub fn allocate(&mut self, len: usize) -> Option<u64> {
         if len > self.capacity.saturating_sub(self.used()) {
             return None;
         }
-        let address = self.next;
-        // Addresses are never used again, and there is a gap behind each block.
-        self.next += len.next_multiple_of(512) as u64 + 4_096;
-        self.blocks.insert(address, vec![UNWRITTEN; len]);
-        Some(address)
+        let whole = len.next_multiple_of(PAGE);
+        assert!(self.taken + whole + PAGE <= SPACE, "the GPU's addresses are used up");
+        // SAFETY: a part of the mapping that nobody used before.
+        let start = unsafe {
+            let start = self.space.add(self.taken);
+            assert_eq!(libc::mprotect(start.cast(), whole, libc::PROT_READ | libc::PROT_WRITE), 0);
+            start.write_bytes(UNWRITTEN, len);
+            start.add(len).write_bytes(CANARY[0], whole - len);
+            start
+        };
+        self.taken += whole + PAGE;
+        self.blocks.insert(start as u64, len);
+        Some(start as u64)
     }
 
-    pub fn free(&mut self, address: u64) -> bool {
-        self.blocks.remove(&address).is_some()
+    pub fn free(&mut self, address: u64) -> Result<(), String> {
+        let Some(len) = self.blocks.remove(&address) else {
+            return Err(format!("{address:#x} is freed, and is no memory"));
+        };
+        let (start, whole) = (address as *mut u8, len.next_multiple_of(PAGE));
+        // SAFETY: a block, which is open to its last page's end, and which nobody is to use from now on.
+        let rest = unsafe { std::slice::from_raw_parts(start.add(len), whole - len) };
+        let kept = rest.iter().all(|byte| *byte == CANARY[0]);
+        // SAFETY: as above.
+        unsafe {
+            libc::madvise(start.cast(), whole, libc::MADV_DONTNEED);
+            assert_eq!(libc::mprotect(start.cast(), whole, libc::PROT_NONE), 0);
+        }
+        if kept { Ok(()) } else { Err(format!("something wrote behind {len} bytes at {address:#x}")) }
     }
 
     /// Memory of the GPU, if it is all there.
     pub fn slice(&mut self, address: u64, len: usize) -> Result<&mut [u8], String> {
         let missing = format!("{len} bytes at {address:#x} are no memory, or none any more");
-        let Some((start, block)) = self.blocks.range_mut(..=address).next_back() else { return Err(missing) };
+        let Some((start, size)) = self.blocks.range(..=address).next_back() else { return Err(missing) };
         let from = (address - start) as usize;
-        let size = block.len();
-        if from >= size {
+        if from >= *size {
             return Err(missing);
         }
-        block.get_mut(from..from + len).ok_or_else(|| format!("{len} bytes at {from} of {size} bytes reach beyond"))
+        if len > size - from {
+            return Err(format!("{len} bytes at {from} of {size} bytes reach beyond"));
+        }
+        // SAFETY: a part of a block.
+        Ok(unsafe { std::slice::from_raw_parts_mut(address as *mut u8, len) })
     }
 
     pub fn lock(&mut self, len: usize) -> *mut u8 {
@@ -90,9 +131,16 @@ impl Memory {
     }
 
     pub fn left(&self) -> Vec<String> {
-        let device = self.blocks.iter().map(|(at, block)| format!("{} bytes at {at:#x} are left", block.len()));
+        let device = self.blocks.iter().map(|(at, len)| format!("{len} bytes at {at:#x} are left"));
         let host = self.locked.values().map(|(len, _)| format!("{len} bytes of page-locked memory are left"));
         device.chain(host).collect()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: what was mapped.
+        unsafe { libc::munmap(self.space.cast(), SPACE) };
     }
 }
 
@@ -110,7 +158,7 @@ pub enum Work {
     ToHost { to: usize, from: u64, len: usize },
     Fill { to: u64, byte: u8, len: usize },
     Write { to: u64, bytes: Vec<u8> },
-    Run(Kernel),
+    Run { kernel: String, grid: [u32; 3], block: [u32; 3], argument: Vec<u64> },
     Reach { event: u64, record: u64 },
     Wait { event: u64, record: u64 },
 }
@@ -246,9 +294,11 @@ impl State {
                 self.memory.slice(to, bytes.len())?.copy_from_slice(&bytes);
                 Ok(())
             }
-            Work::Run(kernel) => {
-                kernel(&mut self.memory);
-                Ok(())
+            Work::Run { kernel, grid, block, argument } => {
+                // SAFETY: the argument is what the kernel takes, and its addresses are of the GPU's memory; others end the
+                // process.
+                let ran = unsafe { Emulator::get().launch(&kernel, grid, block, argument.as_ptr().cast()) };
+                if ran { Ok(()) } else { Err(format!("there is no kernel {kernel}")) }
             }
             Work::Reach { event, record } => {
                 if let Some((_, reached)) = self.streams.events.get_mut(&event) {

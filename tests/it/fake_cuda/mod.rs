@@ -12,7 +12,7 @@ mod nvdec;
 mod source;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -28,7 +28,7 @@ pub use source::{Found, Picture, Sequence, Source};
 use memory::Streams;
 use nvdec::Nvdec;
 
-/// Handles and addresses of a fake have its number in the bits from this one on.
+/// Handles of a fake have its number in the bits from this one on.
 const SHIFT: u32 = 40;
 
 static FAKES: LazyLock<Mutex<HashMap<u64, Arc<Mutex<State>>>>> = LazyLock::new(Mutex::default);
@@ -40,11 +40,6 @@ thread_local! {
     /// Contexts that are current on this thread, the last one really.
     static CONTEXTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
-
-/// What a kernel does, when its stream comes to it.
-pub type Kernel = Box<dyn FnOnce(&mut Memory) + Send>;
-/// A kernel's launch: its name, grid, block, and the addresses of its arguments, which are valid during the call alone.
-pub type Launch = Box<dyn FnMut(&str, [u32; 3], [u32; 3], *mut *mut std::ffi::c_void) -> Kernel + Send>;
 
 /// One fake GPU with its driver.
 pub struct Fake {
@@ -67,9 +62,11 @@ pub struct State {
     devices: i32,
     memory: Memory,
     streams: Streams,
-    modules: HashSet<u64>,
+    /// By handle, their text.
+    modules: HashMap<u64, String>,
     functions: HashMap<u64, String>,
-    launch: Option<Launch>,
+    /// Names of kernels that were launched, in order.
+    launches: Vec<String>,
     nvdec: Nvdec,
     violations: Vec<String>,
 }
@@ -87,11 +84,11 @@ impl Fake {
             lost: None,
             version: 12_040,
             devices: 1,
-            memory: Memory::new(id << SHIFT),
+            memory: Memory::new(),
             streams: Streams::default(),
-            modules: HashSet::new(),
+            modules: HashMap::new(),
             functions: HashMap::new(),
-            launch: None,
+            launches: Vec::new(),
             nvdec: Nvdec::default(),
             violations: Vec::new(),
         };
@@ -167,9 +164,9 @@ impl Fake {
         self.state().run();
     }
 
-    /// Calls `launch` for each kernel that is launched, to know what it does. Without it kernels do nothing.
-    pub fn on_launch(&self, launch: Launch) {
-        self.state().launch = Some(launch);
+    /// Names of the kernels that were launched since this was asked last, in order. They run as C++ on the host.
+    pub fn take_launches(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().launches)
     }
 
     /// Reads memory of the GPU, as a kernel does.
@@ -233,7 +230,7 @@ impl Drop for Fake {
         if state.lost.is_none() {
             wrong.extend(state.memory.left());
             wrong.extend(state.streams.left());
-            wrong.extend(state.modules.iter().map(|module| format!("module {module:#x} is left")));
+            wrong.extend(state.modules.keys().map(|module| format!("module {module:#x} is left")));
             wrong.extend(state.nvdec.decoders.keys().map(|decoder| format!("decoder {decoder:#x} is left")));
         }
         wrong.extend(state.nvdec.parsers.keys().map(|parser| format!("parser {parser:#x} is left")));

@@ -212,7 +212,9 @@ unsafe extern "C" fn destroy_decoder(decoder: CUvideodecoder) -> Status {
             if mapped {
                 state.wrong("a decoder is destroyed with a picture mapped");
             }
-            state.memory.free(address);
+            if let Err(problem) = state.memory.free(address) {
+                state.wrong(problem);
+            }
         }
         Status::SUCCESS
     })
