@@ -16,11 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use saccade::app::{App, StartError, reachable};
+use saccade::app::{App, Devices, StartError, reachable};
 use saccade::calibration::Calibration;
 use saccade::clock;
 use saccade::config::{Config, File, Sources};
-use saccade::hardware::Table;
 use saccade::media::Codec;
 use saccade::telemetry;
 use saccade::tuning::Tuning;
@@ -74,7 +73,7 @@ async fn start(arguments: &Arguments) -> Result<App> {
     let config = |listen| config(arguments, listen);
     let wanted = config(arguments.listen)?;
     let tuning = Tuning::find(&wanted, &Calibration::standard(true));
-    let hardware = || Table::nothing("the demo runs on processors alone");
+    let hardware = || Devices::none("the demo runs on processors alone");
     match App::start(&wanted, &tuning, hardware(), metrics.clone()).await {
         Err(StartError::Listen { .. }) => Ok(App::start(&config(any)?, &tuning, hardware(), metrics).await?),
         started => Ok(started?),

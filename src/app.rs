@@ -6,6 +6,7 @@
 //! listeners, models and codec threads stop, in this order.
 
 mod cameras;
+mod devices;
 mod routes;
 mod secured;
 
@@ -21,13 +22,13 @@ use tokio::task::JoinSet;
 use crate::calibration::Calibration;
 use crate::cli::Exit;
 use crate::clock;
-use crate::config::{AdmissionMode, Config, Hardware, Hw};
+use crate::config::{AdmissionMode, Config};
 use crate::decode;
 #[cfg(feature = "cuda")]
 use crate::device;
 #[cfg(feature = "cuda")]
 use crate::hardware::Piece;
-use crate::hardware::{Stage, Table};
+use crate::hardware::Table;
 use crate::http;
 use crate::infer;
 use crate::models;
@@ -38,6 +39,8 @@ use crate::session::{Drain, Rate, Registry, Shares};
 use crate::telemetry;
 use crate::tuning::Tuning;
 use secured::Secured;
+
+pub use devices::Devices;
 
 /// When clients of a server that shuts down should connect again, to whatever answers then.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
@@ -130,13 +133,14 @@ impl App {
     pub async fn start(
         config: &Config,
         tuning: &Tuning,
-        hardware: Table,
+        devices: Devices,
         metrics: telemetry::metrics::Handle,
     ) -> Result<Self, StartError> {
         let secured = Secured::read(config)?;
-        insist(config.hw, &hardware)?;
+        let Devices { table, gpu } = devices;
+        devices::insist(config.hw, &table)?;
         #[cfg(feature = "cuda")]
-        let gauges = watch_devices(&hardware);
+        let gauges = watch_devices(&table);
         let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
         let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
         let transport = transport(config)?;
@@ -145,11 +149,11 @@ impl App {
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
-        let ops = ops(&registry, &engine_cell, hardware.clone(), metrics.clone());
+        let ops = ops(&registry, &engine_cell, table.clone(), metrics.clone());
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
-        let engine = load(config, tuning, hardware).await?;
+        let engine = load(config, tuning, table).await?;
         let _ = engine_cell.set(Arc::clone(&engine));
         let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
         let sessions = Sessions::new(
@@ -158,6 +162,7 @@ impl App {
             Arc::clone(&engine),
             Arc::clone(&registry),
             session_settings(config, tuning),
+            gpu,
         );
         let sessions = Arc::new(sessions);
         let cameras = match cameras::Cameras::new(config, &sessions, &registry) {
@@ -305,15 +310,6 @@ fn watch_devices(hardware: &Table) -> Option<device::watch::Watch> {
     hardware.works(Piece::Device).ok()?;
     let watch = device::watch::Watch::start(device::watch::Library::open);
     watch.inspect_err(|error| tracing::warn!(%error, "the devices have no metrics")).ok()
-}
-
-/// # Errors
-/// [`StartError::Hardware`] if a stage that has to be done by a device cannot be.
-fn insist(hw: Hw, hardware: &Table) -> Result<(), StartError> {
-    let wanted = [(hw.decode, Stage::Decode), (hw.encode, Stage::Encode), (hw.infer, Stage::Infer)];
-    let wanted = wanted.into_iter().filter(|(wanted, _)| *wanted == Hardware::On);
-    let missing: Vec<_> = wanted.filter_map(|(_, stage)| Some((stage.key(), hardware.offers(stage).err()?))).collect();
-    if missing.is_empty() { Ok(()) } else { Err(StartError::Hardware { missing }) }
 }
 
 fn ops(

@@ -1,7 +1,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{self, App};
+use crate::app::{self, App, Devices};
 use crate::calibration::Calibration;
 use crate::cli::{Exit, Serve};
 use crate::commands::probe;
@@ -39,8 +39,8 @@ pub(super) fn run(args: &Serve) -> Exit {
         }
     };
     raise_file_limit();
-    let hardware = probe::find(&config);
-    log_hardware(&hardware);
+    let devices = Devices::open(config.hw, probe::find(&config));
+    log_hardware(&devices.table);
     let tuning = Tuning::find(&config, &Calibration::standard(config.models.calibration));
     log(&tuning);
     // Sockets and timers alone run here; codecs and models have threads of their own.
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Serve) -> Exit {
             return Exit::Internal;
         }
     };
-    let exit = runtime.block_on(serve(&config, &tuning, hardware, metrics));
+    let exit = runtime.block_on(serve(&config, &tuning, devices, metrics));
     // Whatever still blocks a thread must not hold up the exit.
     runtime.shutdown_background();
     exit
@@ -92,7 +92,7 @@ fn log_hardware(hardware: &Table) {
     }
 }
 
-async fn serve(config: &Config, tuning: &Tuning, hardware: Table, metrics: telemetry::metrics::Handle) -> Exit {
+async fn serve(config: &Config, tuning: &Tuning, devices: Devices, metrics: telemetry::metrics::Handle) -> Exit {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -101,7 +101,7 @@ async fn serve(config: &Config, tuning: &Tuning, hardware: Table, metrics: telem
         }
     };
     let app = tokio::select! {
-        started = App::start(config, tuning, hardware, metrics) => match started {
+        started = App::start(config, tuning, devices, metrics) => match started {
             Ok(app) => app,
             Err(error) => {
                 eprintln!("{error}");

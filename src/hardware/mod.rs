@@ -139,6 +139,13 @@ impl Table {
         Self::new(vec![Finding { piece: Piece::Driver, works: false, found: reason.to_owned() }])
     }
 
+    /// The same, but this piece does not work.
+    #[must_use]
+    pub fn without(mut self, piece: Piece, reason: &str) -> Self {
+        self.findings.push(Finding { piece, works: false, found: reason.to_owned() });
+        self
+    }
+
     /// What was found, in the order in which it was looked at.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {

@@ -6,6 +6,7 @@
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
 mod cameras;
+mod gpu;
 mod ice;
 mod ladders;
 mod load;
@@ -30,6 +31,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+pub use self::gpu::Gpu;
+#[cfg(feature = "cuda")]
+pub use self::gpu::Libraries;
 pub use self::trial::Codecs;
 pub use self::workers::{Lane, Step, Workers};
 
@@ -103,6 +107,7 @@ struct Deps {
     engine: Arc<infer::Engine>,
     registry: Arc<Registry>,
     settings: Settings,
+    gpu: Option<Arc<Gpu>>,
     ladders: Arc<Ladders>,
     load: Arc<Load>,
 }
@@ -118,7 +123,7 @@ impl Sessions {
         self.0.load.show();
     }
 
-    /// Sessions on this transport, these codec threads and these models.
+    /// Sessions on this transport, these codec threads, these models, and this GPU if there is one.
     #[must_use]
     pub fn new(
         transport: Arc<dyn Transport>,
@@ -126,10 +131,11 @@ impl Sessions {
         engine: Arc<infer::Engine>,
         registry: Arc<Registry>,
         settings: Settings,
+        gpu: Option<Arc<Gpu>>,
     ) -> Self {
         let ladders = Arc::new(if settings.degradation { Ladders::default() } else { Ladders::off() });
         let load = Arc::new(Load::new(&settings.codecs, settings.network_bps));
-        Self(Arc::new(Deps { transport, workers, engine, registry, settings, ladders, load }))
+        Self(Arc::new(Deps { transport, workers, engine, registry, settings, gpu, ladders, load }))
     }
 }
 
@@ -313,6 +319,7 @@ async fn begin(
         codec: accepted_answer.codec,
         returns_video: accepted_answer.returns_video,
         limits: deps.settings.limits,
+        gpu: deps.gpu.clone(),
         max_fps: deps.settings.max_fps,
         bitrate: rate.bitrate(),
         peer: Arc::clone(&peer),

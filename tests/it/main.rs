@@ -18,6 +18,8 @@ mod eval;
 mod fake_cuda;
 #[cfg(feature = "cuda")]
 mod gpu;
+#[cfg(feature = "cuda")]
+mod gpu_sessions;
 mod hardware;
 #[cfg(feature = "cuda")]
 mod kernels;

@@ -58,7 +58,8 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
     let inner = WebRtc::bind(listen).unwrap_or_else(|(address, error)| panic!("{address}: {error}"));
     let inner = Arc::new(inner);
     let transport = Arc::new(Slow { leave: Arc::clone(&leave), inner: Arc::clone(&inner) });
-    let sessions = Sessions::new(transport, Arc::clone(&workers), Arc::clone(&engine), Arc::clone(&registry), settings);
+    let sessions =
+        Sessions::new(transport, Arc::clone(&workers), Arc::clone(&engine), Arc::clone(&registry), settings, None);
     let mut peer = Peer::new(saccade::media::Codec::Vp8).await;
     let request = OpenRequest {
         sdp: peer.offer().await,

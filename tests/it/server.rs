@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 
-use saccade::app::{App, StartError};
+use saccade::app::{App, Devices, StartError};
 use saccade::calibration::Calibration;
 use saccade::config::{Config, File, Sources};
-use saccade::hardware::Table;
 use saccade::telemetry;
 use saccade::tuning::Tuning;
 
@@ -21,7 +20,14 @@ impl Server {
         if let Ok(filter) = std::env::var("SACCADE_TEST_LOG") {
             let _ = telemetry::init_logs(&filter, telemetry::LogFormat::Text);
         }
-        let app = start(&config(settings)).await.unwrap();
+        Self::with(settings, Devices::none("tests have none")).await
+    }
+
+    /// [`Server::start`] with these devices.
+    pub async fn with(settings: &[(&str, &str)], devices: Devices) -> Self {
+        let config = config(settings);
+        let tuning = Tuning::find(&config, &Calibration::Off);
+        let app = App::start(&config, &tuning, devices, metrics()).await.unwrap();
         Self { http: app.http_address(), app }
     }
 
@@ -38,7 +44,7 @@ impl Server {
 /// Starts with this configuration.
 pub async fn start(config: &Config) -> Result<App, StartError> {
     let tuning = Tuning::find(config, &Calibration::Off);
-    App::start(config, &tuning, Table::nothing("tests have none"), metrics()).await
+    App::start(config, &tuning, Devices::none("tests have none"), metrics()).await
 }
 
 /// Free ports and the test model, and these further settings.

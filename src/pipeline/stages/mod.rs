@@ -20,6 +20,7 @@ use self::crew::Crew;
 pub(super) use self::crew::Orders;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
+use super::gpu::{self, Gpu};
 use super::ladders::{Footing, Ladders};
 use super::load::{Demand, Load};
 use super::stats::Stats;
@@ -249,6 +250,8 @@ pub(super) struct Config {
     pub(super) returns_video: bool,
     /// Largest frame taken.
     pub(super) limits: decode::Limits,
+    /// What decodes, where it can.
+    pub(super) gpu: Option<Arc<Gpu>>,
     /// Frames a second that are processed at most.
     pub(super) max_fps: f64,
     /// Bits a second of the returned video, to begin with.
@@ -276,7 +279,7 @@ impl Stages {
     /// [`decode::Error`] when there is no decoder for the codec.
     pub(super) fn start(workers: &Workers, config: Config, applied: Applied) -> Result<Self, decode::Error> {
         let pool = Arc::new(FramePool::new(SPARE_PICTURES));
-        let decoder = Box::new(decode::software::Software::new(config.codec, config.limits, Arc::clone(&pool))?);
+        let decoder = gpu::decoder(config.gpu.as_deref(), config.codec, config.limits, Arc::clone(&pool))?;
         let takers = Takers { publisher: config.returns_video, viewers: 0 };
         let footing = join(&config.ladders, &applied, takers);
         let shared = Arc::new(Shared {
