@@ -32,7 +32,7 @@ use crate::hardware::Table;
 use crate::http;
 use crate::infer;
 use crate::models;
-use crate::pipeline::{self, Sessions, Workers};
+use crate::pipeline::{self, Gpu, Sessions, Workers};
 use crate::rtc::{self, WebRtc};
 use crate::session::machine::Timeouts;
 use crate::session::{Drain, Rate, Registry, Shares};
@@ -153,7 +153,7 @@ impl App {
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
-        let engine = load(config, tuning, table).await?;
+        let engine = load(config, tuning, table, gpu.clone()).await?;
         let _ = engine_cell.set(Arc::clone(&engine));
         let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
         let sessions = Sessions::new(
@@ -424,11 +424,17 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Loads every model of the folder, and the embedded one, and adds the routes. A model that cannot be used is left out
 /// with its reason; those of the routes and the default have to be there.
-async fn load(config: &Config, tuning: &Tuning, hardware: Table) -> Result<Arc<infer::Engine>, StartError> {
+async fn load(
+    config: &Config,
+    tuning: &Tuning,
+    hardware: Table,
+    gpu: Option<Arc<Gpu>>,
+) -> Result<Arc<infer::Engine>, StartError> {
     let (config, around_model) = (config.clone(), tuning.codecs.around_model());
     let loading = tokio::task::spawn_blocking(move || {
         let calibration = Calibration::standard(config.models.calibration);
-        let options = infer::Options { around_model, ..models::options(&config, calibration, &hardware) };
+        let options =
+            infer::Options { around_model, ..models::options(&config, calibration, &hardware, gpu.as_deref()) };
         let engine = infer::Engine::new(options)?;
         let repository = models::repository(&config)?;
         for refused in repository.refused() {

@@ -23,6 +23,7 @@ pub mod draw;
 pub mod egress;
 pub mod encode;
 pub mod estimate;
+pub mod frame;
 pub mod hardware;
 pub mod http;
 pub mod ice;

@@ -7,7 +7,8 @@ use crate::calibration::Calibration;
 use crate::config::{Config, Hardware};
 use crate::hardware::{Piece, Stage, Table};
 use crate::infer::manifest::BackendChoice;
-use crate::infer::{Error, Options, Repository, RouteError, Routes};
+use crate::infer::{Cuda, Error, Options, Repository, RouteError, Routes};
+use crate::pipeline::Gpu;
 use crate::route::Route;
 
 /// Why sessions would not get what the configuration promises them.
@@ -29,10 +30,18 @@ pub enum WrongNames {
     },
 }
 
-/// How models are run, where it is not left to their manifests and to measurement.
+/// How models are run, where it is not left to their manifests and to measurement. `gpu` is the one that is open, if one
+/// is.
 #[must_use]
-pub fn options(config: &Config, calibration: Calibration, hardware: &Table) -> Options {
-    let cuda = hardware.offers(Stage::Infer).and_then(|()| hardware.works(Piece::Cuda)).map(str::to_owned);
+pub fn options(config: &Config, calibration: Calibration, hardware: &Table, gpu: Option<&Gpu>) -> Options {
+    let cuda = hardware.offers(Stage::Infer).and_then(|()| hardware.works(Piece::Cuda));
+    let cuda = cuda.map(|found| Cuda {
+        name: found.to_owned(),
+        #[cfg(feature = "cuda")]
+        gpu: gpu.and_then(Gpu::models),
+    });
+    #[cfg(not(feature = "cuda"))]
+    let _ = gpu;
     Options { backend: backend(config), calibration, cuda, ..Options::default() }
 }
 

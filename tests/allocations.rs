@@ -18,13 +18,14 @@ use saccade::decode::{self, Decoder as _};
 use saccade::egress::packetize::{Packetizer, Payload};
 use saccade::egress::results::{Processed, Timings};
 use saccade::encode::{self, Encoder as _};
+use saccade::frame::Frame;
 use saccade::infer::manifest::{BackendChoice, Precision};
 use saccade::infer::preprocess::Preprocessor;
 use saccade::infer::{
     Engine, Inferred, Letterbox, Manifest, Model, Options, Outcome, Outlet, Postprocessor, Repository, Slot, View,
 };
 use saccade::ingest::{self, Ingest};
-use saccade::media::{Codec, Frame, FramePool, MediaTime, RtpPacket};
+use saccade::media::{Codec, FramePool, MediaTime, RtpPacket};
 use saccade::scene::Scene;
 use saccade_signaling::{Dropped, ResultFormat};
 
@@ -283,7 +284,7 @@ fn measure(codec: Codec) -> Stages {
         assert_eq!(synthetic.unwrap().len(), FOUND);
         let frame = Frame {
             id,
-            picture: decoded.picture,
+            picture: decoded.picture.into(),
             color,
             time,
             arrival,
@@ -299,7 +300,11 @@ fn measure(codec: Codec) -> Stages {
         assert!(!inferred.detections.is_empty());
         let lines = ["latency 12 ms of 200 ms", "decode 1.2  queue 3.4  model 5.6"];
         let overlay = Overlay { detections: &inferred.detections, timing: &lines, ..Overlay::default() };
-        stages.annotate.run(|| annotator.draw(Arc::make_mut(&mut inferred.frame.picture), color, &overlay));
+        let (width, height) = (inferred.frame.picture.width(), inferred.frame.picture.height());
+        stages.annotate.run(|| {
+            let picture = inferred.frame.picture.bring(&pool).unwrap();
+            annotator.draw(Arc::make_mut(picture), color, &overlay);
+        });
         let result = stages.result.run(|| {
             let processed = Processed {
                 session_id: "5e551d",
@@ -307,8 +312,8 @@ fn measure(codec: Codec) -> Stages {
                 time_in: time,
                 time_out: Some(time),
                 capture_time_ms: None,
-                width: inferred.frame.picture.width(),
-                height: inferred.frame.picture.height(),
+                width,
+                height,
                 model: &model_id,
                 detections: &inferred.detections,
                 timings: Timings::default(),
@@ -321,12 +326,14 @@ fn measure(codec: Codec) -> Stages {
             Arc::<str>::from(processed.write_json(ResultFormat::Saccade, &mut text))
         });
         assert!(result.contains("\"detections\":[{"));
-        let encoded = stages.encode.run(|| encoder.encode(&inferred.frame.picture, color, time, false));
+        let picture = inferred.frame.picture.host(&pool).unwrap();
+        let encoded = stages.encode.run(|| encoder.encode(&picture, color, time, false));
+        drop(picture);
         let encoded = encoded.unwrap().unwrap();
         sent.truncate(KEPT_PACKETS);
         let payloads = stages.packetize.run(|| packetizer.packetize(&encoded.data, encoded.keyframe));
         payloads.for_each(|payload| sent.push_front(payload.data));
-        pool.give(inferred.frame.picture);
+        inferred.frame.picture.recycle(&pool);
     }
     stages
 }

@@ -7,7 +7,7 @@ use crate::hardware::Piece;
 use crate::hardware::{Stage, Table};
 use crate::pipeline::Gpu;
 #[cfg(feature = "cuda")]
-use crate::pipeline::Libraries;
+use crate::pipeline::{Libraries, Unusable};
 
 /// Special hardware, and what of it works.
 #[derive(Debug, Clone)]
@@ -34,7 +34,9 @@ impl Devices {
             let stages: Vec<_> =
                 stages(hw).filter(|(wanted, _)| *wanted != Hardware::Off).map(|(_, stage)| stage).collect();
             if stages.iter().any(|stage| table.offers(*stage).is_ok()) {
-                let opened = Libraries::open().and_then(|libraries| Gpu::open(libraries, &table, &stages));
+                let opened = Libraries::open()
+                    .map_err(Unusable::from)
+                    .and_then(|libraries| Gpu::open(libraries, &table, &stages));
                 return match opened {
                     Ok(gpu) => Self { table, gpu: Some(Arc::new(gpu)) },
                     Err(missing) => {

@@ -48,7 +48,7 @@ pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<
     let calibration = Calibration::standard(config.models.calibration);
     let calibration = if measure { calibration.renewed() } else { calibration };
     let hardware = if backend == Some(BackendChoice::Cpu) { Table::default() } else { probe::find(config) };
-    let common = models::options(config, calibration, &hardware);
+    let common = models::options(config, calibration, &hardware, None);
     let backend = common.backend.or(backend);
     Engine::new(Options { intra_threads, precision, backend, instances: Some(1), ..common })
 }

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, Once};
 
+use crate::frame::Picture;
 use crate::media::{Codec, ColorInfo, EncodedFrame, I420};
 
 pub mod file;
@@ -37,6 +38,21 @@ pub struct Decoded {
     pub picture: Arc<I420>,
     /// Meaning of its codes.
     pub color: ColorInfo,
+}
+
+/// A decoded picture, wherever it lies.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Upright picture, which nobody else holds.
+    pub picture: Picture,
+    /// Meaning of its codes.
+    pub color: ColorInfo,
+}
+
+impl From<Decoded> for Shown {
+    fn from(Decoded { picture, color }: Decoded) -> Self {
+        Self { picture: picture.into(), color }
+    }
 }
 
 /// The largest picture that is decoded, before rotation.

@@ -217,6 +217,58 @@ impl DerefMut for Pinned {
 }
 
 impl Pinned {
+    /// As words, in the order of bytes that host and device share; what does not fill a word at the end is left out.
+    #[must_use]
+    pub fn words(&self) -> &[u32] {
+        // SAFETY: page-locked memory begins at a page, and any bytes are words.
+        unsafe { slice::from_raw_parts(self.as_ptr().cast(), self.len / 4) }
+    }
+
+    /// The same, to write to.
+    pub fn words_mut(&mut self) -> &mut [u32] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len / 4) }
+    }
+
+    /// The same as numbers.
+    #[must_use]
+    pub fn floats(&self) -> &[f32] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(self.as_ptr().cast(), self.len / 4) }
+    }
+
+    /// Has `stream` copy all of it to the GPU's memory at `address`, and does not wait for that.
+    ///
+    /// # Safety
+    /// There are as many bytes at that address. Until the stream is done with it, they stay, nobody else uses them, and this
+    /// is neither written nor dropped, unless the GPU is lost.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the driver.
+    pub unsafe fn send(&self, address: CUdeviceptr, stream: &Stream) -> Result<(), Error> {
+        let gpu = &self.pool.gpu;
+        let _current = gpu.enter()?;
+        // SAFETY: the caller's.
+        let status = unsafe { (gpu.driver().copy_to_device)(address, self.as_ptr().cast(), self.len, stream.raw()) };
+        gpu.check("cuMemcpyHtoDAsync", status)
+    }
+
+    /// Has `stream` fill all of it from the GPU's memory at `address`, and does not wait for that.
+    ///
+    /// # Safety
+    /// As [`Pinned::send`]; nor is this read before.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the driver.
+    pub unsafe fn fetch(&mut self, address: CUdeviceptr, stream: &Stream) -> Result<(), Error> {
+        let start = self.as_mut_ptr();
+        let gpu = &self.pool.gpu;
+        let _current = gpu.enter()?;
+        // SAFETY: the caller's.
+        let status = unsafe { (gpu.driver().copy_to_host)(start.cast(), address, self.len, stream.raw()) };
+        gpu.check("cuMemcpyDtoHAsync", status)
+    }
+
     /// Neither frees the memory nor lets it be used again.
     fn abandon(mut self) {
         if let Some(mut locked) = self.locked.take() {

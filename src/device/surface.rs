@@ -11,6 +11,7 @@ use cudarc::driver::sys::{CUDA_MEMCPY2D, CUdeviceptr, CUmemorytype};
 
 use crate::media::I420;
 
+use super::kernels::Nv12;
 use super::memory::settle;
 use super::{Device, Error, Event, PinnedPool, Stream};
 
@@ -95,6 +96,14 @@ impl PitchedNv12 {
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.pitch * (luma_rows(self.height) + self.height.div_ceil(2) as usize)
+    }
+
+    /// As kernels find it.
+    #[must_use]
+    pub fn nv12(&self) -> Nv12 {
+        let pitch = u32::try_from(self.pitch).unwrap_or(u32::MAX);
+        let (luma, chroma, width, height) = (self.luma(), self.chroma(), self.width, self.height);
+        Nv12 { luma, chroma, luma_pitch: pitch, chroma_pitch: pitch, width, height }
     }
 
     /// The GPU it is on.

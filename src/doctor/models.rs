@@ -13,7 +13,7 @@ use crate::tuning::Tuning;
 pub(super) fn all(config: &Config, hardware: &Table, tuning: &Tuning, calibration: Calibration) -> Vec<Check> {
     let (kept, around_model) = (calibration.keeps(), tuning.codecs.around_model());
     // Without the library there is a check that says so.
-    let options = Options { around_model, ..models::options(config, calibration, hardware) };
+    let options = Options { around_model, ..models::options(config, calibration, hardware, None) };
     let Ok(engine) = Engine::new(options) else { return Vec::new() };
     let repository = match models::repository(config) {
         Ok(repository) => repository,
@@ -105,6 +105,7 @@ mod tests {
             precision: Precision::Int8,
             measured: ms(5),
             buckets: vec![(1, ms(5)), (2, ms(9))],
+            in_place: false,
             instances: 2,
             origin: Origin::Kept,
             disturbance: Disturbance::default(),

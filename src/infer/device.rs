@@ -1,11 +1,13 @@
 //! Models on a GPU: pictures, tensors and results stay there, and what the host gets is boxes.
 #![expect(unsafe_code, reason = "launches kernels")]
 
+use std::sync::Arc;
+
 use super::Params;
 use super::decoder::device::{self, Head};
 use super::preprocess::device::SelfTest;
-use crate::device::kernels::{Launch as _, Launcher, Layout, Precision, Unfit};
-use crate::device::{Buffer, Error};
+use crate::device::kernels::{self, Launch as _, Launcher, Layout, Precision, Program, Unfit};
+use crate::device::{Buffer, Device, Error, Pinned, PinnedPool, SurfacePool};
 
 /// Has a GPU do small computations whose results are known.
 ///
@@ -36,23 +38,67 @@ fn detections_test(test: &device::SelfTest, on: &Launcher<'_>) -> Result<(), Unf
     let values = test.output();
     let mut output = Buffer::new(stream.device(), values.len())?;
     output.upload(&values, stream)?;
-    let mut boxes = Boxes::new(*test.head(), test.layout(), on)?;
+    let host = PinnedPool::new(stream.device(), 1 << 20);
+    let mut boxes = Boxes::new(*test.head(), test.layout(), &host, stream.device())?;
     for (item, params) in test.params().iter().enumerate() {
         boxes.want(item, params);
     }
-    // SAFETY: the output has the shape that the layout is for, and nobody else has it.
+    // SAFETY: the output has the shape that the layout is for, and nobody else has it; the stream is waited for.
     unsafe { boxes.find(output.address(), test.precision(), on) }?;
-    let words = boxes.download(on)?;
-    if test.is_expected(&words) { Ok(()) } else { Err(Unfit::Wrong(test.name())) }
+    stream.wait()?;
+    if test.is_expected(boxes.found.words()) { Ok(()) } else { Err(Unfit::Wrong(test.name())) }
 }
 
-/// What it takes to decode one output of a model on a GPU.
+/// Where ONNX Runtime has the tensors of models that run in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tensors {
+    /// In the GPU's memory, its CUDA provider running the model.
+    Device,
+    /// In the host's memory, of which the GPU can use every address, the processors running the model.
+    Host,
+}
+
+/// A GPU in whose memory models find their pictures and leave what they found. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Gpu {
+    pub(super) program: Arc<Program>,
+    pub(super) tensors: Tensors,
+    /// For pictures that come from the host.
+    pub(super) surfaces: Arc<SurfacePool>,
+    pub(super) host: Arc<PinnedPool>,
+}
+
+impl Gpu {
+    /// Bytes of the GPU's memory for pictures that come from the host.
+    const SURFACES: usize = 512 << 20;
+    /// Bytes of the host's memory for what goes there and comes back.
+    const HOST: usize = 256 << 20;
+
+    /// A GPU on which the kernels are loaded.
+    #[must_use]
+    pub fn new(program: Arc<Program>, tensors: Tensors) -> Self {
+        let gpu = program.device();
+        let (surfaces, host) = (SurfacePool::new(gpu, Self::SURFACES), PinnedPool::new(gpu, Self::HOST));
+        Self { program, tensors, surfaces, host }
+    }
+}
+
+impl PartialEq for Gpu {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.program, &other.program) && self.tensors == other.tensors
+    }
+}
+
+impl Eq for Gpu {}
+
+/// What it takes to decode one output of a model on a GPU. It is not to be dropped, and what was found not to be read,
+/// before the stream is done with it.
 #[derive(Debug)]
-pub struct Boxes {
+pub(super) struct Boxes {
     head: Head,
     layout: Layout,
-    /// What is wanted of each item, as it is uploaded.
-    wanted: Vec<u32>,
+    wanted: Pinned,
+    found: Pinned,
     wishes: Buffer,
     work: Buffer,
     results: Buffer,
@@ -63,44 +109,46 @@ impl Boxes {
     ///
     /// # Errors
     /// Any [`Error`] of the driver.
-    pub fn new(head: Head, layout: Layout, on: &Launcher<'_>) -> Result<Self, Error> {
-        let gpu = on.stream().device();
-        let wanted = vec![0; layout.wishes_len()];
-        let (wishes, work) = (Buffer::new(gpu, size_of_val(&*wanted))?, Buffer::new(gpu, layout.work_len())?);
-        let results = Buffer::new(gpu, layout.results_len() * size_of::<u32>())?;
-        Ok(Self { head, layout, wanted, wishes, work, results })
+    pub(super) fn new(head: Head, layout: Layout, host: &Arc<PinnedPool>, gpu: &Arc<Device>) -> Result<Self, Error> {
+        let (wishes_len, results_len) = (4 * layout.wishes_len(), 4 * layout.results_len());
+        let (wanted, found) = (host.take(wishes_len)?, host.take(results_len)?);
+        let (wishes, work) = (Buffer::new(gpu, wishes_len)?, Buffer::new(gpu, layout.work_len())?);
+        Ok(Self { head, layout, wanted, found, wishes, work, results: Buffer::new(gpu, results_len)? })
     }
 
     /// Says what is wanted of an item from now on.
     ///
     /// # Panics
     /// If there is no such item.
-    pub fn want(&mut self, item: usize, params: &Params) {
-        params.write(&self.layout, item, &mut self.wanted);
+    pub(super) fn want(&mut self, item: usize, params: &Params) {
+        params.write(&self.layout, item, self.wanted.words_mut());
     }
 
-    /// Finds the boxes in the output at this address.
+    /// Has the stream find the boxes in the output at this address.
     ///
     /// # Safety
     /// That is memory of the GPU with an output of the shape that the layout is for, which nobody writes before the stream is
-    /// done with it.
+    /// done with it. Until then this is not used otherwise, unless the GPU is lost.
     ///
     /// # Errors
     /// Any [`Error`] of the driver.
-    pub unsafe fn find(&mut self, output: u64, precision: Precision, on: &Launcher<'_>) -> Result<(), Error> {
-        self.wishes.upload_words(&self.wanted, on.stream())?;
-        let batch = self.layout.batch(self.wishes.address(), self.work.address(), self.results.address());
-        // SAFETY: the memory has the lengths that the layout says and is this one's alone; the output is the caller's.
-        unsafe { self.head.launch(batch, output, precision, on) }
+    pub(super) unsafe fn find(&mut self, output: u64, precision: Precision, on: &Launcher<'_>) -> Result<(), Error> {
+        let Self { head, layout, wanted, found, wishes, work, results } = self;
+        let batch = layout.batch(wishes.address(), work.address(), results.address());
+        // SAFETY: the memory has the lengths that the layout says and is this one's alone; the output and the time are the
+        // caller's.
+        unsafe {
+            wanted.send(wishes.address(), on.stream())?;
+            head.launch(batch, output, precision, on)?;
+            found.fetch(results.address(), on.stream())
+        }
     }
 
-    /// What was found, for [`Layout::read`]; waits for it.
+    /// What was found in an item.
     ///
-    /// # Errors
-    /// Any [`Error`] of the driver.
-    pub fn download(&self, on: &Launcher<'_>) -> Result<Vec<u32>, Error> {
-        let mut words = vec![0; self.layout.results_len()];
-        self.results.download_words(&mut words, on.stream())?;
-        Ok(words)
+    /// # Panics
+    /// If there is no such item.
+    pub(super) fn read(&self, item: usize) -> impl ExactSizeIterator<Item = kernels::Candidate> + use<'_> {
+        self.layout.read(item, self.found.words())
     }
 }

@@ -32,10 +32,31 @@ pub struct Options {
     /// Whether measurements are kept from one start to the next; default off.
     pub calibration: Calibration,
     /// The GPU that models may run on, or why there is none.
-    pub cuda: Result<String, String>,
+    pub cuda: Result<Cuda, String>,
     /// What a frame costs outside its model: decoding, drawing, encoding, transport. The cores are shared with that,
     /// where nobody says how many instances there are to be; default 6 ms.
     pub around_model: Duration,
+}
+
+/// A GPU that models may run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cuda {
+    /// What it is, as far as measurements depend on it.
+    pub name: String,
+    /// Where it is open: models then find pictures there and leave only boxes for the host. Otherwise tensors go to and fro.
+    #[cfg(feature = "cuda")]
+    pub gpu: Option<super::device::Gpu>,
+}
+
+impl Cuda {
+    /// Whether models find pictures there.
+    #[must_use]
+    pub const fn is_in_place(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        return self.gpu.is_some();
+        #[cfg(not(feature = "cuda"))]
+        false
+    }
 }
 
 /// Instances of a model whose manifest names no number, at most: each has memory of its own.
@@ -144,7 +165,7 @@ impl Engine {
                 "{}, openvino: {}, cuda: {:?}",
                 self.library.build_info(),
                 self.library.openvino().is_ok(),
-                self.options.cuda.as_ref().ok()
+                self.options.cuda.as_ref().ok().map(|cuda| (&cuda.name, cuda.is_in_place()))
             ),
             settings: format!(
                 "{request:?}, {threads} threads, {:?}, {:?}, {:?}",

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::calibration::{Disturbance, Origin};
+use crate::frame::Frame;
 use crate::infer::Params;
+use crate::infer::backend::Bucket;
 use crate::infer::backend::{Backend, Provider, Selection};
 use crate::infer::batcher::Priority;
 use crate::infer::decoder::{Decoder, Outlet, View};
 use crate::infer::manifest::{Manifest, Precision};
 use crate::infer::model::{Model, Slot};
-use crate::media::{ColorInfo, Frame, I420, MediaTime};
+use crate::media::{ColorInfo, I420, MediaTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -101,7 +103,7 @@ impl Bench {
             let fake = |batch| {
                 let tensor = vec![0.0; batch * of.input.item_len()];
                 let (started, steps) = (started_tx.clone(), Arc::clone(&steps_rx));
-                Box::new(Fake { batch, tensor, started, steps, warm: false })
+                Bucket::Host(Box::new(Fake { batch, tensor, started, steps, warm: false }))
             };
             let mut runner = Runner::new(Arc::clone(&of), fake(1), decoder.clone());
             sizes[1..].iter().for_each(|size| runner.add_bucket(*size, fake(*size)));
@@ -114,6 +116,7 @@ impl Bench {
             measured,
             buckets,
             instances: 1,
+            in_place: false,
             origin: Origin::Measured,
             disturbance: Disturbance::default(),
             others: vec![],
@@ -161,7 +164,7 @@ fn frame(id: u64, budget: Duration) -> Frame {
     let now = clock::now();
     Frame {
         id,
-        picture: Arc::new(I420::new(32, 32)),
+        picture: Arc::new(I420::new(32, 32)).into(),
         color: ColorInfo::default(),
         time: MediaTime(0),
         arrival: now,

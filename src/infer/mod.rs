@@ -41,7 +41,7 @@ pub use batcher::Priority;
 #[cfg(feature = "cuda")]
 pub use decoder::device::Head;
 pub use decoder::{Outlet, View};
-pub use engine::{Engine, Options};
+pub use engine::{Cuda, Engine, Options};
 pub use error::{Error, Mistake};
 pub use letterbox::Letterbox;
 pub use manifest::Manifest;
@@ -53,7 +53,8 @@ pub use repository::{ModelSpec, Refused, Repository};
 pub(crate) use repository::{compare_versions, matches_name};
 pub use routes::{MAX_ROUTES, Put, RouteError, Routes};
 
-use crate::media::{Detection, Frame};
+use crate::frame::Frame;
+use crate::media::Detection;
 
 /// What a session wants of a model's detections.
 #[derive(Debug, Clone, PartialEq)]

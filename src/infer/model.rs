@@ -13,7 +13,8 @@ use super::prepared::Prepared;
 use super::runner::Runner;
 use super::shared::{Call, Inbox, Job, Shared};
 use super::{Detected, Outcome, Params};
-use crate::media::{Class, ColorInfo, Frame, I420};
+use crate::frame::Frame;
+use crate::media::{Class, ColorInfo, I420};
 
 /// A loaded model, shared by all sessions that use it. Dropping the last handle ends its threads.
 pub struct Model {
@@ -129,7 +130,7 @@ impl Model {
     /// [`Error::Panicked`].
     pub fn detect(&self, picture: &Arc<I420>, color: ColorInfo, params: &Arc<Params>) -> Result<Detected, Error> {
         let (reply, answer) = sync_channel(1);
-        self.shared.call(Call { picture: Arc::clone(picture), color, params: Arc::clone(params), reply })?;
+        self.shared.call(Call { picture: Arc::clone(picture).into(), color, params: Arc::clone(params), reply })?;
         answer.recv().unwrap_or(Err(Error::Closed))
     }
 

@@ -91,6 +91,13 @@ impl Plan {
         Ok(Self { members, shadow, classes, fusion })
     }
 
+    /// Whether all models that frames may go through find them on a device.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        let smaller = self.members.iter().filter_map(|member| member.smaller.as_deref());
+        self.models().chain(smaller).all(|model| model.selection().in_place)
+    }
+
     /// All models that frames go through.
     pub fn models(&self) -> impl Iterator<Item = &Model> {
         self.members.iter().map(|member| &*member.model).chain(self.shadow.as_deref())

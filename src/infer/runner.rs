@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backend::Backend;
+use super::backend::Bucket;
 use super::decoder::Decoder;
 use super::error::Error;
 use super::letterbox::Letterbox;
@@ -11,7 +11,8 @@ use super::prepared::Prepared;
 use super::preprocess::Preprocessor;
 use super::{Params, Timing};
 use crate::clock;
-use crate::media::{ColorInfo, Detection, I420};
+use crate::frame::Picture;
+use crate::media::{ColorInfo, Detection, FramePool, I420};
 
 /// Everything that one instance needs for its pictures: preprocessing, a backend with its input tensor for each batch
 /// size, postprocessing.
@@ -19,16 +20,18 @@ pub(super) struct Runner {
     manifest: Arc<Manifest>,
     preprocessor: Preprocessor,
     /// The buckets: batch sizes, ascending, and what runs them.
-    backends: Vec<(usize, Box<dyn Backend>)>,
+    backends: Vec<(usize, Bucket)>,
     postprocessor: Postprocessor,
     /// Of the batch in work; kept, so that none allocates.
     letterboxes: Vec<Letterbox>,
+    /// Pictures that come from a device.
+    pool: FramePool,
 }
 
 /// One member of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Item<'a> {
-    pub(super) picture: &'a I420,
+    pub(super) picture: &'a Picture,
     pub(super) color: ColorInfo,
     pub(super) params: &'a Params,
     /// Its tensor, where several models share it.
@@ -37,14 +40,15 @@ pub(super) struct Item<'a> {
 
 impl Runner {
     /// With `backend`, it runs one picture at a time.
-    pub(super) fn new(manifest: Arc<Manifest>, backend: Box<dyn Backend>, decoder: Decoder) -> Self {
+    pub(super) fn new(manifest: Arc<Manifest>, backend: Bucket, decoder: Decoder) -> Self {
         let preprocessor = Preprocessor::new(manifest.input.clone());
         let postprocessor = Postprocessor::new(Arc::clone(&manifest), decoder);
-        Self { manifest, preprocessor, backends: vec![(1, backend)], postprocessor, letterboxes: Vec::new() }
+        let (letterboxes, pool) = (Vec::new(), FramePool::new(1));
+        Self { manifest, preprocessor, backends: vec![(1, backend)], postprocessor, letterboxes, pool }
     }
 
     /// Adds a bucket, larger than the others.
-    pub(super) fn add_bucket(&mut self, size: usize, backend: Box<dyn Backend>) {
+    pub(super) fn add_bucket(&mut self, size: usize, backend: Bucket) {
         debug_assert!(self.backends.last().is_some_and(|(largest, _)| *largest < size), "buckets rise");
         self.backends.push((size, backend));
     }
@@ -61,7 +65,8 @@ impl Runner {
 
     /// Runs a full batch of empty pictures `times` times and gives the shortest time.
     pub(super) fn time(&mut self, bucket: usize, times: u32) -> Result<Duration, Error> {
-        let picture = I420::new(self.manifest.input.size[0], self.manifest.input.size[1]);
+        let [width, height] = self.manifest.input.size;
+        let picture = Arc::new(I420::new(width, height)).into();
         let params = self.manifest.defaults.into();
         let item = Item { picture: &picture, color: ColorInfo::default(), params: &params, prepared: None };
         let mut found = Vec::with_capacity(bucket);
@@ -82,20 +87,25 @@ impl Runner {
         items: &(impl Iterator<Item = Item<'a>> + Clone),
         found: &mut Vec<Vec<Detection>>,
     ) -> Result<Timing, Error> {
-        let Self { manifest, preprocessor, backends, postprocessor, letterboxes } = self;
+        let Self { manifest, preprocessor, backends, postprocessor, letterboxes, pool } = self;
         let backend = backends.iter_mut().find(|(size, _)| *size == bucket).map(|(_, backend)| backend);
         let backend = backend.ok_or_else(|| Error::Run { reason: format!("there is no bucket of {bucket}") })?;
         letterboxes.clear();
         found.clear();
+        let backend = match backend {
+            Bucket::Host(backend) => backend,
+            #[cfg(feature = "cuda")]
+            Bucket::InPlace(in_place) => return in_place.run(items, postprocessor, letterboxes, found),
+        };
         let start = clock::now();
         let places = backend.input().chunks_exact_mut(manifest.input.item_len());
-        let filled = items.clone().zip(places);
-        letterboxes.extend(filled.map(|(item, place)| {
-            match item.prepared.filter(|prepared| prepared.suits(&manifest.input)) {
-                Some(prepared) => prepared.fill(preprocessor, item.picture, item.color, place),
-                None => preprocessor.fill(item.picture, item.color, place),
-            }
-        }));
+        for (item, place) in items.clone().zip(places) {
+            let picture = item.picture.host(pool).map_err(|error| Error::Run { reason: error.to_string() })?;
+            letterboxes.push(match item.prepared.filter(|prepared| prepared.suits(&manifest.input)) {
+                Some(prepared) => prepared.fill(preprocessor, &picture, item.color, place),
+                None => preprocessor.fill(&picture, item.color, place),
+            });
+        }
         let preprocessed = clock::now();
         let mut inferred = preprocessed;
         backend.run(&mut |views| {

@@ -14,7 +14,8 @@ use super::prepared::Prepared;
 use super::runner::Item;
 use super::{Detected, Outcome, Params};
 use crate::clock;
-use crate::media::{ColorInfo, Frame, I420};
+use crate::frame::{Frame, Picture};
+use crate::media::ColorInfo;
 use crate::queue::Mailbox;
 
 /// Faults within [`FAULT_WINDOW`] after which a model takes no more work.
@@ -66,7 +67,7 @@ pub(super) struct Job {
 
 /// A single picture whose sender waits for the answer.
 pub(super) struct Call {
-    pub(super) picture: Arc<I420>,
+    pub(super) picture: Picture,
     pub(super) color: ColorInfo,
     pub(super) params: Arc<Params>,
     pub(super) reply: SyncSender<Result<Detected, Error>>,

@@ -1,18 +1,18 @@
-//! Value types that stages share: packets, access units, frames, detections and the times they carry; and the memory
-//! that packets and frames are made in.
+//! Value types that stages share: packets, access units, pictures, detections and the times they carry; and the memory
+//! that packets and pictures are made in.
 //!
 //! A leaf: it imports no other module of this crate, runs on no thread of its own and does no I/O.
 
 mod chunks;
 mod color;
 mod detection;
-mod frame;
 mod packet;
+mod picture;
 mod time;
 
 pub use chunks::Chunks;
 pub use color::{AnnouncedColor, ColorInfo, ColorMatrix, ColorRange};
 pub use detection::{Class, Detection, area, common_area, overlap};
-pub use frame::{Frame, FramePool, I420, Rotation};
 pub use packet::{Codec, EncodedFrame, RtpPacket};
+pub use picture::{FramePool, I420, Rotation};
 pub use time::MediaTime;

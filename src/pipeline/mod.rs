@@ -33,7 +33,7 @@ use tracing::Instrument;
 
 pub use self::gpu::Gpu;
 #[cfg(feature = "cuda")]
-pub use self::gpu::Libraries;
+pub use self::gpu::{Libraries, Unusable};
 pub use self::trial::Codecs;
 pub use self::workers::{Lane, Step, Workers};
 

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use saccade::app::Devices;
 use saccade::device::Status;
 use saccade::hardware::{Finding, Piece, Stage, Table};
+use saccade::infer::device::Tensors;
 use saccade::media::Codec;
 use saccade::pipeline::{Gpu, Libraries};
-use saccade_signaling::OptionsPatch;
+use saccade_signaling::{Detection, OptionsPatch, ReturnMode};
 
-use crate::client::connect;
+use crate::client::{LIMIT, connect};
 use crate::fake_cuda::Fake;
 use crate::live::{Returned, exchange, finish};
-use crate::publisher::{Publisher, Viewer};
+use crate::publisher::{Publisher, Viewer, iou};
 use crate::server::{Server, metrics};
 
 /// A table in which these pieces work.
@@ -24,9 +25,16 @@ fn table(pieces: &[Piece]) -> Table {
 
 /// The fake's GPU as the server opens it.
 fn devices(fake: &Fake, pieces: &[Piece], stages: &[Stage]) -> Devices {
-    let (table, libraries) = (table(pieces), Libraries { driver: fake.driver(), decoder: Some(fake.api()) });
+    fake.share_host();
+    let (driver, decoder) = (fake.driver(), Some(fake.api()));
+    let (table, libraries) = (table(pieces), Libraries { driver, decoder, tensors: Tensors::Host });
     let gpu = Gpu::open(libraries, &table, stages).unwrap();
     Devices { table, gpu: Some(Arc::new(gpu)) }
+}
+
+/// Decodes H.264 and runs models.
+fn in_place(fake: &Fake) -> Devices {
+    devices(fake, &[Piece::DecodeH264, Piece::Cuda], &[Stage::Decode, Stage::Infer])
 }
 
 /// Frames that came back with their results, and those that had people in them.
@@ -79,4 +87,60 @@ async fn a_gpu_that_is_not_to_decode_does_not() {
     exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 5).await;
     assert_eq!(fake.calls("cuvidCreateDecoder"), 0);
     finish(socket, peer, server).await;
+}
+
+#[tokio::test]
+async fn where_results_alone_are_wanted_no_picture_leaves_the_gpu() {
+    let fake = Fake::new();
+    let server = Server::with(&[("hw.infer", "on")], in_place(&fake)).await;
+    let options = OptionsPatch { return_mode: Some(ReturnMode::Results), ..OptionsPatch::default() };
+    let (socket, mut peer, _, _) = connect(server.http, Codec::H264, options).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    let enough = |returned: &Returned| returned.results.len() >= 30;
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, enough).await;
+    let (mut truths, mut found) = (0, 0);
+    for result in &returned.results {
+        for truth in publisher.scene.truth(publisher.number(result.rtp_timestamp_in)) {
+            truths += 1;
+            let is_it = |one: &Detection| one.class_id == truth.class_id && iou(one.bbox, truth.bbox) > 0.5;
+            found += usize::from(result.detections.iter().any(is_it));
+        }
+    }
+    assert!(truths > 30 && found * 100 >= truths * 95, "found {found} of {truths}");
+    let launches = fake.take_launches();
+    let launched = |name: &str| launches.iter().filter(|launched| *launched == name).count();
+    let frames = returned.results.len();
+    assert!(launched("nv12_to_tensor") >= frames && launched("detections_keep") >= frames, "{launches:?}");
+    assert_eq!(fake.pictures_brought(), 0);
+
+    // Whoever wants video has each picture brought once.
+    peer.order(r#"{"type":"configure","options":{"return":"exact"}}"#).await;
+    let enough = |returned: &Returned| returned.pictures.len() >= 10;
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, enough).await;
+    let brought = fake.pictures_brought();
+    assert!(brought >= returned.pictures.len(), "{brought}");
+    assert!(brought <= fake.take_launches().iter().filter(|name| *name == "nv12_to_tensor").count(), "{brought}");
+    finish(socket, peer, server).await;
+}
+
+#[tokio::test]
+async fn models_fail_with_the_gpu_that_they_run_on_and_say_so() {
+    let fake = Fake::new();
+    let server = Server::with(&[("hw.infer", "on")], in_place(&fake)).await;
+    let (socket, mut peer, _, _) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 3).await;
+    fake.fail("cuLaunchKernel", Status::LAUNCH_FAILED);
+    let ready = format!("http://{}/readyz", server.app.ops_address());
+    let mut said = String::new();
+    let unready = async {
+        while !said.contains("failed repeatedly") {
+            let (time, payloads) = publisher.next();
+            let _ = peer.try_send(time, payloads).await;
+            said = reqwest::get(&ready).await.unwrap().text().await.unwrap();
+        }
+    };
+    tokio::time::timeout(LIMIT, unready).await.expect("the process is not ready");
+    drop((socket, peer));
+    server.app.shut_down().await;
 }

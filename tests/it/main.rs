@@ -22,6 +22,8 @@ mod gpu;
 mod gpu_sessions;
 mod hardware;
 #[cfg(feature = "cuda")]
+mod in_place;
+#[cfg(feature = "cuda")]
 mod kernels;
 mod lifecycle;
 mod live;

@@ -7,9 +7,10 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use saccade::calibration::{Calibration, Origin};
+use saccade::frame::Frame;
 use saccade::infer::manifest::{BackendChoice, Precision};
 use saccade::infer::{Engine, Error, ModelSpec, Options, Outcome, Priority, Repository};
-use saccade::media::{ColorInfo, Frame, I420, MediaTime};
+use saccade::media::{ColorInfo, I420, MediaTime};
 use saccade::scene::Scene;
 
 const EMBEDDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/ppe-nano/2");
@@ -314,7 +315,7 @@ fn a_graph_for_one_picture_has_no_batches() {
 fn frame(id: u64, picture: &Arc<I420>, now: Instant) -> Frame {
     Frame {
         id,
-        picture: Arc::clone(picture),
+        picture: Arc::clone(picture).into(),
         color: ColorInfo::default(),
         time: MediaTime(0),
         arrival: now,

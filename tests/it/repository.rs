@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 16] = [
+const LEAVES: [&str; 17] = [
     "accuracy",
     "assignment",
     "calibration",
@@ -16,6 +16,7 @@ const LEAVES: [&str; 16] = [
     "device",
     "draw",
     "estimate",
+    "frame",
     "hardware",
     "ice",
     "media",
@@ -36,11 +37,12 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 6] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 7] = [
     ("accuracy", &["assignment", "media"]),
     ("calibration", &["clock"]),
     ("device", &["clock", "draw", "media", "queue"]),
     ("draw", &["media"]),
+    ("frame", &["device", "media"]),
     ("hardware", &["clock"]),
     ("ice", &["secret"]),
 ];

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use metrics::counter;
 
 use crate::device;
-use crate::media::{self, EncodedFrame, FramePool};
+use crate::media::{self, EncodedFrame, FramePool, Rotation};
 
 use super::super::software::Software;
-use super::super::{Decoded, Decoder, Error, Limits, header};
-use super::{Error as Cause, Hardware, Nvdec};
+use super::super::{Decoded, Decoder, Error, Limits, Shown, header};
+use super::{DeviceFrame, Error as Cause, Hardware, Nvdec};
+use crate::device::Stream;
+use crate::frame::{DevicePicture, Picture, WayDown};
 
 /// Units that a stream may break in a row, with no picture in between, before software is to try them.
 const MAX_BROKEN: u32 = 3;
@@ -17,7 +19,7 @@ const MAX_BROKEN: u32 = 3;
 const RETRY: Duration = Duration::from_secs(10);
 const MAX_RETRY: Duration = Duration::from_mins(5);
 
-/// Decodes a session's stream on a GPU, brings its pictures to the host, and has software take over where the GPU can't.
+/// Decodes a session's stream on a GPU, where its pictures stay, and has software take over where the GPU can't.
 ///
 /// - What a stream breaks costs a keyframe, as in software. If the GPU can't decode a keyframe, or if no picture comes in
 ///   between, software takes the stream over.
@@ -30,6 +32,8 @@ pub struct Takeover {
     codec: media::Codec,
     limits: Limits,
     pool: Arc<FramePool>,
+    /// There once the GPU decodes.
+    way: Option<Arc<WayDown>>,
     place: Place,
     broken: u32,
 }
@@ -121,7 +125,7 @@ impl Takeover {
                 Place::Software { decoder, until, wait: RETRY }
             }
         };
-        Ok(Self { hardware: Arc::clone(hardware), codec, limits, pool, place, broken: 0 })
+        Ok(Self { hardware: Arc::clone(hardware), codec, limits, pool, way: None, place, broken: 0 })
     }
 
     /// Whether the GPU decodes the stream now.
@@ -130,55 +134,33 @@ impl Takeover {
         matches!(self.place, Place::Gpu(_))
     }
 
-    /// Decodes a keyframe on the GPU, if it is time to try that again. `None` when the stream stays in software.
-    fn try_again(&mut self, unit: &EncodedFrame) -> Option<Option<Decoded>> {
-        let Place::Software { until, wait, .. } = &mut self.place else { return None };
-        let again = match *until {
-            Until::Never => false,
-            Until::OtherSize(size) => header::size(self.codec, &unit.data) != size,
-            Until::Time(time) => unit.arrival >= time,
-        };
-        if !again {
-            return None;
-        }
-        let mut nvdec = None;
-        let tried = Nvdec::new(&self.hardware, self.codec.into(), self.limits)
-            .and_then(|made| decode(nvdec.insert(made), &self.hardware, unit, &self.pool));
-        match (tried, nvdec) {
-            (Ok(decoded), Some(nvdec)) => {
-                tracing::info!(codec = %self.codec, "the GPU decodes a stream that software decoded");
-                (self.place, self.broken) = (Place::Gpu(Box::new(nvdec)), 0);
-                Some(decoded)
-            }
-            (Err(error), _) => {
-                *wait = (*wait * 2).min(MAX_RETRY);
-                *until = Reason::of(error).until(self.codec, unit, *wait);
-                None
-            }
-            (Ok(_), None) => None,
-        }
-    }
-}
-
-impl Decoder for Takeover {
-    fn decode(&mut self, unit: &EncodedFrame) -> Result<Option<Decoded>, Error> {
+    /// [`Decoder::decode`], but pictures that the GPU decodes stay there.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn decode_in_place(&mut self, unit: &EncodedFrame) -> Result<Option<Shown>, Error> {
         if unit.keyframe
-            && let Some(decoded) = self.try_again(unit)
+            && let Some(shown) = self.try_again(unit)
         {
-            return Ok(decoded);
+            return Ok(shown);
         }
         let cause = match &mut self.place {
-            Place::Software { decoder, .. } => return decoder.decode(unit),
-            Place::Gpu(nvdec) => match decode(nvdec, &self.hardware, unit, &self.pool) {
-                Ok(decoded) => {
-                    if decoded.is_some() {
+            Place::Software { decoder, .. } => return Ok(decoder.decode(unit)?.map(Shown::from)),
+            Place::Gpu(nvdec) => match decode(nvdec, &self.hardware, &mut self.way, unit, &self.pool) {
+                Ok(shown) => {
+                    if shown.is_some() {
                         self.broken = 0;
                     }
-                    return Ok(decoded);
+                    return Ok(shown);
                 }
                 Err(cause) => cause,
             },
         };
+        self.give_up(cause, unit)
+    }
+
+    /// Has software take over, if that may help, after the GPU failed on a unit.
+    fn give_up(&mut self, cause: Cause, unit: &EncodedFrame) -> Result<Option<Shown>, Error> {
         let error = match cause {
             // Software would refuse them, too.
             Cause::TooLarge { width, height } => return Err(Error::TooLarge { width, height }),
@@ -196,7 +178,58 @@ impl Decoder for Takeover {
         let mut decoder = Box::new(Software::new(self.codec, self.limits, Arc::clone(&self.pool))?);
         let result = if unit.keyframe { decoder.decode(unit) } else { Err(error) };
         self.place = Place::Software { decoder, until: reason.until(self.codec, unit, RETRY), wait: RETRY };
-        result
+        Ok(result?.map(Shown::from))
+    }
+
+    /// Decodes a keyframe on the GPU, if it is time to try that again. `None` when the stream stays in software.
+    fn try_again(&mut self, unit: &EncodedFrame) -> Option<Option<Shown>> {
+        let Place::Software { until, wait, .. } = &mut self.place else { return None };
+        let again = match *until {
+            Until::Never => false,
+            Until::OtherSize(size) => header::size(self.codec, &unit.data) != size,
+            Until::Time(time) => unit.arrival >= time,
+        };
+        if !again {
+            return None;
+        }
+        let mut nvdec = None;
+        let tried = Nvdec::new(&self.hardware, self.codec.into(), self.limits)
+            .and_then(|made| decode(nvdec.insert(made), &self.hardware, &mut self.way, unit, &self.pool));
+        match (tried, nvdec) {
+            (Ok(shown), Some(nvdec)) => {
+                tracing::info!(codec = %self.codec, "the GPU decodes a stream that software decoded");
+                (self.place, self.broken) = (Place::Gpu(Box::new(nvdec)), 0);
+                Some(shown)
+            }
+            (Err(error), _) => {
+                *wait = (*wait * 2).min(MAX_RETRY);
+                *until = Reason::of(error).until(self.codec, unit, *wait);
+                None
+            }
+            (Ok(_), None) => None,
+        }
+    }
+}
+
+impl Decoder for Takeover {
+    fn decode(&mut self, unit: &EncodedFrame) -> Result<Option<Decoded>, Error> {
+        let Some(Shown { picture, color }) = self.decode_in_place(unit)? else { return Ok(None) };
+        let brought = picture.host(&self.pool);
+        picture.recycle(&self.pool);
+        let error = match brought {
+            Ok(picture) => return Ok(Some(Decoded { picture, color })),
+            Err(error) if error.is_full() => {
+                counter!("saccade_frames_dropped_total", "stage" => "decode", "reason" => "no_host_buffer")
+                    .increment(1);
+                return Ok(None);
+            }
+            Err(error) => error,
+        };
+        let Some(Shown { picture, color }) = self.give_up(Cause::Device(error.reason()), unit)? else {
+            return Ok(None);
+        };
+        // Software decoded it.
+        Ok(picture.host(&self.pool).ok().map(|picture| Decoded { picture, color }))
     }
 }
 
@@ -214,17 +247,30 @@ fn tell(codec: media::Codec, cause: Cause) -> Reason {
     reason
 }
 
-/// Decodes on the GPU and brings the picture to the host. `None`, too, when there was no memory left to bring it through.
+/// Decodes on the GPU. A picture that does not stand upright is brought to the host and turned there; `None`, too, when
+/// there was no memory left to bring it through.
 fn decode(
     nvdec: &mut Nvdec,
     hardware: &Hardware,
+    way: &mut Option<Arc<WayDown>>,
     unit: &EncodedFrame,
     pool: &FramePool,
-) -> Result<Option<Decoded>, Cause> {
+) -> Result<Option<Shown>, Cause> {
     let frame = nvdec.decode(&unit.data, unit.keyframe, unit.color, unit.rotation)?;
     let Some(frame) = frame else { return Ok(None) };
+    if frame.rotation == Rotation::None {
+        let way = match way {
+            Some(way) => way,
+            None => way.insert(Arc::new(WayDown {
+                buffers: Arc::clone(hardware.host()),
+                stream: Stream::new(hardware.device())?,
+            })),
+        };
+        let DeviceFrame { surface, color, .. } = frame;
+        return Ok(Some(Shown { picture: Picture::Device(Arc::new(DevicePicture::new(surface, way))), color }));
+    }
     match frame.download(pool, hardware.host(), nvdec.stream()) {
-        Ok(decoded) => Ok(Some(decoded)),
+        Ok(decoded) => Ok(Some(decoded.into())),
         Err(Cause::Device(device::Error::Exhausted(_))) => {
             counter!("saccade_frames_dropped_total", "stage" => "decode", "reason" => "no_host_buffer").increment(1);
             Ok(None)

@@ -5,6 +5,8 @@
 
 mod buckets;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod in_place;
 mod library;
 mod onnx;
 mod select;
@@ -13,6 +15,8 @@ pub use cpu::CpuFeatures;
 pub use library::Library;
 pub use select::{Provider, Selection};
 
+#[cfg(feature = "cuda")]
+pub(super) use in_place::InPlace;
 pub(super) use onnx::Graph;
 pub(super) use select::{Opener, Request};
 
@@ -29,6 +33,15 @@ pub(super) fn yield_to_codecs() {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::debug!(%error, "a model's thread keeps its priority");
     }
+}
+
+/// What runs a fixed number of pictures at a time.
+pub(super) enum Bucket {
+    /// From tensors of the host to tensors of the host.
+    Host(Box<dyn Backend>),
+    /// From pictures to detections, where the pictures are.
+    #[cfg(feature = "cuda")]
+    InPlace(Box<InPlace>),
 }
 
 /// A model's graph, ready to run on a fixed number of pictures at a time. It belongs to one thread at a time.

@@ -1,3 +1,5 @@
+#![cfg_attr(feature = "cuda", expect(unsafe_code, reason = "hands a stream to ONNX Runtime"))]
+
 use bytes::Bytes;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider};
 use ort::logging::LogLevel;
@@ -133,7 +135,7 @@ impl OnnxBackend {
             what: format!("{} in {}", settings.provider.name(), settings.precision),
             reason: error,
         };
-        let session = commit(library, graph, bytes, settings).map_err(|error| unavailable(error.to_string()))?;
+        let session = commit(library, graph, bytes, settings, None).map_err(|error| unavailable(error.to_string()))?;
         let batch = settings.batch;
         let values = vec![0.0f32; batch * manifest.input.item_len()];
         let tensor = Tensor::from_array((manifest.input.shape(batch), values));
@@ -148,7 +150,22 @@ fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
     Ok(builder.with_intra_threads(threads)?.with_inter_threads(1)?.with_intra_op_spinning(false)?)
 }
 
-fn commit(library: &Library, graph: &Graph, bytes: &Bytes, settings: Settings) -> ort::Result<Session> {
+/// How CUDA is to compute where others give it its input and take its output on the device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Compute {
+    /// A `cudaStream_t`, which lives longer than the session.
+    pub(super) stream: *mut (),
+    /// Whether runs are recorded as a CUDA graph, of which nothing may lie elsewhere in another run.
+    pub(super) recorded: bool,
+}
+
+pub(super) fn commit(
+    library: &Library,
+    graph: &Graph,
+    bytes: &Bytes,
+    settings: Settings,
+    compute: Option<Compute>,
+) -> ort::Result<Session> {
     let mut builder = builder(library, settings.threads)?;
     if let Batch::Free(Some(symbol)) = &graph.batch {
         builder = builder.with_dimension_override(symbol, i64::try_from(settings.batch).unwrap_or(i64::MAX))?;
@@ -169,11 +186,17 @@ fn commit(library: &Library, graph: &Graph, bytes: &Bytes, settings: Settings) -
             .with_arbitrary_config("load_config", load_config.to_string());
         builder = builder.with_execution_providers([openvino.build().error_on_failure()])?;
     }
+    #[cfg(not(feature = "cuda"))]
+    let _ = compute;
     #[cfg(feature = "cuda")]
     if settings.provider == Provider::Cuda {
         // What is fp32 stays so, and memory grows by what is asked for, since each batch size has a session of its own.
-        let cuda =
+        let mut cuda =
             ep::CUDA::default().with_tf32(false).with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
+        if let Some(Compute { stream, recorded }) = compute {
+            // SAFETY: whoever gives the stream keeps it for longer than the session.
+            cuda = unsafe { cuda.with_compute_stream(stream) }.with_cuda_graph(recorded);
+        }
         builder = builder.with_execution_providers([cuda.build().error_on_failure()])?;
     }
     builder.commit_from_memory(bytes)

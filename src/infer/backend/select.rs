@@ -2,11 +2,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "cuda")]
+use super::InPlace;
 use super::buckets::Grown;
 use super::onnx::{OnnxBackend, Settings};
-use super::{Backend, CpuFeatures, Graph, Library};
+use super::{Bucket, CpuFeatures, Graph, Library};
 use crate::calibration::{Disturbance, Origin, Watch};
 use crate::infer::decoder::Decoder;
+use crate::infer::engine::Cuda;
 use crate::infer::error::Error;
 use crate::infer::found::Found;
 use crate::infer::manifest::{Accuracy, BackendChoice, MAX_ACCURACY_LOSS, Manifest, Precision};
@@ -66,6 +69,8 @@ pub struct Selection {
     pub buckets: Vec<(usize, Duration)>,
     /// Instances, each with its own thread and memory.
     pub instances: u32,
+    /// Whether it finds pictures on a device.
+    pub in_place: bool,
     /// Where the times are from.
     pub origin: Origin,
     /// How busy others kept the machine in the meantime.
@@ -90,7 +95,7 @@ pub(in crate::infer) struct Opener {
     int8: Option<Graph>,
     decoder: Decoder,
     threads: usize,
-    cuda: Result<String, String>,
+    cuda: Result<Cuda, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +114,7 @@ impl Opener {
         manifest: Arc<Manifest>,
         graphs: Graphs,
         threads: usize,
-        cuda: Result<String, String>,
+        cuda: Result<Cuda, String>,
     ) -> Result<Self, Error> {
         let graph = Graph::read(&library, &manifest, &manifest.file.path, &graphs.fp32)?;
         let decoder = Decoder::bind(&manifest, graph.outputs())?;
@@ -176,8 +181,9 @@ impl Opener {
         let Grown { buckets, reasons, complete } = self.grow(&mut runner, candidate, measured);
         others.extend(reasons);
         let measured = buckets.first().map_or(measured, |(_, time)| *time);
-        let (origin, disturbance) = (Origin::Measured, watch.stop());
-        let selection = Selection { provider, precision, measured, buckets, instances: 1, origin, disturbance, others };
+        let (origin, disturbance, in_place) = (Origin::Measured, watch.stop(), self.is_in_place(provider));
+        let selection =
+            Selection { provider, precision, measured, buckets, instances: 1, in_place, origin, disturbance, others };
         Ok((runner, selection, complete))
     }
 
@@ -201,7 +207,9 @@ impl Opener {
         };
         let measured = buckets.first().map_or(Duration::ZERO, |(_, time)| *time);
         let (others, origin, disturbance) = (found.others.clone(), Origin::Kept, found.disturbance);
-        let selection = Selection { provider, precision, measured, buckets, instances: 1, origin, disturbance, others };
+        let in_place = self.is_in_place(provider);
+        let selection =
+            Selection { provider, precision, measured, buckets, instances: 1, in_place, origin, disturbance, others };
         Ok((self.open(&selection)?, selection))
     }
 
@@ -209,6 +217,10 @@ impl Opener {
         let (accuracy, has_int8) = (&self.manifest.accuracy, self.graphs.int8.is_some());
         let cuda = self.cuda.as_ref().map_err(String::as_str).map(drop);
         candidates(request, accuracy, has_int8, CpuFeatures::detect(), self.library.openvino(), cuda)
+    }
+
+    fn is_in_place(&self, provider: Provider) -> bool {
+        provider.is_device() && self.cuda.as_ref().is_ok_and(Cuda::is_in_place)
     }
 
     fn warmed_up(&self, candidate: Candidate) -> Result<(Runner, Duration), Error> {
@@ -234,7 +246,7 @@ impl Opener {
         Ok(Runner::new(Arc::clone(&self.manifest), backend, self.decoder.clone()))
     }
 
-    pub(super) fn open_bucket(&self, candidate: Candidate, batch: usize) -> Result<Box<dyn Backend>, Error> {
+    pub(super) fn open_bucket(&self, candidate: Candidate, batch: usize) -> Result<Bucket, Error> {
         let Candidate { provider, precision } = candidate;
         let bytes = match (precision, &self.graphs.int8) {
             (Precision::Int8, Some(int8)) => int8,
@@ -242,8 +254,15 @@ impl Opener {
         };
         let settings = Settings { provider, precision, threads: self.threads, batch };
         let graph = self.graph(precision);
+        #[cfg(feature = "cuda")]
+        if provider.is_device()
+            && let Ok(Cuda { gpu: Some(gpu), .. }) = &self.cuda
+        {
+            let opened = InPlace::open(&self.library, &self.manifest, graph, &self.decoder, bytes, settings, gpu)?;
+            return Ok(Bucket::InPlace(Box::new(opened)));
+        }
         let backend = OnnxBackend::open(&self.library, &self.manifest, graph, &self.decoder, bytes, settings)?;
-        Ok(Box::new(backend))
+        Ok(Bucket::Host(Box::new(backend)))
     }
 
     pub(super) fn graph(&self, precision: Precision) -> &Graph {

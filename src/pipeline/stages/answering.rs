@@ -6,8 +6,9 @@ use super::crew::Comparison;
 use super::{Answered, Output, Shared};
 use crate::clock;
 use crate::degrade::Sample;
+use crate::frame::Frame;
 use crate::infer::{self, Outcome};
-use crate::media::{Frame, FramePool};
+use crate::media::FramePool;
 use crate::pipeline::stats::Stats;
 use crate::pipeline::watching;
 use crate::pipeline::workers::Lane;
@@ -68,7 +69,7 @@ impl Answers {
                 if time >= shared.applied.load().least() {
                     shared.footing.load().tell(clock::now(), Sample::Late);
                 }
-                shared.pool.give(frame.picture);
+                frame.picture.recycle(&shared.pool);
                 frame.id
             }
             Outcome::Failed(frame, error) => {
@@ -107,7 +108,7 @@ impl Answers {
             }
             let returned = (predicted && !shared.unreturned.contains(frame.id)).then_some(frame.time);
             shared.emit_result(&replaced, returned, Duration::ZERO, &mut self.text);
-            shared.pool.give(replaced.inferred.frame.picture);
+            replaced.inferred.frame.picture.recycle(&shared.pool);
         }
         // Nobody else puts one there.
         drop(shared.answered.put(Answered::new(inferred, Arc::clone(model_id))));
@@ -117,7 +118,7 @@ impl Answers {
         self.failures += 1;
         self.note_failure(error);
         let shared = &self.shared;
-        shared.pool.give(frame.picture);
+        frame.picture.recycle(&shared.pool);
         if self.failures >= MAX_MODEL_FAILURES {
             shared.fail(EndReason::ModelFailed);
         }

@@ -6,9 +6,10 @@ use metrics::{Counter, Histogram, counter, histogram};
 
 use super::Applied;
 use super::answering::Answers;
+use crate::frame::Frame;
 use crate::infer::fusion::agreement;
 use crate::infer::{self, Inferred, Member, Model, Outcome, Params, Plan, Prepared, Priority, Slot, Twins};
-use crate::media::{Detection, Frame, FramePool};
+use crate::media::{Detection, FramePool};
 
 /// Frames of which a shadow's answer and the session's own wait for each other.
 const COMPARED: usize = 8;
@@ -373,10 +374,10 @@ impl Shadow {
         let (theirs, spare) = (Arc::clone(&comparison), Arc::clone(&pool));
         let slot = model.attach(Priority::Low, move |outcome| match outcome {
             Outcome::Done(inferred) => {
-                spare.give(inferred.frame.picture);
+                inferred.frame.picture.recycle(&spare);
                 theirs.shadows(inferred.frame.id, inferred.detections);
             }
-            Outcome::Late(frame) | Outcome::Failed(frame, _) => spare.give(frame.picture),
+            Outcome::Late(frame) | Outcome::Failed(frame, _) => frame.picture.recycle(&spare),
         });
         Self { slot, comparison, pool }
     }
@@ -384,7 +385,7 @@ impl Shadow {
     /// A shadow's losses are nobody's.
     fn submit(&self, frame: Frame, params: Arc<Params>, prepared: Option<Arc<Prepared>>) {
         if let Some(lost) = self.slot.submit_prepared(frame, params, prepared) {
-            self.pool.give(lost.picture);
+            lost.picture.recycle(&self.pool);
         }
     }
 }

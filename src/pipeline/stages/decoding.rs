@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::{Applied, Output, Place, Shared};
 use crate::clock;
-use crate::decode::{self, Decoder};
+use crate::decode;
 use crate::degrade::Sample;
-use crate::media::{EncodedFrame, Frame, MediaTime};
+use crate::frame::Frame;
+use crate::media::{EncodedFrame, MediaTime};
+use crate::pipeline::gpu::Decoder;
 use crate::pipeline::ladders::Footing;
 use crate::pipeline::stats::Stats;
 use crate::pipeline::workers::{Lane, Step};
@@ -18,7 +20,7 @@ const TOLD_EVERY: u64 = 32;
 /// The first stage: decodes, and hands frames to the model, past it, or both.
 pub(super) struct DecodeStage {
     shared: Arc<Shared>,
-    decoder: Box<dyn Decoder>,
+    decoder: Decoder,
     finish: Arc<Lane>,
     next_id: u64,
     /// Width and height of the last frame.
@@ -28,7 +30,7 @@ pub(super) struct DecodeStage {
 }
 
 impl DecodeStage {
-    pub(super) fn new(shared: Arc<Shared>, decoder: Box<dyn Decoder>, finish: Arc<Lane>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, decoder: Decoder, finish: Arc<Lane>) -> Self {
         Self { shared, decoder, finish, next_id: 0, size: [0; 2], last_time: None }
     }
 
@@ -59,7 +61,7 @@ impl DecodeStage {
         Step::Again
     }
 
-    fn submit(&mut self, unit: &EncodedFrame, decoded: decode::Decoded, started: Instant) {
+    fn submit(&mut self, unit: &EncodedFrame, decoded: decode::Shown, started: Instant) {
         let shared = &self.shared;
         let now = clock::now();
         shared.metrics.decode.record(now.duration_since(started));
@@ -82,15 +84,23 @@ impl DecodeStage {
         shared.demand.received(now, pixels, unit.data.len());
         if self.too_soon(unit.time) {
             shared.metrics.over_rate.increment(1);
-            shared.pool.give(decoded.picture);
+            decoded.picture.recycle(&shared.pool);
             return;
         }
         self.last_time = Some(unit.time);
+        let mut picture = decoded.picture;
+        if !shared.applied.load().plan.is_in_place()
+            && let Err(error) = picture.bring(&shared.pool)
+        {
+            tracing::trace!(session_id = shared.session_id, %error, "a frame is dropped");
+            shared.metrics.no_host_buffer.increment(1);
+            return;
+        }
         let mut place = shared.place();
         let applied = shared.applied.load();
         let frame = Frame {
             id: self.next_id,
-            picture: decoded.picture,
+            picture,
             color: decoded.color,
             time: unit.time,
             arrival: unit.arrival,
@@ -143,7 +153,7 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
         if passes {
             past.put(now, frame);
         } else {
-            shared.pool.give(frame.picture);
+            frame.picture.recycle(&shared.pool);
         }
         return;
     }
@@ -156,7 +166,7 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
     if replaced.id == id {
         // There is no model any more: the session, or the server, is about to end.
         shared.metrics.model_failed.increment(1);
-        shared.pool.give(replaced.picture);
+        replaced.picture.recycle(&shared.pool);
         return;
     }
     Stats::count(&shared.stats.superseded);
@@ -165,7 +175,7 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
     if rung.fill_in && past.fills_in(&replaced) && (rung.returns(replaced.id) || !past.video) {
         past.put(now, replaced);
     } else {
-        shared.pool.give(replaced.picture);
+        replaced.picture.recycle(&shared.pool);
     }
 }
 
@@ -206,7 +216,7 @@ impl Past<'_> {
             if self.video && (self.predicted || dropped.id < shared.pending.oldest()) {
                 self.footing.tell(now, Sample::NotReturned);
             }
-            shared.pool.give(dropped.picture);
+            dropped.picture.recycle(&shared.pool);
         }
         self.finish.wake();
     }

@@ -12,8 +12,9 @@ use crate::clock;
 use crate::degrade::{STEPS, Sample};
 use crate::egress::results;
 use crate::encode::{self, Encoder};
+use crate::frame::Frame;
 use crate::infer;
-use crate::media::{Codec, Detection, EncodedFrame, Frame, MediaTime, Rotation};
+use crate::media::{Codec, Detection, EncodedFrame, MediaTime, Rotation};
 use crate::pipeline::stats::Stats;
 use crate::pipeline::workers::Step;
 use crate::session::EndReason;
@@ -100,7 +101,7 @@ impl Finisher {
         } else {
             shared.emit_result(&answered, None, Duration::ZERO, &mut self.text);
         }
-        shared.pool.give(answered.inferred.frame.picture);
+        answered.inferred.frame.picture.recycle(&shared.pool);
     }
 
     /// A frame without a result of its own: its objects are where the tracker expects them.
@@ -110,7 +111,7 @@ impl Finisher {
         if !predicted && frame.id < shared.told.load(Ordering::Acquire) {
             // Two answers came while the one before was being drawn.
             shared.metrics.overtaken.increment(1);
-            shared.pool.give(frame.picture);
+            frame.picture.recycle(&shared.pool);
             return;
         }
         let mut detections = std::mem::take(&mut self.expected);
@@ -134,7 +135,7 @@ impl Finisher {
             }
         }
         self.expected = answered.inferred.detections;
-        shared.pool.give(answered.inferred.frame.picture);
+        answered.inferred.frame.picture.recycle(&shared.pool);
     }
 
     /// Whether a frame is worth drawing and encoding: it is newer than the last one, not left out by choice, and still
@@ -168,20 +169,21 @@ impl Finisher {
         let shared = Arc::clone(&self.shared);
         let started = clock::now();
         let half = shared.rung().half_size;
-        if half {
-            let frame = &mut answered.inferred.frame;
-            let mut smaller = shared.pool.take(frame.picture.width(), frame.picture.height());
-            frame.picture.halve_into(Arc::make_mut(&mut smaller));
-            shared.pool.give(std::mem::replace(&mut frame.picture, smaller));
+        let is_brought = prepare(&shared, &mut answered.inferred.frame, half);
+        if is_brought {
+            self.draw(&mut answered.inferred, half, &applied.options);
         }
-        self.draw(&mut answered.inferred, half, &applied.options);
         let annotate = clock::now().duration_since(started);
         shared.metrics.annotate.record(annotate);
         shared.annotate_time.update(annotate);
         if tells {
             // Before the frame is encoded: a result does not wait for its video. The frame may still be lost on its way,
             // here as well as behind the server.
-            shared.emit_result(answered, Some(answered.inferred.frame.time), annotate, &mut self.text);
+            let time = answered.inferred.frame.time;
+            shared.emit_result(answered, is_brought.then_some(time), annotate, &mut self.text);
+        }
+        if !is_brought {
+            return;
         }
         self.last_returned = Some((answered.inferred.frame.id, started));
         let picture = &answered.inferred.frame.picture;
@@ -211,9 +213,10 @@ impl Finisher {
         };
         let strip = self.strip.each_ref().map(String::as_str);
         // A predicted frame's picture is with the model, too.
-        self.shared.pool.make_own(&mut inferred.frame.picture);
+        let Ok(picture) = inferred.frame.picture.bring(&self.shared.pool) else { return };
+        self.shared.pool.make_own(picture);
         self.annotator.draw(
-            Arc::make_mut(&mut inferred.frame.picture),
+            Arc::make_mut(picture),
             inferred.frame.color,
             &annotate::Overlay {
                 detections,
@@ -248,6 +251,7 @@ impl Finisher {
     /// How long it took, where it came to that; drawing on the frame took `annotate`.
     fn encode(&mut self, frame: &Frame, applied: &Applied, annotate: Duration) -> Option<Duration> {
         let shared = Arc::clone(&self.shared);
+        let picture = frame.picture.host(&shared.pool).ok()?;
         let bitrate = shared.bitrate.load(Ordering::Relaxed);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
@@ -266,7 +270,7 @@ impl Finisher {
         encoder.set_bitrate(bitrate);
         let keyframe = shared.keyframe_wanted.swap(false, Ordering::Relaxed);
         let started = clock::now();
-        let encoded = encoder.encode(&frame.picture, frame.color, frame.time, keyframe);
+        let encoded = encoder.encode(&picture, frame.color, frame.time, keyframe);
         let took = clock::now().duration_since(started);
         shared.metrics.encode.record(took);
         shared.encode_time.update(took);
@@ -393,6 +397,25 @@ impl Shared {
             self.metrics.results_dropped.increment(1);
         }
     }
+}
+
+/// Brings the picture of a frame that is to be drawn on to the host, at half its size if it is to be. Says whether it is
+/// there.
+fn prepare(shared: &Shared, frame: &mut Frame, half: bool) -> bool {
+    let brought = match frame.picture.bring(&shared.pool) {
+        Ok(brought) => brought,
+        Err(error) => {
+            tracing::trace!(session_id = shared.session_id, %error, "a frame is not returned");
+            shared.metrics.not_brought.increment(1);
+            return false;
+        }
+    };
+    if half {
+        let mut smaller = shared.pool.take(brought.width(), brought.height());
+        brought.halve_into(Arc::make_mut(&mut smaller));
+        shared.pool.give(std::mem::replace(brought, smaller));
+    }
+    true
 }
 
 /// Zones and lines as they are drawn.

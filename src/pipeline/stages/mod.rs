@@ -20,7 +20,7 @@ use self::crew::Crew;
 pub(super) use self::crew::Orders;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
-use super::gpu::{self, Gpu};
+use super::gpu::{Decoder, Gpu};
 use super::ladders::{Footing, Ladders};
 use super::load::{Demand, Load};
 use super::stats::Stats;
@@ -29,7 +29,8 @@ use super::workers::{Lane, Workers};
 use crate::degrade::Rung;
 use crate::encode::rate::Economy;
 use crate::estimate::SharedEstimate;
-use crate::media::{Codec, EncodedFrame, Frame, FramePool, MediaTime};
+use crate::frame::Frame;
+use crate::media::{Codec, EncodedFrame, FramePool, MediaTime};
 use crate::queue::{Fifo, Full, Mailbox};
 use crate::rtc::Peer;
 use crate::session::EndReason;
@@ -279,7 +280,7 @@ impl Stages {
     /// [`decode::Error`] when there is no decoder for the codec.
     pub(super) fn start(workers: &Workers, config: Config, applied: Applied) -> Result<Self, decode::Error> {
         let pool = Arc::new(FramePool::new(SPARE_PICTURES));
-        let decoder = gpu::decoder(config.gpu.as_deref(), config.codec, config.limits, Arc::clone(&pool))?;
+        let decoder = Decoder::new(config.gpu.as_deref(), config.codec, config.limits, Arc::clone(&pool))?;
         let takers = Takers { publisher: config.returns_video, viewers: 0 };
         let footing = join(&config.ladders, &applied, takers);
         let shared = Arc::new(Shared {
@@ -597,6 +598,10 @@ struct Metrics {
     late: Counter,
     skipped: Counter,
     late_to_return: Counter,
+    /// Frames that could not be brought from the GPU to the model.
+    no_host_buffer: Counter,
+    /// The same to be drawn on.
+    not_brought: Counter,
     /// Frames that the path back had no room for.
     congested: Counter,
     less_returned: Counter,
@@ -632,6 +637,8 @@ impl Metrics {
             late: dropped("infer", "late"),
             skipped: dropped("infer", "skipped"),
             late_to_return: dropped("encode", "late"),
+            no_host_buffer: dropped("decode", "no_host_buffer"),
+            not_brought: dropped("annotate", "no_host_buffer"),
             congested: dropped("encode", "congested"),
             less_returned: dropped("encode", "skipped"),
             overtaken: dropped("encode", "overtaken"),

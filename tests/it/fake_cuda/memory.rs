@@ -35,6 +35,8 @@ pub struct Memory {
     /// Page-locked memory by its address: its length, and the memory with the canary.
     locked: BTreeMap<usize, (usize, Box<[u8]>)>,
     pub capacity: usize,
+    /// Whether the GPU can use the host's memory by its addresses.
+    pub shares_host: bool,
 }
 
 // SAFETY: the mapping belongs to no thread.
@@ -50,7 +52,8 @@ impl Memory {
         // SAFETY: a new mapping, which nobody can use yet.
         let space = unsafe { libc::mmap(std::ptr::null_mut(), SPACE, libc::PROT_NONE, kind, -1, 0) };
         assert_ne!(space, libc::MAP_FAILED, "addresses for a GPU's memory");
-        Self { space: space.cast(), taken: 0, blocks: BTreeMap::new(), locked: BTreeMap::new(), capacity: 1 << 30 }
+        let (blocks, locked) = (BTreeMap::new(), BTreeMap::new());
+        Self { space: space.cast(), taken: 0, blocks, locked, capacity: 1 << 30, shares_host: false }
     }
 
     pub fn used(&self) -> usize {
@@ -95,6 +98,10 @@ impl Memory {
 
     /// Memory of the GPU, if it is all there.
     pub fn slice(&mut self, address: u64, len: usize) -> Result<&mut [u8], String> {
+        if self.shares_host && !(self.space as u64..self.space as u64 + SPACE as u64).contains(&address) {
+            // SAFETY: whoever gave the work keeps that memory until it is done.
+            return Ok(unsafe { std::slice::from_raw_parts_mut(address as *mut u8, len) });
+        }
         let missing = format!("{len} bytes at {address:#x} are no memory, or none any more");
         let Some((start, size)) = self.blocks.range(..=address).next_back() else { return Err(missing) };
         let from = (address - start) as usize;
@@ -312,6 +319,7 @@ impl State {
 
     fn copy_2d(&mut self, copy: &CUDA_MEMCPY2D) -> Result<(), String> {
         let width = copy.WidthInBytes;
+        self.planes_brought += usize::from(copy.dstMemoryType == CUmemorytype::CU_MEMORYTYPE_HOST);
         for (pitch, x) in [(copy.srcPitch, copy.srcXInBytes), (copy.dstPitch, copy.dstXInBytes)] {
             if pitch < x + width {
                 return Err(format!("a row of {width} bytes at {x} does not fit into a pitch of {pitch}"));

@@ -68,6 +68,8 @@ pub struct State {
     /// Names of kernels that were launched, in order.
     launches: Vec<String>,
     nvdec: Nvdec,
+    /// Planes that were copied to the host.
+    planes_brought: usize,
     violations: Vec<String>,
 }
 
@@ -90,6 +92,7 @@ impl Fake {
             functions: HashMap::new(),
             launches: Vec::new(),
             nvdec: Nvdec::default(),
+            planes_brought: 0,
             violations: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
@@ -144,6 +147,11 @@ impl Fake {
         self.state().devices = count;
     }
 
+    /// The GPU can use the host's memory by its addresses, from now on.
+    pub fn share_host(&self) {
+        self.state().memory.shares_host = true;
+    }
+
     /// Bytes of memory that the GPU has.
     pub fn set_memory(&self, bytes: usize) {
         self.state().memory.capacity = bytes;
@@ -167,6 +175,11 @@ impl Fake {
     /// Names of the kernels that were launched since this was asked last, in order. They run as C++ on the host.
     pub fn take_launches(&self) -> Vec<String> {
         std::mem::take(&mut self.state().launches)
+    }
+
+    /// Pictures of luma and chroma that were copied to the host.
+    pub fn pictures_brought(&self) -> usize {
+        self.state().planes_brought / 2
     }
 
     /// Reads memory of the GPU, as a kernel does.

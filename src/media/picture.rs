@@ -1,8 +1,5 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-use super::{ColorInfo, MediaTime};
 
 /// Clockwise rotation that makes a received picture stand upright.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -165,35 +162,6 @@ fn halve_plane(from: &[u8], from_stride: usize, to: &mut [u8], to_stride: usize)
             to.fill(u8::midpoint(upper[0], lower[0]));
         }
     }
-}
-
-/// One raw picture on its way through a session's stages.
-///
-/// Clones share the picture; a stage that draws takes it out with [`Arc::make_mut`], which copies only while another
-/// stage still holds it.
-#[derive(Debug, Clone)]
-pub struct Frame {
-    /// Number of the frame among those of its session that were decoded and let through, from 0.
-    pub id: u64,
-    /// Upright picture.
-    pub picture: Arc<I420>,
-    /// Meaning of the picture's codes.
-    pub color: ColorInfo,
-    /// RTP timestamp.
-    pub time: MediaTime,
-    /// When its last packet came in.
-    pub arrival: Instant,
-    /// When its result is due: `arrival` and the session's latency budget, less what drawing and encoding take where the
-    /// returned picture waits for the result.
-    pub deadline: Instant,
-    /// How long it waited for missing packets.
-    pub reorder_wait: Duration,
-    /// Time from the end of the reorder wait until it was decoded, queue included.
-    pub decode_time: Duration,
-    /// How long it has been worked on since then, without waiting: what decoding took itself.
-    pub worked: Duration,
-    /// When it was decoded, and so when the wait for the model began.
-    pub decoded_at: Instant,
 }
 
 /// Keeps pictures for reuse, so that a steady stream allocates nothing.

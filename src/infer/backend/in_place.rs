@@ -1,0 +1,326 @@
+//! Models that run where their pictures are: on a GPU, from surfaces to boxes.
+#![expect(unsafe_code, reason = "launches kernels on tensors of ONNX Runtime, and gives it a stream")]
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
+use ort::value::Tensor;
+
+use super::onnx::{Compute, Settings};
+use super::{Graph, Library, Provider, onnx};
+use crate::clock;
+use crate::device::kernels::{Launch as _, Precision};
+use crate::device::{Buffer, Pinned, Share, Stream};
+use crate::frame::Picture;
+use crate::infer::decoder::{Decoder, MAX_OUTPUTS, View, shape_text};
+use crate::infer::device::{Boxes, Gpu, Tensors};
+use crate::infer::error::Error;
+use crate::infer::letterbox::Letterbox;
+use crate::infer::manifest::Manifest;
+use crate::infer::postprocess::Postprocessor;
+use crate::infer::preprocess::device::Tables;
+use crate::infer::runner::Item;
+use crate::infer::{Params, Timing};
+use crate::media::Detection;
+
+/// Sizes of pictures whose tables are kept.
+const KEPT_TABLES: usize = 16;
+/// Boxes of an item at most: as many as are compared with each other.
+const MOST: u32 = 1024;
+
+/// What is wanted of items that are not there.
+const NOTHING: Params = Params { score_threshold: 1.0, iou_threshold: 1.0, max_detections: 0, classes: None };
+
+/// A session for a number of pictures with its tensors, which stay where they are. It belongs to one thread at a time.
+pub(in crate::infer) struct InPlace {
+    // Sessions and tensors go before the stream that they use.
+    binding: IoBinding,
+    input: Bound,
+    outputs: Vec<Bound>,
+    session: Session,
+    options: RunOptions<NoSelectedOutputs>,
+    reading: Reading,
+    tables: Vec<(Tables, Buffer)>,
+    /// For pictures that come from the host.
+    surfaces: Share,
+    stream: Stream,
+    gpu: Gpu,
+    size: usize,
+    item_len: usize,
+    manifest: Arc<Manifest>,
+}
+
+/// A tensor that is bound to the session.
+struct Bound {
+    tensor: Tensor<f32>,
+    address: u64,
+    shape: Vec<i64>,
+}
+
+/// How boxes are read.
+enum Reading {
+    /// The GPU decodes the one output.
+    There(Box<Boxes>),
+    /// The outputs come to the host.
+    Here(Vec<Pinned>),
+}
+
+impl InPlace {
+    /// Makes a session of a graph for `settings.batch` pictures a run.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], where the provider or the GPU don't do it.
+    pub(super) fn open(
+        library: &Library,
+        manifest: &Arc<Manifest>,
+        graph: &Graph,
+        decoder: &Decoder,
+        bytes: &Bytes,
+        settings: Settings,
+        gpu: &Gpu,
+    ) -> Result<Self, Error> {
+        let what = || format!("{} in {} in place", settings.provider.name(), settings.precision);
+        let unavailable = |error: String| Error::Unavailable { what: what(), reason: error };
+        let from_ort = |error: ort::Error| unavailable(error.to_string());
+        let from_device = |error: crate::device::Error| unavailable(error.to_string());
+
+        let stream = Stream::new(gpu.program.device()).map_err(from_device)?;
+        let mut session = session(library, graph, bytes, settings, gpu, &stream).map_err(from_ort)?;
+        let memory = memory(gpu).map_err(from_ort)?;
+        let allocator = Allocator::new(&session, memory.to_owned()).map_err(from_ort)?;
+        let shape = manifest.input.shape(settings.batch).map(|side| i64::try_from(side).unwrap_or(i64::MAX));
+        let input = Bound::new(&allocator, shape.to_vec()).map_err(from_ort)?;
+        let mut binding = session.create_binding().map_err(from_ort)?;
+        // By position: a graph that runs on a picture alone has no other input.
+        let name = session.inputs().first().map(|input| input.name().to_owned()).unwrap_or_default();
+        binding.bind_input(name, &input.tensor).map_err(from_ort)?;
+        for name in decoder.outputs() {
+            binding.bind_output_to_device(name, &memory).map_err(from_ort)?;
+        }
+        // A first run says which shapes the outputs have; where they lie then is not to be recorded.
+        let shapes: Vec<Vec<i64>> = {
+            let mut unrecorded = RunOptions::new().map_err(from_ort)?;
+            unrecorded.set("gpu_graph_id", "-1").map_err(from_ort)?;
+            let outputs = session.run_binding_with_options(&binding, &unrecorded).map_err(from_ort)?;
+            let shape = |name| outputs.get(name).map(|value| value.shape().to_vec()).unwrap_or_default();
+            decoder.outputs().map(shape).collect()
+        };
+        if let Some(shape) =
+            shapes.iter().find(|shape| shape.first().map(|side| usize::try_from(*side)) != Some(Ok(settings.batch)))
+        {
+            return Err(unavailable(format!("an output {} for a batch of {}", shape_text(shape), settings.batch)));
+        }
+        binding.clear_outputs();
+        let outputs = shapes.into_iter().map(|shape| Bound::new(&allocator, shape)).collect::<Result<Vec<_>, _>>();
+        let mut outputs = outputs.map_err(from_ort)?;
+        for (name, output) in decoder.outputs().zip(&mut outputs) {
+            binding.bind_output(name, &mut output.tensor).map_err(from_ort)?;
+        }
+        let mut options = RunOptions::new().map_err(from_ort)?;
+        if gpu.tensors == Tensors::Device {
+            options.disable_device_sync().map_err(from_ort)?;
+        }
+        let reading = Reading::new(decoder, &outputs, settings.batch, gpu).map_err(from_device)?;
+        let (size, item_len) = (settings.batch, manifest.input.item_len());
+        let (surfaces, manifest) = (gpu.surfaces.share(2 * size), Arc::clone(manifest));
+        let (tables, gpu) = (Vec::new(), gpu.clone());
+        Ok(Self {
+            binding,
+            input,
+            outputs,
+            session,
+            options,
+            reading,
+            tables,
+            surfaces,
+            stream,
+            gpu,
+            size,
+            item_len,
+            manifest,
+        })
+    }
+
+    /// Takes a batch from pictures to detections, as [`Runner::run`](crate::infer::runner::Runner::run). On a GPU one thing
+    /// follows the other without the host: `preprocess` is what it takes to hand the work over, and `inference` all of it.
+    pub(in crate::infer) fn run<'a>(
+        &mut self,
+        items: &(impl Iterator<Item = Item<'a>> + Clone),
+        postprocessor: &mut Postprocessor,
+        letterboxes: &mut Vec<Letterbox>,
+        found: &mut Vec<Vec<Detection>>,
+    ) -> Result<Timing, Error> {
+        let start = clock::now();
+        let ran = self.hand_over(items, letterboxes);
+        // Whatever was begun is done before anything that it uses goes away.
+        let handed_over = clock::now();
+        let waited = self.stream.wait().map_err(failed);
+        ran.and(waited)?;
+        let done = clock::now();
+        for (at, (item, letterbox)) in items.clone().zip(&*letterboxes).enumerate() {
+            found.push(match &self.reading {
+                Reading::There(boxes) => postprocessor.decoded(boxes.read(at), letterbox),
+                Reading::Here(values) => {
+                    let mut views = [View::default(); MAX_OUTPUTS];
+                    for (view, (output, values)) in views.iter_mut().zip(self.outputs.iter().zip(values)) {
+                        *view = View { shape: &output.shape, data: values.floats() };
+                    }
+                    postprocessor.item(&views[..self.outputs.len()], at, letterbox, item.params)?
+                }
+            });
+        }
+        Ok(Timing {
+            queue: Duration::ZERO,
+            preprocess: handed_over - start,
+            inference: done - handed_over,
+            postprocess: clock::now() - done,
+        })
+    }
+
+    /// Has the stream do all of it.
+    fn hand_over<'a>(
+        &mut self,
+        items: &(impl Iterator<Item = Item<'a>> + Clone),
+        letterboxes: &mut Vec<Letterbox>,
+    ) -> Result<(), Error> {
+        if let Reading::There(boxes) = &mut self.reading {
+            let wanted = items.clone().map(|item| item.params).chain(std::iter::repeat(&NOTHING));
+            (0..self.size).zip(wanted).for_each(|(at, params)| boxes.want(at, params));
+        }
+        for (at, item) in items.clone().take(self.size).enumerate() {
+            letterboxes.push(self.fill(at, &item)?);
+        }
+        if self.gpu.tensors == Tensors::Host {
+            // Processors do not wait for the stream.
+            self.stream.wait().map_err(failed)?;
+        }
+        let ran = self.session.run_binding_with_options(&self.binding, &self.options);
+        drop(ran.map_err(|error| Error::Run { reason: error.to_string() })?);
+        let on = self.gpu.program.on(&self.stream);
+        match &mut self.reading {
+            Reading::There(boxes) => {
+                let output = self.outputs.first().map_or(0, |output| output.address);
+                // SAFETY: the layout is for this output, which the session writes in the order of the same stream, and the
+                // stream is waited for before anything else happens.
+                unsafe { boxes.find(output, Precision::Single, &on) }.map_err(failed)
+            }
+            Reading::Here(values) => {
+                for (output, values) in self.outputs.iter().zip(values) {
+                    // SAFETY: as long as the output, and the stream is waited for before anything else happens.
+                    unsafe { values.fetch(output.address, &self.stream) }.map_err(failed)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Has the stream write a picture into the input's place `at`.
+    fn fill(&mut self, at: usize, item: &Item<'_>) -> Result<Letterbox, Error> {
+        let uploaded;
+        let surface = match item.picture {
+            Picture::Device(picture) => &**picture.surface(),
+            Picture::Host(picture) => {
+                let mut surface = self.surfaces.take(picture.width(), picture.height()).map_err(failed)?;
+                surface.upload(picture, &self.gpu.host, &self.stream).map_err(failed)?;
+                uploaded = surface;
+                &uploaded
+            }
+        };
+        let (tables, words) = {
+            let size = (surface.width(), surface.height());
+            let known = self.tables.iter().position(|(tables, _)| tables.size() == size);
+            let entry = match known {
+                Some(known) => self.tables.remove(known),
+                None => {
+                    if self.tables.len() == KEPT_TABLES {
+                        self.tables.remove(0);
+                    }
+                    let tables = Tables::new(&self.manifest.input, size.0, size.1);
+                    let mut words = Buffer::new(self.stream.device(), size_of_val(tables.words())).map_err(failed)?;
+                    words.upload_words(tables.words(), &self.stream).map_err(failed)?;
+                    (tables, words)
+                }
+            };
+            self.tables.push(entry);
+            self.tables.last().map(|(tables, words)| (tables, words.address())).ok_or(Error::NotReady)?
+        };
+        let place = self.input.address + (at * self.item_len * Precision::Single.bytes()) as u64;
+        let kernel = tables.kernel(surface.nv12(), item.color, words, place, Precision::Single);
+        let letterbox = tables.letterbox();
+        self.stream.wait_for(surface.ready()).map_err(failed)?;
+        // SAFETY: the place is one item of the input, which the session reads in the order of the same stream; tables and
+        // surface stay, since the driver finishes what uses memory before it frees it, and nobody writes a surface before
+        // those who read it are done.
+        unsafe { self.gpu.program.on(&self.stream).launch(&kernel) }.map_err(failed)?;
+        surface.read_by(&self.stream).map_err(failed)?;
+        Ok(letterbox)
+    }
+}
+
+impl fmt::Debug for InPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InPlace({} pictures)", self.size)
+    }
+}
+
+impl Bound {
+    fn new(allocator: &Allocator, shape: Vec<i64>) -> ort::Result<Self> {
+        let mut tensor = Tensor::<f32>::new(allocator, shape.clone())?;
+        let address = tensor.data_ptr_mut() as u64;
+        Ok(Self { tensor, address, shape })
+    }
+
+    fn bytes(&self) -> usize {
+        self.shape.iter().map(|side| usize::try_from(*side).unwrap_or(0)).product::<usize>() * size_of::<f32>()
+    }
+}
+
+impl Reading {
+    fn new(decoder: &Decoder, outputs: &[Bound], items: usize, gpu: &Gpu) -> Result<Self, crate::device::Error> {
+        if let ([output], Some(head)) = (outputs, decoder.head())
+            && let Some(layout) = head.layout(u32::try_from(items).unwrap_or(u32::MAX), &output.shape, MOST)
+        {
+            return Ok(Self::There(Box::new(Boxes::new(head, layout, &gpu.host, gpu.program.device())?)));
+        }
+        Ok(Self::Here(outputs.iter().map(|output| gpu.host.take(output.bytes())).collect::<Result<_, _>>()?))
+    }
+}
+
+/// A session that works in the order of the stream. Its runs are recorded as a CUDA graph where all of it is on the GPU.
+fn session(
+    library: &Library,
+    graph: &Graph,
+    bytes: &Bytes,
+    settings: Settings,
+    gpu: &Gpu,
+    stream: &Stream,
+) -> ort::Result<Session> {
+    match gpu.tensors {
+        Tensors::Host => onnx::commit(library, graph, bytes, Settings { provider: Provider::Cpu, ..settings }, None),
+        Tensors::Device => {
+            let stream = stream.raw().cast();
+            let recorded = Compute { stream, recorded: true };
+            onnx::commit(library, graph, bytes, settings, Some(recorded)).or_else(|error| {
+                tracing::debug!(%error, "a model's runs are not recorded");
+                onnx::commit(library, graph, bytes, settings, Some(Compute { recorded: false, ..recorded }))
+            })
+        }
+    }
+}
+
+/// Where the session's tensors lie.
+fn memory(gpu: &Gpu) -> ort::Result<MemoryInfo<'static>> {
+    let (device, index) = match gpu.tensors {
+        Tensors::Device => (AllocationDevice::CUDA, i32::try_from(gpu.program.device().index()).unwrap_or(0)),
+        Tensors::Host => (AllocationDevice::CPU, 0),
+    };
+    MemoryInfo::new(device, index, AllocatorType::Device, MemoryType::Default)
+}
+
+fn failed(error: crate::device::Error) -> Error {
+    Error::Run { reason: error.to_string() }
+}
