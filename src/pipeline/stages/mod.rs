@@ -3,6 +3,7 @@ mod applied;
 mod crew;
 mod decoding;
 mod finishing;
+mod metrics;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -10,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use metrics::{Counter, Histogram, counter, histogram};
 use saccade_signaling as wire;
 use tokio::sync::{broadcast, mpsc};
 
@@ -20,6 +20,7 @@ use self::crew::Crew;
 pub(super) use self::crew::Orders;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
+use self::metrics::Metrics;
 use super::gpu::{Decoder, Gpu};
 use super::ladders::{Footing, Ladders};
 use super::load::{Demand, Load};
@@ -579,79 +580,6 @@ impl Shared {
     fn fail(&self, reason: EndReason) {
         let _ = self.failed.set(reason);
         self.tell(Output::Failed);
-    }
-}
-
-struct Metrics {
-    decode: Histogram,
-    preprocess: Histogram,
-    inference: Histogram,
-    postprocess: Histogram,
-    annotate: Histogram,
-    encode: Histogram,
-    result_latency: Histogram,
-    decode_wait: Histogram,
-    annotate_wait: Histogram,
-    decoded: Counter,
-    budget_missed: Counter,
-    superseded: Counter,
-    late: Counter,
-    skipped: Counter,
-    late_to_return: Counter,
-    /// Frames that could not be brought from the GPU to the model.
-    no_host_buffer: Counter,
-    /// The same to be drawn on.
-    not_brought: Counter,
-    /// Frames that the path back had no room for.
-    congested: Counter,
-    less_returned: Counter,
-    overtaken: Counter,
-    undecodable: Counter,
-    over_rate: Counter,
-    model_failed: Counter,
-    dropped_before_encode: Counter,
-    unencodable: Counter,
-    unsent: Counter,
-    results_dropped: Counter,
-    events_dropped: Counter,
-    untold: Counter,
-}
-
-impl Metrics {
-    fn new() -> Self {
-        let stage = |stage: &'static str| histogram!("saccade_stage_duration_seconds", "stage" => stage);
-        let dropped = |stage: &'static str, reason: &'static str| counter!("saccade_frames_dropped_total", "stage" => stage, "reason" => reason);
-        Self {
-            decode: stage("decode"),
-            preprocess: stage("preprocess"),
-            inference: stage("inference"),
-            postprocess: stage("postprocess"),
-            annotate: stage("annotate"),
-            encode: stage("encode"),
-            decode_wait: histogram!("saccade_queue_wait_seconds", "queue" => "decode"),
-            annotate_wait: histogram!("saccade_queue_wait_seconds", "queue" => "annotate"),
-            result_latency: histogram!("saccade_frame_latency_seconds", "path" => "result"),
-            decoded: counter!("saccade_frames_total", "stage" => "decode", "outcome" => "done"),
-            budget_missed: counter!("saccade_budget_missed_total"),
-            superseded: dropped("infer", "superseded"),
-            late: dropped("infer", "late"),
-            skipped: dropped("infer", "skipped"),
-            late_to_return: dropped("encode", "late"),
-            no_host_buffer: dropped("decode", "no_host_buffer"),
-            not_brought: dropped("annotate", "no_host_buffer"),
-            congested: dropped("encode", "congested"),
-            less_returned: dropped("encode", "skipped"),
-            overtaken: dropped("encode", "overtaken"),
-            undecodable: dropped("decode", "error"),
-            over_rate: dropped("decode", "fps_limit"),
-            model_failed: dropped("infer", "error"),
-            dropped_before_encode: dropped("encode", "superseded"),
-            unencodable: dropped("encode", "error"),
-            unsent: dropped("egress", "queue_full"),
-            results_dropped: dropped("results", "queue_full"),
-            events_dropped: dropped("events", "queue_full"),
-            untold: dropped("pipeline", "queue_full"),
-        }
     }
 }
 
