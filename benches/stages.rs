@@ -213,7 +213,8 @@ fn crowd() -> Vec<Detection> {
     let object = |number: u8| {
         let (column, row) = (f32::from(number % 10), f32::from(number / 10));
         let (x, y, side) = (10.0 + 124.3 * column, 30.0 + 137.1 * row, 30.0 + 2.3 * f32::from(number));
-        let class = Class { id: u32::from(number % 3), name: ["head", "helmet", "vest"][usize::from(number % 3)].into() };
+        let class =
+            Class { id: u32::from(number % 3), name: ["head", "helmet", "vest"][usize::from(number % 3)].into() };
         let object_id = Some(u64::from(number) + 1);
         Detection { bbox: [x, y, x + side, y + 1.3 * side], class, score: 0.91 - 0.01 * f32::from(number), object_id }
     };

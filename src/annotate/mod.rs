@@ -1,6 +1,7 @@
 //! The overlay: boxes, labels, zones, lines and a timing strip, drawn on a raw frame before it is encoded.
 //!
-//! A decoded picture with its colour description and what to draw come in; the same picture, drawn on in YCbCr, leaves.
+//! A decoded picture with its colour description and what to draw come in; the same picture, drawn on in YCbCr, leaves. A
+//! picture that is elsewhere is drawn on there: a recording of what to paint leaves in its stead, and gives the same bits.
 //! It runs on the session's encode worker. It must not convert the picture to RGB, block, or touch a sample that no
 //! shape covers: with nothing to draw the picture stays as it was, bit for bit.
 
@@ -10,8 +11,8 @@ mod shapes;
 
 use std::fmt::Write as _;
 
-use crate::draw::{self, Ink, Point, Raster};
-use crate::media::{ColorInfo, Detection, I420};
+use crate::draw::{self, Atlas, Brush, Canvas, Ink, Point};
+use crate::media::{ColorInfo, Detection};
 
 use lettering::Lettering;
 
@@ -62,7 +63,7 @@ pub struct LineShape<'a> {
 #[derive(Debug)]
 pub struct Annotator {
     lettering: Lettering,
-    raster: Raster,
+    brush: Brush,
     text: String,
     numbers: String,
     tags: Vec<Tag>,
@@ -80,52 +81,62 @@ impl Annotator {
     pub fn new() -> Self {
         Self {
             lettering: Lettering::new(),
-            raster: Raster::default(),
+            brush: Brush::default(),
             text: String::new(),
             numbers: String::new(),
             tags: Vec::new(),
         }
     }
 
-    /// Draws `overlay` on `picture`, whose codes mean what `color` says.
+    /// The masks that recordings of it refer to.
+    #[must_use]
+    pub const fn atlas(&self) -> &Atlas {
+        &self.brush.atlas
+    }
+
+    /// Draws `overlay` on a picture whose codes mean what `color` says.
+    ///
+    /// A [`Recording`](draw::Recording) has to have begun with the picture's size. It is good with
+    /// [`Annotator::atlas`] until this draws again.
     ///
     /// Boxes are clipped to the picture; one that is empty, wholly outside or not finite is left out with its label.
     /// Labels are moved, and names shortened, until they lie inside the picture.
-    pub fn draw(&mut self, picture: &mut I420, color: ColorInfo, overlay: &Overlay<'_>) {
-        let look = Look::of(picture);
+    pub fn draw(&mut self, canvas: &mut impl Canvas, color: ColorInfo, overlay: &Overlay<'_>) {
+        let (size, look) = (canvas.size(), Look::of(canvas.size()));
+        self.brush.atlas.begin();
         for (index, zone) in overlay.zones.iter().enumerate() {
-            self.zone(picture, color, look, index, zone);
+            self.zone(canvas, color, look, index, zone);
         }
         for (index, line) in overlay.lines.iter().enumerate() {
-            self.line(picture, color, look, overlay.zones.len() + index, line);
+            self.line(canvas, color, look, overlay.zones.len() + index, line);
         }
         self.tags.clear();
         // The most certain lie on top.
         if overlay.boxes {
             for detection in overlay.detections.iter().rev() {
-                let Some(bounds) = visible(detection.bbox, picture, look) else { continue };
+                let Some(bounds) = visible(detection.bbox, size, look) else { continue };
                 let rgb = palette::rgb(detection.class.id);
-                shapes::frame(picture, &mut self.raster, bounds, look, color, rgb);
+                shapes::frame(canvas, &mut self.brush, bounds, look, color, rgb);
             }
         }
         if overlay.labels {
             for (index, detection) in overlay.detections.iter().enumerate() {
-                let Some(bounds) = visible(detection.bbox, picture, look) else { continue };
-                self.place(picture, look, index, detection, bounds);
+                let Some(bounds) = visible(detection.bbox, size, look) else { continue };
+                self.place(size, look, index, detection, bounds);
             }
             for tag in (0..self.tags.len()).rev() {
                 let (index, [x, y, width, height]) = (self.tags[tag].detection, self.tags[tag].bounds);
                 let detection = &overlay.detections[index];
-                self.label(detection, size(picture).0, look);
-                self.tag(picture, color, look, [x, y, width, height], palette::rgb(detection.class.id));
+                self.label(detection, pixels(size).0, look);
+                self.tag(canvas, color, look, [x, y, width, height], palette::rgb(detection.class.id));
             }
         }
-        self.strip(picture, color, look, overlay.timing);
+        self.strip(canvas, color, look, overlay.timing);
     }
 
     /// Finds the label's place: above the box, else inside it, else below, where no more certain label lies.
-    fn place(&mut self, picture: &I420, look: Look, index: usize, detection: &Detection, bounds: [i32; 4]) {
-        let (frame_width, frame_height) = size(picture);
+    fn place(&mut self, size: [u32; 2], look: Look, index: usize, detection: &Detection, bounds: [i32; 4]) {
+        let (frame_width, frame_height) = pixels(size);
         if look.tag_height > frame_height {
             return;
         }
@@ -148,8 +159,8 @@ impl Annotator {
 
     /// Writes a detection's label into `self.text`, its name shortened to fit; the width of its tag, or 0 if none fits.
     fn label(&mut self, detection: &Detection, limit: i32, look: Look) -> i32 {
-        let Self { text, numbers, lettering, .. } = self;
-        let mut letters = lettering.size(look.font);
+        let Self { text, numbers, lettering, brush, .. } = self;
+        let mut letters = lettering.size(look.font, &mut brush.atlas);
         numbers.clear();
         // Writing to a string cannot fail.
         let _ = write!(numbers, " {:.2}", detection.score);
@@ -166,23 +177,35 @@ impl Annotator {
     }
 
     /// A filled tag with `self.text` in it.
-    fn tag(&mut self, picture: &mut I420, color: ColorInfo, look: Look, [x, y, width, height]: [i32; 4], rgb: [u8; 3]) {
+    fn tag(
+        &mut self,
+        canvas: &mut impl Canvas,
+        color: ColorInfo,
+        look: Look,
+        [x, y, width, height]: [i32; 4],
+        rgb: [u8; 3],
+    ) {
         let background = Ink::new(color, rgb).with_opacity(0.94);
-        draw::rounded_rect(picture, &mut self.raster, [x, y, x + width, y + height], look.rounding(), background);
+        draw::rounded_rect(canvas, &mut self.brush, [x, y, x + width, y + height], look.rounding(), background);
         let ink = Ink::new(color, palette::text_on(rgb));
         let baseline = y + to_pixel((height as f32 + look.font * CAP_HEIGHT) / 2.0);
-        self.lettering.size(look.font).draw(picture, (x as f32 + look.padding(), baseline), &self.text, ink);
+        self.lettering.size(look.font, &mut self.brush.atlas).draw(
+            canvas,
+            (x as f32 + look.padding(), baseline),
+            &self.text,
+            ink,
+        );
     }
 
     /// A tag with a name of its own, its lower left corner near `at`, inside the picture.
-    fn name(&mut self, picture: &mut I420, color: ColorInfo, look: Look, at: Point, name: &str, rgb: [u8; 3]) {
-        let (frame_width, frame_height) = size(picture);
+    fn name(&mut self, canvas: &mut impl Canvas, color: ColorInfo, look: Look, at: Point, name: &str, rgb: [u8; 3]) {
+        let (frame_width, frame_height) = pixels(canvas.size());
         if name.is_empty() || look.tag_height > frame_height {
             return;
         }
         self.text.clear();
         self.text.push_str(name);
-        let mut letters = self.lettering.size(look.font);
+        let mut letters = self.lettering.size(look.font, &mut self.brush.atlas);
         letters.shorten(&mut self.text, 0, frame_width as f32 - 2.0 * look.padding());
         let width = to_pixel((letters.width(&self.text) + 2.0 * look.padding()).ceil());
         if self.text.is_empty() || width > frame_width {
@@ -190,33 +213,33 @@ impl Annotator {
         }
         let x = to_pixel(at[0]).clamp(0, frame_width - width);
         let y = (to_pixel(at[1]) - look.tag_height).clamp(0, frame_height - look.tag_height);
-        self.tag(picture, color, look, [x, y, width, look.tag_height], rgb);
+        self.tag(canvas, color, look, [x, y, width, look.tag_height], rgb);
     }
 
-    fn zone(&mut self, picture: &mut I420, color: ColorInfo, look: Look, index: usize, zone: &ZoneShape<'_>) {
-        let Some(corners) = scaled(zone.polygon, picture) else { return };
+    fn zone(&mut self, canvas: &mut impl Canvas, color: ColorInfo, look: Look, index: usize, zone: &ZoneShape<'_>) {
+        let Some(corners) = scaled(zone.polygon, canvas.size()) else { return };
         let rgb = palette::zone(index);
         let ink = Ink::new(color, rgb);
-        draw::fill(picture, &mut self.raster, &corners, ink.with_opacity(0.22));
+        canvas.fill(&corners, &mut self.brush.raster, ink.with_opacity(0.22));
         let mut last = corners[corners.len() - 1];
         for &corner in &corners {
-            shapes::stroke(picture, &mut self.raster, last, corner, look.thickness as f32, ink);
+            shapes::stroke(canvas, &mut self.brush.raster, last, corner, look.thickness as f32, ink);
             last = corner;
         }
         let top = corners.iter().copied().min_by(|a, b| a[1].total_cmp(&b[1]));
-        self.name(picture, color, look, top.unwrap_or_default(), zone.name, rgb);
+        self.name(canvas, color, look, top.unwrap_or_default(), zone.name, rgb);
     }
 
-    fn line(&mut self, picture: &mut I420, color: ColorInfo, look: Look, index: usize, line: &LineShape<'_>) {
-        let Some(ends) = scaled(&[line.from, line.to], picture) else { return };
+    fn line(&mut self, canvas: &mut impl Canvas, color: ColorInfo, look: Look, index: usize, line: &LineShape<'_>) {
+        let Some(ends) = scaled(&[line.from, line.to], canvas.size()) else { return };
         let rgb = palette::zone(index);
-        shapes::arrow(picture, &mut self.raster, [ends[0], ends[1]], look, color, rgb);
-        self.name(picture, color, look, ends[0], line.name, rgb);
+        shapes::arrow(canvas, &mut self.brush.raster, [ends[0], ends[1]], look, color, rgb);
+        self.name(canvas, color, look, ends[0], line.name, rgb);
     }
 
     /// The timing strip: lines of text on a dark panel, as many as fit.
-    fn strip(&mut self, picture: &mut I420, color: ColorInfo, look: Look, lines: &[&str]) {
-        let (frame_width, frame_height) = size(picture);
+    fn strip(&mut self, canvas: &mut impl Canvas, color: ColorInfo, look: Look, lines: &[&str]) {
+        let (frame_width, frame_height) = pixels(canvas.size());
         let (margin, padding) = (to_pixel(look.font / 2.0), look.padding());
         let step = to_pixel((look.font * 1.35).round());
         let room = (frame_height - 2 * margin - to_pixel(padding)) / step;
@@ -225,7 +248,7 @@ impl Annotator {
         if lines.is_empty() || limit <= 0.0 {
             return;
         }
-        let mut letters = self.lettering.size(look.font);
+        let mut letters = self.lettering.size(look.font, &mut self.brush.atlas);
         let mut width = 0.0_f32;
         for line in lines {
             self.text.clear();
@@ -237,15 +260,15 @@ impl Annotator {
         let top = frame_height - margin - height;
         let panel = [margin, top, margin + to_pixel((width + 2.0 * padding).ceil()), top + height];
         let background = Ink::new(color, palette::PANEL).with_opacity(0.66);
-        draw::rounded_rect(picture, &mut self.raster, panel, look.rounding(), background);
+        draw::rounded_rect(canvas, &mut self.brush, panel, look.rounding(), background);
         let ink = Ink::new(color, palette::WHITE);
-        let mut letters = self.lettering.size(look.font);
+        let mut letters = self.lettering.size(look.font, &mut self.brush.atlas);
         for (row, line) in (1..).zip(lines) {
             self.text.clear();
             self.text.push_str(line);
             letters.shorten(&mut self.text, 0, limit);
             let baseline = top + row * step - to_pixel(look.font * 0.22 - padding / 2.0);
-            letters.draw(picture, (margin as f32 + padding, baseline), &self.text, ink);
+            letters.draw(canvas, (margin as f32 + padding, baseline), &self.text, ink);
         }
     }
 }
@@ -270,8 +293,8 @@ struct Look {
 }
 
 impl Look {
-    fn of(picture: &I420) -> Self {
-        let side = picture.width().min(picture.height()) as f32;
+    fn of([width, height]: [u32; 2]) -> Self {
+        let side = width.min(height) as f32;
         // Whole sizes, so that a few sets of letters do for all streams.
         let font = (7.5 + side * 0.018).clamp(11.0, 48.0).round();
         let thickness = to_pixel((side / 270.0).round()).clamp(2, 12);
@@ -302,8 +325,8 @@ struct Tag {
 }
 
 /// A box in whole pixels, moved so far into the picture that its line shows; `None` if nothing of it is inside.
-fn visible([x0, y0, x1, y1]: [f32; 4], picture: &I420, look: Look) -> Option<[i32; 4]> {
-    let (width, height) = (picture.width() as f32, picture.height() as f32);
+fn visible([x0, y0, x1, y1]: [f32; 4], size: [u32; 2], look: Look) -> Option<[i32; 4]> {
+    let [width, height] = size.map(|side| side as f32);
     if !(x0 < x1 && y0 < y1 && x1 > 0.0 && y1 > 0.0 && x0 < width && y0 < height) {
         return None;
     }
@@ -313,8 +336,8 @@ fn visible([x0, y0, x1, y1]: [f32; 4], picture: &I420, look: Look) -> Option<[i3
 }
 
 /// Points in 0..1 as pixels; `None` if one is not finite or there are none.
-fn scaled(points: &[Point], picture: &I420) -> Option<Vec<Point>> {
-    let (width, height) = (picture.width() as f32, picture.height() as f32);
+fn scaled(points: &[Point], size: [u32; 2]) -> Option<Vec<Point>> {
+    let [width, height] = size.map(|side| side as f32);
     let finite = !points.is_empty() && points.iter().flatten().all(|value| value.is_finite());
     let far = |value: f32| value.clamp(-65_536.0, 65_536.0);
     finite.then(|| points.iter().map(|[x, y]| [far(x * width), far(y * height)]).collect())
@@ -324,8 +347,9 @@ fn overlaps([ax, ay, aw, ah]: [i32; 4], [bx, by, bw, bh]: [i32; 4]) -> bool {
     ax < bx + bw && bx < ax + aw && ay < by + bh && by < ay + ah
 }
 
-fn size(picture: &I420) -> (i32, i32) {
-    (i32::try_from(picture.width()).unwrap_or(i32::MAX), i32::try_from(picture.height()).unwrap_or(i32::MAX))
+fn pixels(size: [u32; 2]) -> (i32, i32) {
+    let [width, height] = size.map(|side| i32::try_from(side).unwrap_or(i32::MAX));
+    (width, height)
 }
 
 #[expect(
@@ -342,7 +366,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::media::{Class, ColorMatrix, ColorRange};
+    use crate::media::{Class, ColorMatrix, ColorRange, I420};
 
     fn grey(width: u32, height: u32) -> I420 {
         let mut picture = I420::new(width, height);
@@ -376,7 +400,7 @@ mod tests {
     fn a_box_changes_its_edges_and_nothing_else() {
         let detections = [found([100.0, 80.0, 300.0, 240.0], 1, "helmet")];
         let picture = drawn(640, 480, &Overlay { detections: &detections, labels: false, ..Overlay::default() });
-        let look = Look::of(&picture);
+        let look = Look::of(picture.size());
         let reach = (look.thickness / 2 + look.outline) as u32;
         for y in 0..480 {
             for x in 0..640 {
@@ -438,7 +462,7 @@ mod tests {
     #[test]
     fn labels_name_class_score_and_object() {
         let mut annotator = Annotator::new();
-        let look = Look::of(&grey(640, 480));
+        let look = Look::of([640, 480]);
         assert!(annotator.label(&found([0.0; 4], 1, "helmet"), 640, look) > 0);
         assert_eq!(annotator.text, "helmet 0.91 #7");
         let width = annotator.label(&found([0.0; 4], 1, "a name that goes on and on"), 120, look);

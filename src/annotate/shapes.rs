@@ -1,13 +1,13 @@
 //! Shapes of the overlay: box frames, strokes, arrows.
 
 use super::{Look, palette};
-use crate::draw::{self, Ink, Point, Raster, path};
-use crate::media::{ColorInfo, I420};
+use crate::draw::{self, Brush, Canvas, Ink, Point, Raster, path};
+use crate::media::ColorInfo;
 
 /// A box's frame: a coloured line on its edge between two thin dark ones.
 pub(crate) fn frame(
-    picture: &mut I420,
-    raster: &mut Raster,
+    canvas: &mut impl Canvas,
+    brush: &mut Brush,
     bounds: [i32; 4],
     look: Look,
     color: ColorInfo,
@@ -22,19 +22,19 @@ pub(crate) fn frame(
     let shade = Ink::new(color, palette::BLACK).with_opacity(0.45);
     let inner =
         [0, 1, 2, 3].map(|side| if side < 2 { outer[side] + look.thickness } else { outer[side] - look.thickness });
-    draw::ring(picture, raster, dark, line, if radius > 0 { radius + line } else { 0 }, shade);
-    draw::ring(picture, raster, inner, line, (radius - look.thickness).max(0), shade);
-    draw::ring(picture, raster, outer, look.thickness, radius, Ink::new(color, rgb));
+    draw::ring(canvas, brush, dark, line, if radius > 0 { radius + line } else { 0 }, shade);
+    draw::ring(canvas, brush, inner, line, (radius - look.thickness).max(0), shade);
+    draw::ring(canvas, brush, outer, look.thickness, radius, Ink::new(color, rgb));
 }
 
 /// A straight line with round ends.
-pub(crate) fn stroke(picture: &mut I420, raster: &mut Raster, from: Point, to: Point, thickness: f32, ink: Ink) {
-    draw::fill(picture, raster, &path::limb(from, to, [thickness / 2.0; 2]), ink);
+pub(crate) fn stroke(canvas: &mut impl Canvas, raster: &mut Raster, from: Point, to: Point, thickness: f32, ink: Ink) {
+    canvas.fill(&path::limb(from, to, [thickness / 2.0; 2]), raster, ink);
 }
 
 /// A directed line with a dark line around it.
 pub(crate) fn arrow(
-    picture: &mut I420,
+    canvas: &mut impl Canvas,
     raster: &mut Raster,
     [from, to]: [Point; 2],
     look: Look,
@@ -52,7 +52,7 @@ pub(crate) fn arrow(
     let around = 2.0 * look.outline as f32;
     for (ink, width) in [(shade, thickness + around), (Ink::new(color, rgb), thickness)] {
         for (start, end) in [(from, to), (wing(1.0), to), (wing(-1.0), to)] {
-            stroke(picture, raster, start, end, width, ink);
+            stroke(canvas, raster, start, end, width, ink);
         }
     }
 }

@@ -1,6 +1,4 @@
-use std::f32::consts::{FRAC_PI_2, PI};
-
-use super::{Point, path};
+use super::Point;
 
 /// Coordinates beyond this lie far outside of every picture.
 const FAR: f32 = 65_536.0;
@@ -18,42 +16,9 @@ pub struct Raster {
     stride: usize,
     width: f32,
     origin: Point,
-    /// By radius and thickness.
-    corners: Vec<((i32, i32), Vec<u8>)>,
 }
 
-/// Kinds of round corners kept.
-const MAX_CORNERS: usize = 16;
-
 impl Raster {
-    /// Masks of `radius × radius` pixels for the round corners of a frame as thick as `thickness`: lower right, lower
-    /// left, upper left, upper right.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive radius, a share of 0..1")]
-    pub(super) fn corners(&mut self, radius: i32, thickness: i32) -> &[u8] {
-        let known = self.corners.iter().position(|(kind, _)| *kind == (radius, thickness));
-        let at = known.unwrap_or_else(|| {
-            let (outer, inner, size) = (radius as f32, (radius - thickness) as f32, radius as usize);
-            let mut masks = vec![0; 4 * size * size];
-            let centers = [[0.0, 0.0], [outer, 0.0], [outer, outer], [0.0, outer]];
-            let turns = [0.0, FRAC_PI_2, PI, PI + FRAC_PI_2];
-            for ((mask, center), turn) in masks.chunks_exact_mut(size * size).zip(centers).zip(turns) {
-                let mut outline = path::arc(center, [outer; 2], turn, turn + FRAC_PI_2);
-                outline.extend(path::arc(center, [inner; 2], turn + FRAC_PI_2, turn));
-                self.cover(&outline, 1.0, (size, size), |x, y, coverage| {
-                    for (sample, &share) in mask[y * size + x..].iter_mut().zip(coverage) {
-                        *sample = (share * 255.0 + 0.5) as u8;
-                    }
-                });
-            }
-            if self.corners.len() >= MAX_CORNERS {
-                self.corners.clear();
-            }
-            self.corners.push(((radius, thickness), masks));
-            self.corners.len() - 1
-        });
-        &self.corners[at].1
-    }
-
     /// Calls `row(x, y, coverage)` for each row that the polygon, its coordinates multiplied by `scale`, covers within
     /// a plane of `(width, height)` samples: `coverage` (0..1) begins at sample `x` of row `y`.
     pub fn cover(

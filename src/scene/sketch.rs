@@ -1,6 +1,6 @@
 //! Shapes in the order they are painted, in design units, for pictures and truth alike.
 
-use crate::draw::{self, Ink, Point, Raster, path};
+use crate::draw::{Canvas as _, Ink, Point, Raster, path};
 use crate::media::{ColorInfo, I420};
 
 /// Design units from top to bottom of a picture.
@@ -87,7 +87,7 @@ impl Sketch {
     /// Paints all shapes.
     pub(crate) fn paint(&self, picture: &mut I420, raster: &mut Raster, color: ColorInfo) {
         for shape in &self.shapes {
-            draw::fill(picture, raster, &shape.outline, Ink::new(color, shape.rgb).with_opacity(shape.opacity));
+            picture.fill(&shape.outline, raster, Ink::new(color, shape.rgb).with_opacity(shape.opacity));
         }
     }
 
