@@ -214,3 +214,90 @@ fn narrow(place: usize) -> u16 {
 fn index(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::draw::Brush;
+    use crate::media::ColorInfo;
+
+    fn ink() -> Ink {
+        Ink::new(ColorInfo::default(), [255; 3])
+    }
+
+    fn begun(width: u32, height: u32) -> Recording {
+        let mut recording = Recording::default();
+        recording.begin(width, height);
+        recording
+    }
+
+    #[test]
+    fn operations_lie_in_the_picture() {
+        let (mut recording, mut atlas) = (begun(9, 7), Atlas::default());
+        atlas.add([3, 1], |_| ());
+        let mask = atlas.add([6, 5], |_| ());
+        recording.rect([-3, 2, 4, 20], ink());
+        recording.stamp((-2, -1), mask, &atlas, ink());
+        recording.stamp((5, 4), mask, &atlas, ink());
+        let found: Vec<_> =
+            recording.operations().iter().map(|operation| (operation.bounds, operation.shape)).collect();
+        let part = |start: u32| Shape::Mask { start, stride: 6 };
+        assert_eq!(found, [([0, 2, 4, 7], Shape::Rect), ([0, 0, 4, 4], part(3 + 6 + 2)), ([5, 4, 9, 7], part(3))]);
+    }
+
+    #[test]
+    fn polygons_become_runs_of_luma_and_of_chroma() {
+        let (mut recording, mut brush) = (begun(12, 8), Brush::default());
+        recording.fill(&[[2.5, 1.0], [8.0, 1.0], [8.0, 3.0], [2.5, 3.0]], &mut brush.raster, ink());
+        let [luma, chroma] = recording.operations() else { panic!("{:?}", recording.operations()) };
+        assert_eq!((luma.bounds, chroma.bounds), ([2, 1, 8, 3], [1, 0, 4, 2]));
+        let run = |end, opacity| Run { end, opacity };
+        let Shape::Luma { rows } = luma.shape else { panic!("{luma:?}") };
+        for row in 0..2 {
+            assert_eq!(recording.row(rows, row), [run(2, 0), run(3, 128), run(8, 256)]);
+        }
+        let Shape::Chroma { rows } = chroma.shape else { panic!("{chroma:?}") };
+        for row in 0..2 {
+            assert_eq!(recording.row(rows, row), [run(1, 0), run(2, 96), run(4, 128)]);
+        }
+        recording.begin(12, 8);
+        assert_eq!(recording.operations(), []);
+    }
+
+    #[test]
+    fn rows_between_two_parts_of_a_polygon_are_free() {
+        let (mut recording, mut brush) = (begun(8, 40), Brush::default());
+        // A bow whose waist is so thin that nothing of it shows.
+        let bow = [[0.0, 0.0], [8.0, 0.0], [4.0, 4.0], [4.0, 30.0], [8.0, 40.0], [0.0, 40.0], [4.0, 30.0], [4.0, 4.0]];
+        recording.fill(&bow, &mut brush.raster, ink());
+        let luma = recording.operations()[0];
+        let Shape::Luma { rows } = luma.shape else { panic!("{luma:?}") };
+        assert_eq!(luma.bounds, [0, 0, 8, 40]);
+        assert!((5..29).all(|row| recording.row(rows, row).is_empty()));
+        assert_eq!(recording.row(rows, 39).last().map(|run| run.end), Some(8));
+    }
+
+    #[test]
+    fn what_a_picture_has_beyond_the_bounds_is_counted() {
+        let (mut recording, mut brush) = (begun(1000, 1000), Brush::default());
+        let zigzag = (0..400).map(|corner| [2.5 * corner as f32, if corner % 2 == 0 { 0.0 } else { 1000.0 }]);
+        let zigzag: Vec<_> = zigzag.collect();
+        let mut fits = 0;
+        while recording.refused() == 0 {
+            fits = recording.operations().len();
+            recording.fill(&zigzag, &mut brush.raster, ink());
+        }
+        // The one that was refused left nothing, and smaller things have room.
+        assert!(fits > 0 && fits.is_multiple_of(2) && recording.operations().len() == fits, "{fits}");
+        assert!(recording.runs.len() <= Recording::MAX_RUNS && recording.rows.len() <= Recording::MAX_RUNS);
+        recording.rect([0, 0, 1, 1], ink());
+        assert_eq!((recording.operations().len(), recording.refused()), (fits + 1, 1));
+
+        recording.begin(1000, 1000);
+        (0..Recording::MAX_OPERATIONS + 10).for_each(|_| recording.rect([0, 0, 1, 1], ink()));
+        recording.fill(&[[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], &mut brush.raster, ink());
+        assert_eq!((recording.operations().len(), recording.refused()), (Recording::MAX_OPERATIONS, 12));
+        assert_eq!((recording.runs.len(), recording.rows.len()), (0, 0));
+    }
+}

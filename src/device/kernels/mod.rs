@@ -8,6 +8,7 @@
 mod detections;
 mod frames;
 mod half;
+pub mod overlay;
 mod picture;
 mod program;
 mod self_test;
@@ -75,10 +76,12 @@ impl Geometry {
 pub const FRAMES: Module = Module { name: "frames", ptx: text(concat!(include_str!("frames.ptx"), "\0")) };
 /// Kernels from a model's output to detections.
 pub const DETECTIONS: Module = Module { name: "detections", ptx: text(concat!(include_str!("detections.ptx"), "\0")) };
+/// The kernel that paints overlays.
+pub const OVERLAY: Module = Module { name: "overlay", ptx: text(concat!(include_str!("overlay.ptx"), "\0")) };
 /// All modules.
-pub const MODULES: [Module; 2] = [FRAMES, DETECTIONS];
+pub const MODULES: [Module; 3] = [FRAMES, DETECTIONS, OVERLAY];
 /// All kernels.
-pub const ENTRIES: [Entry; 9] = [
+pub const ENTRIES: [Entry; 10] = [
     Tensor::ENTRY,
     Halve::ENTRY,
     Planes::ENTRY,
@@ -88,6 +91,7 @@ pub const ENTRIES: [Entry; 9] = [
     Rank::ENTRY,
     Overlap::ENTRY,
     Keep::ENTRY,
+    overlay::Paint::ENTRY,
 ];
 
 #[expect(clippy::panic, reason = "when it is compiled")]

@@ -28,14 +28,7 @@ impl SelfTest {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it is no state but work")]
     pub fn new() -> Self {
-        let mut picture = I420::new(75, 51);
-        for (plane, factor) in picture.planes_mut().into_iter().zip([73u8, 151, 29]) {
-            let mut code = factor;
-            plane.iter_mut().for_each(|sample| {
-                code = code.wrapping_mul(factor).wrapping_add(factor);
-                *sample = code;
-            });
-        }
+        let picture = noise(75, 51);
         let source = Picture::interleave(&picture, 96, 0xaa);
         Self { picture, source }
     }
@@ -86,4 +79,17 @@ impl SelfTest {
         planes.download(&mut found, stream)?;
         if found == self.expected() { Ok(()) } else { Err(Unfit::Wrong("halving a picture")) }
     }
+}
+
+/// A picture of noise, always the same one.
+pub(super) fn noise(width: u32, height: u32) -> I420 {
+    let mut picture = I420::new(width, height);
+    for (plane, factor) in picture.planes_mut().into_iter().zip([73u8, 151, 29]) {
+        let mut code = factor;
+        plane.iter_mut().for_each(|sample| {
+            code = code.wrapping_mul(factor).wrapping_add(factor);
+            *sample = code;
+        });
+    }
+    picture
 }

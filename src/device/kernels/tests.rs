@@ -124,7 +124,11 @@ fn the_device_rounds_each_operation_as_the_host_does() {
             }
             assert!(!parts.contains(&"ftz") && !parts.contains(&"approx"), "{name}: {line}");
         }
-        assert!(arithmetic > 10, "{name}: only {arithmetic} operations were looked at");
+        if name == OVERLAY.name {
+            assert_eq!(arithmetic, 0, "{name} counts in whole numbers");
+        } else {
+            assert!(arithmetic > 10, "{name}: only {arithmetic} operations were looked at");
+        }
     }
 }
 
