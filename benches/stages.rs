@@ -11,6 +11,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use saccade::annotate::{Annotator, Overlay};
 use saccade::clock;
 use saccade::decode::{self, Decoder as _};
+use saccade::draw::Recording;
 use saccade::egress::packetize::{Packetizer, Payload};
 use saccade::egress::results::{Processed, Timings};
 use saccade::encode::{self, Encoder as _};
@@ -206,6 +207,25 @@ fn annotate(bench: &mut Criterion) {
     bench.bench_function("annotate 50 objects in 1280x720", |bench| {
         bench.iter(|| annotator.draw(&mut picture, ColorInfo::default(), &overlay));
     });
+
+    // The same for a picture on a device: what to paint, and that as it is copied there.
+    let mut recording = Recording::default();
+    bench.bench_function("record 50 objects in 1280x720", |bench| {
+        bench.iter(|| {
+            recording.begin(1280, 720);
+            annotator.draw(&mut recording, ColorInfo::default(), &overlay);
+        });
+    });
+    #[cfg(feature = "cuda")]
+    {
+        let mut parts = saccade::device::kernels::overlay::Parts::default();
+        bench.bench_function("divide 50 objects in 1280x720", |bench| {
+            bench.iter(|| {
+                parts.begin();
+                parts.next(&recording).map(|part| part.words().len())
+            });
+        });
+    }
 }
 
 /// Fifty objects of many sizes all over a picture of 1280×720.

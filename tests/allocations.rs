@@ -15,6 +15,10 @@ use bytes::Bytes;
 use saccade::annotate::{Annotator, Overlay};
 use saccade::clock;
 use saccade::decode::{self, Decoder as _};
+#[cfg(feature = "cuda")]
+use saccade::device::kernels::overlay::Parts;
+#[cfg(feature = "cuda")]
+use saccade::draw::Recording;
 use saccade::egress::packetize::{Packetizer, Payload};
 use saccade::egress::results::{Processed, Timings};
 use saccade::encode::{self, Encoder as _};
@@ -154,6 +158,9 @@ struct Stages {
     model: Tally,
     /// None but for letters that were never drawn before at their place between two pixels.
     annotate: Tally,
+    /// Drawing for a device, up to the words that are copied there. None but for such letters, and for lists that grow.
+    #[cfg(feature = "cuda")]
+    record: Tally,
     /// One: the text, which the data channel and all listeners share.
     result: Tally,
     /// None: the transport has taken the unit before the next one is made.
@@ -171,19 +178,32 @@ impl Stages {
             postprocess: Tally::new("postprocess", 1, 0),
             model: Tally::new("model", 3, 0),
             annotate: Tally::new("annotate", 0, 12),
+            #[cfg(feature = "cuda")]
+            record: Tally::new("record", 0, 12),
             result: Tally::new("result", 1, 0),
             encode: Tally::new("encode", 0, 0),
             packetize: Tally::new("packetize", 0, 16),
         }
     }
 
-    fn all(&self) -> [&Tally; 9] {
-        let Self { ingest, decode, preprocess, postprocess, model, annotate, result, encode, packetize } = self;
-        [ingest, decode, preprocess, postprocess, model, annotate, result, encode, packetize]
+    fn all(&self) -> Vec<&Tally> {
+        vec![
+            &self.ingest,
+            &self.decode,
+            &self.preprocess,
+            &self.postprocess,
+            &self.model,
+            &self.annotate,
+            #[cfg(feature = "cuda")]
+            &self.record,
+            &self.result,
+            &self.encode,
+            &self.packetize,
+        ]
     }
 
     fn assert(&self, codec: Codec) {
-        let rows: Vec<_> = self.all().map(|stage| stage.row()).into();
+        let rows: Vec<_> = self.all().into_iter().map(Tally::row).collect();
         let table =
             format!("{:<13}{:>6}{:>6}{:>9}   allowed\n{}", codec.name(), "mean", "most", "bytes", rows.join("\n"));
         println!("{table}");
@@ -267,6 +287,8 @@ fn measure(codec: Codec) -> Stages {
     let (mut annotator, mut encoder) = (Annotator::new(), encoder(codec));
     let mut packetizer = Packetizer::new(codec, Packetizer::MAX_PAYLOAD);
     let (mut text, mut sent) = (Vec::new(), VecDeque::with_capacity(2 * KEPT_PACKETS));
+    #[cfg(feature = "cuda")]
+    let (mut recorder, mut recording, mut parts) = (Annotator::new(), Recording::default(), Parts::default());
 
     let mut stages = Stages::new();
     for (id, packets) in (0..).zip(received(codec)) {
@@ -300,6 +322,14 @@ fn measure(codec: Codec) -> Stages {
         assert!(!inferred.detections.is_empty());
         let lines = ["latency 12 ms of 200 ms", "decode 1.2  queue 3.4  model 5.6"];
         let overlay = Overlay { detections: &inferred.detections, timing: &lines, ..Overlay::default() };
+        #[cfg(feature = "cuda")]
+        stages.record.run(|| {
+            recording.begin(SIZE.0, SIZE.1);
+            recorder.draw(&mut recording, color, &overlay);
+            parts.begin();
+            assert!(parts.next(&recording).is_some_and(|part| part.words().len() > 1_000));
+            assert!(parts.next(&recording).is_none());
+        });
         let (width, height) = (inferred.frame.picture.width(), inferred.frame.picture.height());
         stages.annotate.run(|| {
             let picture = inferred.frame.picture.bring(&pool).unwrap();

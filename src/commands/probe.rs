@@ -94,6 +94,7 @@ fn test_kernels(device: &Arc<Device>) -> Result<usize, kernels::Unfit> {
     let (program, stream) = (kernels::Program::load(device)?, Stream::new(device)?);
     let on = program.on(&stream);
     kernels::SelfTest::new().run(&on)?;
+    kernels::overlay::SelfTest::new().run(&on)?;
     infer::device::self_test(&on)?;
     Ok(kernels::ENTRIES.len())
 }

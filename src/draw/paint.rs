@@ -106,6 +106,7 @@ impl Canvas for I420 {
     }
 }
 
+#[inline(always)]
 fn blend(row: &mut [u8], code: u8, opacity: u32) {
     let opacity = opacity.min(256) as u16;
     let (keep, add) = (256 - opacity, u16::from(code) * opacity + 128);
@@ -114,6 +115,7 @@ fn blend(row: &mut [u8], code: u8, opacity: u32) {
     }
 }
 
+#[inline(always)]
 fn mix(sample: &mut u8, code: u8, opacity: u32) {
     blend(std::slice::from_mut(sample), code, opacity);
 }

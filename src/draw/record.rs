@@ -76,8 +76,8 @@ impl Recording {
     /// # Panics
     /// If a side is longer than 65,535.
     pub fn begin(&mut self, width: u32, height: u32) {
-        let side = |length: u32| u16::try_from(length).unwrap_or_else(|_| panic!("a side of {length} samples"));
-        (self.width, self.height) = (side(width), side(height));
+        assert!(width.max(height) <= u16::MAX.into(), "{width}x{height} samples are more than a recording takes");
+        (self.width, self.height) = (narrow(width as usize), narrow(height as usize));
         self.operations.clear();
         self.rows.clear();
         self.runs.clear();
@@ -120,7 +120,7 @@ impl Recording {
         let is_luma = scale == 1.0;
         let size = [self.width, self.height].map(|side| if is_luma { side } else { side.div_ceil(2) });
         let first = self.rows.len();
-        let (mut lines, mut columns): (Option<Range<usize>>, _) = (None, u16::MAX..0);
+        let (mut lines, mut left, mut right): (Option<Range<usize>>, _, _) = (None, u16::MAX, 0);
         let mut full = false;
         raster.cover(polygon, scale, (size[0].into(), size[1].into()), |x, y, coverage| {
             let start = self.runs.len();
@@ -131,8 +131,7 @@ impl Recording {
             push_runs(&mut self.runs, x, coverage, ink);
             let Some(last) = self.runs.get(start..).and_then(<[Run]>::last) else { return };
             let lead = self.runs[start];
-            let left = if lead.opacity == 0 { lead.end } else { 0 };
-            columns = columns.start.min(left)..columns.end.max(last.end);
+            (left, right) = (left.min(if lead.opacity == 0 { lead.end } else { 0 }), right.max(last.end));
             // Rows between the one before and this one are free.
             let lines = lines.get_or_insert(y..y);
             self.rows.resize(first + y - lines.start + 1, index(start));
@@ -146,7 +145,7 @@ impl Recording {
         let [top, bottom] = [lines.start, lines.end].map(narrow);
         let rows = index(first);
         let shape = if is_luma { Shape::Luma { rows } } else { Shape::Chroma { rows } };
-        self.operations.push(Operation { ink, bounds: [columns.start, top, columns.end, bottom], shape });
+        self.operations.push(Operation { ink, bounds: [left, top, right, bottom], shape });
         self.operations.len() <= Self::MAX_OPERATIONS
     }
 }

@@ -1,4 +1,4 @@
-//! The device's way from a picture to detections, its kernels being compiled for the host.
+//! The device's way from a picture to detections and to what is drawn on it, its kernels being compiled for the host.
 #![allow(unsafe_code, reason = "kernels get addresses")]
 
 use std::collections::BTreeSet;
@@ -7,12 +7,17 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 
-use saccade::device::kernels::{ENTRIES, Geometry, Kernel, Launch, Nv12, Picture, Precision, Program, SelfTest, Unfit};
+use proptest::prelude::*;
+use saccade::annotate::{Annotator, LineShape, Overlay, ZoneShape};
+use saccade::device::kernels::{
+    ENTRIES, Geometry, Kernel, Launch, Nv12, Picture, Precision, Program, SelfTest, Unfit, overlay,
+};
 use saccade::device::{Device, Error, Status, Stream};
+use saccade::draw::{Atlas, Recording, Revision};
 use saccade::infer::preprocess::Preprocessor;
 use saccade::infer::preprocess::device::Tables;
 use saccade::infer::{Letterbox, Manifest, Outlet, Params, Postprocessor, View};
-use saccade::media::{ColorInfo, ColorMatrix, ColorRange, I420};
+use saccade::media::{Class, ColorInfo, ColorMatrix, ColorRange, Detection, I420};
 
 use self::emulator::{Emulator, Memory};
 use crate::fake_cuda::Fake;
@@ -133,11 +138,171 @@ fn the_self_test_of_a_device_passes() {
     assert_eq!(planes.bytes(), test.expected());
 }
 
+/// A GPU that draws overlays: its copy of an annotator's masks, and what the host keeps for it.
+#[derive(Default)]
+struct Painter {
+    atlas: Vec<u8>,
+    seen: Revision,
+    recording: Recording,
+    parts: overlay::Parts,
+}
+
+impl Painter {
+    /// What is in the memory of a picture when `overlay` was drawn on it there, and how many bytes of masks were copied.
+    fn draw(
+        &mut self,
+        annotator: &mut Annotator,
+        (picture, pitch): (&I420, u32),
+        color: ColorInfo,
+        overlay: &Overlay<'_>,
+    ) -> (Vec<u8>, usize) {
+        self.recording.begin(picture.width(), picture.height());
+        annotator.draw(&mut self.recording, color, overlay);
+        let (start, news) = annotator.atlas().since(self.seen);
+        self.atlas.truncate(start);
+        self.atlas.extend(news);
+        self.seen = annotator.atlas().revision();
+        let picture = Picture::interleave(picture, pitch, 0x5a);
+        let (memory, atlas) = (Memory::new(picture.data()), Memory::new(&self.atlas));
+        self.parts.begin();
+        while let Some(part) = self.parts.next(&self.recording) {
+            let words = Memory::of_words(part.words());
+            run(&part.kernel(picture.at(memory.address()), atlas.address(), words.address()));
+        }
+        (memory.bytes(), news.len())
+    }
+}
+
+/// The same, drawn on the CPU.
+fn drawn((picture, pitch): (&I420, u32), color: ColorInfo, overlay: &Overlay<'_>) -> Vec<u8> {
+    let mut picture = picture.clone();
+    Annotator::new().draw(&mut picture, color, overlay);
+    Picture::interleave(&picture, pitch, 0x5a).data().to_vec()
+}
+
+fn noise(width: u32, height: u32) -> I420 {
+    let mut picture = I420::new(width, height);
+    for (plane, factor) in picture.planes_mut().into_iter().zip([31, 87, 7]) {
+        plane.iter_mut().enumerate().for_each(|(at, code)| *code = (at * factor % 253) as u8);
+    }
+    picture
+}
+
+fn found(bbox: [f32; 4], id: u32, name: &str) -> Detection {
+    let object_id = (!id.is_multiple_of(3)).then_some(u64::from(id) * 37);
+    Detection { bbox, class: Class { id, name: name.into() }, score: 0.87, object_id }
+}
+
+#[test]
+fn overlays_drawn_on_the_device_are_those_of_the_cpu() {
+    let (mut annotator, mut painter) = (Annotator::new(), Painter::default());
+    let polygons: [&[[f32; 2]]; 2] =
+        [&[[0.1, 0.15], [0.8, 0.2], [0.95, 0.9], [0.4, 0.55], [0.05, 1.1]], &[[0.5, 0.5], [1.5, -0.5], [0.7, 0.9]]];
+    let zones = [ZoneShape { name: "gate", polygon: polygons[0] }, ZoneShape { name: "", polygon: polygons[1] }];
+    let lines = [
+        LineShape { name: "door", from: [0.1, 0.9], to: [0.85, 0.3] },
+        LineShape { name: "", from: [0.5, -0.2], to: [0.5, 0.4] },
+    ];
+    let timing = ["latency 12 ms of 200 ms", "decode 1.2  queue 3.4  model 5.6"];
+    let sizes = [(1, 1), (2, 3), (33, 17), (160, 121), (321, 240), (1279, 721), (1920, 1080)];
+    for ((width, height), options) in sizes.into_iter().flat_map(|size| (0..32).map(move |options| (size, options))) {
+        // Large pictures with everything, and with nothing.
+        if width > 400 && ![0, 31].contains(&options) {
+            continue;
+        }
+        let on = |option: u32| options >> option & 1 == 1;
+        let (w, h) = (width as f32, height as f32);
+        let boxes = (0..9u32).map(|number| {
+            let (x, y) = (w * (0.13 * number as f32 - 0.1), h * (0.21 * (number % 5) as f32 - 0.06));
+            found([x, y, x + w / 5.5, y + h / 4.3], number, ["head", "Schutzhelm", "žluť € 漢"][number as usize % 3])
+        });
+        let detections: Vec<_> = boxes.collect();
+        let overlay = Overlay {
+            detections: &detections,
+            boxes: on(0),
+            labels: on(1),
+            timing: if on(2) { &timing } else { &[] },
+            zones: if on(3) { &zones } else { &[] },
+            lines: if on(4) { &lines } else { &[] },
+        };
+        let matrix = [ColorMatrix::Bt601, ColorMatrix::Bt709, ColorMatrix::Bt2020][options as usize % 3];
+        let color = ColorInfo { matrix, range: if on(0) { ColorRange::Limited } else { ColorRange::Full } };
+        let picture = noise(width, height);
+        let source = (&picture, width.next_multiple_of(2) + 2 * (options % 5));
+        let expected = drawn(source, color, &overlay);
+        // Where a label has room, each option shows.
+        assert!(expected != Picture::interleave(&picture, source.1, 0x5a).data() || options == 0 || width < 160);
+        let (made, _) = painter.draw(&mut annotator, source, color, &overlay);
+        assert!(made == expected, "{width}x{height}, options {options:b}");
+        // The masks are there now.
+        let (again, copied) = painter.draw(&mut annotator, source, color, &overlay);
+        assert!(again == expected && copied == 0, "{width}x{height}, options {options:b}: {copied} bytes");
+    }
+    assert_eq!(painter.recording.refused(), 0);
+}
+
+#[test]
+fn masks_of_many_letters_are_copied_anew_when_they_are_too_many_to_keep() {
+    let (mut annotator, mut painter) = (Annotator::new(), Painter::default());
+    // All letters of the font and others, a part of them in each label, which begins at one of four places.
+    let letters: Vec<_> = (0x20..0x2200).filter_map(char::from_u32).collect();
+    let names: Vec<String> = letters.chunks(40).map(String::from_iter).collect();
+    let labels = (0..4).flat_map(|start| names.iter().map(move |name| format!("{}{name}", &"il|"[..start])));
+    let labels: Vec<_> = labels.map(|name| found([100.0, 900.0, 150.0, 960.0], 1, &name)).collect();
+    let overlay = Overlay { detections: &labels, ..Overlay::default() };
+    let mut afresh = 0;
+    for side in [1900, 1840, 1780] {
+        let (picture, before) = (noise(side, side), painter.atlas.len());
+        let (made, copied) = painter.draw(&mut annotator, (&picture, side), ColorInfo::default(), &overlay);
+        assert!(made == drawn((&picture, side), ColorInfo::default(), &overlay), "{side}");
+        assert!(painter.atlas.len() < 2 * Atlas::KEPT, "{} bytes", painter.atlas.len());
+        afresh += usize::from(before > 0 && copied == painter.atlas.len());
+        assert!(copied > Atlas::KEPT / 8, "{copied} bytes of letters");
+    }
+    assert_eq!(afresh, 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
+
+    #[test]
+    fn any_overlay_is_drawn_on_the_device_as_on_the_cpu(
+        (width, height) in (1..400u32, 1..300u32), more in 0..40u32,
+        boxes in proptest::collection::vec((proptest::array::uniform4(-200.0..600.0f32), 0..30u32, ".{0,24}"), 0..16),
+        polygon in proptest::collection::vec(proptest::array::uniform2(-0.5..1.5f32), 0..9),
+        name in ".{0,12}", timing in ".{0,40}",
+    ) {
+        let detections: Vec<_> = boxes.iter().map(|(bbox, id, name)| found(*bbox, *id, name)).collect();
+        let ends = [polygon.first(), polygon.last()].map(|end| end.copied().unwrap_or_default());
+        let overlay = Overlay {
+            detections: &detections,
+            timing: &[&timing],
+            zones: &[ZoneShape { name: &name, polygon: &polygon }],
+            lines: &[LineShape { name: &name, from: ends[0], to: ends[1] }],
+            ..Overlay::default()
+        };
+        let picture = noise(width, height);
+        let source = (&picture, width.next_multiple_of(2) + more);
+        let (made, _) = Painter::default().draw(&mut Annotator::new(), source, ColorInfo::default(), &overlay);
+        prop_assert!(made == drawn(source, ColorInfo::default(), &overlay));
+    }
+}
+
+#[test]
+fn the_self_test_of_a_device_that_paints_passes() {
+    let mut test = overlay::SelfTest::new();
+    let [picture, atlas] = [test.picture(), test.atlas()].map(Memory::new);
+    let words = Memory::of_words(test.kernel(0, 0, 0).1);
+    run(&test.kernel(picture.address(), atlas.address(), words.address()).0);
+    assert_eq!(picture.bytes(), test.expected());
+}
+
 /// What the probe has a GPU compute.
 fn tests_of(gpu: &Arc<Device>) -> Result<(), Unfit> {
     let (program, stream) = (Program::load(gpu)?, Stream::new(gpu)?);
     let on = program.on(&stream);
     SelfTest::new().run(&on)?;
+    overlay::SelfTest::new().run(&on)?;
     saccade::infer::device::self_test(&on)
 }
 
@@ -157,10 +322,11 @@ fn a_gpu_that_computes_something_else_is_not_fit() {
     for (launch, wrong) in [
         (0, "halving a picture"),
         (1, "halving a picture"),
-        (2, "filling a tensor"),
-        (3, "decoding YOLOv8"),
-        (7, "decoding YOLOv8"),
-        (12, "decoding YOLOX"),
+        (2, "painting"),
+        (3, "filling a tensor"),
+        (4, "decoding YOLOv8"),
+        (8, "decoding YOLOv8"),
+        (13, "decoding YOLOX"),
     ] {
         fake.fail_after(launch, "cuLaunchKernel", Status::SUCCESS);
         assert_eq!(tests_of(&gpu), Err(Unfit::Wrong(wrong)), "launch {launch}");

@@ -1,4 +1,5 @@
 //! Painting on pictures that are on the device.
+#![expect(unsafe_code, reason = "launches kernels")]
 
 use std::ops::Range;
 
@@ -7,7 +8,8 @@ use crate::media::ColorInfo;
 
 use super::private::Sealed;
 use super::self_test::noise;
-use super::{Entry, Geometry, Kernel, Nv12, OVERLAY, Picture};
+use super::{Entry, Geometry, Kernel, Launch as _, Launcher, Nv12, OVERLAY, Picture, Unfit};
+use crate::device::Buffer;
 
 /// Luma samples along a tile's side.
 const SIDE: u16 = 32;
@@ -354,6 +356,25 @@ impl SelfTest {
         (part.kernel(self.picture.at(picture), atlas, words), part.words)
     }
 
+    /// Has a GPU do it.
+    ///
+    /// # Errors
+    /// Any [`Unfit`].
+    pub fn run(&mut self, on: &Launcher<'_>) -> Result<(), Unfit> {
+        let (gpu, stream) = (on.stream().device(), on.stream());
+        let (mut picture, mut atlas) = (Buffer::new(gpu, self.picture().len())?, Buffer::new(gpu, self.atlas().len())?);
+        picture.upload(self.picture(), stream)?;
+        atlas.upload(self.atlas(), stream)?;
+        let mut words = Buffer::new(gpu, size_of_val(self.kernel(0, 0, 0).1))?;
+        let (kernel, part) = self.kernel(picture.address(), atlas.address(), words.address());
+        words.upload_words(part, stream)?;
+        // SAFETY: all three have what the kernel needs, and nobody else has them.
+        unsafe { on.launch(&kernel) }?;
+        let mut found = vec![0; picture.len()];
+        picture.download(&mut found, stream)?;
+        if found == self.expected() { Ok(()) } else { Err(Unfit::Wrong("painting")) }
+    }
+
     /// What is then at the first address.
     #[must_use]
     pub fn expected(&self) -> Vec<u8> {
@@ -421,7 +442,7 @@ mod tests {
                 Stroke::Rect(bounds) => canvas.rect(*bounds, ink),
                 Stroke::Stamp(size, at) => {
                     let mask = brush.atlas.add(*size, |mask| {
-                        (0..mask.len()).zip(mask).for_each(|(at, share)| *share = (at * (number + 97) >> 3) as u8);
+                        (0..mask.len()).zip(mask).for_each(|(at, share)| *share = (at * (number + 97) / 8) as u8);
                     });
                     canvas.stamp(*at, mask, &brush.atlas, ink);
                 }
