@@ -16,6 +16,7 @@ pub mod picture;
 pub mod rate;
 pub mod software;
 
+mod pace;
 mod recolor;
 
 pub use rate::RateControl;

@@ -8,22 +8,21 @@ use ffmpeg_next::{Dictionary, Packet, codec, color, encoder, ffi, frame, picture
 
 use crate::media::{Chunks, Codec, ColorInfo, ColorMatrix, ColorRange, I420, MediaTime};
 
+use super::pace::Pace;
 use super::recolor::recolor;
 use super::{Encoded, Encoder, Error, init};
 
 /// Ticks of the encoder's clock a second: those of the RTP clock.
 const CLOCK: i64 = MediaTime::CLOCK_RATE as i64;
 /// Bits a second below which no encoder is opened.
-const MIN_BITRATE: u32 = 10_000;
+pub(super) const MIN_BITRATE: u32 = 10_000;
 /// x264's constant quality where the bitrate allows it. A quality bounded by a bitrate follows a new bitrate within a
 /// few pictures, an average bitrate takes ten seconds for it; and simple pictures don't waste bits.
 const BEST_QUALITY: &str = "20";
 /// Keyframes come on demand; this many pictures later one comes anyway.
 const GROUP: u32 = 3_000;
-/// Longest distance between pictures that the encoder is told, in ticks: longer pauses say nothing about the rate.
-const MAX_STEP: i64 = CLOCK / 4;
-/// Relative change of the bitrate that x264 is told about.
-const NOTICEABLE: f64 = 0.05;
+/// Relative change of the bitrate that an encoder is told about which follows it at once.
+pub(super) const NOTICEABLE: f64 = 0.05;
 
 /// What an encoder is opened for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,17 +45,12 @@ pub struct Config {
 /// - The rate of pictures is measured, so that the bitrate holds at any.
 pub struct Software {
     codec: Codec,
-    fps: f64,
     bitrate: f64,
     opened: Option<Opened>,
     packet: Packet,
     data: Chunks,
     recolored: Option<I420>,
-    last_time: Option<MediaTime>,
-    /// Time of the picture in hand on a clock that never wraps.
-    ticks: i64,
-    /// Average distance of pictures in ticks.
-    step: f64,
+    pace: Pace,
 }
 
 /// An encoder for one size and colour.
@@ -79,64 +73,43 @@ impl Software {
     pub fn new(codec: Codec, config: Config) -> Result<Self, Error> {
         init();
         encoder::find_by_name(name(codec)).ok_or(Error::NoEncoder(codec))?;
-        let fps = config.fps.clamp(1.0, 240.0);
-        #[expect(clippy::cast_precision_loss, reason = "a small constant")]
-        let step = CLOCK as f64 / fps;
         Ok(Self {
             codec,
-            fps,
             bitrate: f64::from(config.bitrate_bps.max(MIN_BITRATE)),
             opened: None,
             packet: Packet::empty(),
             data: Chunks::default(),
             recolored: None,
-            last_time: None,
-            ticks: 0,
-            step,
+            pace: Pace::new(config.fps),
         })
-    }
-
-    /// Moves the clock on to a picture's time.
-    #[expect(clippy::cast_precision_loss, reason = "steps are below a quarter of a second")]
-    fn advance(&mut self, time: MediaTime) {
-        let Some(last) = self.last_time.replace(time) else { return };
-        let step = i64::from(time.0.wrapping_sub(last.0).cast_signed()).clamp(1, MAX_STEP);
-        self.ticks += step;
-        self.step += (step as f64 - self.step) * 0.15;
     }
 
     fn open(&self, width: u32, height: u32, color: ColorInfo) -> Result<Opened, Error> {
         let failed = |source| Error::Open { width, height, source };
         let found = encoder::find_by_name(name(self.codec)).ok_or(Error::NoEncoder(self.codec))?;
         let mut context = codec::Context::new_with_codec(found).encoder().video().map_err(failed)?;
-        let frame = set_up(&mut context, self.codec, (width, height, color), self.fps).map_err(failed)?;
+        let frame = set_up(&mut context, self.codec, (width, height, color), self.pace.fps()).map_err(failed)?;
         context.set_time_base((1, MediaTime::CLOCK_RATE.cast_signed()));
         context.set_gop(GROUP);
         context.set_max_b_frames(0);
         #[expect(clippy::cast_possible_truncation, reason = "a number of ticks between 375 and 90 000")]
-        let ticks_per_frame = self.step.round() as i32;
+        let ticks_per_frame = self.pace.step().round() as i32;
         // SAFETY: the context is ours alone and not open yet.
         unsafe {
             let context = &mut *context.as_mut_ptr();
             context.thread_count = 1;
             // FFmpeg passes it to libvpx as each picture's duration.
             context.ticks_per_frame = ticks_per_frame;
-            set_rate(context, self.codec, self.bitrate, self.x264_rate());
+            set_rate(context, self.codec, self.bitrate, self.pace.told(self.bitrate));
         }
-        let encoder = context.open_with(live_options(self.codec, width, height, self.fps)).map_err(failed)?;
-        Ok(Opened { encoder, frame, width, height, color, bitrate: self.bitrate, since: self.ticks })
-    }
-
-    /// x264 spends a fixed share of its bitrate on each picture and takes the rate of pictures for `fps`: this is the
-    /// bitrate that gives the wanted one at the measured rate.
-    #[expect(clippy::cast_precision_loss, reason = "a small constant")]
-    fn x264_rate(&self) -> f64 {
-        self.bitrate * self.fps * self.step / CLOCK as f64
+        let encoder = context.open_with(live_options(self.codec, width, height, self.pace.fps())).map_err(failed)?;
+        Ok(Opened { encoder, frame, width, height, color, bitrate: self.bitrate, since: self.pace.ticks() })
     }
 
     /// Hands the bitrate to x264, or says that libvpx has to be opened anew for it.
     fn follow_bitrate(&mut self) -> bool {
-        let x264_rate = self.x264_rate();
+        // It spends a fixed share of its bitrate on each picture.
+        let x264_rate = self.pace.told(self.bitrate);
         let Some(opened) = &mut self.opened else { return false };
         if self.codec == Codec::H264 {
             // SAFETY: the context is ours alone; libx264's wrapper compares these fields before each picture.
@@ -149,7 +122,7 @@ impl Software {
             }
             return false;
         }
-        let (age, ratio) = (self.ticks - opened.since, self.bitrate / opened.bitrate);
+        let (age, ratio) = (self.pace.ticks() - opened.since, self.bitrate / opened.bitrate);
         (age >= 3 * CLOCK && !(0.75..1.25).contains(&ratio)) || (age >= CLOCK && ratio <= 0.6)
     }
 
@@ -168,7 +141,7 @@ impl Software {
         }
         let Some(opened) = &mut self.opened else { return Ok(None) };
         fill(&mut opened.frame, picture).map_err(Error::Failed)?;
-        opened.frame.set_pts(Some(self.ticks));
+        opened.frame.set_pts(Some(self.pace.ticks()));
         opened.frame.set_kind(if keyframe { picture::Type::I } else { picture::Type::None });
         opened.encoder.send_frame(&opened.frame).map_err(Error::Failed)?;
         match opened.encoder.receive_packet(&mut self.packet) {
@@ -191,7 +164,7 @@ impl Encoder for Software {
         time: MediaTime,
         keyframe: bool,
     ) -> Result<Option<Encoded>, Error> {
-        self.advance(time);
+        self.pace.advance(time);
         let result = if self.codec == Codec::Vp8 && color != ColorInfo::default() {
             let (width, height) = (picture.width(), picture.height());
             let kept = self.recolored.take().filter(|kept| (kept.width(), kept.height()) == (width, height));
@@ -302,7 +275,7 @@ fn set_rate(context: &mut ffi::AVCodecContext, codec: Codec, bitrate: f64, x264_
 
 fn live_options(codec: Codec, width: u32, height: u32, fps: f64) -> Dictionary<'static> {
     let level = h264_level(width, height, fps);
-    let x264 = format!("sliced-threads=0:repeat-headers=1:level={level}");
+    let x264 = format!("sliced-threads=0:repeat-headers=1:level={}.{}", level / 10, level % 10);
     let options: &[(&str, &str)] = match codec {
         Codec::H264 => &[
             ("preset", "ultrafast"),
@@ -344,19 +317,19 @@ pub(super) fn dictionary(options: &[(&str, &str)]) -> Dictionary<'static> {
     dictionary
 }
 
-/// The lowest level from 3.1 on that holds pictures of this size at this rate (H.264, table A-1).
-fn h264_level(width: u32, height: u32, fps: f64) -> &'static str {
-    const LEVELS: [(&str, f64, f64); 6] = [
-        ("3.1", 108_000.0, 3_600.0),
-        ("3.2", 216_000.0, 5_120.0),
-        ("4.0", 245_760.0, 8_192.0),
-        ("4.2", 522_240.0, 8_704.0),
-        ("5.0", 589_824.0, 22_080.0),
-        ("5.1", 983_040.0, 36_864.0),
+/// Ten times the lowest level from 3.1 on that holds pictures of this size at this rate (H.264, table A-1).
+pub(super) fn h264_level(width: u32, height: u32, fps: f64) -> u32 {
+    const LEVELS: [(u32, f64, f64); 6] = [
+        (31, 108_000.0, 3_600.0),
+        (32, 216_000.0, 5_120.0),
+        (40, 245_760.0, 8_192.0),
+        (42, 522_240.0, 8_704.0),
+        (50, 589_824.0, 22_080.0),
+        (51, 983_040.0, 36_864.0),
     ];
     let macroblocks = f64::from(width.div_ceil(16)) * f64::from(height.div_ceil(16));
     let fits = |(_, rate, size): &&(_, f64, f64)| macroblocks <= *size && macroblocks * fps <= *rate;
-    LEVELS.iter().find(fits).map_or("5.2", |(level, ..)| level)
+    LEVELS.iter().find(fits).map_or(52, |(level, ..)| *level)
 }
 
 #[cfg(test)]
@@ -477,11 +450,11 @@ mod tests {
 
     #[test]
     fn the_level_is_that_of_the_answer_unless_the_pictures_need_more() {
-        assert_eq!(h264_level(640, 480, 30.0), "3.1");
-        assert_eq!(h264_level(1_280, 720, 30.0), "3.1");
-        assert_eq!(h264_level(1_280, 720, 60.0), "3.2");
-        assert_eq!(h264_level(1_920, 1_080, 30.0), "4.0");
-        assert_eq!(h264_level(1_920, 1_080, 60.0), "4.2");
+        assert_eq!(h264_level(640, 480, 30.0), 31);
+        assert_eq!(h264_level(1_280, 720, 30.0), 31);
+        assert_eq!(h264_level(1_280, 720, 60.0), 32);
+        assert_eq!(h264_level(1_920, 1_080, 30.0), 40);
+        assert_eq!(h264_level(1_920, 1_080, 60.0), 42);
         let mut encoder = encoder(Codec::H264, 600_000);
         let picture = moving(320, 240, 0);
         let encoded = encoder.encode(&picture, ColorInfo::default(), MediaTime(0), false).unwrap().unwrap();
