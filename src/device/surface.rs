@@ -205,6 +205,64 @@ impl PitchedNv12 {
         copied
     }
 
+    /// Copies a picture of this one's size on the same GPU, in the order of `stream`, which waits for what writes it. The
+    /// picture is read once what the stream was given is done, and nobody writes to it before.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`] for another size or GPU; any of the driver.
+    pub fn copy_from(&mut self, other: &Self, stream: &Stream) -> Result<(), Error> {
+        if (other.width, other.height) != (self.width, self.height) || !Arc::ptr_eq(&other.gpu, &self.gpu) {
+            return Err(Error::Bounds);
+        }
+        stream.wait_for(&other.ready)?;
+        // SAFETY: both planes are the other picture's, whose memory stays until the driver is done with it: `read_by` keeps
+        // others from writing to it, and freeing it waits.
+        let copied = unsafe { self.copy_from_device([other.luma(), other.chroma()], other.pitch, [0, 0], stream) };
+        other.read_by(stream)?;
+        copied
+    }
+
+    /// Repeats the last column and row, in the order of `stream`, where the picture has an odd number of them: there is
+    /// memory for one more of each, so that it can be used as a picture of even sides.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the driver.
+    pub fn fill_to_even(&mut self, stream: &Stream) -> Result<(), Error> {
+        let (width, height, pitch) = (self.width as usize, self.height as usize, self.pitch);
+        let (column, row) = (width % 2 == 1, height % 2 == 1);
+        if !column && !row {
+            return Ok(());
+        }
+        let gpu = Arc::clone(&self.gpu);
+        let _current = gpu.enter()?;
+        self.begin_writing(stream)?;
+        let address = self.address;
+        let within = |[x, y]: [usize; 2], [to_x, to_y]: [usize; 2], [bytes, rows]: [usize; 2]| CUDA_MEMCPY2D {
+            srcXInBytes: x,
+            srcY: y,
+            srcDevice: address,
+            srcPitch: pitch,
+            dstXInBytes: to_x,
+            dstY: to_y,
+            dstDevice: address,
+            dstPitch: pitch,
+            WidthInBytes: bytes,
+            Height: rows,
+            ..NO_COPY
+        };
+        // The column first: the row has it, too.
+        let column = column.then(|| within([width - 1, 0], [width, 0], [1, height]));
+        let row = row.then(|| within([0, height - 1], [0, height], [row_bytes(self.width), 1]));
+        let mut copied = Ok(());
+        for copy in column.into_iter().chain(row) {
+            // SAFETY: the memory is ours and has room for even sides; source and target do not overlap.
+            let status = unsafe { (self.gpu.driver().copy_2d)(&raw const copy, stream.raw()) };
+            copied = copied.and(self.gpu.check("cuMemcpy2DAsync", status));
+        }
+        self.end_writing(stream)?;
+        copied
+    }
+
     /// Copies a picture of this one's size here through `host`, and waits for it.
     ///
     /// # Errors
