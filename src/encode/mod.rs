@@ -12,6 +12,8 @@ use bytes::Bytes;
 use crate::media::{Codec, ColorInfo, I420, MediaTime};
 
 pub mod file;
+#[cfg(feature = "cuda")]
+pub mod nvenc;
 pub mod picture;
 pub mod rate;
 pub mod software;
@@ -72,6 +74,9 @@ pub enum Error {
     /// The encoder failed on a picture.
     #[error("the picture can't be encoded")]
     Failed(#[source] ffmpeg_next::Error),
+    /// The picture lies on a device that failed.
+    #[error("the device failed")]
+    Device,
 }
 
 /// Keeps FFmpeg from writing to standard error; what matters comes back as an [`Error`], whose text FFmpeg gives.

@@ -45,7 +45,7 @@ pub(crate) fn scene(width: u32, height: u32, index: u32) -> I420 {
 }
 
 /// Peak signal-to-noise ratio of the luma in decibels, over the area that both pictures have.
-fn psnr(a: &I420, b: &I420) -> f64 {
+pub(crate) fn psnr(a: &I420, b: &I420) -> f64 {
     let (width, height) = (a.width().min(b.width()) as usize, a.height().min(b.height()) as usize);
     let rows =
         |picture: &I420| picture.planes()[0].chunks(picture.strides()[0]).map(<[u8]>::to_vec).collect::<Vec<_>>();

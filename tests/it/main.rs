@@ -31,6 +31,8 @@ mod models;
 mod narrow;
 #[cfg(feature = "cuda")]
 mod nvdec;
+#[cfg(feature = "cuda")]
+mod nvenc;
 mod opening;
 mod overload;
 mod port;

@@ -159,12 +159,16 @@ pub struct Streams {
     pub progress: Progress,
 }
 
+/// What another unit of the GPU than its processors does, when its stream comes to it.
+pub type Job = Box<dyn FnOnce(&mut Memory) + Send>;
+
 pub enum Work {
     Copy2d(CUDA_MEMCPY2D),
     ToDevice { to: u64, from: usize, len: usize },
     ToHost { to: usize, from: u64, len: usize },
     Fill { to: u64, byte: u8, len: usize },
     Write { to: u64, bytes: Vec<u8> },
+    Do(Job),
     Run { kernel: String, grid: [u32; 3], block: [u32; 3], argument: Vec<u64> },
     Reach { event: u64, record: u64 },
     Wait { event: u64, record: u64 },
@@ -265,6 +269,11 @@ impl State {
         }
     }
 
+    /// Whether streams have work that is not done.
+    pub fn is_busy(&self) -> bool {
+        self.streams.streams.values().any(|queue| !queue.is_empty())
+    }
+
     fn next_of(&mut self, stream: u64) -> Option<Work> {
         let queue = self.streams.streams.get_mut(&stream)?;
         if let Work::Wait { event, record } = queue.front()? {
@@ -299,6 +308,10 @@ impl State {
             }
             Work::Write { to, bytes } => {
                 self.memory.slice(to, bytes.len())?.copy_from_slice(&bytes);
+                Ok(())
+            }
+            Work::Do(job) => {
+                job(&mut self.memory);
                 Ok(())
             }
             Work::Run { kernel, grid, block, argument } => {

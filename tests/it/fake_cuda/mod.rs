@@ -1,4 +1,4 @@
-//! A GPU that is none: tables of the CUDA driver and of NVDEC whose functions work on memory of the host, and notice what a
+//! A GPU that is none: tables of the CUDA driver, of NVDEC and of NVENC whose functions work on memory of the host, and notice what a
 //! driver would not forgive. When a [`Fake`] is dropped, the test fails if anything was misused, or not given back.
 //!
 //! Several may live at a time, in one process and on any threads: every handle tells which fake it is of. Only opening a
@@ -9,6 +9,7 @@
 mod driver;
 mod memory;
 mod nvdec;
+mod nvenc;
 mod source;
 
 use std::cell::{Cell, RefCell};
@@ -23,10 +24,12 @@ use saccade::device::{Device, Status};
 
 pub use memory::{Memory, Progress};
 pub use nvdec::Caps;
+pub use nvenc::Chip;
 pub use source::{Found, Picture, Sequence, Source};
 
 use memory::Streams;
 use nvdec::Nvdec;
+use nvenc::Nvenc;
 
 /// Handles of a fake have its number in the bits from this one on.
 const SHIFT: u32 = 40;
@@ -68,6 +71,7 @@ pub struct State {
     /// Names of kernels that were launched, in order.
     launches: Vec<String>,
     nvdec: Nvdec,
+    nvenc: Nvenc,
     /// Planes that were copied to the host.
     planes_brought: usize,
     violations: Vec<String>,
@@ -92,6 +96,7 @@ impl Fake {
             functions: HashMap::new(),
             launches: Vec::new(),
             nvdec: Nvdec::default(),
+            nvenc: Nvenc::default(),
             planes_brought: 0,
             violations: Vec::new(),
         };
@@ -133,7 +138,8 @@ impl Fake {
 
     /// How often this function was called.
     pub fn calls(&self, call: &str) -> usize {
-        assert!(driver::NAMES.contains(&call) || nvdec::NAMES.contains(&call), "no function {call}");
+        let known = [driver::NAMES, nvdec::NAMES, nvenc::NAMES].iter().any(|names| names.contains(&call));
+        assert!(known, "no function {call}");
         self.state().calls.get(call).copied().unwrap_or(0)
     }
 
@@ -245,6 +251,7 @@ impl Drop for Fake {
             wrong.extend(state.streams.left());
             wrong.extend(state.modules.keys().map(|module| format!("module {module:#x} is left")));
             wrong.extend(state.nvdec.decoders.keys().map(|decoder| format!("decoder {decoder:#x} is left")));
+            wrong.extend(state.nvenc.encoders.keys().map(|encoder| format!("encoder {encoder:#x} is left")));
         }
         wrong.extend(state.nvdec.parsers.keys().map(|parser| format!("parser {parser:#x} is left")));
         if state.retained > 0 {
