@@ -8,6 +8,8 @@ use crate::config::Config;
 use crate::decode::nvdec;
 #[cfg(feature = "cuda")]
 use crate::device::{Device, Stream, driver::Driver, kernels};
+#[cfg(feature = "cuda")]
+use crate::encode::nvenc;
 use crate::hardware::probe::{self, LIMIT};
 use crate::hardware::{Piece, Table};
 #[cfg(feature = "cuda")]
@@ -86,6 +88,18 @@ fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
             Ok(((), format!("up to {width}x{height} on {engines} engines")))
         });
     }
+    look_at_encoder(teller, &device);
+}
+
+/// Encodes two pictures.
+#[cfg(feature = "cuda")]
+fn look_at_encoder(teller: &mut probe::Teller<std::io::Stdout>, device: &Arc<Device>) {
+    teller.look(Piece::EncodeH264, || {
+        let api = nvenc::Api::open().map_err(|missing| missing.to_string())?;
+        let hardware = nvenc::Hardware::new(device, api, nvenc::Bounds::default());
+        let found = nvenc::check(&hardware).map_err(|mistake| mistake.to_string())?;
+        Ok(((), found))
+    });
 }
 
 /// Has the GPU compute what is known, and says how many kernels there are.
