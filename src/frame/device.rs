@@ -34,6 +34,12 @@ impl DevicePicture {
         &self.surface
     }
 
+    /// Another picture of the same session.
+    #[must_use]
+    pub fn with(&self, surface: Surface) -> Self {
+        Self::new(Arc::new(surface), &self.way)
+    }
+
     /// Whether it was brought to the host.
     #[must_use]
     pub fn is_brought(&self) -> bool {

@@ -6,7 +6,9 @@ pub use self::some::{Gpu, Libraries, Unusable};
 use std::sync::Arc;
 
 use crate::decode::{self, Decoder as _, Shown, software::Software};
-use crate::media::{Codec, EncodedFrame, FramePool};
+use crate::encode::{self, Encoded, Encoder as _};
+use crate::frame::Picture;
+use crate::media::{Codec, ColorInfo, EncodedFrame, FramePool, MediaTime};
 
 /// A session's decoder: on the GPU where that decodes the codec, otherwise in software.
 pub(super) enum Decoder {
@@ -46,6 +48,61 @@ impl Decoder {
     }
 }
 
+/// A session's encoder: on the GPU where that encodes the codec, otherwise in software.
+pub(super) enum Encoder {
+    Software(Box<encode::software::Software>),
+    #[cfg(feature = "cuda")]
+    Gpu(Box<encode::nvenc::Takeover>),
+}
+
+impl Encoder {
+    /// # Errors
+    /// [`encode::Error::NoEncoder`].
+    pub(super) fn new(
+        gpu: Option<&Gpu>,
+        codec: Codec,
+        config: encode::software::Config,
+    ) -> Result<Self, encode::Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(encoders) = gpu.and_then(|gpu| gpu.encoders(codec)) {
+            return encode::nvenc::Takeover::new(encoders, config).map(|gpu| Self::Gpu(Box::new(gpu)));
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = gpu;
+        Ok(Self::Software(Box::new(encode::software::Software::new(codec, config)?)))
+    }
+
+    /// As [`encode::Encoder::encode`], wherever the picture lies.
+    ///
+    /// # Errors
+    /// As there, and [`encode::Error::Device`] when the picture can be brought to no encoder.
+    pub(super) fn encode(
+        &mut self,
+        picture: &Picture,
+        color: ColorInfo,
+        time: MediaTime,
+        keyframe: bool,
+        pool: &FramePool,
+    ) -> Result<Option<Encoded>, encode::Error> {
+        let host = || picture.host(pool).map_err(|_| encode::Error::Device);
+        match (self, picture) {
+            #[cfg(feature = "cuda")]
+            (Self::Gpu(gpu), Picture::Device(picture)) => gpu.encode_surface(picture.surface(), color, time, keyframe),
+            #[cfg(feature = "cuda")]
+            (Self::Gpu(gpu), Picture::Host(_)) => gpu.encode(&*host()?, color, time, keyframe),
+            (Self::Software(software), _) => software.encode(&*host()?, color, time, keyframe),
+        }
+    }
+
+    pub(super) fn set_bitrate(&mut self, bps: u32) {
+        match self {
+            Self::Software(software) => software.set_bitrate(bps),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu) => gpu.set_bitrate(bps),
+        }
+    }
+}
+
 /// There is none in a program that was built without the feature `cuda`.
 #[cfg(not(feature = "cuda"))]
 #[derive(Debug)]
@@ -57,9 +114,11 @@ mod some {
     use crate::decode::nvdec;
     use crate::device::driver::{Driver, Missing};
     use crate::device::kernels::Program;
-    use crate::device::{Device, Error};
+    use crate::device::{Device, Error, PinnedPool, SurfacePool};
+    use crate::encode::nvenc;
     use crate::hardware::{Piece, Stage, Table};
     use crate::infer::{self, device::Tensors};
+    use crate::pipeline::painting::Painter;
 
     /// Functions of NVIDIA's libraries.
     #[derive(Debug, Clone, Copy)]
@@ -68,6 +127,8 @@ mod some {
         pub driver: Driver,
         /// Of the decoder, where there is one.
         pub decoder: Option<nvdec::Api>,
+        /// Of the encoder, where there is one.
+        pub encoder: Option<nvenc::Api>,
         /// Where models have their tensors.
         pub tensors: Tensors,
     }
@@ -78,7 +139,8 @@ mod some {
         /// # Errors
         /// [`Missing`], where the driver's is missing.
         pub fn open() -> Result<Self, Missing> {
-            Ok(Self { driver: Driver::open()?, decoder: nvdec::Api::open().ok(), tensors: Tensors::Device })
+            let (decoder, encoder) = (nvdec::Api::open().ok(), nvenc::Api::open().ok());
+            Ok(Self { driver: Driver::open()?, decoder, encoder, tensors: Tensors::Device })
         }
     }
 
@@ -100,8 +162,19 @@ mod some {
         decoders: Option<Arc<nvdec::Hardware>>,
         /// What it decodes.
         codecs: Vec<Codec>,
+        encoders: Option<Arc<nvenc::Hardware>>,
         models: Option<infer::device::Gpu>,
+        program: Arc<Program>,
+        /// Pictures that are drawn on.
+        surfaces: Arc<SurfacePool>,
+        /// What is drawn, on its way there.
+        host: Arc<PinnedPool>,
     }
+
+    /// Bytes of the GPU's memory for pictures that are drawn on.
+    const SURFACES: usize = 1 << 30;
+    /// Bytes of the host's memory for what is drawn.
+    const HOST: usize = 64 << 20;
 
     impl Gpu {
         /// Opens the first GPU for those of `stages` that the table says it can do. It may take seconds.
@@ -117,12 +190,12 @@ mod some {
                 [(Codec::H264, Piece::DecodeH264), (Codec::Vp8, Piece::DecodeVp8), (Codec::Vp9, Piece::DecodeVp9)];
             let codecs = codecs.into_iter().filter(|(_, piece)| table.works(*piece).is_ok());
             let codecs = codecs.map(|(codec, _)| codec).collect();
-            let models = if does(Stage::Infer) {
-                Some(infer::device::Gpu::new(Arc::new(Program::load(&device)?), libraries.tensors))
-            } else {
-                None
-            };
-            Ok(Self { device, decoders, codecs, models })
+            let program = Arc::new(Program::load(&device)?);
+            let models = does(Stage::Infer).then(|| infer::device::Gpu::new(Arc::clone(&program), libraries.tensors));
+            let api = libraries.encoder.filter(|_| does(Stage::Encode));
+            let encoders = api.map(|api| nvenc::Hardware::new(&device, api, nvenc::Bounds::default()));
+            let (surfaces, host) = (SurfacePool::new(&device, SURFACES), PinnedPool::new(&device, HOST));
+            Ok(Self { device, decoders, codecs, encoders, models, program, surfaces, host })
         }
 
         /// Why it is of no use any more, if it is not.
@@ -139,8 +212,21 @@ mod some {
             self.models.clone()
         }
 
+        /// What encodes a codec, if the GPU does.
+        pub(in crate::pipeline) fn encoders(&self, codec: Codec) -> Option<&Arc<nvenc::Hardware>> {
+            self.encoders.as_ref().filter(|_| codec == Codec::H264)
+        }
+
+        /// What paints a session's pictures.
+        ///
+        /// # Errors
+        /// Any [`Error`] of the driver.
+        pub(in crate::pipeline) fn painter(&self) -> Result<Painter, Error> {
+            Painter::new(&self.program, &self.surfaces, &self.host)
+        }
+
         /// What decodes a codec, if the GPU does.
-        pub(super) fn decoders(&self, codec: Codec) -> Option<&Arc<nvdec::Hardware>> {
+        pub(in crate::pipeline) fn decoders(&self, codec: Codec) -> Option<&Arc<nvdec::Hardware>> {
             self.decoders.as_ref().filter(|_| self.codecs.contains(&codec))
         }
     }

@@ -12,6 +12,8 @@ mod ladders;
 mod load;
 mod losses;
 mod owner;
+#[cfg(feature = "cuda")]
+mod painting;
 mod path;
 mod spare;
 mod stages;

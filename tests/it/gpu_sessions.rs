@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use saccade::app::Devices;
 use saccade::device::Status;
+use saccade::encode::nvenc;
 use saccade::hardware::{Finding, Piece, Stage, Table};
 use saccade::infer::device::Tensors;
 use saccade::media::Codec;
@@ -13,7 +14,7 @@ use saccade_signaling::{Detection, OptionsPatch, ReturnMode};
 
 use crate::client::{LIMIT, connect};
 use crate::fake_cuda::Fake;
-use crate::live::{Returned, exchange, finish};
+use crate::live::{Returned, annotated_video_and_results_come_from, exchange, finish};
 use crate::publisher::{Publisher, Viewer, iou};
 use crate::server::{Server, metrics};
 
@@ -26,8 +27,8 @@ fn table(pieces: &[Piece]) -> Table {
 /// The fake's GPU as the server opens it.
 fn devices(fake: &Fake, pieces: &[Piece], stages: &[Stage]) -> Devices {
     fake.share_host();
-    let (driver, decoder) = (fake.driver(), Some(fake.api()));
-    let (table, libraries) = (table(pieces), Libraries { driver, decoder, tensors: Tensors::Host });
+    let (driver, decoder, encoder) = (fake.driver(), Some(fake.api()), nvenc::Api::of(&fake.entries()).ok());
+    let (table, libraries) = (table(pieces), Libraries { driver, decoder, encoder, tensors: Tensors::Host });
     let gpu = Gpu::open(libraries, &table, stages).unwrap();
     Devices { table, gpu: Some(Arc::new(gpu)) }
 }
@@ -35,6 +36,12 @@ fn devices(fake: &Fake, pieces: &[Piece], stages: &[Stage]) -> Devices {
 /// Decodes H.264 and runs models.
 fn in_place(fake: &Fake) -> Devices {
     devices(fake, &[Piece::DecodeH264, Piece::Cuda], &[Stage::Decode, Stage::Infer])
+}
+
+/// Does everything.
+fn whole_path(fake: &Fake) -> Devices {
+    let stages = [Stage::Decode, Stage::Infer, Stage::Encode];
+    devices(fake, &[Piece::DecodeH264, Piece::DecodeVp8, Piece::Cuda, Piece::EncodeH264], &stages)
 }
 
 /// Frames that came back with their results, and those that had people in them.
@@ -113,7 +120,7 @@ async fn where_results_alone_are_wanted_no_picture_leaves_the_gpu() {
     assert!(launched("nv12_to_tensor") >= frames && launched("detections_keep") >= frames, "{launches:?}");
     assert_eq!(fake.pictures_brought(), 0);
 
-    // Whoever wants video has each picture brought once.
+    // Whoever wants video has each picture brought once, after it was drawn on.
     peer.order(r#"{"type":"configure","options":{"return":"exact"}}"#).await;
     let enough = |returned: &Returned| returned.pictures.len() >= 10;
     let returned = exchange(&mut peer, &mut publisher, &mut viewer, enough).await;
@@ -143,4 +150,45 @@ async fn models_fail_with_the_gpu_that_they_run_on_and_say_so() {
     tokio::time::timeout(LIMIT, unready).await.expect("the process is not ready");
     drop((socket, peer));
     server.app.shut_down().await;
+}
+
+#[tokio::test]
+async fn frames_stay_on_the_gpu_from_decode_to_encode() {
+    let fake = Fake::new();
+    let server = Server::with(&[("hw.infer", "on")], whole_path(&fake)).await;
+    annotated_video_and_results_come_from(server, Codec::H264).await;
+    assert!(fake.calls("nvEncEncodePicture") >= 30);
+    assert!(fake.take_launches().iter().filter(|name| *name == "overlay_paint").count() >= 10);
+    assert_eq!(fake.pictures_brought(), 0);
+}
+
+#[tokio::test]
+async fn what_the_gpu_does_not_encode_is_brought_once_with_everything_drawn_on_it() {
+    let fake = Fake::new();
+    let server = Server::with(&[("hw.infer", "on")], whole_path(&fake)).await;
+    annotated_video_and_results_come_from(server, Codec::Vp8).await;
+    assert_eq!(fake.calls("nvEncEncodePicture"), 0);
+    let launches = fake.take_launches();
+    let inferred = launches.iter().filter(|name| *name == "nv12_to_tensor").count();
+    assert!(launches.iter().any(|name| name == "overlay_paint"));
+    assert!((10..=inferred).contains(&fake.pictures_brought()), "{} of {inferred}", fake.pictures_brought());
+}
+
+#[tokio::test]
+async fn the_host_draws_what_the_gpu_has_no_room_to_draw_on() {
+    let fake = Fake::new();
+    let server = Server::with(&[("hw.infer", "on")], whole_path(&fake)).await;
+    let options = OptionsPatch { return_mode: Some(ReturnMode::Results), ..OptionsPatch::default() };
+    let (socket, mut peer, _, _) = connect(server.http, Codec::H264, options).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 30).await;
+    // What decodes and infers has its memory.
+    fake.set_memory(fake.memory_in_use());
+    peer.order(r#"{"type":"configure","options":{"return":"exact"}}"#).await;
+    exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.pictures.len() >= 10).await;
+    assert!(!fake.take_launches().iter().any(|name| name == "overlay_paint"));
+    let page = metrics().render();
+    let drawn = page.lines().find_map(|line| line.strip_prefix("saccade_draw_takeovers_total "));
+    assert!(drawn.is_some_and(|count| count.parse::<u64>().unwrap() >= 10), "{drawn:?}");
+    finish(socket, peer, server).await;
 }

@@ -62,7 +62,10 @@ pub async fn exchange(
 }
 
 async fn annotated_video_and_results_come_back(codec: Codec) {
-    let server = Server::start(&[]).await;
+    annotated_video_and_results_come_from(Server::start(&[]).await, codec).await;
+}
+
+pub async fn annotated_video_and_results_come_from(server: Server, codec: Codec) {
     let (socket, mut peer, session_id, options) = connect(server.http, codec, OptionsPatch::default()).await;
     assert_eq!(options.return_mode, ReturnMode::Exact);
     let (mut publisher, mut viewer) = (Publisher::new(codec), Viewer::new(codec));

@@ -1,20 +1,19 @@
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use saccade_signaling as wire;
-use saccade_signaling::{Options, ReturnMode};
+use saccade_signaling::ReturnMode;
 
+use super::drawing::Drawing;
 use super::{Answered, Applied, Output, Shared};
-use crate::annotate::{self, Annotator, LineShape, ZoneShape};
 use crate::clock;
 use crate::degrade::{STEPS, Sample};
 use crate::egress::results;
-use crate::encode::{self, Encoder};
+use crate::encode;
 use crate::frame::Frame;
 use crate::infer;
 use crate::media::{Codec, Detection, EncodedFrame, MediaTime, Rotation};
+use crate::pipeline::gpu::Encoder;
 use crate::pipeline::stats::Stats;
 use crate::pipeline::workers::Step;
 use crate::session::EndReason;
@@ -30,18 +29,14 @@ const LONGEST_FREEZE: Duration = Duration::from_secs(1);
 pub(super) struct Finisher {
     shared: Arc<Shared>,
     codec: Codec,
-    annotator: Annotator,
-    encoder: Option<Box<dyn Encoder>>,
+    drawing: Drawing,
+    encoder: Option<Encoder>,
     /// Frames in a row that were not encoded.
     failures: u32,
     /// Number of the last frame that was encoded, and when that was.
     last_returned: Option<(u64, Instant)>,
-    /// Lines of the timing strip.
-    strip: [String; 2],
     /// Text of the last result.
     text: Vec<u8>,
-    /// What is drawn on a frame of half the size.
-    halved: Vec<Detection>,
     /// Where the tracker expects objects; kept for its memory.
     expected: Vec<Detection>,
 }
@@ -51,13 +46,11 @@ impl Finisher {
         Self {
             shared,
             codec,
-            annotator: Annotator::new(),
+            drawing: Drawing::new(),
             encoder: None,
             failures: 0,
             last_returned: None,
-            strip: Default::default(),
             text: Vec::new(),
-            halved: Vec::new(),
             expected: Vec::new(),
         }
     }
@@ -169,10 +162,7 @@ impl Finisher {
         let shared = Arc::clone(&self.shared);
         let started = clock::now();
         let half = shared.rung().half_size;
-        let is_brought = prepare(&shared, &mut answered.inferred.frame, half);
-        if is_brought {
-            self.draw(&mut answered.inferred, half, &applied.options);
-        }
+        let is_drawn = self.drawing.draw(&shared, &mut answered.inferred, half, &applied.options);
         let annotate = clock::now().duration_since(started);
         shared.metrics.annotate.record(annotate);
         shared.annotate_time.update(annotate);
@@ -180,9 +170,9 @@ impl Finisher {
             // Before the frame is encoded: a result does not wait for its video. The frame may still be lost on its way,
             // here as well as behind the server.
             let time = answered.inferred.frame.time;
-            shared.emit_result(answered, is_brought.then_some(time), annotate, &mut self.text);
+            shared.emit_result(answered, is_drawn.then_some(time), annotate, &mut self.text);
         }
-        if !is_brought {
+        if !is_drawn {
             return;
         }
         self.last_returned = Some((answered.inferred.frame.id, started));
@@ -193,73 +183,18 @@ impl Finisher {
         }
     }
 
-    /// `half`: the picture has half the width and height of the one that the detections are of.
-    fn draw(&mut self, inferred: &mut infer::Inferred, half: bool, options: &Options) {
-        let overlay = options.overlay;
-        let zones = overlay.zones && !(options.zones.is_empty() && options.lines.is_empty());
-        let boxes = !inferred.detections.is_empty() && (overlay.boxes || overlay.labels);
-        if !overlay.timing && !zones && !boxes {
-            return;
-        }
-        let (zones, lines) = if zones { shapes(options) } else { Default::default() };
-        self.write_strip(inferred, options);
-        let detections = if half {
-            self.halved.clear();
-            let halved = |found: &Detection| Detection { bbox: found.bbox.map(|side| side / 2.0), ..found.clone() };
-            self.halved.extend(inferred.detections.iter().map(halved));
-            &self.halved
-        } else {
-            &inferred.detections
-        };
-        let strip = self.strip.each_ref().map(String::as_str);
-        // A predicted frame's picture is with the model, too.
-        let Ok(picture) = inferred.frame.picture.bring(&self.shared.pool) else { return };
-        self.shared.pool.make_own(picture);
-        self.annotator.draw(
-            Arc::make_mut(picture),
-            inferred.frame.color,
-            &annotate::Overlay {
-                detections,
-                boxes: overlay.boxes,
-                labels: overlay.labels,
-                timing: if overlay.timing { &strip } else { &[] },
-                zones: &zones,
-                lines: &lines,
-            },
-        );
-    }
-
-    fn write_strip(&mut self, inferred: &infer::Inferred, options: &Options) {
-        let [latency, stages] = &mut self.strip;
-        latency.clear();
-        stages.clear();
-        if !options.overlay.timing {
-            return;
-        }
-        let elapsed = clock::now().saturating_duration_since(inferred.frame.arrival);
-        // Writing to a string cannot fail.
-        let _ = write!(latency, "latency {:.0} ms of {} ms", milliseconds(elapsed), options.budget_ms);
-        let _ = write!(stages, "decode {:.1}  ", milliseconds(inferred.frame.decode_time));
-        if inferred.batch_size > 0 {
-            let (queue, model) = (inferred.timing.queue, inferred.timing.inference);
-            let _ = write!(stages, "queue {:.1}  model {:.1}", milliseconds(queue), milliseconds(model));
-        } else {
-            stages.push_str("predicted");
-        }
-    }
-
     /// How long it took, where it came to that; drawing on the frame took `annotate`.
     fn encode(&mut self, frame: &Frame, applied: &Applied, annotate: Duration) -> Option<Duration> {
         let shared = Arc::clone(&self.shared);
-        let picture = frame.picture.host(&shared.pool).ok()?;
         let bitrate = shared.bitrate.load(Ordering::Relaxed);
         let encoder = match &mut self.encoder {
             Some(encoder) => encoder,
-            None => match encode::software::Software::new(
+            None => match Encoder::new(
+                shared.gpu.as_deref(),
                 self.codec,
                 encode::software::Config { bitrate_bps: bitrate, fps: shared.max_fps },
             ) {
-                Ok(encoder) => self.encoder.insert(Box::new(encoder)),
+                Ok(encoder) => self.encoder.insert(encoder),
                 Err(error) => {
                     tracing::error!(session_id = shared.session_id, %error, "no encoder");
                     shared.fail(EndReason::Internal);
@@ -270,7 +205,7 @@ impl Finisher {
         encoder.set_bitrate(bitrate);
         let keyframe = shared.keyframe_wanted.swap(false, Ordering::Relaxed);
         let started = clock::now();
-        let encoded = encoder.encode(&picture, frame.color, frame.time, keyframe);
+        let encoded = encoder.encode(&frame.picture, frame.color, frame.time, keyframe, &shared.pool);
         let took = clock::now().duration_since(started);
         shared.metrics.encode.record(took);
         shared.encode_time.update(took);
@@ -298,6 +233,13 @@ impl Finisher {
                 }
             }
             Ok(None) => {
+                if keyframe {
+                    shared.keyframe_wanted.store(true, Ordering::Relaxed);
+                }
+            }
+            // It says nothing of the encoder.
+            Err(encode::Error::Device) => {
+                shared.metrics.not_brought.increment(1);
                 if keyframe {
                     shared.keyframe_wanted.store(true, Ordering::Relaxed);
                 }
@@ -397,38 +339,4 @@ impl Shared {
             self.metrics.results_dropped.increment(1);
         }
     }
-}
-
-/// Brings the picture of a frame that is to be drawn on to the host, at half its size if it is to be. Says whether it is
-/// there.
-fn prepare(shared: &Shared, frame: &mut Frame, half: bool) -> bool {
-    let brought = match frame.picture.bring(&shared.pool) {
-        Ok(brought) => brought,
-        Err(error) => {
-            tracing::trace!(session_id = shared.session_id, %error, "a frame is not returned");
-            shared.metrics.not_brought.increment(1);
-            return false;
-        }
-    };
-    if half {
-        let mut smaller = shared.pool.take(brought.width(), brought.height());
-        brought.halve_into(Arc::make_mut(&mut smaller));
-        shared.pool.give(std::mem::replace(brought, smaller));
-    }
-    true
-}
-
-/// Zones and lines as they are drawn.
-fn shapes(options: &Options) -> (Vec<ZoneShape<'_>>, Vec<LineShape<'_>>) {
-    fn zone(zone: &wire::Zone) -> ZoneShape<'_> {
-        ZoneShape { name: &zone.name, polygon: &zone.polygon }
-    }
-    fn line(line: &wire::Line) -> LineShape<'_> {
-        LineShape { name: &line.name, from: line.points[0], to: line.points[1] }
-    }
-    (options.zones.iter().map(zone).collect(), options.lines.iter().map(line).collect())
-}
-
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }

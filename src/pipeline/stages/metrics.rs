@@ -21,6 +21,8 @@ pub(super) struct Metrics {
     pub(super) no_host_buffer: Counter,
     /// The same to be drawn on.
     pub(super) not_brought: Counter,
+    /// Frames that the GPU did not draw on, and the host did.
+    pub(super) unpainted: Counter,
     /// Frames that the path back had no room for.
     pub(super) congested: Counter,
     pub(super) less_returned: Counter,
@@ -57,6 +59,7 @@ impl Metrics {
             skipped: dropped("infer", "skipped"),
             late_to_return: dropped("encode", "late"),
             no_host_buffer: dropped("decode", "no_host_buffer"),
+            unpainted: counter!("saccade_draw_takeovers_total"),
             not_brought: dropped("annotate", "no_host_buffer"),
             congested: dropped("encode", "congested"),
             less_returned: dropped("encode", "skipped"),

@@ -2,6 +2,7 @@ mod answering;
 mod applied;
 mod crew;
 mod decoding;
+mod drawing;
 mod finishing;
 mod metrics;
 
@@ -188,6 +189,7 @@ struct Shared {
     /// Frames a second that are processed at most.
     max_fps: f64,
     pool: Arc<FramePool>,
+    gpu: Option<Arc<Gpu>>,
     units: Fifo<EncodedFrame>,
     answered: Mailbox<Answered>,
     /// Frames that wait for no result of their own: the tracker says what is in them.
@@ -298,6 +300,7 @@ impl Stages {
             returns_video: config.returns_video,
             max_fps: config.max_fps,
             pool,
+            gpu: config.gpu,
             units: Fifo::new("decode", DECODE_QUEUE),
             answered: Mailbox::new("annotate"),
             passing: Mailbox::new("annotate"),
