@@ -68,9 +68,9 @@ fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
         })
     });
     let Some(device) = device else { return };
-    teller.look(Piece::Kernels, || {
-        let found = test_kernels(&device).map_err(|unfit| unfit.to_string())?;
-        Ok(((), format!("{found} give what they give on the CPU")))
+    let program = teller.look(Piece::Kernels, || {
+        let program = tested_kernels(&device).map_err(|unfit| unfit.to_string())?;
+        Ok((program, format!("{} give what they give on the CPU", kernels::ENTRIES.len())))
     });
     let api = nvdec::Api::open().map_err(|missing| missing.to_string());
     let hardware = api.map(|api| nvdec::Hardware::new(&device, api, nvdec::Bounds::default()));
@@ -89,6 +89,9 @@ fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
         });
     }
     look_at_encoder(teller, &device);
+    if let Some(program) = program {
+        look_at_provider(teller, program);
+    }
 }
 
 /// Encodes two pictures.
@@ -102,13 +105,33 @@ fn look_at_encoder(teller: &mut probe::Teller<std::io::Stdout>, device: &Arc<Dev
     });
 }
 
-/// Has the GPU compute what is known, and says how many kernels there are.
+/// The kernels, after the GPU has computed what is known.
 #[cfg(feature = "cuda")]
-fn test_kernels(device: &Arc<Device>) -> Result<usize, kernels::Unfit> {
+fn tested_kernels(device: &Arc<Device>) -> Result<kernels::Program, kernels::Unfit> {
     let (program, stream) = (kernels::Program::load(device)?, Stream::new(device)?);
     let on = program.on(&stream);
     kernels::SelfTest::new().run(&on)?;
     kernels::overlay::SelfTest::new().run(&on)?;
     infer::device::self_test(&on)?;
-    Ok(kernels::ENTRIES.len())
+    Ok(program)
+}
+
+/// Runs the embedded model where its pictures are.
+#[cfg(feature = "cuda")]
+fn look_at_provider(teller: &mut probe::Teller<std::io::Stdout>, program: kernels::Program) {
+    teller.look(Piece::Cuda, || {
+        let name = program.device().name().to_owned();
+        let gpu = infer::device::Gpu::new(Arc::new(program), infer::device::Tensors::Device);
+        let options = infer::Options {
+            precision: Some(infer::manifest::Precision::Fp32),
+            backend: Some(infer::manifest::BackendChoice::Cuda),
+            cuda: Ok(infer::Cuda { name: name.clone(), gpu: Some(gpu) }),
+            ..infer::Options::default()
+        };
+        let engine = infer::Engine::new(options).map_err(|error| error.to_string())?;
+        let spec = infer::ModelSpec::embedded().map_err(|error| error.to_string())?;
+        engine.try_out(&spec).map_err(|error| error.to_string())?;
+        // The same at each start: what is measured is kept under this name.
+        Ok(((), format!("{} runs on {name}; {}", spec.manifest.id(), engine.library().build_info())))
+    });
 }

@@ -143,6 +143,25 @@ impl Engine {
         self.prepare(spec).map(|(_, _, selection)| selection)
     }
 
+    /// Runs a model on empty pictures in the first way that is allowed, without measuring others or keeping it, and says how
+    /// long the shortest run took.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub fn try_out(&self, spec: &ModelSpec) -> Result<Duration, Error> {
+        let (manifest, threads) = (Arc::new(spec.manifest.clone()), self.options.intra_threads.max(1));
+        let (request, cuda) = (self.request(&manifest), self.options.cuda.clone());
+        Opener::new(self.library.clone(), manifest, spec.read()?, threads, cuda)?.try_first(request)
+    }
+
+    /// What the operator or else the manifest wants.
+    fn request(&self, manifest: &Manifest) -> Request {
+        Request {
+            precision: self.options.precision.or(manifest.run.precision).unwrap_or(Precision::Fp32),
+            backend: self.options.backend.unwrap_or(manifest.run.backend),
+        }
+    }
+
     /// What the operator or else the manifest says of a model's instances.
     fn pinned(&self, manifest: &Manifest) -> Option<u32> {
         self.options.instances.or(manifest.run.instances)
@@ -151,10 +170,7 @@ impl Engine {
     /// Opens a model in the way that was fastest when that was measured, now or at an earlier start.
     fn prepare(&self, spec: &ModelSpec) -> Result<(Opener, Runner, Selection), Error> {
         let manifest = Arc::new(spec.manifest.clone());
-        let request = Request {
-            precision: self.options.precision.or(manifest.run.precision).unwrap_or(Precision::Fp32),
-            backend: self.options.backend.unwrap_or(manifest.run.backend),
-        };
+        let request = self.request(&manifest);
         let (threads, graphs) = (self.options.intra_threads.max(1), spec.read()?);
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let key = Key {

@@ -187,6 +187,18 @@ impl Opener {
         Ok((runner, selection, complete))
     }
 
+    /// Runs one empty picture in the first way that is allowed, and says how long the shortest of a few runs took.
+    ///
+    /// # Errors
+    /// Those of opening and running it.
+    pub(in crate::infer) fn try_first(&self, request: Request) -> Result<Duration, Error> {
+        let (candidates, reasons) = self.candidates(request);
+        let Some(candidate) = candidates.first() else {
+            return Err(Error::Unavailable { what: request.precision.to_string(), reason: reasons.join("; ") });
+        };
+        self.warmed_up(*candidate).map(|(_, time)| time)
+    }
+
     /// Opens what was selected at an earlier start, without measuring.
     ///
     /// # Errors
