@@ -158,7 +158,6 @@ mod some {
     /// An open GPU.
     #[derive(Debug)]
     pub struct Gpu {
-        device: Arc<Device>,
         decoders: Option<Arc<nvdec::Hardware>>,
         /// What it decodes.
         codecs: Vec<Codec>,
@@ -185,25 +184,17 @@ mod some {
             let device = Device::open(libraries.driver, 0)?;
             let does = |stage| stages.contains(&stage) && table.offers(stage).is_ok();
             let api = libraries.decoder.filter(|_| does(Stage::Decode));
-            let decoders = api.map(|api| nvdec::Hardware::new(&device, api, nvdec::Bounds::default()));
+            let program = Arc::new(Program::load(&device)?);
+            let decoders = api.map(|api| nvdec::Hardware::with_kernels(&program, api, nvdec::Bounds::default()));
             let codecs =
                 [(Codec::H264, Piece::DecodeH264), (Codec::Vp8, Piece::DecodeVp8), (Codec::Vp9, Piece::DecodeVp9)];
             let codecs = codecs.into_iter().filter(|(_, piece)| table.works(*piece).is_ok());
             let codecs = codecs.map(|(codec, _)| codec).collect();
-            let program = Arc::new(Program::load(&device)?);
             let models = does(Stage::Infer).then(|| infer::device::Gpu::new(Arc::clone(&program), libraries.tensors));
             let api = libraries.encoder.filter(|_| does(Stage::Encode));
             let encoders = api.map(|api| nvenc::Hardware::new(&device, api, nvenc::Bounds::default()));
             let (surfaces, host) = (SurfacePool::new(&device, SURFACES), PinnedPool::new(&device, HOST));
-            Ok(Self { device, decoders, codecs, encoders, models, program, surfaces, host })
-        }
-
-        /// Why it is of no use any more, if it is not.
-        ///
-        /// # Errors
-        /// [`Error::Lost`].
-        pub fn alive(&self) -> Result<(), Error> {
-            self.device.alive()
+            Ok(Self { decoders, codecs, encoders, models, program, surfaces, host })
         }
 
         /// What models need of it, if they run there.

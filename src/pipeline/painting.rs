@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use metrics::{Counter, counter};
+
 use crate::device::kernels::overlay::Parts;
-use crate::device::kernels::{Halve, Launch as _, Program};
+use crate::device::kernels::{Launch as _, Program};
 use crate::device::{Buffer, Error, Pinned, PinnedPool, PitchedNv12, Share, Stream, Surface, SurfacePool};
 use crate::draw::{Atlas, Recording, Revision};
 use crate::media::I420;
@@ -25,6 +27,7 @@ pub(super) struct Painter {
     /// A copy of the atlas, and how far that has come.
     atlas: Option<(Buffer, Revision)>,
     words: Option<Buffer>,
+    refused: Counter,
 }
 
 impl Painter {
@@ -44,6 +47,7 @@ impl Painter {
             parts: Parts::default(),
             atlas: None,
             words: None,
+            refused: counter!("saccade_draw_refused_total"),
         })
     }
 
@@ -62,7 +66,9 @@ impl Painter {
             if half { I420::half_size(from.width(), from.height()) } else { [from.width(), from.height()] };
         let mut to = self.surfaces.take(width, height)?;
         self.recording.begin(width, height);
+        let before = self.recording.refused();
         let atlas = record(&mut self.recording);
+        self.refused.increment(self.recording.refused() - before);
         // What is on its way to the GPU stays until the stream is done with it.
         let mut sent = Vec::new();
         let painted = self.copy(from, &mut to, half).and_then(|()| self.paint_on(&mut to, atlas, &mut sent));
@@ -71,16 +77,7 @@ impl Painter {
     }
 
     fn copy(&self, from: &PitchedNv12, to: &mut PitchedNv12, half: bool) -> Result<(), Error> {
-        if !half {
-            return to.copy_from(from, &self.stream);
-        }
-        self.stream.wait_for(from.ready())?;
-        to.begin_writing(&self.stream)?;
-        // SAFETY: both are surfaces of these sizes; the stream waits for who writes the one and uses the other.
-        let halved = unsafe { self.program.on(&self.stream).launch(&Halve { from: from.nv12(), to: to.nv12() }) };
-        to.end_writing(&self.stream)?;
-        from.read_by(&self.stream)?;
-        halved
+        if half { self.program.on(&self.stream).halve(from, to) } else { to.copy_from(from, &self.stream) }
     }
 
     fn paint_on(&mut self, to: &mut PitchedNv12, atlas: &Atlas, sent: &mut Vec<Pinned>) -> Result<(), Error> {

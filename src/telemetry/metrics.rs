@@ -67,6 +67,7 @@ table! {
     RTC_DATAGRAMS_DROPPED_TOTAL = Counter "saccade_rtc_datagrams_dropped_total" ["reason"] "Datagrams and connections of the media port that reached no session or were not sent: of strangers, or for want of room.";
     FRAMES_DROPPED_TOTAL = Counter "saccade_frames_dropped_total" ["stage", "reason"] "Frames that a stage dropped by choice.";
     DECODE_TAKEOVERS_TOTAL = Counter "saccade_decode_takeovers_total" ["reason"] "Streams that software went on decoding because a GPU could not.";
+    DRAW_REFUSED_TOTAL = Counter "saccade_draw_refused_total" [] "Shapes that were not drawn on a picture on a GPU, because it had more than is recorded.";
     DRAW_TAKEOVERS_TOTAL = Counter "saccade_draw_takeovers_total" [] "Pictures on a GPU that the host drew on because the GPU could not.";
     ENCODE_TAKEOVERS_TOTAL = Counter "saccade_encode_takeovers_total" ["reason"] "Streams that software went on encoding because a GPU could not.";
     STAGE_DURATION_SECONDS = Histogram "saccade_stage_duration_seconds" ["stage"] "Service time of a stage for one frame, in seconds; with a model, the time of its whole batch for each frame in it.";

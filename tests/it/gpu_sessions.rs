@@ -157,7 +157,7 @@ async fn frames_stay_on_the_gpu_from_decode_to_encode() {
     let fake = Fake::new();
     let server = Server::with(&[("hw.infer", "on")], whole_path(&fake)).await;
     annotated_video_and_results_come_from(server, Codec::H264).await;
-    assert!(fake.calls("nvEncEncodePicture") >= 30);
+    assert!(fake.calls("NvEncEncodePicture") >= 30);
     assert!(fake.take_launches().iter().filter(|name| *name == "overlay_paint").count() >= 10);
     assert_eq!(fake.pictures_brought(), 0);
 }
@@ -167,7 +167,7 @@ async fn what_the_gpu_does_not_encode_is_brought_once_with_everything_drawn_on_i
     let fake = Fake::new();
     let server = Server::with(&[("hw.infer", "on")], whole_path(&fake)).await;
     annotated_video_and_results_come_from(server, Codec::Vp8).await;
-    assert_eq!(fake.calls("nvEncEncodePicture"), 0);
+    assert_eq!(fake.calls("NvEncEncodePicture"), 0);
     let launches = fake.take_launches();
     let inferred = launches.iter().filter(|name| *name == "nv12_to_tensor").count();
     assert!(launches.iter().any(|name| name == "overlay_paint"));
