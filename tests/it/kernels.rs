@@ -128,14 +128,14 @@ fn a_batch_of_outputs_becomes_the_detections_that_the_cpu_finds() {
 #[test]
 fn the_self_test_of_a_device_passes() {
     let test = SelfTest::new();
-    let [half_len, planes_len] = test.space();
     let source = Memory::new(test.source());
-    let (half, planes) = (Memory::new(&vec![0; half_len]), Memory::new(&vec![0; planes_len]));
-    let (halve, split) = test.kernels(source.address(), half.address(), planes.address());
+    let space = test.space().map(|len| Memory::new(&vec![0; len]));
+    let (turn, halve, split) = test.kernels(source.address(), space.each_ref().map(Memory::address));
+    run(&turn);
     run(&halve);
-    assert_ne!(planes.bytes(), test.expected());
+    assert_ne!(space[2].bytes(), test.expected());
     run(&split);
-    assert_eq!(planes.bytes(), test.expected());
+    assert_eq!(space[2].bytes(), test.expected());
 }
 
 /// A GPU that draws overlays: its copy of an annotator's masks, and what the host keeps for it.
@@ -320,13 +320,13 @@ fn a_gpu_that_computes_something_else_is_not_fit() {
     let gpu = fake.gpu();
     // One launch after the other comes to nothing, and says that it went well.
     for (launch, wrong) in [
-        (0, "halving a picture"),
-        (1, "halving a picture"),
-        (2, "painting"),
-        (3, "filling a tensor"),
-        (4, "decoding YOLOv8"),
-        (8, "decoding YOLOv8"),
-        (13, "decoding YOLOX"),
+        (0, "turning and halving a picture"),
+        (2, "turning and halving a picture"),
+        (3, "painting"),
+        (4, "filling a tensor"),
+        (5, "decoding YOLOv8"),
+        (9, "decoding YOLOv8"),
+        (14, "decoding YOLOX"),
     ] {
         fake.fail_after(launch, "cuLaunchKernel", Status::SUCCESS);
         assert_eq!(tests_of(&gpu), Err(Unfit::Wrong(wrong)), "launch {launch}");

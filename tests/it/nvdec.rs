@@ -10,7 +10,9 @@ use saccade::decode::nvdec::{self, Api, Bounds, DeviceFrame, Hardware, Nvdec, Ta
 use saccade::decode::software::Software;
 use saccade::decode::{self, Decoded, Decoder as _, Limits};
 use saccade::device::driver::Missing;
+use saccade::device::kernels::Program;
 use saccade::device::{self, Status};
+use saccade::frame;
 use saccade::media::{
     AnnouncedColor, Codec, ColorInfo, ColorMatrix, ColorRange, EncodedFrame, FramePool, I420, Rotation,
 };
@@ -128,14 +130,22 @@ fn colours_come_from_the_stream_unless_they_are_announced() {
 #[test]
 fn pictures_are_turned_upright_as_in_software() {
     let fake = Fake::new();
-    let hardware = hardware(&fake);
-    for codec in CODECS {
-        let unit = units(codec, 162, 122, 1).remove(0);
-        for rotation in [Rotation::Clockwise90, Rotation::Half, Rotation::Clockwise270] {
-            let unit = EncodedFrame { rotation, ..unit.clone() };
-            let found = takeover(&hardware, codec).decode(&unit).unwrap().unwrap();
-            assert!(found == expected(codec, &[unit])[0], "{codec} {rotation:?}");
+    let program = Arc::new(Program::load(&fake.gpu()).unwrap());
+    // On the host, and where they are.
+    for (in_place, hardware) in
+        [(false, hardware(&fake)), (true, Hardware::with_kernels(&program, fake.api(), Bounds::default()))]
+    {
+        for (codec, rotation) in CODECS.into_iter().flat_map(|codec| {
+            [Rotation::Clockwise90, Rotation::Half, Rotation::Clockwise270].map(|rotation| (codec, rotation))
+        }) {
+            let unit = EncodedFrame { rotation, ..units(codec, 162, 122, 1).remove(0) };
+            let mut decoder = takeover(&hardware, codec);
+            let shown = decoder.decode_in_place(&unit).unwrap().unwrap();
+            assert_eq!(matches!(shown.picture, frame::Picture::Device(_)), in_place, "{codec} {rotation:?}");
+            let picture = shown.picture.host(&FramePool::new(1)).unwrap();
+            assert!(Decoded { picture, color: shown.color } == expected(codec, &[unit])[0], "{codec} {rotation:?}");
         }
+        assert_eq!(!fake.take_launches().is_empty(), in_place);
     }
 }
 

@@ -102,6 +102,21 @@ impl Nvdec {
         Ok(Some(DeviceFrame { surface: Arc::new(surface), color: color.over(stream), rotation }))
     }
 
+    /// The same picture standing upright, turned on the GPU. Where it has no kernels for that, the frame as it is.
+    ///
+    /// # Errors
+    /// [`Error::Device`], among them that all surfaces of the session are in use.
+    pub fn upright(&mut self, frame: DeviceFrame) -> Result<DeviceFrame, Error> {
+        let events = self.parser.events();
+        let Some(program) = events.hardware.program().filter(|_| frame.rotation != Rotation::None) else {
+            return Ok(frame);
+        };
+        let (width, height) = frame.rotation.apply(frame.surface.width(), frame.surface.height());
+        let mut upright = events.surfaces.take(width, height)?;
+        program.on(&events.stream).turn(&frame.surface, &mut upright, frame.rotation)?;
+        Ok(DeviceFrame { surface: Arc::new(upright), color: frame.color, rotation: Rotation::None })
+    }
+
     fn try_decode(&mut self, unit: &[u8], keyframe: bool) -> Result<Option<Surface>, Error> {
         // An empty packet would end the stream.
         if unit.is_empty() {

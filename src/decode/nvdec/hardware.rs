@@ -13,6 +13,7 @@ use moq_nvenc::sys::cuviddec::{
     cudaVideoCreateFlags, cudaVideoDeinterlaceMode, cudaVideoSurfaceFormat,
 };
 
+use crate::device::kernels::Program;
 use crate::device::{self, Device, PinnedPool, SurfacePool};
 
 use super::api::Api;
@@ -57,13 +58,25 @@ pub struct Hardware {
     reused: AtomicU64,
     surfaces: Arc<SurfacePool>,
     host: Arc<PinnedPool>,
+    /// What turns pictures there.
+    program: Option<Arc<Program>>,
 }
 
 impl Hardware {
     /// The decoders of a GPU.
     #[must_use]
     pub fn new(gpu: &Arc<Device>, api: Api, bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::plain(gpu, api, bounds))
+    }
+
+    /// The same, with kernels that turn pictures there; without them, those that do not stand upright come to the host.
+    #[must_use]
+    pub fn with_kernels(program: &Arc<Program>, api: Api, bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self { program: Some(Arc::clone(program)), ..Self::plain(program.device(), api, bounds) })
+    }
+
+    fn plain(gpu: &Arc<Device>, api: Api, bounds: Bounds) -> Self {
+        Self {
             gpu: Arc::clone(gpu),
             api,
             bounds,
@@ -74,7 +87,13 @@ impl Hardware {
             reused: AtomicU64::new(0),
             surfaces: SurfacePool::new(gpu, bounds.surface_bytes),
             host: PinnedPool::new(gpu, bounds.host_bytes),
-        })
+            program: None,
+        }
+    }
+
+    /// Kernels, if there are.
+    pub(super) const fn program(&self) -> Option<&Arc<Program>> {
+        self.program.as_ref()
     }
 
     /// The GPU.

@@ -247,8 +247,8 @@ fn tell(codec: media::Codec, cause: Cause) -> Reason {
     reason
 }
 
-/// Decodes on the GPU. A picture that does not stand upright is brought to the host and turned there; `None`, too, when
-/// there was no memory left to bring it through.
+/// Decodes on the GPU. A picture that does not stand upright and can't be turned there is brought to the host and turned
+/// there; `None`, too, when there was no memory left to bring it through.
 fn decode(
     nvdec: &mut Nvdec,
     hardware: &Hardware,
@@ -258,6 +258,10 @@ fn decode(
 ) -> Result<Option<Shown>, Cause> {
     let frame = nvdec.decode(&unit.data, unit.keyframe, unit.color, unit.rotation)?;
     let Some(frame) = frame else { return Ok(None) };
+    let frame = match nvdec.upright(frame.clone()) {
+        Err(Cause::Device(device::Error::Exhausted(_) | device::Error::OutOfMemory)) => frame,
+        upright => upright?,
+    };
     if frame.rotation == Rotation::None {
         let way = match way {
             Some(way) => way,

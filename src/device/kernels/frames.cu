@@ -36,6 +36,12 @@ struct Halve {
     Nv12 to;
 };
 
+struct Turn {
+    Nv12 from;
+    Nv12 to;
+    unsigned quarters;
+};
+
 struct Planes {
     Nv12 from;
     unsigned char *to;
@@ -238,4 +244,37 @@ extern "C" __global__ void nv12_to_planes(const Planes p) {
     const unsigned long long place = (unsigned long long)y * columns + x;
     chroma[place] = codes[0];
     chroma[(unsigned long long)columns * rows + place] = codes[1];
+}
+
+// The sample of a plane that is at this place after some quarter turns clockwise.
+static __device__ unsigned char turned(const Plane &plane, unsigned quarters, unsigned column, unsigned row) {
+    const unsigned right = plane.columns - 1, bottom = plane.rows - 1;
+    switch (quarters) {
+    case 1:
+        return (unsigned char)plane.sample(row, bottom - column);
+    case 2:
+        return (unsigned char)plane.sample(right - column, bottom - row);
+    default:
+        return (unsigned char)plane.sample(right - row, column);
+    }
+}
+
+// One sample of Cb and of Cr and the four of luma beside it: a thread each.
+extern "C" __global__ void nv12_turn(const Turn p) {
+    const unsigned x = blockIdx.x * blockDim.x + threadIdx.x, y = blockIdx.y * blockDim.y + threadIdx.y;
+    if (x >= (p.to.width + 1) / 2 || y >= (p.to.height + 1) / 2) {
+        return;
+    }
+    const Plane luma = {p.from.luma, p.from.luma_pitch, p.from.width, p.from.height, 1};
+    for (unsigned row = 2 * y; row < at_most(2 * y + 2, p.to.height); row++) {
+        for (unsigned column = 2 * x; column < at_most(2 * x + 2, p.to.width); column++) {
+            p.to.luma[(unsigned long long)row * p.to.luma_pitch + column] = turned(luma, p.quarters, column, row);
+        }
+    }
+    unsigned char *codes = p.to.chroma + (unsigned long long)y * p.to.chroma_pitch + 2 * x;
+    for (unsigned n = 0; n < 2; n++) {
+        const unsigned columns = (p.from.width + 1) / 2, rows = (p.from.height + 1) / 2;
+        const Plane chroma = {p.from.chroma + n, p.from.chroma_pitch, columns, rows, 2};
+        codes[n] = turned(chroma, p.quarters, x, y);
+    }
 }

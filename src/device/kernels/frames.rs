@@ -1,5 +1,6 @@
 use super::private::Sealed;
 use super::{Entry, FRAMES, Geometry, Kernel};
+use crate::media::Rotation;
 
 /// A picture in NV12 on the device, of 8 bits a sample: a plane of luma, and one of Cb and Cr by turns. Chroma has half
 /// the sides of luma, rounded up.
@@ -134,6 +135,40 @@ pub struct Halve {
 impl Sealed for Halve {}
 impl Kernel for Halve {
     const ENTRY: Entry = Entry { name: "nv12_halve", module: FRAMES, argument: size_of::<Self>() };
+
+    fn geometry(&self) -> Geometry {
+        let [columns, rows] = self.to.chroma_size();
+        Geometry::over([columns, rows, 1], BLOCK)
+    }
+}
+
+/// Kernel: a picture turned, as [`Rotation`] has it. The other one's sides are those that [`Rotation::apply`] gives.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    from: Nv12,
+    to: Nv12,
+    /// Quarter turns clockwise, 1..3.
+    quarters: u32,
+}
+
+impl Turn {
+    /// Reads `from` and writes `to`. `None`: there is nothing to turn.
+    #[must_use]
+    pub const fn new(from: Nv12, to: Nv12, rotation: Rotation) -> Option<Self> {
+        let quarters = match rotation {
+            Rotation::None => return None,
+            Rotation::Clockwise90 => 1,
+            Rotation::Half => 2,
+            Rotation::Clockwise270 => 3,
+        };
+        Some(Self { from, to, quarters })
+    }
+}
+
+impl Sealed for Turn {}
+impl Kernel for Turn {
+    const ENTRY: Entry = Entry { name: "nv12_turn", module: FRAMES, argument: size_of::<Self>() };
 
     fn geometry(&self) -> Geometry {
         let [columns, rows] = self.to.chroma_size();

@@ -12,13 +12,14 @@ pub mod overlay;
 mod picture;
 mod program;
 mod self_test;
+mod surfaces;
 
 use std::ffi::CStr;
 
 pub use detections::{
     Batch, Begin, Candidate, Keep, Layout, Level, MAX_CANDIDATES, MAX_LEVELS, Overlap, Rank, Wish, Yolov8, Yolox,
 };
-pub use frames::{Halve, Mix, Nv12, Order, Planes, Precision, Tensor};
+pub use frames::{Halve, Mix, Nv12, Order, Planes, Precision, Tensor, Turn};
 pub use half::{from_half, to_half};
 pub use picture::Picture;
 pub use program::{Launch, Launcher, Program};
@@ -81,9 +82,10 @@ pub const OVERLAY: Module = Module { name: "overlay", ptx: text(concat!(include_
 /// All modules.
 pub const MODULES: [Module; 3] = [FRAMES, DETECTIONS, OVERLAY];
 /// All kernels.
-pub const ENTRIES: [Entry; 10] = [
+pub const ENTRIES: [Entry; 11] = [
     Tensor::ENTRY,
     Halve::ENTRY,
+    Turn::ENTRY,
     Planes::ENTRY,
     Begin::ENTRY,
     Yolov8::ENTRY,

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::emulator::{Emulator, Memory};
 use super::*;
-use crate::media::I420;
+use crate::media::{I420, Rotation};
 
 /// Runs kernels on the host. What their addresses point to has to be [`Memory`] that is large enough.
 pub(crate) struct OnHost;
@@ -135,11 +135,11 @@ fn the_device_rounds_each_operation_as_the_host_does() {
 #[test]
 fn the_self_test_passes_and_notices_a_wrong_byte() {
     let test = SelfTest::new();
-    let [half_len, planes_len] = test.space();
+    let space = test.space().map(|len| vec![0; len]);
     let result = |source: &[u8]| {
-        let memory = [source.to_vec(), vec![0; half_len], vec![0; planes_len]].map(|bytes| Memory::new(&bytes));
-        let [source, half, planes] = memory.each_ref().map(Memory::address);
-        let (halve, split) = test.kernels(source, half, planes);
+        let (source, memory) = (Memory::new(source), space.each_ref().map(|bytes| Memory::new(bytes)));
+        let (turn, halve, split) = test.kernels(source.address(), memory.each_ref().map(Memory::address));
+        run(&turn);
         run(&halve);
         run(&split);
         memory[2].bytes()
@@ -191,5 +191,25 @@ proptest! {
         // What is between the rows stays as it was.
         let expected = Uploaded::new(&half, more.into(), 0x77);
         prop_assert_eq!(to.planes.map(|plane| plane.bytes()), expected.planes.map(|plane| plane.bytes()));
+    }
+
+    #[test]
+    fn a_turned_picture_is_that_of_the_cpu(
+        width in 1u32..70, height in 1u32..70, more in (0u32..9, 0u32..9), seed in any::<u32>(),
+    ) {
+        let picture = noise(width, height, seed);
+        let from = Uploaded::new(&picture, more.into(), !0);
+        let mut turned = picture;
+        for rotation in [Rotation::Clockwise90, Rotation::Half, Rotation::Clockwise270] {
+            turned = self_test::quarter_turn(&turned);
+            prop_assert_eq!((turned.width(), turned.height()), rotation.apply(width, height));
+            let mut blank = turned.clone();
+            blank.planes_mut().into_iter().for_each(|plane| plane.fill(0x33));
+            let to = Uploaded::new(&blank, more.into(), 0x77);
+            run(&Turn::new(from.nv12, to.nv12, rotation).unwrap());
+            let expected = Uploaded::new(&turned, more.into(), 0x77);
+            prop_assert_eq!(to.planes.map(|plane| plane.bytes()), expected.planes.map(|plane| plane.bytes()));
+        }
+        prop_assert_eq!(Turn::new(from.nv12, from.nv12, Rotation::None), None);
     }
 }
