@@ -40,8 +40,8 @@ pub struct Frame {
     pub decoded_at: Instant,
 }
 
-/// Where a picture lies. Clones share it; a stage that draws takes it out with [`Arc::make_mut`], which copies only while
-/// another stage still holds it.
+/// Where a picture lies. Clones share it, so that a stage which draws does so on a copy: of a picture in the host's memory
+/// only while another stage still holds it.
 #[derive(Debug, Clone)]
 pub enum Picture {
     /// In the host's memory.
@@ -106,6 +106,8 @@ impl Picture {
     /// # Errors
     /// [`NotBrought`].
     pub fn host(&self, pool: &FramePool) -> Result<Arc<I420>, NotBrought> {
+        #[cfg(not(feature = "cuda"))]
+        let _ = pool;
         match self {
             Self::Host(picture) => Ok(Arc::clone(picture)),
             #[cfg(feature = "cuda")]
@@ -118,6 +120,8 @@ impl Picture {
     /// # Errors
     /// [`NotBrought`]; it then stays where it is.
     pub fn bring(&mut self, pool: &FramePool) -> Result<&mut Arc<I420>, NotBrought> {
+        #[cfg(not(feature = "cuda"))]
+        let _ = pool;
         #[cfg(feature = "cuda")]
         if let Self::Device(picture) = self {
             *self = Self::Host(picture.host(pool)?);

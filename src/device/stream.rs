@@ -29,6 +29,8 @@ const NAP: Duration = Duration::from_micros(100);
 pub struct Stream {
     gpu: Arc<Device>,
     stream: CUstream,
+    /// For [`Stream::wait`], which must not fail for want of one.
+    done: Event,
 }
 
 // SAFETY: the driver's functions take a stream on any thread, and order what comes at the same time.
@@ -51,12 +53,13 @@ impl Stream {
     /// # Errors
     /// Any [`Error`] of the driver.
     pub fn with_priority(gpu: &Arc<Device>, priority: i32) -> Result<Self, Error> {
+        let done = Event::new(gpu)?;
         let _current = gpu.enter()?;
         let mut stream = ptr::null_mut();
         // SAFETY: the pointer outlives the call, and the context is current.
         let status = unsafe { (gpu.driver().create_stream_with_priority)(&raw mut stream, NON_BLOCKING, priority) };
         gpu.check("cuStreamCreateWithPriority", status)?;
-        Ok(Self { gpu: Arc::clone(gpu), stream })
+        Ok(Self { gpu: Arc::clone(gpu), stream, done })
     }
 
     /// The GPU it is on.
@@ -82,14 +85,19 @@ impl Stream {
         self.gpu.check("cuStreamWaitEvent", status)
     }
 
-    /// Waits until all work that was given so far is done.
+    /// Waits until all work that was given so far is done. After any error the GPU is lost: of memory that the work uses
+    /// nobody could tell when it may be used again.
     ///
     /// # Errors
-    /// As [`Event::wait`].
+    /// [`Error::Lost`].
     pub fn wait(&self) -> Result<(), Error> {
-        let event = Event::new(&self.gpu)?;
-        event.record(self)?;
-        event.wait(PATIENCE)
+        // What others record at the same time is later than what was given so far.
+        let waited = self.done.record(self).and_then(|()| self.done.wait(PATIENCE));
+        waited.map_err(|error| match error {
+            Error::Lost(_) => error,
+            Error::Failed(failure) => self.gpu.lose(Loss::Failed(failure)),
+            _ => self.gpu.lose(Loss::Failed(self.gpu.driver().failure("cuEventQuery", Status::OUT_OF_MEMORY))),
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::{CUDA_MEMCPY2D, CUdeviceptr, CUmemorytype};
 
@@ -453,28 +453,42 @@ impl SurfacePool {
 
     /// Gives the memory of surfaces that nobody uses back to the GPU.
     pub fn shrink(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let spare: usize = state.surfaces.drain(..).map(|surface| surface.bytes()).sum();
-        state.bytes -= spare;
+        let spare = {
+            let mut state = self.state();
+            let spare = std::mem::take(&mut state.surfaces);
+            state.bytes -= spare.iter().map(PitchedNv12::bytes).sum::<usize>();
+            spare
+        };
+        drop(spare);
     }
 
+    /// The driver, for which others wait, is called without the lock.
     fn take(&self, width: u32, height: u32) -> Result<PitchedNv12, Error> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let right = |surface: &PitchedNv12| (surface.width, surface.height) == (width, height);
-        if let Some(at) = state.surfaces.iter().rposition(right) {
-            return Ok(state.surfaces.remove(at));
-        }
         // The pitch is not known before; what the rows take without it is the least.
         let least = row_bytes(width) * (luma_rows(height) + height.div_ceil(2) as usize);
         loop {
+            let mut state = self.state();
+            if let Some(at) = state.surfaces.iter().rposition(right) {
+                return Ok(state.surfaces.remove(at));
+            }
             if state.bytes + least <= self.max_bytes {
-                match PitchedNv12::new(&self.gpu, width, height) {
+                state.bytes += least;
+                drop(state);
+                let made = PitchedNv12::new(&self.gpu, width, height);
+                state = self.state();
+                state.bytes -= least;
+                match made {
                     Ok(surface) if state.bytes + surface.bytes() <= self.max_bytes => {
                         state.bytes += surface.bytes();
                         return Ok(surface);
                     }
-                    Ok(_) => {}
                     Err(Error::OutOfMemory) if !state.surfaces.is_empty() => {}
+                    Ok(surface) => {
+                        drop(state);
+                        drop(surface);
+                        state = self.state();
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -483,7 +497,13 @@ impl SurfacePool {
             }
             let oldest = state.surfaces.remove(0);
             state.bytes -= oldest.bytes();
+            drop(state);
+            drop(oldest);
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, Spare> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -101,6 +101,12 @@ pub enum Error {
         /// What the backend said.
         reason: String,
     },
+    /// The device had no room for the pictures of a run; it may have later.
+    #[error("inference failed: {reason}")]
+    NoRoom {
+        /// What there was no room for.
+        reason: String,
+    },
     /// The model's thread panicked on this frame; its instance was restarted.
     #[error("the model instance panicked")]
     Panicked,

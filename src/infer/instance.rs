@@ -61,6 +61,11 @@ impl Instance<'_> {
                 self.found = found;
                 Some((bucket, timing.service()))
             }
+            // Neither the model nor its batches are to blame.
+            Err(error @ Error::NoRoom { .. }) => {
+                batch.drain(..).for_each(|taken| self.answer(taken, size, Err(error.clone())));
+                None
+            }
             Err(error) if size > 1 => {
                 self.run_one_by_one(bucket, batch, &error);
                 None
@@ -85,7 +90,9 @@ impl Instance<'_> {
         let mut failed = false;
         for taken in batch.drain(..) {
             let found = self.infer(1, &std::iter::once(taken.item()));
-            if let Err(error) = &found {
+            if let Err(error) = &found
+                && !matches!(error, Error::NoRoom { .. })
+            {
                 failed = true;
                 self.restart(Some(error));
             }

@@ -7,14 +7,21 @@ use std::sync::Arc;
 
 use crate::decode::{self, Decoder as _, Shown, software::Software};
 use crate::encode::{self, Encoded, Encoder as _};
-use crate::frame::Picture;
+use crate::frame::{NotBrought, Picture};
 use crate::media::{Codec, ColorInfo, EncodedFrame, FramePool, MediaTime};
 
 /// A session's decoder: on the GPU where that decodes the codec, otherwise in software.
 pub(super) enum Decoder {
     Software(Box<Software>),
+    /// Made on the thread that decodes, since that waits for the GPU.
     #[cfg(feature = "cuda")]
-    Gpu(Box<decode::nvdec::Takeover>),
+    Gpu {
+        made: Option<Box<decode::nvdec::Takeover>>,
+        decoders: Arc<decode::nvdec::Hardware>,
+        codec: Codec,
+        limits: decode::Limits,
+        pool: Arc<FramePool>,
+    },
 }
 
 impl Decoder {
@@ -28,7 +35,7 @@ impl Decoder {
     ) -> Result<Self, decode::Error> {
         #[cfg(feature = "cuda")]
         if let Some(decoders) = gpu.and_then(|gpu| gpu.decoders(codec)) {
-            return decode::nvdec::Takeover::new(decoders, codec, limits, pool).map(|gpu| Self::Gpu(Box::new(gpu)));
+            return Ok(Self::Gpu { made: None, decoders: Arc::clone(decoders), codec, limits, pool });
         }
         #[cfg(not(feature = "cuda"))]
         let _ = gpu;
@@ -43,8 +50,23 @@ impl Decoder {
         match self {
             Self::Software(software) => Ok(software.decode(unit)?.map(Shown::from)),
             #[cfg(feature = "cuda")]
-            Self::Gpu(gpu) => gpu.decode_in_place(unit),
+            Self::Gpu { made: Some(gpu), .. } => gpu.decode_in_place(unit),
+            #[cfg(feature = "cuda")]
+            Self::Gpu { made, decoders, codec, limits, pool } => {
+                let gpu = decode::nvdec::Takeover::new(decoders, *codec, *limits, Arc::clone(pool))?;
+                made.insert(Box::new(gpu)).decode_in_place(unit)
+            }
         }
+    }
+
+    /// Has software go on with the next keyframe: what the GPU decodes does not come to the host.
+    pub(super) fn give_up(&mut self, error: &NotBrought) {
+        #[cfg(feature = "cuda")]
+        if let Self::Gpu { made: Some(gpu), .. } = self {
+            gpu.leave(error.reason());
+        }
+        #[cfg(not(feature = "cuda"))]
+        let _ = error;
     }
 }
 

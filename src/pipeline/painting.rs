@@ -13,8 +13,8 @@ use crate::media::I420;
 
 /// Bytes of the first copy of an atlas on the GPU; a later one is as long as it has to be.
 const ATLAS: usize = 256 << 10;
-/// Painted pictures of a session at a time: one that is encoded, one that is painted, one for the encoder to keep.
-const SURFACES: usize = 4;
+/// Painted pictures of a session at a time: one that is painted, one that is encoded, and one of the size before.
+const SURFACES: usize = 3;
 
 /// Paints a session's pictures on the GPU where they lie, each on a copy, since others read them, too.
 pub(super) struct Painter {

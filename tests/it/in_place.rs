@@ -108,15 +108,19 @@ fn a_gpu_that_is_lost_fails_its_models() {
 }
 
 #[test]
-fn without_room_for_pictures_a_run_fails_and_the_next_does_not() {
+fn without_room_for_pictures_runs_fail_and_the_model_does_not() {
     let fake = Fake::new();
     let gpu = Engine::new(on(&fake)).unwrap();
     let model = gpu.load(&spec("models/scene-blobs/1")).unwrap();
     let params = Arc::new(model.default_params());
     let picture = Arc::new(I420::new(1920, 1080));
     fake.set_memory(fake.memory_in_use());
-    let Err(Error::Run { reason }) = model.detect(&picture, ColorInfo::default(), &params) else { panic!("it fails") };
-    assert_eq!(reason, "the GPU is out of memory");
+    let full = Error::NoRoom { reason: "the GPU is out of memory".to_owned() };
+    // However often: the model is not to blame.
+    for _ in 0..5 {
+        assert_eq!(model.detect(&picture, ColorInfo::default(), &params), Err(full.clone()));
+    }
+    assert!(model.is_ready());
     fake.set_memory(1 << 30);
     assert!(model.detect(&picture, ColorInfo::default(), &params).is_ok());
     gpu.shutdown();

@@ -159,6 +159,24 @@ impl Takeover {
         self.give_up(cause, unit)
     }
 
+    /// Has software take over with the next keyframe, because what the GPU decodes does not come to the host.
+    pub fn leave(&mut self, error: device::Error) {
+        let cause = Cause::Device(error);
+        if !self.on_gpu() {
+            return;
+        }
+        match Software::new(self.codec, self.limits, Arc::clone(&self.pool)) {
+            Ok(decoder) => {
+                let until = match tell(self.codec, cause) {
+                    Reason::Lost => Until::Never,
+                    _ => Until::Time(crate::clock::now() + RETRY),
+                };
+                self.place = Place::Software { decoder: Box::new(decoder), until, wait: RETRY };
+            }
+            Err(error) => tracing::warn!(codec = %self.codec, %error, "software can't take a stream over"),
+        }
+    }
+
     /// Has software take over, if that may help, after the GPU failed on a unit.
     fn give_up(&mut self, cause: Cause, unit: &EncodedFrame) -> Result<Option<Shown>, Error> {
         let error = match cause {

@@ -10,7 +10,7 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
 use ort::value::Tensor;
 
-use super::onnx::{Compute, Settings};
+use super::onnx::Settings;
 use super::{Graph, Library, Provider, onnx};
 use crate::clock;
 use crate::device::kernels::{Launch as _, Precision};
@@ -101,11 +101,9 @@ impl InPlace {
         for name in decoder.outputs() {
             binding.bind_output_to_device(name, &memory).map_err(from_ort)?;
         }
-        // A first run says which shapes the outputs have; where they lie then is not to be recorded.
+        // A first run says which shapes the outputs have.
         let shapes: Vec<Vec<i64>> = {
-            let mut unrecorded = RunOptions::new().map_err(from_ort)?;
-            unrecorded.set("gpu_graph_id", "-1").map_err(from_ort)?;
-            let outputs = session.run_binding_with_options(&binding, &unrecorded).map_err(from_ort)?;
+            let outputs = session.run_binding(&binding).map_err(from_ort)?;
             let shape = |name| outputs.get(name).map(|value| value.shape().to_vec()).unwrap_or_default();
             decoder.outputs().map(shape).collect()
         };
@@ -290,7 +288,7 @@ impl Reading {
     }
 }
 
-/// A session that works in the order of the stream. Its runs are recorded as a CUDA graph where all of it is on the GPU.
+/// A session that works in the order of the stream.
 fn session(
     library: &Library,
     graph: &Graph,
@@ -301,14 +299,7 @@ fn session(
 ) -> ort::Result<Session> {
     match gpu.tensors {
         Tensors::Host => onnx::commit(library, graph, bytes, Settings { provider: Provider::Cpu, ..settings }, None),
-        Tensors::Device => {
-            let stream = stream.raw().cast();
-            let recorded = Compute { stream, recorded: true };
-            onnx::commit(library, graph, bytes, settings, Some(recorded)).or_else(|error| {
-                tracing::debug!(%error, "a model's runs are not recorded");
-                onnx::commit(library, graph, bytes, settings, Some(Compute { recorded: false, ..recorded }))
-            })
-        }
+        Tensors::Device => onnx::commit(library, graph, bytes, settings, Some(stream.raw().cast())),
     }
 }
 
@@ -322,5 +313,9 @@ fn memory(gpu: &Gpu) -> ort::Result<MemoryInfo<'static>> {
 }
 
 fn failed(error: crate::device::Error) -> Error {
-    Error::Run { reason: error.to_string() }
+    let reason = error.to_string();
+    match error {
+        crate::device::Error::OutOfMemory | crate::device::Error::Exhausted(_) => Error::NoRoom { reason },
+        _ => Error::Run { reason },
+    }
 }

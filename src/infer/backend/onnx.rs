@@ -150,21 +150,13 @@ fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
     Ok(builder.with_intra_threads(threads)?.with_inter_threads(1)?.with_intra_op_spinning(false)?)
 }
 
-/// How CUDA is to compute where others give it its input and take its output on the device.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Compute {
-    /// A `cudaStream_t`, which lives longer than the session.
-    pub(super) stream: *mut (),
-    /// Whether runs are recorded as a CUDA graph, of which nothing may lie elsewhere in another run.
-    pub(super) recorded: bool,
-}
-
+/// `compute` is the `cudaStream_t` that CUDA is to work on, which lives longer than the session.
 pub(super) fn commit(
     library: &Library,
     graph: &Graph,
     bytes: &Bytes,
     settings: Settings,
-    compute: Option<Compute>,
+    compute: Option<*mut ()>,
 ) -> ort::Result<Session> {
     let mut builder = builder(library, settings.threads)?;
     if let Batch::Free(Some(symbol)) = &graph.batch {
@@ -193,9 +185,9 @@ pub(super) fn commit(
         // What is fp32 stays so, and memory grows by what is asked for, since each batch size has a session of its own.
         let mut cuda =
             ep::CUDA::default().with_tf32(false).with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
-        if let Some(Compute { stream, recorded }) = compute {
+        if let Some(stream) = compute {
             // SAFETY: whoever gives the stream keeps it for longer than the session.
-            cuda = unsafe { cuda.with_compute_stream(stream) }.with_cuda_graph(recorded);
+            cuda = unsafe { cuda.with_compute_stream(stream) };
         }
         builder = builder.with_execution_providers([cuda.build().error_on_failure()])?;
     }

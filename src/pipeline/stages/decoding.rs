@@ -93,7 +93,14 @@ impl DecodeStage {
             && let Err(error) = picture.bring(&shared.pool)
         {
             tracing::trace!(session_id = shared.session_id, %error, "a frame is dropped");
-            shared.metrics.no_host_buffer.increment(1);
+            if error.is_full() {
+                shared.metrics.no_host_buffer.increment(1);
+            } else {
+                self.decoder.give_up(&error);
+                shared.metrics.undecodable.increment(1);
+                shared.keyframe_needed.store(true, Ordering::Relaxed);
+                shared.tell(Output::NeedKeyframe);
+            }
             return;
         }
         let mut place = shared.place();

@@ -173,6 +173,7 @@ impl Finisher {
             shared.emit_result(answered, is_drawn.then_some(time), annotate, &mut self.text);
         }
         if !is_drawn {
+            shared.unreturned.add(answered.inferred.frame.id);
             return;
         }
         self.last_returned = Some((answered.inferred.frame.id, started));

@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     /// The same to be drawn on.
     pub(super) not_brought: Counter,
     /// Frames that the GPU did not draw on, and the host did.
+    #[cfg(feature = "cuda")]
     pub(super) unpainted: Counter,
     /// Frames that the path back had no room for.
     pub(super) congested: Counter,
@@ -59,6 +60,7 @@ impl Metrics {
             skipped: dropped("infer", "skipped"),
             late_to_return: dropped("encode", "late"),
             no_host_buffer: dropped("decode", "no_host_buffer"),
+            #[cfg(feature = "cuda")]
             unpainted: counter!("saccade_draw_takeovers_total"),
             not_brought: dropped("annotate", "no_host_buffer"),
             congested: dropped("encode", "congested"),

@@ -254,7 +254,7 @@ pub(super) struct Config {
     pub(super) returns_video: bool,
     /// Largest frame taken.
     pub(super) limits: decode::Limits,
-    /// What decodes, where it can.
+    /// What decodes, draws and encodes, where it can.
     pub(super) gpu: Option<Arc<Gpu>>,
     /// Frames a second that are processed at most.
     pub(super) max_fps: f64,
