@@ -59,6 +59,7 @@ kernels: setup-test ## Translate the kernels for NVIDIA GPUs to PTX anew, which 
 lint: setup ## Check format, lints and, where cargo-deny is installed, licences and known faults of dependencies
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	@$(CARGO) clippy --package saccade --lib --bins --no-default-features --locked -- --deny warnings
 	@scripts/deny.sh --advisories
 
 docs: setup ## Build the reference of the code and say where it is

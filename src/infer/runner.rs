@@ -92,6 +92,10 @@ impl Runner {
         let backend = backend.ok_or_else(|| Error::Run { reason: format!("there is no bucket of {bucket}") })?;
         letterboxes.clear();
         found.clear();
+        #[cfg_attr(
+            not(feature = "cuda"),
+            expect(clippy::infallible_destructuring_match, reason = "with the feature there is another kind")
+        )]
         let backend = match backend {
             Bucket::Host(backend) => backend,
             #[cfg(feature = "cuda")]
