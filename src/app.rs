@@ -433,8 +433,8 @@ async fn load(
     let (config, around_model) = (config.clone(), tuning.codecs.around_model());
     let loading = tokio::task::spawn_blocking(move || {
         let calibration = Calibration::standard(config.models.calibration);
-        let options =
-            infer::Options { around_model, ..models::options(&config, calibration, &hardware, gpu.as_deref()) };
+        let cuda = models::cuda(&hardware, gpu.as_deref());
+        let options = infer::Options { around_model, ..models::options(&config, calibration, cuda) };
         let engine = infer::Engine::new(options)?;
         let repository = models::repository(&config)?;
         for refused in repository.refused() {

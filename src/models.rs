@@ -30,18 +30,24 @@ pub enum WrongNames {
     },
 }
 
-/// How models are run, where it is not left to their manifests and to measurement. `gpu` is the one that is open, if one
-/// is.
-#[must_use]
-pub fn options(config: &Config, calibration: Calibration, hardware: &Table, gpu: Option<&Gpu>) -> Options {
-    let cuda = hardware.offers(Stage::Infer).and_then(|()| hardware.works(Piece::Cuda));
-    let cuda = cuda.map(|found| Cuda {
+/// The GPU that models may run on, as far as it was found to work, or why there is none. `gpu` is the one that is open, if
+/// one is.
+///
+/// # Errors
+/// The first reason against it.
+pub fn cuda(hardware: &Table, gpu: Option<&Gpu>) -> Result<Cuda, String> {
+    #[cfg(not(feature = "cuda"))]
+    let _ = gpu;
+    hardware.offers(Stage::Infer).and_then(|()| hardware.works(Piece::Cuda)).map(|found| Cuda {
         name: found.to_owned(),
         #[cfg(feature = "cuda")]
         gpu: gpu.and_then(Gpu::models),
-    });
-    #[cfg(not(feature = "cuda"))]
-    let _ = gpu;
+    })
+}
+
+/// How models are run, where it is not left to their manifests and to measurement.
+#[must_use]
+pub fn options(config: &Config, calibration: Calibration, cuda: Result<Cuda, String>) -> Options {
     Options { backend: backend(config), calibration, cuda, ..Options::default() }
 }
 

@@ -10,7 +10,7 @@ use crate::pipeline::Gpu;
 use crate::pipeline::{Libraries, Unusable};
 
 /// Special hardware, and what of it works.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Devices {
     /// What was found.
     pub table: Table,

@@ -18,6 +18,7 @@ mod probe;
 mod progress;
 mod serve;
 
+use crate::app::Devices;
 use crate::cli::{Args, Command, Exit};
 use crate::clock;
 use crate::config::Config;
@@ -33,8 +34,10 @@ pub fn run(args: Args) -> Exit {
             let report = if doctor.network_ways {
                 doctor::Report::of_network(&config)
             } else {
-                let hardware = config.as_ref().map_or_else(|_| Default::default(), probe::find);
-                doctor::Report::new(&config, &hardware, doctor.measure)
+                let open = |config: &Config| Devices::open(config.hw, probe::find(config));
+                let Devices { table, gpu } = config.as_ref().map_or_else(|_| Devices::default(), open);
+                let cuda = crate::models::cuda(&table, gpu.as_deref());
+                doctor::Report::new(&config, &table, cuda, doctor.measure)
             };
             if doctor.json {
                 say!("{:#}", report.to_json());

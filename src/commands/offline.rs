@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::probe;
 use super::serve::Signals;
+use crate::app::Devices;
 use crate::calibration::Calibration;
 use crate::cli::{Exit, Settings};
 use crate::config::Config;
@@ -48,7 +49,8 @@ pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<
     let calibration = Calibration::standard(config.models.calibration);
     let calibration = if measure { calibration.renewed() } else { calibration };
     let hardware = if backend == Some(BackendChoice::Cpu) { Table::default() } else { probe::find(config) };
-    let common = models::options(config, calibration, &hardware, None);
+    let Devices { table, gpu } = Devices::open(config.hw, hardware);
+    let common = models::options(config, calibration, models::cuda(&table, gpu.as_deref()));
     let backend = common.backend.or(backend);
     Engine::new(Options { intra_threads, precision, backend, instances: Some(1), ..common })
 }

@@ -21,6 +21,7 @@ use crate::calibration::{Calibration, Disturbance};
 use crate::cli::Exit;
 use crate::config::{Config, Mistakes};
 use crate::hardware::Table;
+use crate::infer::Cuda;
 use crate::tuning::Tuning;
 
 /// How a check came out.
@@ -60,10 +61,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Looks at the machine, its libraries, its network and the configuration. With `measure`, what was measured at an
+    /// Looks at the machine, its libraries, its network and the configuration; `cuda` is the GPU that models may run on. With
+    /// `measure`, what was measured at an
     /// earlier start is measured again.
     #[must_use]
-    pub fn new(config: &Result<Config, Mistakes>, hardware: &Table, measure: bool) -> Self {
+    pub fn new(config: &Result<Config, Mistakes>, hardware: &Table, cuda: Result<Cuda, String>, measure: bool) -> Self {
         let mut checks = vec![machine::processor(), machine::memory()];
         checks.extend(software::video());
         checks.extend(software::runtime());
@@ -76,7 +78,7 @@ impl Report {
             let calibration = if measure { calibration.renewed() } else { calibration };
             let tuning = Tuning::find(config, &calibration);
             checks.extend(tuned::all(config, &tuning, calibration.keeps()));
-            checks.extend(models::all(config, hardware, &tuning, calibration));
+            checks.extend(models::all(config, cuda, &tuning, calibration));
         }
         Self { checks, of_network: false }
     }
@@ -252,9 +254,14 @@ mod tests {
         assert!(checks[0].advice.as_ref().unwrap().contains("http.listen"));
     }
 
+    /// No GPU for models.
+    fn none() -> Result<Cuda, String> {
+        Err("not looked for".to_owned())
+    }
+
     #[test]
     fn mistakes_of_the_configuration_are_shown_and_fail_with_69() {
-        let report = Report::new(&config(&[("limits.fps", "0".to_owned())]), &Table::default(), false);
+        let report = Report::new(&config(&[("limits.fps", "0".to_owned())]), &Table::default(), none(), false);
         let configuration = check(&report, "configuration");
         assert_eq!(configuration.status, Status::Fail);
         assert!(configuration.found.contains("limits.fps = \"0\""));
@@ -280,7 +287,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_what_the_build_needed() {
-        let report = Report::new(&config(&[]), &Table::default(), false);
+        let report = Report::new(&config(&[]), &Table::default(), none(), false);
         for name in ["processor", "memory", "decoders", "encoders", "http.listen", "configuration"] {
             assert_ne!(check(&report, name).status, Status::Fail, "{report}");
         }

@@ -3,17 +3,21 @@ use std::time::Duration;
 use super::{Check, measured};
 use crate::calibration::Calibration;
 use crate::config::Config;
-use crate::hardware::Table;
 use crate::infer::manifest::{BackendChoice, Manifest, Precision, Run};
-use crate::infer::{Engine, ModelSpec, Options, Routes, backend::Selection, matches_name};
+use crate::infer::{Cuda, Engine, ModelSpec, Options, Routes, backend::Selection, matches_name};
 use crate::models;
 use crate::tuning::Tuning;
 
 /// How each model would be run by the server, and whether sessions would get those that they may ask for.
-pub(super) fn all(config: &Config, hardware: &Table, tuning: &Tuning, calibration: Calibration) -> Vec<Check> {
+pub(super) fn all(
+    config: &Config,
+    cuda: Result<Cuda, String>,
+    tuning: &Tuning,
+    calibration: Calibration,
+) -> Vec<Check> {
     let (kept, around_model) = (calibration.keeps(), tuning.codecs.around_model());
     // Without the library there is a check that says so.
-    let options = Options { around_model, ..models::options(config, calibration, hardware, None) };
+    let options = Options { around_model, ..models::options(config, calibration, cuda) };
     let Ok(engine) = Engine::new(options) else { return Vec::new() };
     let repository = match models::repository(config) {
         Ok(repository) => repository,
@@ -162,7 +166,7 @@ mod tests {
         sources.flag("models.calibration", "--set", "off");
         let config = Config::load(&sources).unwrap();
         let tuning = Tuning::find(&config, &Calibration::Off);
-        let checks = all(&config, &Table::default(), &tuning, Calibration::Off);
+        let checks = all(&config, Err("not looked for".to_owned()), &tuning, Calibration::Off);
         let embedded = checks.iter().find(|check| check.name == "model ppe-nano@2").unwrap();
         assert_eq!(embedded.status, Status::Ok, "{}", embedded.found);
         assert!(embedded.found.ends_with("measured now"), "{}", embedded.found);

@@ -184,8 +184,8 @@ impl Engine {
                 self.options.cuda.as_ref().ok().map(|cuda| (&cuda.name, cuda.is_in_place()))
             ),
             settings: format!(
-                "{request:?}, {threads} threads, {:?}, {:?}, {:?}",
-                manifest.input.size, manifest.accuracy, manifest.batching
+                "{request:?}, {threads} threads, {:?}, {:?}, {:?}, {:?}",
+                manifest.input.size, manifest.accuracy, manifest.batching, manifest.run.device_memory_mb
             ),
         };
         let opener =

@@ -47,6 +47,9 @@ pub(super) struct Settings {
     pub(super) threads: usize,
     /// Pictures in one run.
     pub(super) batch: usize,
+    /// Mebibytes of a GPU's memory at most.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is no GPU without the feature"))]
+    pub(super) device_memory_mb: Option<u32>,
 }
 
 impl Graph {
@@ -185,6 +188,9 @@ pub(super) fn commit(
         // What is fp32 stays so, and memory grows by what is asked for, since each batch size has a session of its own.
         let mut cuda =
             ep::CUDA::default().with_tf32(false).with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
+        if let Some(limit) = settings.device_memory_mb {
+            cuda = cuda.with_memory_limit(usize::try_from(limit).unwrap_or(usize::MAX).saturating_mul(1 << 20));
+        }
         if let Some(stream) = compute {
             // SAFETY: whoever gives the stream keeps it for longer than the session.
             cuda = unsafe { cuda.with_compute_stream(stream) };

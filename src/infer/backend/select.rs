@@ -264,7 +264,8 @@ impl Opener {
             (Precision::Int8, Some(int8)) => int8,
             _ => &self.graphs.fp32,
         };
-        let settings = Settings { provider, precision, threads: self.threads, batch };
+        let device_memory_mb = self.manifest.run.device_memory_mb;
+        let settings = Settings { provider, precision, threads: self.threads, batch, device_memory_mb };
         let graph = self.graph(precision);
         #[cfg(feature = "cuda")]
         if provider.is_device()

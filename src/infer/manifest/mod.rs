@@ -229,6 +229,8 @@ pub struct Run {
     pub precision: Option<Precision>,
     /// Backend; default auto.
     pub backend: BackendChoice,
+    /// Mebibytes of a GPU's memory at most, for each batch size that it is run in; default: no limit.
+    pub device_memory_mb: Option<u32>,
     /// Another model with the same classes and a smaller input, as `NAME` or `NAME@VERSION`, which takes over under load.
     pub smaller: Option<String>,
 }
@@ -511,6 +513,7 @@ fn run(mut table: Table<'_>) -> Run {
         instances: table.integer("instances", 1..=64),
         precision: table.choice("precision", &precisions),
         backend: table.choice("backend", &backends).unwrap_or(BackendChoice::Auto),
+        device_memory_mb: table.integer("device_memory_mb", 16..=1_048_576),
         smaller: table.string("smaller"),
     };
     table.finish();
@@ -655,6 +658,7 @@ warmup = 5
             ("max_detections = 100", "max_detections = 0", "`defaults.max_detections`", "from 1 to 1000"),
             ("preferred = [1, 2, 4, 8]", "preferred = [16]", "`batching.preferred`", "from 1 to 8"),
             ("precision = \"fp32\"", "precision = \"int8\"", "`run.precision`", "[variants.int8]"),
+            ("instances = 1", "device_memory_mb = 8", "`run.device_memory_mb`", "16"),
             ("instances = 1", "instances = 1\nwarmup = 3", "`run.warmup`", "unknown key"),
             ("instances = 1", "smaller = \"../x\"", "`run.smaller`", "NAME@VERSION"),
             ("instances = 1", "smaller = \"yolox-nano\"", "`run.smaller`", "another model"),
