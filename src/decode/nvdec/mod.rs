@@ -3,8 +3,10 @@
 //! What enters: access units, as everywhere. What leaves: [`DeviceFrame`]s, pictures that stay in the GPU's memory, in the
 //! order of the units and without delay: what a unit shows comes out of the call that took the unit. One [`Hardware`] is
 //! shared by all sessions and bounds what they take of the GPU; each has a [`Nvdec`] of its own, called on one of the codec
-//! threads. [`Takeover`] is the [`Decoder`](super::Decoder) for sessions: it brings pictures to the host, and decodes in
+//! threads. [`Takeover`] is what sessions decode with: it leaves pictures on the GPU, as [`DevicePicture`]s, and decodes in
 //! software where the GPU can't. No function of this module may be called on a Tokio worker: most wait for the GPU.
+//!
+//! [`DevicePicture`]: crate::frame::DevicePicture
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What runs a graph: ONNX Runtime with its own CPU provider or with OpenVINO.
+//! What runs a graph: ONNX Runtime with its own CPU provider, with OpenVINO, or with CUDA on a GPU.
 //!
 //! The library is loaded at run time (see [`Library::find`]); without it nothing else here works. Which provider and
 //! precision a model gets, and in which batch sizes it runs, is measured when it is loaded.
