@@ -150,6 +150,23 @@ fn pictures_are_turned_upright_as_in_software() {
 }
 
 #[test]
+fn the_way_to_the_host_is_kept_for_the_next_session() {
+    let fake = Fake::new();
+    let hardware = hardware(&fake);
+    let unit = units(Codec::H264, 64, 64, 1).remove(0);
+    let destroyed = || fake.calls("cuStreamDestroy");
+    let mut first = takeover(&hardware, Codec::H264);
+    let shown = first.decode_in_place(&unit).unwrap().unwrap();
+    drop(first);
+    // The decoder's own is gone with it; the picture's is not.
+    let before = (destroyed(), fake.calls("cuStreamCreate"));
+    drop(shown);
+    let mut second = takeover(&hardware, Codec::H264);
+    drop(second.decode_in_place(&unit).unwrap().unwrap());
+    assert_eq!((destroyed(), fake.calls("cuStreamCreate")), (before.0, before.1 + 1), "one for the decoder alone");
+}
+
+#[test]
 fn a_size_for_which_there_is_room_needs_no_other_decoder() {
     let fake = Fake::new();
     let hardware = hardware(&fake);

@@ -14,7 +14,8 @@ use moq_nvenc::sys::cuviddec::{
 };
 
 use crate::device::kernels::Program;
-use crate::device::{self, Device, PinnedPool, SurfacePool};
+use crate::device::{self, Device, PinnedPool, Stream, SurfacePool};
+use crate::frame::WayDown;
 
 use super::api::Api;
 use super::{Capability, Codec, Error};
@@ -58,6 +59,9 @@ pub struct Hardware {
     reused: AtomicU64,
     surfaces: Arc<SurfacePool>,
     host: Arc<PinnedPool>,
+    /// By which pictures come to the host; those that nobody else holds are spare. They stay, so that whoever drops a
+    /// session's last picture need not wait for the driver.
+    ways: Mutex<Vec<Arc<WayDown>>>,
     /// What turns pictures there.
     program: Option<Arc<Program>>,
 }
@@ -87,8 +91,20 @@ impl Hardware {
             reused: AtomicU64::new(0),
             surfaces: SurfacePool::new(gpu, bounds.surface_bytes),
             host: PinnedPool::new(gpu, bounds.host_bytes),
+            ways: Mutex::default(),
             program: None,
         }
+    }
+
+    /// A way for a session's pictures to the host, which is its own until it drops it.
+    pub(super) fn way(&self) -> Result<Arc<WayDown>, device::Error> {
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(spare) = ways.iter().find(|way| Arc::strong_count(way) == 1) {
+            return Ok(Arc::clone(spare));
+        }
+        let way = Arc::new(WayDown { buffers: Arc::clone(&self.host), stream: Stream::new(&self.gpu)? });
+        ways.push(Arc::clone(&way));
+        Ok(way)
     }
 
     /// Kernels, if there are.

@@ -10,7 +10,6 @@ use crate::media::{self, EncodedFrame, FramePool, Rotation};
 use super::super::software::Software;
 use super::super::{Decoded, Decoder, Error, Limits, Shown, header};
 use super::{DeviceFrame, Error as Cause, Hardware, Nvdec};
-use crate::device::Stream;
 use crate::frame::{DevicePicture, Picture, WayDown};
 
 /// Units that a stream may break in a row, with no picture in between, before software is to try them.
@@ -283,10 +282,7 @@ fn decode(
     if frame.rotation == Rotation::None {
         let way = match way {
             Some(way) => way,
-            None => way.insert(Arc::new(WayDown {
-                buffers: Arc::clone(hardware.host()),
-                stream: Stream::new(hardware.device())?,
-            })),
+            None => way.insert(hardware.way()?),
         };
         let DeviceFrame { surface, color, .. } = frame;
         return Ok(Some(Shown { picture: Picture::Device(Arc::new(DevicePicture::new(surface, way))), color }));
