@@ -119,7 +119,7 @@ impl Engine {
             }
         }
         let model = Arc::new(start(spec, selection, opener, runners)?);
-        let Selection { provider, precision, buckets, instances, origin, others, .. } = model.selection();
+        let Selection { provider, precision, buckets, instances, origin, others, .. } = &*model.selection();
         let id = model.id();
         tracing::debug!(model = id, ?others, "other ways to run the model");
         tracing::info!(model = id, %provider, %precision, ?buckets, instances, origin = origin.name(), "model loaded");
@@ -335,7 +335,7 @@ fn fed_by(cores: usize, inference: Duration, around: Duration) -> u32 {
 fn start(spec: &ModelSpec, selection: Selection, opener: Opener, runners: Vec<Runner>) -> Result<Model, Error> {
     let again = selection.clone();
     let open: Arc<Open> = Arc::new(move || opener.open(&again));
-    Model::start(Arc::new(spec.manifest.clone()), selection, &open, runners)
+    Model::start(Arc::new(spec.manifest.clone()), selection, open, runners)
 }
 
 #[cfg(test)]

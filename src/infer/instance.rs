@@ -4,7 +4,7 @@ use super::backend;
 use super::batcher::Key;
 use super::error::Error;
 use super::runner::{Item, Runner};
-use super::shared::{Shared, Taken, Task};
+use super::shared::{Shared, Taken, Task, Way};
 use super::{Detected, Inferred, Outcome, Timing};
 use crate::clock;
 use crate::media::Detection;
@@ -12,14 +12,15 @@ use crate::media::Detection;
 /// Makes an instance's runner, warmed up.
 pub(super) type Open = dyn Fn() -> Result<Runner, Error> + Send + Sync;
 
-/// The life of an owner thread: it owns one instance until the model is closed.
-pub(super) fn own(shared: &Shared, open: &Open, number: usize, runner: Runner) {
+/// The life of an owner thread: it owns one instance until the model is closed. `runner` is of this way.
+pub(super) fn own(shared: &Shared, number: usize, way: Way, runner: Runner) {
     backend::yield_to_codecs();
     shared.add_instance();
-    let mut instance = Instance { shared, open, number, runner: Some(runner), found: Vec::new(), done: Vec::new() };
+    let mut instance = Instance { shared, number, way, runner: Some(runner), found: Vec::new(), done: Vec::new() };
     let mut batch = Vec::new();
-    while let Some(task) = shared.next(number, &mut batch) {
+    while let Some(task) = shared.next(number, instance.way.number, &mut batch) {
         match task {
+            Task::Change(way, runner) => instance.change(way, runner),
             Task::Run { bucket } => instance.run(bucket, &mut batch),
             Task::Late(inbox, frame) => inbox.deliver(shared.id(), Outcome::Late(frame)),
             Task::Refuse(error) => {
@@ -32,8 +33,8 @@ pub(super) fn own(shared: &Shared, open: &Open, number: usize, runner: Runner) {
 
 struct Instance<'a> {
     shared: &'a Shared,
-    open: &'a Open,
     number: usize,
+    way: Way,
     /// None after a fault that a new one could not be opened after.
     runner: Option<Runner>,
     /// Of the batch in work; kept, so that none allocates.
@@ -76,7 +77,7 @@ impl Instance<'_> {
                 None
             }
         };
-        self.shared.release(self.number, ran, &self.done);
+        self.shared.release(self.number, self.way.number, ran, &self.done);
     }
 
     /// After a batch has failed: a frame that fails alone is not to fail the others.
@@ -101,7 +102,7 @@ impl Instance<'_> {
         }
         if !failed {
             // It was not for one of the frames, so the next such batch would fail, too.
-            self.shared.give_up(bucket);
+            self.shared.give_up(self.way.number, bucket);
             self.shared.note_fault(error);
         }
     }
@@ -149,12 +150,23 @@ impl Instance<'_> {
         if let Some(error) = error {
             self.shared.note_fault(error);
         }
+        self.open();
+        if self.runner.is_some() {
+            self.shared.metrics.restarts.increment(1);
+        }
+    }
+
+    /// Runs everything another way. What was before goes first, since there may be no memory for both.
+    fn change(&mut self, way: Way, ready: Option<Runner>) {
+        (self.way, self.runner) = (way, ready);
+        self.open();
+    }
+
+    /// Opens a runner if there is none, until that succeeds or the model takes no more work.
+    fn open(&mut self) {
         while self.runner.is_none() && self.shared.is_ready() {
-            match catch_unwind(AssertUnwindSafe(self.open)).unwrap_or(Err(Error::Panicked)) {
-                Ok(runner) => {
-                    self.shared.metrics.restarts.increment(1);
-                    self.runner = Some(runner);
-                }
+            match catch_unwind(AssertUnwindSafe(&*self.way.open)).unwrap_or(Err(Error::Panicked)) {
+                Ok(runner) => self.runner = Some(runner),
                 Err(error) => self.shared.note_fault(&error),
             }
         }

@@ -76,6 +76,8 @@ struct Bench {
     started: Receiver<usize>,
     steps: SyncSender<Step>,
     opened: Arc<AtomicUsize>,
+    /// Opens runners of these batch sizes.
+    opening: Box<dyn Fn(Vec<usize>) -> Arc<Open>>,
     outcomes: Receiver<(&'static str, Outcome)>,
     report: SyncSender<(&'static str, Outcome)>,
     params: Arc<Params>,
@@ -88,9 +90,12 @@ impl Bench {
 
     /// A model that runs these batches, in these times by its calibration.
     fn with(buckets: Vec<(usize, Duration)>) -> Self {
+        Self::several(buckets, 1)
+    }
+
+    /// The same with several instances.
+    fn several(buckets: Vec<(usize, Duration)>, instances: u32) -> Self {
         let manifest = Arc::new(Manifest::parse(MANIFEST, |_| unreachable!()).unwrap());
-        let measured = buckets[0].1;
-        let sizes = buckets.iter().map(|(size, _)| *size).collect::<Vec<_>>();
         let outlets = [Outlet { name: "out".to_owned(), shape: vec![-1, 6, -1] }];
         let decoder = Decoder::bind(&manifest, &outlets).unwrap();
         let (started_tx, started) = sync_channel(64);
@@ -98,35 +103,36 @@ impl Bench {
         let steps_rx = Arc::new(Mutex::new(steps_rx));
         let opened = Arc::new(AtomicUsize::new(0));
         let (count, of) = (Arc::clone(&opened), Arc::clone(&manifest));
-        let open = move || {
-            count.fetch_add(1, Ordering::SeqCst);
-            let fake = |batch| {
-                let tensor = vec![0.0; batch * of.input.item_len()];
-                let (started, steps) = (started_tx.clone(), Arc::clone(&steps_rx));
-                Bucket::Host(Box::new(Fake { batch, tensor, started, steps, warm: false }))
-            };
-            let mut runner = Runner::new(Arc::clone(&of), fake(1), decoder.clone());
-            sizes[1..].iter().for_each(|size| runner.add_bucket(*size, fake(*size)));
-            sizes.iter().try_for_each(|size| runner.time(*size, 1).map(drop))?;
-            Ok(runner)
+        let opening = move |sizes: Vec<usize>| -> Arc<Open> {
+            let (count, of, decoder) = (Arc::clone(&count), Arc::clone(&of), decoder.clone());
+            let (started_tx, steps_rx) = (started_tx.clone(), Arc::clone(&steps_rx));
+            Arc::new(move || {
+                count.fetch_add(1, Ordering::SeqCst);
+                let fake = |batch| {
+                    let tensor = vec![0.0; batch * of.input.item_len()];
+                    let (started, steps) = (started_tx.clone(), Arc::clone(&steps_rx));
+                    Bucket::Host(Box::new(Fake { batch, tensor, started, steps, warm: false }))
+                };
+                let mut runner = Runner::new(Arc::clone(&of), fake(1), decoder.clone());
+                sizes[1..].iter().for_each(|size| runner.add_bucket(*size, fake(*size)));
+                sizes.iter().try_for_each(|size| runner.time(*size, 1).map(drop))?;
+                Ok(runner)
+            })
         };
-        let selection = Selection {
-            provider: Provider::Cpu,
-            precision: Precision::Fp32,
-            measured,
-            buckets,
-            instances: 1,
-            in_place: false,
-            origin: Origin::Measured,
-            disturbance: Disturbance::default(),
-            others: vec![],
-        };
+        let open = opening(sizes(&buckets));
         let runner = open().unwrap();
-        let open: Arc<Open> = Arc::new(open);
+        let selection = Selection { instances, ..selection(buckets) };
         let params = Arc::new(Params::from(manifest.defaults));
-        let model = Arc::new(Model::start(manifest, selection, &open, vec![runner]).unwrap());
+        let model = Arc::new(Model::start(manifest, selection, open, vec![runner]).unwrap());
         let (report, outcomes) = sync_channel(64);
-        Self { model, started, steps, opened, outcomes, report, params }
+        Self { model, started, steps, opened, opening: Box::new(opening), outcomes, report, params }
+    }
+
+    /// Has the model run these batches from now on.
+    fn change(&self, buckets: Vec<(usize, Duration)>) -> bool {
+        let open = (self.opening)(sizes(&buckets));
+        let runner = open().unwrap();
+        self.model.change(selection(buckets), open, runner)
     }
 
     fn slot(&self, name: &'static str) -> Slot {
@@ -157,6 +163,24 @@ impl Bench {
             (name, Outcome::Late(frame)) => panic!("{name}: frame {} was late", frame.id),
             (name, Outcome::Failed(frame, error)) => panic!("{name}: frame {} failed: {error}", frame.id),
         }
+    }
+}
+
+fn sizes(buckets: &[(usize, Duration)]) -> Vec<usize> {
+    buckets.iter().map(|(size, _)| *size).collect()
+}
+
+fn selection(buckets: Vec<(usize, Duration)>) -> Selection {
+    Selection {
+        provider: Provider::Cpu,
+        precision: Precision::Fp32,
+        measured: buckets[0].1,
+        buckets,
+        instances: 1,
+        in_place: false,
+        origin: Origin::Measured,
+        disturbance: Disturbance::default(),
+        others: vec![],
     }
 }
 
@@ -470,4 +494,77 @@ fn a_callback_may_drop_the_last_handle_of_its_model() {
     *held.lock().unwrap() = Some(model);
     steps.send(Step::Find).unwrap();
     end.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_model_changes_between_batches_and_nothing_that_waits_is_lost() {
+    let bench = Bench::new(Duration::from_millis(1));
+    let slots = ["busy", "a", "b", "c"].map(|name| bench.slot(name));
+    assert_eq!(bench.submit(&slots[0], 0, LONG), None);
+    assert_eq!(bench.running(), 1);
+    for (id, slot) in (1..).zip(&slots[1..]) {
+        assert_eq!(bench.submit(slot, id, LONG), None);
+    }
+    assert!(bench.change(PAYING.into()));
+    assert_eq!(bench.model.selection().buckets, PAYING);
+    bench.step(Step::Find);
+    assert_eq!(bench.done(), ("busy", 0), "what runs ends as it began");
+    assert_eq!(bench.running(), 4, "the other way has batches");
+    assert_eq!(bench.model.estimate(), PAYING[0].1, "what the way before took says nothing of this one");
+    bench.step(Step::Find);
+    assert_eq!([bench.done(), bench.done(), bench.done()], [("a", 1), ("b", 2), ("c", 3)]);
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 2, "the one that was ready is used");
+}
+
+#[test]
+fn what_fails_after_a_change_is_opened_the_new_way() {
+    let bench = Bench::new(Duration::from_millis(1));
+    let slot = bench.slot("a");
+    for (id, step) in (0..).zip([Step::Fail, Step::Fail]) {
+        assert_eq!(bench.submit(&slot, id, LONG), None);
+        bench.running();
+        bench.step(step);
+        assert!(matches!(bench.outcome(), (_, Outcome::Failed(..))));
+    }
+    assert!(bench.change(PAYING.into()));
+    assert_eq!(bench.submit(&slot, 2, LONG), None);
+    bench.running();
+    bench.step(Step::Fail);
+    assert!(matches!(bench.outcome(), (_, Outcome::Failed(..))));
+    assert!(bench.model.is_ready(), "faults of the way before do not count");
+    drop(slot);
+    let _slots = three_waiting(&bench);
+    assert_eq!(bench.running(), 4);
+    bench.step(Step::Find);
+    assert_eq!([bench.done(), bench.done(), bench.done()], [("a", 1), ("b", 2), ("c", 3)]);
+}
+
+#[test]
+fn each_instance_changes_and_opens_what_is_not_ready() {
+    let bench = Bench::several(vec![(1, Duration::from_millis(1))], 2);
+    let slots = ["a", "b"].map(|name| bench.slot(name));
+    let both = || {
+        for (id, slot) in (0..).zip(&slots) {
+            assert_eq!(bench.submit(slot, id, LONG), None);
+        }
+        assert_eq!([bench.running(), bench.running()], [1, 1], "both work at the same time");
+        (0..2).for_each(|_| bench.step(Step::Find));
+        let mut done = [bench.done(), bench.done()];
+        done.sort_unstable();
+        assert_eq!(done, [("a", 0), ("b", 1)]);
+    };
+    both();
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 2);
+    assert!(bench.change(vec![(1, Duration::from_millis(1))]));
+    both();
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 4);
+    assert_eq!(bench.model.instances(), 2);
+}
+
+#[test]
+fn a_model_that_takes_no_more_work_does_not_change() {
+    let bench = Bench::new(Duration::from_millis(1));
+    bench.model.shutdown();
+    assert!(!bench.change(PAYING.into()));
+    assert_eq!(bench.model.selection().buckets.len(), 1);
 }

@@ -19,7 +19,7 @@ use crate::media::{Class, ColorInfo, I420};
 /// A loaded model, shared by all sessions that use it. Dropping the last handle ends its threads.
 pub struct Model {
     manifest: Arc<Manifest>,
-    selection: Selection,
+    selection: Mutex<Arc<Selection>>,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -38,19 +38,21 @@ impl Model {
     pub(super) fn start(
         manifest: Arc<Manifest>,
         selection: Selection,
-        open: &Arc<Open>,
+        open: Arc<Open>,
         runners: Vec<Runner>,
     ) -> Result<Self, Error> {
         let id = manifest.id();
         let costs = Costs::new(&selection.buckets);
-        let shared = Arc::new(Shared::new(id.clone(), costs, &manifest.batching));
+        let shared = Arc::new(Shared::new(id.clone(), costs, &manifest.batching, open));
+        let instances = selection.instances.max(1) as usize;
+        let selection = Mutex::new(Arc::new(selection));
         let model = Self { manifest, selection, shared, threads: Mutex::default() };
         let mut runners = runners.into_iter();
-        for n in 0..model.selection.instances.max(1) as usize {
-            let (shared, open, runner) = (Arc::clone(&model.shared), Arc::clone(open), runners.next());
+        for n in 0..instances {
+            let (shared, way, runner) = (Arc::clone(&model.shared), model.shared.way(), runners.next());
             let thread = thread::Builder::new().name(format!("infer-{n}-{id}"));
-            let thread = thread.spawn(move || match runner.map_or_else(&*open, Ok) {
-                Ok(runner) => instance::own(&shared, &*open, n, runner),
+            let thread = thread.spawn(move || match runner.map_or_else(&*way.open, Ok) {
+                Ok(runner) => instance::own(&shared, n, way, runner),
                 // The others do its work.
                 Err(error) => tracing::warn!(model = shared.id(), instance = n, %error, "an instance cannot be opened"),
             });
@@ -92,8 +94,21 @@ impl Model {
 
     /// On what and in which precision it runs, and what else was considered.
     #[must_use]
-    pub const fn selection(&self) -> &Selection {
-        &self.selection
+    pub fn selection(&self) -> Arc<Selection> {
+        Arc::clone(&self.selection.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs it in another way from the next batches on, as many instances as before, the first one with `runner`. `open`
+    /// makes the others, and replaces one after a fault. False: the model takes no more work.
+    pub(super) fn change(&self, selection: Selection, open: Arc<Open>, runner: Runner) -> bool {
+        let costs = Costs::new(&selection.buckets);
+        let mut current = self.selection.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = self.shared.change(costs, open, runner);
+        if changed {
+            let instances = current.instances;
+            *current = Arc::new(Selection { instances, ..selection });
+        }
+        changed
     }
 
     /// Whether it takes work: not after repeated failures, nor after it was shut down.
@@ -104,8 +119,8 @@ impl Model {
 
     /// Instances that work side by side.
     #[must_use]
-    pub const fn instances(&self) -> u32 {
-        if self.selection.instances == 0 { 1 } else { self.selection.instances }
+    pub fn instances(&self) -> u32 {
+        self.selection().instances.max(1)
     }
 
     /// The running estimate of how long one frame takes, from preprocessing to detections.
@@ -168,7 +183,7 @@ impl Drop for Model {
 
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Model").field("id", &self.id()).field("selection", &self.selection).finish_non_exhaustive()
+        f.debug_struct("Model").field("id", &self.id()).field("selection", &self.selection()).finish_non_exhaustive()
     }
 }
 

@@ -9,9 +9,10 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::batcher::{Batcher, Choice, Costs, Key, Member, Priority};
 use super::error::Error;
+use super::instance::Open;
 use super::manifest::Batching;
 use super::prepared::Prepared;
-use super::runner::Item;
+use super::runner::{Item, Runner};
 use super::{Detected, Outcome, Params};
 use crate::clock;
 use crate::frame::{Frame, Picture};
@@ -43,7 +44,19 @@ struct State {
     calls: VecDeque<Call>,
     batcher: Batcher,
     faults: Vec<Instant>,
+    way: Way,
+    /// Of the way that is new, for the first instance that comes for it.
+    ready: Option<Runner>,
     closed: bool,
+}
+
+/// A way to run the model.
+#[derive(Clone)]
+pub(super) struct Way {
+    /// Raised by each change.
+    pub(super) number: u64,
+    /// Opens an instance that runs so.
+    pub(super) open: Arc<Open>,
 }
 
 /// A slot as the owner threads see it.
@@ -79,6 +92,7 @@ pub(super) struct Metrics {
     pub(super) batch_size: Histogram,
     pub(super) in_flight: Gauge,
     pub(super) restarts: Counter,
+    changes: Counter,
 }
 
 /// What an owner thread is to do.
@@ -89,6 +103,8 @@ pub(super) enum Task {
     Late(Arc<Inbox>, Frame),
     /// Give what it was given back with this error.
     Refuse(Error),
+    /// Run everything this way from now on, with the runner if one is ready.
+    Change(Way, Option<Runner>),
 }
 
 /// A member of a batch, taken out of its queue.
@@ -111,13 +127,14 @@ impl Taken {
 }
 
 impl Shared {
-    pub(super) fn new(id: String, costs: Costs, batching: &Batching) -> Self {
+    pub(super) fn new(id: String, costs: Costs, batching: &Batching, open: Arc<Open>) -> Self {
         let metrics = Metrics {
             inference: histogram!("saccade_inference_seconds", "model" => id.clone()),
             queue_wait: histogram!("saccade_queue_wait_seconds", "queue" => "infer"),
             batch_size: histogram!("saccade_batch_size"),
             in_flight: gauge!("saccade_inference_in_flight"),
             restarts: counter!("saccade_model_restarts_total", "model" => id.clone()),
+            changes: counter!("saccade_model_changes_total", "model" => id.clone()),
         };
         let max_queue = batching.max_queue as usize;
         let state = State {
@@ -126,6 +143,8 @@ impl Shared {
             calls: VecDeque::with_capacity(max_queue),
             batcher: Batcher::new(costs, batching.max_delay),
             faults: Vec::new(),
+            way: Way { number: 0, open },
+            ready: None,
             closed: false,
         };
         let (state, ready) = (Mutex::new(state), AtomicBool::new(true));
@@ -215,18 +234,43 @@ impl Shared {
         self.wake.notify_all();
     }
 
+    /// How the model is run now.
+    pub(super) fn way(&self) -> Way {
+        self.lock().way.clone()
+    }
+
+    /// Has all instances run the model in another way, each from its next batch on: the first one with `ready`, and the
+    /// others with what they `open`. What waits goes on waiting. False: the model takes no more work.
+    pub(super) fn change(&self, costs: Costs, open: Arc<Open>, ready: Runner) -> bool {
+        if !self.is_ready() {
+            return false;
+        }
+        let mut state = self.lock();
+        state.batcher.renew(costs);
+        state.way = Way { number: state.way.number + 1, open };
+        let unused = state.ready.replace(ready);
+        // What failed was the other way.
+        state.faults.clear();
+        drop(state);
+        drop(unused);
+        self.metrics.changes.increment(1);
+        self.wake.notify_all();
+        true
+    }
+
     /// An owner thread is there and has its runner.
     pub(super) fn add_instance(&self) {
         self.lock().batcher.add_instance();
     }
 
     /// Waits for something to do; none: the model is closed and nothing waits. What is to be run or refused comes into
-    /// `batch`, which is empty.
-    pub(super) fn next(&self, instance: usize, batch: &mut Vec<Taken>) -> Option<Task> {
+    /// `batch`, which is empty. `way` is the number of the one that the instance runs.
+    pub(super) fn next(&self, instance: usize, way: u64, batch: &mut Vec<Taken>) -> Option<Task> {
         let mut state = self.lock();
         loop {
             let task = match self.refusal(&state) {
                 Some(error) => state.refuse_next(batch).then_some(Task::Refuse(error)),
+                None if state.way.number != way => Some(Task::Change(state.way.clone(), state.ready.take())),
                 None => state.choose_next(instance, batch),
             };
             if task.is_some() && state.batcher.has_more() {
@@ -240,17 +284,21 @@ impl Shared {
     }
 
     /// After a batch: the instance is idle, and the slots may have their next frames run. `ran` is its bucket and time,
-    /// if it ran as one; `done` are its slots, and whether each got a result.
-    pub(super) fn release(&self, instance: usize, ran: Option<(usize, Duration)>, done: &[(Key, bool)]) {
+    /// if it ran as one, in this way; `done` are its slots, and whether each got a result.
+    pub(super) fn release(&self, instance: usize, way: u64, ran: Option<(usize, Duration)>, done: &[(Key, bool)]) {
         let now = clock::now();
         let mut state = self.lock();
+        let ran = ran.filter(|_| state.way.number == way);
         state.batcher.finish_run(instance, ran);
         done.iter().for_each(|(key, result)| state.batcher.finish_frame(now, *key, *result));
     }
 
-    /// Runs in this bucket fail, while their members do not: it is not used any more.
-    pub(super) fn give_up(&self, bucket: usize) {
-        self.lock().batcher.give_up(bucket);
+    /// Runs in this bucket fail in this way, while their members do not: it is not used any more.
+    pub(super) fn give_up(&self, way: u64, bucket: usize) {
+        let mut state = self.lock();
+        if state.way.number == way {
+            state.batcher.give_up(bucket);
+        }
     }
 
     /// Counts a fault; too many of them make the model unready.

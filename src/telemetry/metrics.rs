@@ -78,6 +78,7 @@ table! {
     QUEUE_DEPTH = Gauge "saccade_queue_depth" ["queue"] "Items that wait in the queues of this name now.";
     INFERENCE_SECONDS = Histogram "saccade_inference_seconds" ["model"] "Time that a model took for one batch, in seconds.";
     INFERENCE_IN_FLIGHT = Gauge "saccade_inference_in_flight" [] "Batches that run now.";
+    MODEL_CHANGES_TOTAL = Counter "saccade_model_changes_total" ["model"] "Models that were run another way from then on, such as on TensorRT once its engines were built.";
     MODEL_RESTARTS_TOTAL = Counter "saccade_model_restarts_total" ["model"] "Model instances that were started again after a fault.";
     DEGRADED_SESSIONS = Gauge "saccade_degraded_sessions" ["step"] "Sessions that give something up now, by step of the ladder.";
     DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";

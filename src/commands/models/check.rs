@@ -75,7 +75,7 @@ pub(super) fn run(args: &ModelsCheck) -> Exit {
 fn load(engine: &Engine, spec: &ModelSpec) -> Result<Selection, Error> {
     let model = engine.load(spec)?;
     engine.unload(&model.id());
-    Ok(model.selection().clone())
+    Ok(Selection::clone(&model.selection()))
 }
 
 /// Whether `name` means the model with this id: `NAME@VERSION`, or any version of `NAME`.

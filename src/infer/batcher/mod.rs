@@ -208,6 +208,11 @@ impl Batcher {
         &self.costs
     }
 
+    /// Runs cost this from now on, since the model is run in another way. Those under way end as they would have.
+    pub fn renew(&mut self, costs: Costs) {
+        self.costs = costs;
+    }
+
     /// One more instance may ask for work.
     pub const fn add_instance(&mut self) {
         self.instances += 1;
