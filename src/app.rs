@@ -434,7 +434,8 @@ async fn load(
     let loading = tokio::task::spawn_blocking(move || {
         let calibration = Calibration::standard(config.models.calibration);
         let cuda = models::cuda(&hardware, gpu.as_deref());
-        let options = infer::Options { around_model, ..models::options(&config, calibration, cuda) };
+        let engines = infer::Engines::Meanwhile;
+        let options = infer::Options { around_model, engines, ..models::options(&config, calibration, cuda) };
         let engine = infer::Engine::new(options)?;
         let repository = models::repository(&config)?;
         for refused in repository.refused() {

@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::clock;
 
 /// Raised whenever the meaning of the file or the way to measure changes.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// Entries that are kept, the newest ones.
 const MAX_ENTRIES: usize = 256;
 /// A longer file is none of ours.

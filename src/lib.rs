@@ -9,6 +9,7 @@ pub mod app;
 pub mod assignment;
 pub mod calibration;
 pub mod camera;
+pub mod child;
 pub mod claims;
 pub mod cli;
 pub mod clock;

@@ -7,9 +7,12 @@ use crate::calibration::Calibration;
 use crate::config::{Config, Hardware};
 use crate::hardware::{Piece, Stage, Table};
 use crate::infer::manifest::BackendChoice;
-use crate::infer::{Cuda, Error, Options, Repository, RouteError, Routes};
+use crate::infer::{Cuda, Error, Options, Repository, RouteError, Routes, TensorRt};
 use crate::pipeline::Gpu;
 use crate::route::Route;
+
+/// The command of this program that builds an engine of TensorRT.
+pub const BUILD_COMMAND: &str = "build-engine";
 
 /// Why sessions would not get what the configuration promises them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,9 +43,18 @@ pub fn cuda(hardware: &Table, gpu: Option<&Gpu>) -> Result<Cuda, String> {
     let _ = gpu;
     hardware.offers(Stage::Infer).and_then(|()| hardware.works(Piece::Cuda)).map(|found| Cuda {
         name: found.to_owned(),
+        tensorrt: hardware.works(Piece::TensorRt).and_then(|version| tensorrt(found, version)),
         #[cfg(feature = "cuda")]
         gpu: gpu.and_then(Gpu::models),
     })
+}
+
+/// TensorRT of this version on a GPU that is called this.
+fn tensorrt(gpu: &str, version: &str) -> Result<TensorRt, String> {
+    let program = std::env::current_exe().map_err(|error| format!("the program is not found: {error}"))?;
+    let folder = TensorRt::standard_folder().ok_or("there is no folder for its engines: set HOME or XDG_CACHE_HOME")?;
+    let command = vec![program.into_os_string(), BUILD_COMMAND.into()];
+    Ok(TensorRt { name: format!("{gpu}; {version}"), command, folder })
 }
 
 /// How models are run, where it is not left to their manifests and to measurement.
@@ -57,7 +69,7 @@ pub const fn backend(config: &Config) -> Option<BackendChoice> {
     match config.hw.infer {
         Hardware::Auto => None,
         Hardware::Off => Some(BackendChoice::Cpu),
-        Hardware::On => Some(BackendChoice::Cuda),
+        Hardware::On => Some(BackendChoice::Gpu),
     }
 }
 

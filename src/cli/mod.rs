@@ -52,6 +52,9 @@ pub enum Command {
     /// Look for a GPU and write what is found, for the process that started this one
     #[command(hide = true)]
     ProbeHardware,
+    /// Build the engine of TensorRT that standard input describes, for the process that started this one
+    #[command(hide = true)]
+    BuildEngine,
 }
 
 /// `saccade serve`.

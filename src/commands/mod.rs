@@ -9,6 +9,7 @@ macro_rules! say {
 
 mod bench;
 mod detect;
+mod engine;
 mod eval;
 mod lines;
 mod models;
@@ -64,5 +65,6 @@ pub fn run(args: Args) -> Exit {
             probe::look();
             Exit::Clean
         }
+        Command::BuildEngine => engine::build(),
     }
 }

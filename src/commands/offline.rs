@@ -14,7 +14,7 @@ use crate::cli::{Exit, Settings};
 use crate::config::Config;
 use crate::decode::Limits;
 use crate::hardware::Table;
-use crate::infer::{Engine, Error, Options, manifest::BackendChoice, manifest::Precision};
+use crate::infer::{Engine, Engines, Error, Options, manifest::BackendChoice, manifest::Precision};
 use crate::models;
 use crate::telemetry;
 
@@ -52,7 +52,9 @@ pub(super) fn engine(config: &Config, intra_threads: usize, way: Way) -> Result<
     let Devices { table, gpu } = Devices::open(config.hw, hardware);
     let common = models::options(config, calibration, models::cuda(&table, gpu.as_deref()));
     let backend = common.backend.or(backend);
-    Engine::new(Options { intra_threads, precision, backend, instances: Some(1), ..common })
+    // Whoever asks for it waits for it.
+    let engines = if backend == Some(BackendChoice::TensorRt) { Engines::First } else { Engines::Kept };
+    Engine::new(Options { intra_threads, precision, backend, instances: Some(1), engines, ..common })
 }
 
 /// The exit code that an error of models stands for.

@@ -89,8 +89,10 @@ fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
         });
     }
     look_at_encoder(teller, &device);
-    if let Some(program) = program {
-        look_at_provider(teller, program);
+    if let Some(program) = program
+        && look_at_provider(teller, program).is_some()
+    {
+        look_at_tensorrt(teller);
     }
 }
 
@@ -118,14 +120,14 @@ fn tested_kernels(device: &Arc<Device>) -> Result<kernels::Program, kernels::Unf
 
 /// Runs the embedded model where its pictures are.
 #[cfg(feature = "cuda")]
-fn look_at_provider(teller: &mut probe::Teller<std::io::Stdout>, program: kernels::Program) {
+fn look_at_provider(teller: &mut probe::Teller<std::io::Stdout>, program: kernels::Program) -> Option<()> {
     teller.look(Piece::Cuda, || {
         let name = program.device().name().to_owned();
         let gpu = infer::device::Gpu::new(Arc::new(program), infer::device::Tensors::Device);
         let options = infer::Options {
             precision: Some(infer::manifest::Precision::Fp32),
             backend: Some(infer::manifest::BackendChoice::Cuda),
-            cuda: Ok(infer::Cuda { name: name.clone(), gpu: Some(gpu) }),
+            cuda: Ok(infer::Cuda { name: name.clone(), tensorrt: Err("not looked for".to_owned()), gpu: Some(gpu) }),
             ..infer::Options::default()
         };
         let engine = infer::Engine::new(options).map_err(|error| error.to_string())?;
@@ -133,5 +135,15 @@ fn look_at_provider(teller: &mut probe::Teller<std::io::Stdout>, program: kernel
         engine.try_out(&spec).map_err(|error| error.to_string())?;
         // The same at each start: what is measured is kept under this name.
         Ok(((), format!("{} runs on {name}; {}", spec.manifest.id(), engine.library().build_info())))
+    })
+}
+
+/// Builds and runs the smallest engine.
+#[cfg(feature = "cuda")]
+fn look_at_tensorrt(teller: &mut probe::Teller<std::io::Stdout>) {
+    teller.look(Piece::TensorRt, || {
+        let library = infer::backend::Library::load().map_err(|error| error.to_string())?;
+        let found = infer::TensorRt::try_out(&library).map_err(|error| error.to_string())?;
+        Ok(((), found))
     });
 }

@@ -68,7 +68,10 @@ fn found(selection: &Selection, manifest: &Manifest, backend: Option<BackendChoi
     let Run { instances: pinned, precision: wanted, backend: listed, .. } = manifest.run;
     let pin = |pinned: bool| if pinned { " (pinned)" } else { "" };
     let wanted_backend = Some(backend.unwrap_or(listed)).filter(|backend| *backend != BackendChoice::Auto);
-    let provider_note = note(provider.name(), wanted_backend.map(BackendChoice::name));
+    let provider_note = match wanted_backend {
+        Some(BackendChoice::Gpu) if provider.is_device() => note("", Some("")),
+        wanted => note(provider.name(), wanted.map(BackendChoice::name)),
+    };
     let wanted = wanted.filter(|precision| *precision != Precision::Auto);
     let precision_note = note(precision.name(), wanted.map(Precision::name));
     let milliseconds = |time: &Duration| time.as_secs_f64() * 1e3;

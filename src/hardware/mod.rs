@@ -103,7 +103,8 @@ impl Stage {
                 (BASE, &[Piece::DecodeH264, Piece::DecodeHevc, Piece::DecodeVp8, Piece::DecodeVp9, Piece::DecodeAv1])
             }
             Self::Encode => (BASE, &[Piece::EncodeH264]),
-            Self::Infer => (BASE, &[Piece::Cuda, Piece::TensorRt]),
+            // TensorRT leaves to it what it cannot do.
+            Self::Infer => (BASE, &[Piece::Cuda]),
         }
     }
 }
@@ -204,10 +205,7 @@ mod tests {
         let decodes = with(&[finding(Piece::DecodeH264, false), finding(Piece::DecodeVp8, true)]);
         assert!(decodes.offers(Stage::Decode).is_ok());
         assert_eq!(decodes.works(Piece::DecodeVp8), Ok("it is there"));
-        assert_eq!(
-            decodes.offers(Stage::Infer).unwrap_err(),
-            "CUDA provider: not looked at; TensorRT provider: not looked at"
-        );
+        assert_eq!(decodes.offers(Stage::Infer).unwrap_err(), "CUDA provider: not looked at");
         let broken = with(&[finding(Piece::DecodeVp8, true), finding(Piece::Kernels, false)]);
         assert_eq!(broken.offers(Stage::Decode).unwrap_err(), "kernels: it is not there");
     }

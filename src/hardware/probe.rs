@@ -2,21 +2,18 @@
 //! reads them until the first has ended, crashed, or taken too long.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::{Finding, Piece, Table};
+use crate::child::{self, Stop};
 use crate::clock;
 
 /// What looking takes at most: providers load libraries of a gigabyte from cold disks.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// What a process that was killed may take to end.
-const END_LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a process' output that are read; libraries may write to it, too.
 const OUTPUT: u64 = 1 << 20;
 /// Lines that wait to be read.
@@ -82,7 +79,7 @@ pub fn run(mut command: Command, limit: Duration) -> Table {
         Err(error) => return Table::nothing(&format!("the process that looks for it does not start: {error}")),
     };
     let Some(lines) = child.stdout.take().and_then(|output| read(output).ok()) else {
-        end(child, deadline);
+        child::wait(child, deadline, &Stop::default());
         return Table::nothing("the process that looks for it cannot be read");
     };
     let (mut findings, mut begun, mut done) = (Vec::new(), None, false);
@@ -98,9 +95,13 @@ pub fn run(mut command: Command, limit: Duration) -> Table {
             Err(RecvTimeoutError::Timeout) => break true,
         }
     };
-    let status = end(child, if late { clock::now() } else { deadline });
+    let end = child::wait(child, if late { clock::now() } else { deadline }, &Stop::default());
     if !done || begun.is_some() {
-        let found = if late { format!("looking at it took more than {} s", limit.as_secs()) } else { how(status) };
+        let found = if late {
+            format!("looking at it took more than {} s", limit.as_secs())
+        } else {
+            end.describe("looked at it")
+        };
         findings.push(Finding { piece: begun.unwrap_or(Piece::Driver), works: false, found });
     }
     Table::new(findings)
@@ -118,31 +119,6 @@ fn read(output: ChildStdout) -> std::io::Result<Receiver<Line>> {
         }
     })?;
     Ok(receiver)
-}
-
-/// Waits for a process until the deadline, and ends it then.
-fn end(mut child: Child, deadline: Instant) -> Option<ExitStatus> {
-    let pid = Pid::from_child(&child);
-    let (sender, ended) = sync_channel(1);
-    let waiting =
-        std::thread::Builder::new().name("probe-end".to_owned()).spawn(move || sender.send(child.wait().ok()));
-    if waiting.is_ok()
-        && let Ok(status) = ended.recv_timeout(deadline.saturating_duration_since(clock::now()))
-    {
-        return status;
-    }
-    // It has not been waited for to its end, so that the number still is its own.
-    let _ = kill_process(pid, Signal::KILL);
-    // A process in the driver's hands may not even end then.
-    ended.recv_timeout(END_LIMIT).ok().flatten()
-}
-
-fn how(status: Option<ExitStatus>) -> String {
-    match status.map(|status| (status.signal(), status.code())) {
-        Some((Some(signal), _)) => format!("signal {signal} ended the process that looked at it"),
-        Some((_, Some(code))) => format!("the process that looked at it ended with {code}"),
-        _ => "the process that looked at it does not end".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::backend::{CpuFeatures, Library, Opener, Request, Selection};
+use super::backend::{CpuFeatures, Library, Opener, Request, Selection, TensorRt};
 use super::error::Error;
 use super::found::{Found, Key};
+use super::improver::{Improvement, Improver};
 use super::instance::Open;
 use super::manifest::{BackendChoice, Manifest, Precision};
 use super::model::Model;
@@ -33,9 +34,23 @@ pub struct Options {
     pub calibration: Calibration,
     /// The GPU that models may run on, or why there is none.
     pub cuda: Result<Cuda, String>,
+    /// When engines of TensorRT are built; default never.
+    pub engines: Engines,
     /// What a frame costs outside its model: decoding, drawing, encoding, transport. The cores are shared with that,
     /// where nobody says how many instances there are to be; default 6 ms.
     pub around_model: Duration,
+}
+
+/// When engines of TensorRT, which take minutes, are built. Those that were built before are always used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Engines {
+    /// Never.
+    #[default]
+    Kept,
+    /// While models are loaded.
+    First,
+    /// While models work already in another way.
+    Meanwhile,
 }
 
 /// A GPU that models may run on.
@@ -43,6 +58,8 @@ pub struct Options {
 pub struct Cuda {
     /// What it is, as far as measurements depend on it.
     pub name: String,
+    /// TensorRT there, or why there is none.
+    pub tensorrt: Result<TensorRt, String>,
     /// Where it is open: models then find pictures there and leave only boxes for the host. Otherwise tensors go to and fro.
     #[cfg(feature = "cuda")]
     pub gpu: Option<super::device::Gpu>,
@@ -59,6 +76,17 @@ impl Cuda {
     }
 }
 
+/// A model that is open.
+struct Prepared {
+    opener: Opener,
+    runner: Runner,
+    selection: Selection,
+    request: Request,
+    key: Key,
+    /// There is nothing that was left for later.
+    is_final: bool,
+}
+
 /// Instances of a model whose manifest names no number, at most: each has memory of its own.
 const MAX_INSTANCES: u32 = 16;
 
@@ -71,6 +99,7 @@ impl Default for Options {
             instances: None,
             calibration: Calibration::Off,
             cuda: Err("not looked for".to_owned()),
+            engines: Engines::Kept,
             around_model: Duration::from_millis(6),
         }
     }
@@ -86,6 +115,7 @@ pub struct Engine {
     routes: Routes,
     /// Models and what they name as smaller ones, of which a log line has said that they do not go together.
     told: Mutex<BTreeSet<(String, String)>>,
+    improver: Improver,
 }
 
 impl Engine {
@@ -95,7 +125,8 @@ impl Engine {
     /// [`Error::LibraryMissing`], [`Error::LibraryUnusable`].
     pub fn new(options: Options) -> Result<Self, Error> {
         let library = Library::load()?;
-        Ok(Self { library, options, models: Mutex::default(), routes: Routes::default(), told: Mutex::default() })
+        let (routes, improver) = (Routes::default(), Improver::default());
+        Ok(Self { library, options, models: Mutex::default(), routes, told: Mutex::default(), improver })
     }
 
     /// The library in use.
@@ -111,18 +142,27 @@ impl Engine {
     /// Those of reading the files, [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`],
     /// [`Error::Unavailable`], [`Error::Run`]. The models loaded before stay as they are.
     pub fn load(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
-        let (opener, runner, selection) = self.prepare(spec)?;
+        let Prepared { opener, runner, selection, request, key, is_final } = self.prepare(spec)?;
+        let is_improved = is_final || self.options.engines != Engines::Meanwhile || !opener.can_improve(request);
+        let opener = Arc::new(match self.options.engines {
+            Engines::Kept => opener,
+            Engines::First | Engines::Meanwhile => opener.building(self.improver.stop()),
+        });
         let mut runners = vec![runner];
         if self.pinned(&spec.manifest).is_some() {
             for _ in 1..selection.instances {
                 runners.push(opener.open(&selection)?);
             }
         }
-        let model = Arc::new(start(spec, selection, opener, runners)?);
+        let model = Arc::new(start(spec, selection, Arc::clone(&opener), runners)?);
         let Selection { provider, precision, buckets, instances, origin, others, .. } = &*model.selection();
         let id = model.id();
         tracing::debug!(model = id, ?others, "other ways to run the model");
         tracing::info!(model = id, %provider, %precision, ?buckets, instances, origin = origin.name(), "model loaded");
+        if !is_improved {
+            let (model, calibration) = (Arc::downgrade(&model), self.options.calibration.clone());
+            self.improver.add(Improvement { model, opener, request, calibration, key });
+        }
         let mut models = self.lock();
         // Another manifest is worth another word.
         self.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|(one, other)| *one != id && *other != id);
@@ -140,7 +180,7 @@ impl Engine {
     /// # Errors
     /// Those of [`Self::load`].
     pub fn look(&self, spec: &ModelSpec) -> Result<Selection, Error> {
-        self.prepare(spec).map(|(_, _, selection)| selection)
+        self.prepare(spec).map(|prepared| prepared.selection)
     }
 
     /// Runs a model on empty pictures in the first way that is allowed, without measuring others or keeping it, and says how
@@ -151,7 +191,7 @@ impl Engine {
     pub fn try_out(&self, spec: &ModelSpec) -> Result<Duration, Error> {
         let (manifest, threads) = (Arc::new(spec.manifest.clone()), self.options.intra_threads.max(1));
         let (request, cuda) = (self.request(&manifest), self.options.cuda.clone());
-        Opener::new(self.library.clone(), manifest, spec.read()?, threads, cuda)?.try_first(request)
+        Opener::new(self.library.clone(), spec, manifest, spec.read()?, threads, cuda)?.try_first(request)
     }
 
     /// What the operator or else the manifest wants.
@@ -168,7 +208,7 @@ impl Engine {
     }
 
     /// Opens a model in the way that was fastest when that was measured, now or at an earlier start.
-    fn prepare(&self, spec: &ModelSpec) -> Result<(Opener, Runner, Selection), Error> {
+    fn prepare(&self, spec: &ModelSpec) -> Result<Prepared, Error> {
         let manifest = Arc::new(spec.manifest.clone());
         let request = self.request(&manifest);
         let (threads, graphs) = (self.options.intra_threads.max(1), spec.read()?);
@@ -181,7 +221,9 @@ impl Engine {
                 "{}, openvino: {}, cuda: {:?}",
                 self.library.build_info(),
                 self.library.openvino().is_ok(),
-                self.options.cuda.as_ref().ok().map(|cuda| (&cuda.name, cuda.is_in_place()))
+                self.options.cuda.as_ref().ok().map(|cuda| {
+                    (&cuda.name, cuda.is_in_place(), cuda.tensorrt.as_ref().ok().map(|tensorrt| &tensorrt.name))
+                })
             ),
             settings: format!(
                 "{request:?}, {threads} threads, {:?}, {:?}, {:?}, {:?}",
@@ -189,27 +231,32 @@ impl Engine {
             ),
         };
         let opener =
-            Opener::new(self.library.clone(), Arc::clone(&manifest), graphs, threads, self.options.cuda.clone())?;
+            Opener::new(self.library.clone(), spec, Arc::clone(&manifest), graphs, threads, self.options.cuda.clone())?;
+        let opener = match self.options.engines {
+            Engines::First => opener.building(self.improver.stop()),
+            Engines::Kept | Engines::Meanwhile => opener,
+        };
         let calibration = &self.options.calibration;
         let kept = calibration.get::<Found>(&key).filter(Found::makes_sense).and_then(|found| {
-            let kept = opener.resume(request, &found);
+            let kept = opener.resume(request, &found).map(|(runner, selection)| (runner, selection, found.is_final));
             kept.inspect_err(|error| tracing::debug!(model = key.model, %error, "the calibration is of no use")).ok()
         });
-        let (runner, mut selection) = if let Some(kept) = kept {
+        let (runner, mut selection, is_final) = if let Some(kept) = kept {
             kept
         } else {
             let (runner, selection, complete) = opener.select(request)?;
+            let is_final = self.options.engines == Engines::First;
             // What was cut short is not to hold for every start to come.
             if complete {
-                calibration.put(&key, &Found::new(&selection));
+                calibration.put(&key, &Found::new(&selection, is_final));
             }
-            (runner, selection)
+            (runner, selection, is_final)
         };
         // A device works off one batch after the other, however many threads hand them over.
         let is_device = selection.provider.is_device();
         let fed = || if is_device { 1 } else { fed_by(cores, selection.measured, self.options.around_model) };
         selection.instances = self.pinned(&manifest).unwrap_or_else(fed);
-        Ok((opener, runner, selection))
+        Ok(Prepared { opener, runner, selection, request, key, is_final })
     }
 
     /// All loaded models by name, then version.
@@ -294,6 +341,7 @@ impl Engine {
 
     /// Ends all models' threads, and waits for them.
     pub fn shutdown(&self) {
+        self.improver.close();
         let models = std::mem::take(&mut *self.lock());
         models.iter().for_each(|model| model.shutdown());
     }
@@ -332,7 +380,7 @@ fn fed_by(cores: usize, inference: Duration, around: Duration) -> u32 {
     ((cores as f64 * share).round() as u32).clamp(1, MAX_INSTANCES)
 }
 
-fn start(spec: &ModelSpec, selection: Selection, opener: Opener, runners: Vec<Runner>) -> Result<Model, Error> {
+fn start(spec: &ModelSpec, selection: Selection, opener: Arc<Opener>, runners: Vec<Runner>) -> Result<Model, Error> {
     let again = selection.clone();
     let open: Arc<Open> = Arc::new(move || opener.open(&again));
     Model::start(Arc::new(spec.manifest.clone()), selection, open, runners)

@@ -33,17 +33,20 @@ pub(super) struct Found {
     /// Batch sizes and the time of a run, in microseconds.
     buckets: Vec<(usize, u64)>,
     pub(super) others: Vec<String>,
+    /// Ways that take minutes to make ready were looked at, too.
+    pub(super) is_final: bool,
     pub(super) disturbance: Disturbance,
 }
 
 impl Found {
-    pub(super) fn new(selection: &Selection) -> Self {
+    pub(super) fn new(selection: &Selection, is_final: bool) -> Self {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
         Self {
             provider: selection.provider.name().to_owned(),
             precision: selection.precision.name().to_owned(),
             buckets: selection.buckets.iter().map(|(size, time)| (*size, micros(*time))).collect(),
             others: selection.others.clone(),
+            is_final,
             disturbance: selection.disturbance,
         }
     }
@@ -54,8 +57,7 @@ impl Found {
     }
 
     pub(super) fn precision(&self) -> Option<Precision> {
-        let all = [Precision::Fp32, Precision::Bf16, Precision::Fp16, Precision::Int8];
-        all.into_iter().find(|precision| precision.name() == self.precision)
+        Precision::named(&self.precision)
     }
 
     /// Whether it can have been measured.
@@ -77,6 +79,7 @@ mod tests {
             precision: "int8".to_owned(),
             buckets: buckets.to_vec(),
             others: Vec::new(),
+            is_final: true,
             disturbance: Disturbance::default(),
         };
         let good = found(&[(1, 5_000), (4, 9_000)]);

@@ -24,6 +24,7 @@ pub mod device;
 mod engine;
 mod error;
 mod found;
+mod improver;
 mod instance;
 mod letterbox;
 mod model;
@@ -37,11 +38,12 @@ mod shared;
 
 use std::time::Duration;
 
+pub use backend::{Job, TensorRt};
 pub use batcher::Priority;
 #[cfg(feature = "cuda")]
 pub use decoder::device::Head;
 pub use decoder::{Outlet, View};
-pub use engine::{Cuda, Engine, Options};
+pub use engine::{Cuda, Engine, Engines, Options};
 pub use error::{Error, Mistake};
 pub use letterbox::Letterbox;
 pub use manifest::Manifest;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::error::{Error, Mistake};
-use super::manifest::{FileRef, Manifest};
+use super::manifest::{FileRef, Manifest, Precision};
 
 const EMBEDDED_MANIFEST: &str = include_str!("../../models/ppe-nano/2/manifest.toml");
 const EMBEDDED_MODEL: &[u8] = include_bytes!("../../models/ppe-nano/2/model.onnx");
@@ -50,6 +50,16 @@ pub(super) struct Graphs {
     pub(super) int8: Option<Bytes>,
     /// SHA-256 of these.
     pub(super) sha256: Vec<String>,
+}
+
+impl Graphs {
+    /// The one that is run in a precision.
+    pub(super) fn of(&self, precision: Precision) -> &Bytes {
+        match (precision, &self.int8) {
+            (Precision::Int8, Some(int8)) => int8,
+            _ => &self.fp32,
+        }
+    }
 }
 
 impl Repository {
@@ -161,6 +171,14 @@ impl ModelSpec {
     #[must_use]
     pub const fn is_embedded(&self) -> bool {
         matches!(self.source, Source::Embedded)
+    }
+
+    /// Where it is, if it is not part of the program.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Embedded => None,
+            Source::Folder(folder) => Some(folder),
+        }
     }
 
     /// Reads the graphs and compares their checksums.

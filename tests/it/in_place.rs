@@ -20,7 +20,8 @@ fn on_host() -> Options {
 fn on(fake: &Fake) -> Options {
     fake.share_host();
     let program = Arc::new(Program::load(&fake.gpu()).unwrap());
-    let cuda = Cuda { name: "a fake".to_owned(), gpu: Some(Gpu::new(program, Tensors::Host)) };
+    let gpu = Some(Gpu::new(program, Tensors::Host));
+    let cuda = Cuda { name: "a fake".to_owned(), tensorrt: Err("none".to_owned()), gpu };
     Options { backend: Some(BackendChoice::Cuda), cuda: Ok(cuda), ..on_host() }
 }
 

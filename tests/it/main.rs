@@ -43,5 +43,7 @@ mod relay;
 mod repository;
 mod routes;
 mod server;
+#[cfg(feature = "cuda")]
+mod tensorrt;
 mod whep;
 mod whip;

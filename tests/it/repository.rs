@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 17] = [
+const LEAVES: [&str; 18] = [
     "accuracy",
     "assignment",
     "calibration",
+    "child",
     "claims",
     "clock",
     "device",
@@ -37,13 +38,14 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 7] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 8] = [
     ("accuracy", &["assignment", "media"]),
     ("calibration", &["clock"]),
+    ("child", &["clock"]),
     ("device", &["clock", "draw", "media", "queue"]),
     ("draw", &["media"]),
     ("frame", &["device", "media"]),
-    ("hardware", &["clock"]),
+    ("hardware", &["child", "clock"]),
     ("ice", &["secret"]),
 ];
 /// Where wire types may be touched.

@@ -80,7 +80,7 @@ impl InPlace {
         graph: &Graph,
         decoder: &Decoder,
         bytes: &Bytes,
-        settings: Settings,
+        settings: Settings<'_>,
         gpu: &Gpu,
     ) -> Result<Self, Error> {
         let what = || format!("{} in {} in place", settings.provider.name(), settings.precision);
@@ -293,7 +293,7 @@ fn session(
     library: &Library,
     graph: &Graph,
     bytes: &Bytes,
-    settings: Settings,
+    settings: Settings<'_>,
     gpu: &Gpu,
     stream: &Stream,
 ) -> ort::Result<Session> {

@@ -10,10 +10,12 @@ mod in_place;
 mod library;
 mod onnx;
 mod select;
+mod tensorrt;
 
 pub use cpu::CpuFeatures;
 pub use library::Library;
 pub use select::{Provider, Selection};
+pub use tensorrt::{Job, TensorRt};
 
 #[cfg(feature = "cuda")]
 pub(super) use in_place::InPlace;

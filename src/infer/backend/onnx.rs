@@ -1,5 +1,7 @@
 #![cfg_attr(feature = "cuda", expect(unsafe_code, reason = "hands a stream to ONNX Runtime"))]
 
+use std::path::Path;
+
 use bytes::Bytes;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider};
 use ort::logging::LogLevel;
@@ -41,7 +43,7 @@ pub(super) struct OnnxBackend {
 
 /// How a session is to be made.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Settings {
+pub(super) struct Settings<'a> {
     pub(super) provider: Provider,
     pub(super) precision: Precision,
     pub(super) threads: usize,
@@ -50,6 +52,18 @@ pub(super) struct Settings {
     /// Mebibytes of a GPU's memory at most.
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is no GPU without the feature"))]
     pub(super) device_memory_mb: Option<u32>,
+    /// For TensorRT, where what it makes of the graph is kept.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is no GPU without the feature"))]
+    pub(super) kept: Option<Kept<'a>>,
+}
+
+/// Folders of TensorRT.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept<'a> {
+    /// Of one engine, for one graph and one batch size.
+    pub(super) engine: &'a Path,
+    /// Of what was measured of single layers, for all.
+    pub(super) timing: &'a Path,
 }
 
 impl Graph {
@@ -132,7 +146,7 @@ impl OnnxBackend {
         graph: &Graph,
         decoder: &Decoder,
         bytes: &Bytes,
-        settings: Settings,
+        settings: Settings<'_>,
     ) -> Result<Self, Error> {
         let unavailable = |error: String| Error::Unavailable {
             what: format!("{} in {}", settings.provider.name(), settings.precision),
@@ -153,12 +167,12 @@ fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
     Ok(builder.with_intra_threads(threads)?.with_inter_threads(1)?.with_intra_op_spinning(false)?)
 }
 
-/// `compute` is the `cudaStream_t` that CUDA is to work on, which lives longer than the session.
+/// `compute` is the `cudaStream_t` that the GPU is to work on, which lives longer than the session.
 pub(super) fn commit(
     library: &Library,
     graph: &Graph,
     bytes: &Bytes,
-    settings: Settings,
+    settings: Settings<'_>,
     compute: Option<*mut ()>,
 ) -> ort::Result<Session> {
     let mut builder = builder(library, settings.threads)?;
@@ -184,12 +198,31 @@ pub(super) fn commit(
     #[cfg(not(feature = "cuda"))]
     let _ = compute;
     #[cfg(feature = "cuda")]
-    if settings.provider == Provider::Cuda {
+    if let Some(Kept { engine, timing }) = settings.kept.filter(|_| settings.provider == Provider::TensorRt) {
+        let mut tensorrt = ep::TensorRT::default()
+            .with_fp16(settings.precision == Precision::Fp16)
+            .with_int8(settings.precision == Precision::Int8)
+            .with_engine_cache(true)
+            .with_engine_cache_path(engine.display())
+            .with_timing_cache(true)
+            .with_timing_cache_path(timing.display());
+        if let Some(limit) = settings.device_memory_mb {
+            tensorrt = tensorrt.with_max_workspace_size(bytes_of(limit));
+        }
+        if let Some(stream) = compute {
+            // SAFETY: whoever gives the stream keeps it for longer than the session.
+            tensorrt = unsafe { tensorrt.with_compute_stream(stream) };
+        }
+        builder = builder.with_execution_providers([tensorrt.build().error_on_failure()])?;
+    }
+    // TensorRT leaves to it what it cannot do.
+    #[cfg(feature = "cuda")]
+    if settings.provider.is_device() {
         // What is fp32 stays so, and memory grows by what is asked for, since each batch size has a session of its own.
         let mut cuda =
             ep::CUDA::default().with_tf32(false).with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested);
         if let Some(limit) = settings.device_memory_mb {
-            cuda = cuda.with_memory_limit(usize::try_from(limit).unwrap_or(usize::MAX).saturating_mul(1 << 20));
+            cuda = cuda.with_memory_limit(bytes_of(limit));
         }
         if let Some(stream) = compute {
             // SAFETY: whoever gives the stream keeps it for longer than the session.
@@ -198,6 +231,59 @@ pub(super) fn commit(
         builder = builder.with_execution_providers([cuda.build().error_on_failure()])?;
     }
     builder.commit_from_memory(bytes)
+}
+
+/// Has TensorRT compute what it is to refuse to compute if it does not work: nobody else may do it.
+///
+/// # Errors
+/// [`Error::Unavailable`], [`Error::Run`].
+#[cfg(feature = "cuda")]
+pub(super) fn try_tensorrt(library: &Library) -> Result<(), Error> {
+    let unavailable = |error: ort::Error| Error::Unavailable { what: "TensorRT".to_owned(), reason: error.to_string() };
+    let tensorrt = ep::TensorRT::default().with_min_subgraph_size(1).build().error_on_failure();
+    let alone = builder(library, 1).and_then(|builder| {
+        let mut builder = builder.with_disable_cpu_fallback()?.with_execution_providers([tensorrt])?;
+        builder.commit_from_memory(&relu())
+    });
+    try_relu(&mut alone.map_err(unavailable)?)
+}
+
+/// Runs [`relu`].
+#[cfg(feature = "cuda")]
+fn try_relu(session: &mut Session) -> Result<(), Error> {
+    let failed = |error: ort::Error| Error::Run { reason: error.to_string() };
+    let input = Tensor::from_array(([4], vec![-1.0f32, 0.0, 2.0, 3.5])).map_err(failed)?;
+    let outputs = session.run(ort::inputs![&input]).map_err(failed)?;
+    let (_, found) = outputs[0].try_extract_tensor::<f32>().map_err(failed)?;
+    if found == [0.0, 0.0, 2.0, 3.5] {
+        return Ok(());
+    }
+    Err(Error::Run { reason: format!("max(x, 0) of four numbers came out as {found:?}") })
+}
+
+/// The smallest graph: `y = max(x, 0)` of four numbers, as a `ModelProto` of ONNX.
+#[cfg(feature = "cuda")]
+fn relu() -> Vec<u8> {
+    /// A field of bytes of a protocol buffer, shorter than 128.
+    fn field(number: u8, value: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, u8::try_from(value.len()).unwrap_or(0)], value].concat()
+    }
+    /// A field that is a number, smaller than 128.
+    const fn number(field: u8, value: u8) -> [u8; 2] {
+        [field << 3, value]
+    }
+    let shape = field(2, &field(1, &number(1, 4)));
+    let floats = field(2, &field(1, &[&number(1, 1)[..], &shape].concat()));
+    let value = |name: &[u8]| [field(1, name), floats.clone()].concat();
+    let node = [field(1, b"x"), field(2, b"y"), field(4, b"Relu")].concat();
+    let graph = [field(1, &node), field(2, b"relu"), field(11, &value(b"x")), field(12, &value(b"y"))].concat();
+    [number(1, 8).to_vec(), field(7, &graph), field(8, &number(2, 13))].concat()
+}
+
+/// Of mebibytes.
+#[cfg(feature = "cuda")]
+fn bytes_of(mebibytes: u32) -> usize {
+    usize::try_from(mebibytes).unwrap_or(usize::MAX).saturating_mul(1 << 20)
 }
 
 impl Backend for OnnxBackend {
@@ -220,5 +306,25 @@ impl Backend for OnnxBackend {
             *view = View { shape, data };
         }
         read(&views[..self.outputs.len()])
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "cuda")]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_graph_that_providers_are_tried_with_is_one() {
+        let library = Library::load().unwrap();
+        let session = builder(&library, 1).unwrap().commit_from_memory(&relu());
+        try_relu(&mut session.unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_provider_that_is_not_there_is_said_to_be_missing() {
+        let error = try_tensorrt(&Library::load().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     }
 }

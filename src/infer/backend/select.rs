@@ -1,19 +1,22 @@
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "cuda")]
 use super::InPlace;
 use super::buckets::Grown;
-use super::onnx::{OnnxBackend, Settings};
+use super::onnx::{Kept, OnnxBackend, Settings};
+use super::tensorrt::{TensorRt, Wanted};
 use super::{Bucket, CpuFeatures, Graph, Library};
 use crate::calibration::{Disturbance, Origin, Watch};
+use crate::child::Stop;
 use crate::infer::decoder::Decoder;
 use crate::infer::engine::Cuda;
 use crate::infer::error::Error;
 use crate::infer::found::Found;
 use crate::infer::manifest::{Accuracy, BackendChoice, MAX_ACCURACY_LOSS, Manifest, Precision};
-use crate::infer::repository::Graphs;
+use crate::infer::repository::{Graphs, ModelSpec};
 use crate::infer::runner::Runner;
 
 /// Timed runs of each candidate in a comparison of two, after the warm-up.
@@ -30,13 +33,20 @@ pub enum Provider {
     OpenVino,
     /// ONNX Runtime's CUDA provider, on an NVIDIA GPU.
     Cuda,
+    /// TensorRT on an NVIDIA GPU, with engines that are built for it.
+    TensorRt,
 }
 
 impl Provider {
     /// Whether it computes on a device of its own, not on the processors that everything else needs, too.
     #[must_use]
     pub const fn is_device(self) -> bool {
-        matches!(self, Self::Cuda)
+        matches!(self, Self::Cuda | Self::TensorRt)
+    }
+
+    /// Whether it takes minutes to make a graph ready.
+    const fn is_slow_to_open(self) -> bool {
+        matches!(self, Self::TensorRt)
     }
 
     /// Name in the API.
@@ -46,6 +56,7 @@ impl Provider {
             Self::Cpu => "cpu",
             Self::OpenVino => "openvino",
             Self::Cuda => "cuda",
+            Self::TensorRt => "tensorrt",
         }
     }
 }
@@ -96,6 +107,30 @@ pub(in crate::infer) struct Opener {
     decoder: Decoder,
     threads: usize,
     cuda: Result<Cuda, String>,
+    /// Where the model is, if it is not part of the program.
+    folder: Option<PathBuf>,
+    /// Engines of TensorRT may be built, until this is stopped.
+    builds: Option<Stop>,
+}
+
+/// What is allowed here.
+struct Means<'a> {
+    accuracy: &'a Accuracy,
+    has_int8: bool,
+    cpu: CpuFeatures,
+    openvino: Result<(), Error>,
+    cuda: Result<(), &'a str>,
+    tensorrt: Result<(), &'a str>,
+}
+
+/// What came out of a comparison.
+struct Fastest {
+    runner: Runner,
+    candidate: Candidate,
+    /// For one picture.
+    time: Duration,
+    /// Candidates that do not work.
+    failed: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,11 +146,13 @@ impl Opener {
     /// [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`].
     pub(in crate::infer) fn new(
         library: Library,
+        spec: &ModelSpec,
         manifest: Arc<Manifest>,
         graphs: Graphs,
         threads: usize,
         cuda: Result<Cuda, String>,
     ) -> Result<Self, Error> {
+        let folder = spec.folder().map(Path::to_owned);
         let graph = Graph::read(&library, &manifest, &manifest.file.path, &graphs.fp32)?;
         let decoder = Decoder::bind(&manifest, graph.outputs())?;
         let int8 = manifest.int8.as_ref().zip(graphs.int8.as_ref()).map(|(file, bytes)| {
@@ -124,7 +161,13 @@ impl Opener {
             Ok::<_, Error>(int8)
         });
         let int8 = int8.transpose()?;
-        Ok(Self { library, manifest, graphs, graph, int8, decoder, threads, cuda })
+        Ok(Self { library, manifest, graphs, graph, int8, decoder, threads, cuda, folder, builds: None })
+    }
+
+    /// The same, but what takes minutes to make ready is made ready, until `stop` is stopped. Otherwise what was made ready
+    /// before is used, and nothing else.
+    pub(in crate::infer) fn building(self, stop: Stop) -> Self {
+        Self { builds: Some(stop), ..self }
     }
 
     /// Tries what the request and the manifest allow, keeps the fastest, and measures it in batches. The selection's
@@ -134,20 +177,67 @@ impl Opener {
     /// The first candidate's error if none works; [`Error::Unavailable`] if nothing is allowed.
     pub(in crate::infer) fn select(&self, request: Request) -> Result<(Runner, Selection, bool), Error> {
         let watch = Watch::start();
-        let (candidates, mut others) = self.candidates(request);
-        let mut best: Option<(Runner, Candidate, Duration)> = None;
-        let mut failure = None;
-        for candidate in &candidates {
+        let (mut candidates, mut others) = self.candidates(request);
+        if self.builds.is_none() {
+            candidates.retain(|candidate| !candidate.provider.is_slow_to_open());
+            if candidates.is_empty() {
+                // Until what was asked for is ready.
+                candidates.push(Candidate { provider: Provider::Cuda, precision: Precision::Fp32 });
+            }
+        }
+        let fastest = self.fastest(&candidates, &mut others)?;
+        Ok(self.measured(fastest, others, watch))
+    }
+
+    /// Whether there is something that takes minutes to make ready, which [`Self::select`] left out.
+    pub(in crate::infer) fn can_improve(&self, request: Request) -> bool {
+        self.candidates(request).0.iter().any(|candidate| candidate.provider.is_slow_to_open())
+    }
+
+    /// Makes ready what takes minutes, and compares it with the way in which the model is run in the meantime. Without a
+    /// runner, it stays with that. The flag says whether all was tried that was to be.
+    ///
+    /// # Errors
+    /// As [`Self::select`].
+    pub(in crate::infer) fn improve(
+        &self,
+        request: Request,
+        current: &Selection,
+    ) -> Result<(Option<Runner>, Selection, bool), Error> {
+        let watch = Watch::start();
+        let (mut candidates, mut others) = self.candidates(request);
+        let stays = Candidate { provider: current.provider, precision: current.precision };
+        let may_stay = candidates.iter().any(|candidate| !candidate.provider.is_slow_to_open());
+        candidates.retain(|candidate| candidate.provider.is_slow_to_open());
+        if may_stay {
+            candidates.insert(0, stays);
+        }
+        let fastest = self.fastest(&candidates, &mut others)?;
+        let all_worked = fastest.failed == 0;
+        if fastest.candidate == stays {
+            let others = [current.others.clone(), others].concat();
+            return Ok((None, Selection { others, ..current.clone() }, all_worked));
+        }
+        let (runner, selection, complete) = self.measured(fastest, others, watch);
+        Ok((Some(runner), selection, complete && all_worked))
+    }
+
+    /// The fastest of these, and what is to be said of the others.
+    fn fastest(&self, candidates: &[Candidate], others: &mut Vec<String>) -> Result<Fastest, Error> {
+        let mut best: Option<Fastest> = None;
+        let (mut failure, mut failed) = (None, 0);
+        for candidate in candidates {
             let (mut runner, warm) = match self.warmed_up(*candidate) {
                 Ok(ready) => ready,
                 Err(error) => {
                     others.push(error.to_string());
                     failure.get_or_insert(error);
+                    failed += 1;
                     continue;
                 }
             };
-            let Some((champion, _, time)) = &mut best else {
-                best = Some((runner, *candidate, warm));
+            let Some(Fastest { runner: champion, time, .. }) = &mut best else {
+                best = Some(Fastest { runner, candidate: *candidate, time: warm, failed: 0 });
                 continue;
             };
             // In turn, so that whatever else the machine does in the meantime slows both.
@@ -161,22 +251,29 @@ impl Opener {
             };
             if let Err(error) = compare() {
                 others.push(error.to_string());
+                failed += 1;
                 continue;
             }
             let (slower, time) = if measured < time.mul_f64(WORTHWHILE) {
-                let Some((_, old, time)) = best.replace((runner, *candidate, measured)) else { continue };
-                (old, time)
+                let faster = Fastest { runner, candidate: *candidate, time: measured, failed: 0 };
+                let Some(Fastest { candidate, time, .. }) = best.replace(faster) else { continue };
+                (candidate, time)
             } else {
                 (*candidate, measured)
             };
             others.push(format!("{} in {}: {time:.1?}", slower.provider, slower.precision));
         }
-        let Some((mut runner, candidate, measured)) = best else {
-            return Err(failure.unwrap_or_else(|| Error::Unavailable {
-                what: request.precision.to_string(),
-                reason: others.join("; "),
-            }));
-        };
+        let nothing = || Error::Unavailable { what: "the model".to_owned(), reason: others.join("; ") };
+        best.map(|best| Fastest { failed, ..best }).ok_or_else(|| failure.unwrap_or_else(nothing))
+    }
+
+    /// What is to be known of a way to run the model, and the runner with the batch sizes that pay.
+    fn measured(
+        &self,
+        Fastest { mut runner, candidate, time: measured, .. }: Fastest,
+        mut others: Vec<String>,
+        watch: Watch,
+    ) -> (Runner, Selection, bool) {
         let Candidate { provider, precision } = candidate;
         let Grown { buckets, reasons, complete } = self.grow(&mut runner, candidate, measured);
         others.extend(reasons);
@@ -184,7 +281,7 @@ impl Opener {
         let (origin, disturbance, in_place) = (Origin::Measured, watch.stop(), self.is_in_place(provider));
         let selection =
             Selection { provider, precision, measured, buckets, instances: 1, in_place, origin, disturbance, others };
-        Ok((runner, selection, complete))
+        (runner, selection, complete)
     }
 
     /// Runs one empty picture in the first way that is allowed, and says how long the shortest of a few runs took.
@@ -226,9 +323,18 @@ impl Opener {
     }
 
     fn candidates(&self, request: Request) -> (Vec<Candidate>, Vec<String>) {
-        let (accuracy, has_int8) = (&self.manifest.accuracy, self.graphs.int8.is_some());
-        let cuda = self.cuda.as_ref().map_err(String::as_str).map(drop);
-        candidates(request, accuracy, has_int8, CpuFeatures::detect(), self.library.openvino(), cuda)
+        let cuda = self.cuda.as_ref().map_err(String::as_str);
+        candidates(
+            request,
+            &Means {
+                accuracy: &self.manifest.accuracy,
+                has_int8: self.graphs.int8.is_some(),
+                cpu: CpuFeatures::detect(),
+                openvino: self.library.openvino(),
+                cuda: cuda.map(drop),
+                tensorrt: cuda.and_then(|cuda| cuda.tensorrt.as_ref().map_err(String::as_str)).map(drop),
+            },
+        )
     }
 
     fn is_in_place(&self, provider: Provider) -> bool {
@@ -259,13 +365,46 @@ impl Opener {
     }
 
     pub(super) fn open_bucket(&self, candidate: Candidate, batch: usize) -> Result<Bucket, Error> {
-        let Candidate { provider, precision } = candidate;
-        let bytes = match (precision, &self.graphs.int8) {
-            (Precision::Int8, Some(int8)) => int8,
-            _ => &self.graphs.fp32,
+        if !candidate.provider.is_slow_to_open() {
+            return self.open_ready(candidate, batch, None);
+        }
+        let tensorrt = self.cuda.as_ref().map_err(Clone::clone).and_then(|cuda| cuda.tensorrt.clone());
+        let what = || format!("{} in {}", candidate.provider, candidate.precision);
+        let tensorrt = tensorrt.map_err(|reason| Error::Unavailable { what: what(), reason })?;
+        let wanted = Wanted {
+            folder: self.folder.as_deref(),
+            manifest: &self.manifest,
+            graphs: &self.graphs.sha256,
+            precision: candidate.precision,
+            batch,
+            threads: self.threads,
         };
+        let open = |engine: PathBuf| self.open_ready(candidate, batch, Some((&tensorrt, engine)));
+        let kept = tensorrt.find(&wanted).map(open).transpose().unwrap_or_else(|error| {
+            // Another version of something made it, or it is damaged.
+            tracing::warn!(model = self.manifest.id(), batch, %error, "an engine that was kept is of no use");
+            tensorrt.forget(&wanted);
+            None
+        });
+        match (kept, &self.builds) {
+            (Some(bucket), _) => Ok(bucket),
+            (None, Some(stop)) => open(tensorrt.build(&wanted, stop)?),
+            (None, None) => Err(Error::Unavailable { what: what(), reason: "its engine is not built yet".to_owned() }),
+        }
+    }
+
+    fn open_ready(
+        &self,
+        candidate: Candidate,
+        batch: usize,
+        engine: Option<(&TensorRt, PathBuf)>,
+    ) -> Result<Bucket, Error> {
+        let Candidate { provider, precision } = candidate;
+        let bytes = self.graphs.of(precision);
         let device_memory_mb = self.manifest.run.device_memory_mb;
-        let settings = Settings { provider, precision, threads: self.threads, batch, device_memory_mb };
+        let timing = engine.as_ref().map(|(tensorrt, _)| tensorrt.timing());
+        let kept = engine.as_ref().zip(timing.as_ref()).map(|((_, engine), timing)| Kept { engine, timing });
+        let settings = Settings { provider, precision, threads: self.threads, batch, device_memory_mb, kept };
         let graph = self.graph(precision);
         #[cfg(feature = "cuda")]
         if provider.is_device()
@@ -287,17 +426,15 @@ impl Opener {
 }
 
 /// The ways to run that are allowed here, the simplest first, and the reasons against the rest.
-fn candidates(
-    request: Request,
-    accuracy: &Accuracy,
-    has_int8: bool,
-    cpu: CpuFeatures,
-    openvino: Result<(), Error>,
-    cuda: Result<(), &str>,
-) -> (Vec<Candidate>, Vec<String>) {
+fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<String>) {
+    let Means { accuracy, has_int8, cpu, openvino, cuda, tensorrt } = means;
     let mut notes = Vec::new();
     let mut providers = Vec::new();
-    let wants = |backend| request.backend == backend || request.backend == BackendChoice::Auto;
+    let wants = |backend| match request.backend {
+        BackendChoice::Auto => true,
+        BackendChoice::Gpu => matches!(backend, BackendChoice::Cuda | BackendChoice::TensorRt),
+        pinned => pinned == backend,
+    };
     if wants(BackendChoice::Cpu) {
         providers.push(Provider::Cpu);
     }
@@ -313,29 +450,37 @@ fn candidates(
             Err(reason) => notes.push(format!("cuda: {reason}")),
         }
     }
+    if wants(BackendChoice::TensorRt) {
+        match tensorrt {
+            Ok(()) => providers.push(Provider::TensorRt),
+            Err(reason) => notes.push(format!("tensorrt: {reason}")),
+        }
+    }
     if providers.is_empty() {
         providers.push(Provider::Cpu);
     }
-    let mut allow = |precision: Precision| match allowed(precision, request.precision, accuracy, has_int8, cpu) {
+    let mut allow = |precision: Precision| match allowed(precision, request.precision, accuracy, *has_int8, *cpu) {
         Ok(allowed) => allowed,
         Err(reason) => {
             notes.push(format!("{precision}: {reason}"));
             false
         }
     };
-    let (bf16, int8, fp16) = (allow(Precision::Bf16), allow(Precision::Int8), allow(Precision::Fp16));
-    debug_assert!(!fp16, "no CPU backend computes in fp16");
+    let (bf16, int8) = (allow(Precision::Bf16), allow(Precision::Int8));
+    let fp16 = providers.contains(&Provider::TensorRt) && allow(Precision::Fp16);
     let wants_fp32 = matches!(request.precision, Precision::Fp32 | Precision::Auto);
     let mut candidates = Vec::new();
     for provider in &providers {
         let runs = |precision| match precision {
             Precision::Fp32 => wants_fp32,
             Precision::Bf16 => bf16 && *provider == Provider::OpenVino,
-            // Its graphs quantise for processors: on a GPU they compute in fp32 between conversions.
-            Precision::Int8 => int8 && !provider.is_device(),
-            Precision::Fp16 | Precision::Auto => false,
+            // CUDA's provider computes in fp32 between conversions.
+            Precision::Int8 => int8 && *provider != Provider::Cuda,
+            Precision::Fp16 => fp16 && *provider == Provider::TensorRt,
+            Precision::Auto => false,
         };
-        let precisions = [Precision::Fp32, Precision::Int8, Precision::Bf16].into_iter().filter(|p| runs(*p));
+        let precisions =
+            [Precision::Fp32, Precision::Int8, Precision::Bf16, Precision::Fp16].into_iter().filter(|one| runs(*one));
         candidates.extend(precisions.map(|precision| Candidate { provider: *provider, precision }));
     }
     if candidates.is_empty() {
@@ -360,9 +505,7 @@ fn allowed(
     let loss = match precision {
         Precision::Bf16 => accuracy.bf16,
         Precision::Int8 => accuracy.int8,
-        Precision::Fp16 => {
-            return if wanted == precision { Err("no CPU backend has it".to_owned()) } else { Ok(false) };
-        }
+        Precision::Fp16 => accuracy.fp16,
         Precision::Fp32 | Precision::Auto => return Ok(true),
     };
     if precision == Precision::Bf16 && !cpu.bf16 {
@@ -409,7 +552,8 @@ mod tests {
         let missing = Error::Unavailable { what: "OpenVINO".to_owned(), reason: "not there".to_owned() };
         let openvino = if openvino { Ok(()) } else { Err(missing) };
         let request = Request { precision, backend };
-        let (candidates, _) = candidates(request, &accuracy, has_int8, cpu, openvino, cuda);
+        let (accuracy, tensorrt) = (&accuracy, Err("not there"));
+        let (candidates, _) = candidates(request, &Means { accuracy, has_int8, cpu, openvino, cuda, tensorrt });
         candidates.iter().map(|c| format!("{} {}", c.provider, c.precision)).collect()
     }
 
@@ -434,6 +578,32 @@ mod tests {
         assert_eq!(ways(BackendChoice::Cuda, Ok(())), ["cuda fp32"]);
         assert_eq!(ways(BackendChoice::Cpu, Ok(())), ["cpu fp32", "cpu int8"]);
         assert_eq!(ways(BackendChoice::Cuda, Err("no GPU")), ["cpu fp32", "cpu int8"]);
+    }
+
+    #[test]
+    fn tensorrt_is_one_more_way_with_precisions_of_its_own() {
+        let ways = |precision, backend, accuracy: Accuracy| {
+            let request = Request { precision, backend };
+            let means = Means {
+                accuracy: &accuracy,
+                has_int8: true,
+                cpu: CpuFeatures::default(),
+                openvino: Err(Error::Closed),
+                cuda: Ok(()),
+                tensorrt: Ok(()),
+            };
+            let (candidates, _) = candidates(request, &means);
+            candidates.iter().map(|c| format!("{} {}", c.provider, c.precision)).collect::<Vec<_>>()
+        };
+        let good = Accuracy { bf16: None, fp16: Some(0.001), int8: Some(0.001) };
+        let all = ["tensorrt fp32", "tensorrt int8", "tensorrt fp16"];
+        assert_eq!(ways(Precision::Auto, BackendChoice::TensorRt, good), all);
+        let gpu = ["cuda fp32", "tensorrt fp32", "tensorrt int8", "tensorrt fp16"];
+        assert_eq!(ways(Precision::Auto, BackendChoice::Gpu, good), gpu);
+        assert_eq!(ways(Precision::Auto, BackendChoice::TensorRt, Accuracy::default()), ["tensorrt fp32"]);
+        assert_eq!(ways(Precision::Fp16, BackendChoice::Gpu, Accuracy::default()), ["tensorrt fp16"]);
+        assert_eq!(ways(Precision::Fp32, BackendChoice::Auto, good), ["cpu fp32", "cuda fp32", "tensorrt fp32"]);
+        assert_eq!(ways(Precision::Auto, BackendChoice::Cuda, good), ["cuda fp32"]);
     }
 
     #[test]

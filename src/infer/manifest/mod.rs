@@ -251,6 +251,15 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// What a graph can be run in.
+    pub(in crate::infer) const ALL: [Self; 4] = [Self::Fp32, Self::Bf16, Self::Fp16, Self::Int8];
+
+    /// What is run in has this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|precision| precision.name() == name)
+    }
+
     /// Name in manifests and in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -279,11 +288,17 @@ pub enum BackendChoice {
     Cpu,
     /// OpenVINO on the CPU.
     OpenVino,
-    /// An NVIDIA GPU.
+    /// ONNX Runtime's CUDA provider, on an NVIDIA GPU.
     Cuda,
+    /// TensorRT on an NVIDIA GPU; until its engines are built, CUDA.
+    TensorRt,
+    /// Whichever is faster on an NVIDIA GPU.
+    Gpu,
 }
 
 impl BackendChoice {
+    const ALL: [Self; 6] = [Self::Auto, Self::Cpu, Self::OpenVino, Self::Cuda, Self::TensorRt, Self::Gpu];
+
     /// Name in manifests.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -292,6 +307,8 @@ impl BackendChoice {
             Self::Cpu => "cpu",
             Self::OpenVino => "openvino",
             Self::Cuda => "cuda",
+            Self::TensorRt => "tensorrt",
+            Self::Gpu => "gpu",
         }
     }
 }
@@ -507,8 +524,7 @@ fn defaults(mut table: Table<'_>) -> Defaults {
 fn run(mut table: Table<'_>) -> Run {
     let precisions = [Precision::Fp32, Precision::Bf16, Precision::Fp16, Precision::Int8, Precision::Auto]
         .map(|precision| (precision.name(), precision));
-    let backends = [BackendChoice::Auto, BackendChoice::Cpu, BackendChoice::OpenVino, BackendChoice::Cuda]
-        .map(|backend| (backend.name(), backend));
+    let backends = BackendChoice::ALL.map(|backend| (backend.name(), backend));
     let run = Run {
         instances: table.integer("instances", 1..=64),
         precision: table.choice("precision", &precisions),
