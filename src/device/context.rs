@@ -1,6 +1,7 @@
 //! One GPU, whose primary context is shared with every library in the process that uses it, ONNX Runtime's among them.
 #![expect(unsafe_code, reason = "calls the CUDA driver")]
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_uint};
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,6 +12,16 @@ use cudarc::driver::sys::{CUcontext, CUdevice};
 
 use super::driver::{Driver, Missing, Version};
 use super::{Error, Loss, Status};
+
+/// `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: while another thread records the work of a stream, this one may do all that it may
+/// otherwise. In the mode that threads begin with, calls that might disturb a recording, getting memory among them, fail and
+/// spoil it (`cuThreadExchangeStreamCaptureMode` in the documentation of CUDA's driver).
+const MODE_OF_ITS_OWN: c_uint = 1;
+
+thread_local! {
+    /// Whether this thread has that mode, which the driver keeps for a thread whatever the GPU.
+    static HAS_MODE: Cell<bool> = const { Cell::new(false) };
+}
 
 /// One GPU and its primary context, which it keeps until it is dropped.
 ///
@@ -131,7 +142,9 @@ impl Device {
         Ok(free as u64)
     }
 
-    /// Makes the context current on this thread until the guard is dropped.
+    /// Makes the context current on this thread until the guard is dropped. From then on, the thread is not hindered by others
+    /// that record the work of a stream, nor does it spoil what they record, but that none may wait for the whole GPU
+    /// meanwhile.
     ///
     /// # Errors
     /// [`Error::Lost`] once the GPU is.
@@ -139,7 +152,15 @@ impl Device {
         self.alive()?;
         // SAFETY: the context is retained.
         self.check("cuCtxPushCurrent", unsafe { (self.driver.push_context)(self.context) })?;
-        Ok(Current { gpu: self, thread: PhantomData })
+        let current = Current { gpu: self, thread: PhantomData };
+        if !HAS_MODE.get() {
+            let mut mode = MODE_OF_ITS_OWN;
+            // SAFETY: the number, to which the driver writes the mode before, outlives the call.
+            let status = unsafe { (self.driver.exchange_recording_mode)(&raw mut mode) };
+            self.check("cuThreadExchangeStreamCaptureMode", status)?;
+            HAS_MODE.set(true);
+        }
+        Ok(current)
     }
 
     /// What a call's status means for this GPU. An error that stays marks it as lost.

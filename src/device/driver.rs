@@ -4,7 +4,9 @@
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
 use std::fmt;
 
-use cudarc::driver::sys::{CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUmodule, CUstream};
+use cudarc::driver::sys::{
+    CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUmodule, CUstream,
+};
 
 use super::{Failure, Status};
 
@@ -87,6 +89,10 @@ function_table! {
     destroy_stream = "cuStreamDestroy_v2"(CUstream);
     synchronize_stream = "cuStreamSynchronize"(CUstream);
     stream_wait_event = "cuStreamWaitEvent"(CUstream, CUevent, c_uint);
+    exchange_recording_mode = "cuThreadExchangeStreamCaptureMode"(*mut c_uint);
+    is_recording = "cuStreamIsCapturing"(CUstream, *mut c_uint);
+    end_recording = "cuStreamEndCapture"(CUstream, *mut CUgraph);
+    destroy_graph = "cuGraphDestroy"(CUgraph);
     create_event = "cuEventCreate"(*mut CUevent, c_uint);
     record_event = "cuEventRecord"(CUevent, CUstream);
     query_event = "cuEventQuery"(CUevent);

@@ -31,6 +31,10 @@ impl Status {
     pub const LAUNCH_FAILED: Self = Self(719);
     /// `CUDA_ERROR_NOT_SUPPORTED`.
     pub const NOT_SUPPORTED: Self = Self(801);
+    /// `CUDA_ERROR_STREAM_CAPTURE_INVALIDATED`.
+    pub const RECORDING_SPOILT: Self = Self(901);
+    /// `CUDA_ERROR_CAPTURED_EVENT`.
+    pub const RECORDED_EVENT: Self = Self(907);
     /// `CUDA_ERROR_UNKNOWN`.
     pub const UNKNOWN: Self = Self(999);
 
@@ -40,6 +44,13 @@ impl Status {
     #[must_use]
     pub const fn is_sticky(self) -> bool {
         matches!(self.0, 4 | 214 | 220 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 911)
+    }
+
+    /// Whether it says that a stream's work can't be recorded as it is, or that a recording was spoilt: the driver's
+    /// `CUDA_ERROR_STREAM_CAPTURE_…` and `CUDA_ERROR_CAPTURED_EVENT`. They pass with the recording.
+    #[must_use]
+    pub const fn is_of_recording(self) -> bool {
+        matches!(self.0, 900..=908)
     }
 }
 
@@ -119,7 +130,10 @@ mod tests {
             assert!(status.is_sticky(), "{status:?}");
         }
         for status in [Status::SUCCESS, Status::OUT_OF_MEMORY, Status::NOT_READY, Status::NO_DEVICE, Status::UNKNOWN] {
-            assert!(!status.is_sticky(), "{status:?}");
+            assert!(!status.is_sticky() && !status.is_of_recording(), "{status:?}");
+        }
+        for status in [Status(900), Status::RECORDING_SPOILT, Status::RECORDED_EVENT] {
+            assert!(!status.is_sticky() && status.is_of_recording(), "{status:?}");
         }
     }
 

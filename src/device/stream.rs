@@ -20,6 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 const NON_BLOCKING: u32 = 1;
 /// `CU_EVENT_DISABLE_TIMING`, which makes events cheaper.
 const DISABLE_TIMING: u32 = 2;
+/// `CU_STREAM_CAPTURE_STATUS_NONE`.
+const NOT_RECORDING: u32 = 0;
 /// How often an event is asked before the thread sleeps in between.
 const SPINS: u32 = 64;
 /// How long the thread sleeps between two questions.
@@ -83,6 +85,34 @@ impl Stream {
         // SAFETY: both live, and the context is current.
         let status = unsafe { (self.gpu.driver().stream_wait_event)(self.stream, event.event, 0) };
         self.gpu.check("cuStreamWaitEvent", status)
+    }
+
+    /// Ends a recording that whoever recorded the stream's work on this thread has left open when it failed, and forgets what
+    /// was recorded: nothing that the stream is given would be done otherwise. Says whether there was one.
+    ///
+    /// # Errors
+    /// Any [`Error`] of the driver; the stream is of no use then.
+    pub fn end_recording(&self) -> Result<bool, Error> {
+        let _current = self.gpu.enter()?;
+        let mut state = NOT_RECORDING;
+        // SAFETY: the number outlives the call, and the context is current.
+        let status = unsafe { (self.gpu.driver().is_recording)(self.stream, &raw mut state) };
+        self.gpu.check("cuStreamIsCapturing", status)?;
+        if state == NOT_RECORDING {
+            return Ok(false);
+        }
+        let mut graph = ptr::null_mut();
+        // SAFETY: as above.
+        let status = unsafe { (self.gpu.driver().end_recording)(self.stream, &raw mut graph) };
+        if !graph.is_null() {
+            // SAFETY: nobody else has the handle.
+            self.gpu.give_back("cuGraphDestroy", |driver| unsafe { (driver.destroy_graph)(graph) });
+        }
+        // One that was spoilt ends, too, and leaves nothing.
+        match self.gpu.check("cuStreamEndCapture", status) {
+            Err(Error::Failed(failure)) if failure.status == Status::RECORDING_SPOILT => Ok(true),
+            ended => ended.map(|()| true),
+        }
     }
 
     /// Waits until all work that was given so far is done. After any error the GPU is lost: of memory that the work uses

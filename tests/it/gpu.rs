@@ -294,6 +294,54 @@ fn contexts_are_current_one_in_the_other_and_on_each_thread() {
 }
 
 #[test]
+fn each_thread_gets_out_of_the_way_of_recordings_once() {
+    let fake = Fake::new();
+    let gpu = fake.gpu();
+    let modes = || fake.calls("cuThreadExchangeStreamCaptureMode");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                assert!(gpu.enter().is_ok());
+                // Another call of the same thread.
+                drop(Buffer::new(&gpu, 10).unwrap());
+            });
+        }
+    });
+    assert_eq!(modes(), 3);
+    // What fails is tried again, and keeps no context.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            fake.fail("cuThreadExchangeStreamCaptureMode", Status::UNKNOWN);
+            assert!(matches!(gpu.enter(), Err(Error::Failed(failure)) if failure.status == Status::UNKNOWN));
+            assert!(gpu.free_memory().is_ok() && gpu.free_memory().is_ok());
+        });
+    });
+    assert_eq!(modes(), 5);
+}
+
+#[test]
+fn a_recording_that_was_left_open_is_ended_before_the_stream_is_used_again() {
+    let fake = Fake::new();
+    let gpu = fake.gpu();
+    let stream = Stream::new(&gpu).unwrap();
+    assert_eq!(stream.end_recording(), Ok(false));
+    for spoilt in [false, true] {
+        fake.record(&stream, spoilt);
+        assert_eq!(stream.end_recording(), Ok(true));
+        let mut buffer = Buffer::new(&gpu, 10).unwrap();
+        buffer.upload(&[7; 10], &stream).unwrap();
+        stream.wait().unwrap();
+    }
+    assert_eq!(fake.calls("cuGraphDestroy"), 1, "one of them left a graph");
+    // The reason why it has to be ended: nothing can be waited for in it.
+    let event = Event::new(&gpu).unwrap();
+    fake.record(&stream, false);
+    event.record(&stream).unwrap();
+    assert!(matches!(event.is_done(), Err(Error::Failed(failure)) if failure.status == Status::RECORDED_EVENT));
+    assert_eq!(stream.end_recording(), Ok(true));
+}
+
+#[test]
 fn misuse_of_the_fake_is_noticed() {
     let fake = Fake::new();
     let gpu = fake.gpu();

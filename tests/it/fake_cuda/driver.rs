@@ -2,7 +2,9 @@
 
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_void};
 
-use cudarc::driver::sys::{CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUmodule, CUstream};
+use cudarc::driver::sys::{
+    CUDA_MEMCPY2D, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUgraph, CUmodule, CUstream,
+};
 
 use super::memory::Work;
 use super::*;
@@ -34,6 +36,10 @@ pub const NAMES: &[&str] = &[
     "cuStreamDestroy",
     "cuStreamSynchronize",
     "cuStreamWaitEvent",
+    "cuThreadExchangeStreamCaptureMode",
+    "cuStreamIsCapturing",
+    "cuStreamEndCapture",
+    "cuGraphDestroy",
     "cuEventCreate",
     "cuEventRecord",
     "cuEventQuery",
@@ -78,6 +84,10 @@ pub fn table() -> Driver {
         destroy_stream,
         synchronize_stream,
         stream_wait_event,
+        exchange_recording_mode,
+        is_recording,
+        end_recording,
+        destroy_graph,
         create_event,
         record_event,
         query_event,
@@ -114,6 +124,8 @@ unsafe extern "C" fn error_name(status: Status, name: *mut *const c_char) -> Sta
         700 => c"CUDA_ERROR_ILLEGAL_ADDRESS",
         719 => c"CUDA_ERROR_LAUNCH_FAILED",
         801 => c"CUDA_ERROR_NOT_SUPPORTED",
+        901 => c"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+        907 => c"CUDA_ERROR_CAPTURED_EVENT",
         999 => c"CUDA_ERROR_UNKNOWN",
         _ => {
             unsafe { *name = std::ptr::null() };
@@ -334,6 +346,38 @@ unsafe extern "C" fn stream_wait_event(stream: CUstream, event: CUevent, _flags:
     call("cuStreamWaitEvent", |state| state.wait(stream as u64, event as u64))
 }
 
+unsafe extern "C" fn exchange_recording_mode(mode: *mut c_uint) -> Status {
+    call("cuThreadExchangeStreamCaptureMode", |state| {
+        let before = MODE.replace(unsafe { *mode });
+        if MODE.get() != 1 {
+            return state.wrong("a thread's mode is not the one in which others may record");
+        }
+        unsafe { *mode = before };
+        Status::SUCCESS
+    })
+}
+
+unsafe extern "C" fn is_recording(stream: CUstream, found: *mut c_uint) -> Status {
+    call("cuStreamIsCapturing", |state| {
+        unsafe { *found = state.recording(stream as u64) };
+        Status::SUCCESS
+    })
+}
+
+unsafe extern "C" fn end_recording(stream: CUstream, graph: *mut CUgraph) -> Status {
+    call("cuStreamEndCapture", |state| match state.end_recording(stream as u64) {
+        Ok(recorded) => {
+            unsafe { *graph = recorded as CUgraph };
+            Status::SUCCESS
+        }
+        Err(status) => status,
+    })
+}
+
+unsafe extern "C" fn destroy_graph(graph: CUgraph) -> Status {
+    call("cuGraphDestroy", |state| state.destroy_graph(graph as u64))
+}
+
 unsafe extern "C" fn create_event(event: *mut CUevent, _flags: c_uint) -> Status {
     call("cuEventCreate", |state| {
         unsafe { *event = state.create_event() as CUevent };
@@ -412,7 +456,7 @@ unsafe extern "C" fn launch_kernel(
     arguments: *mut *mut c_void,
     _extra: *mut *mut c_void,
 ) -> Status {
-    call("cuLaunchKernel", |state| {
+    let status = call("cuLaunchKernel", |state| {
         let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
         if grid.contains(&0) || block.contains(&0) || block.iter().product::<u32>() > 1_024 {
             return state.wrong("a kernel is launched with a grid or block of no such size");
@@ -425,7 +469,16 @@ unsafe extern "C" fn launch_kernel(
         };
         let mut argument = vec![0; size.div_ceil(8)];
         unsafe { std::ptr::copy_nonoverlapping((*arguments).cast(), argument.as_mut_ptr().cast::<u8>(), size) };
-        state.launches.push(name.clone());
+        let thread = thread::current().name().unwrap_or_default().to_owned();
+        state.launches.push((thread, name.clone()));
         state.give(stream as u64, Work::Run { kernel: name, grid, block, argument })
-    })
+    });
+    if status == Status::RECORDING_SPOILT {
+        // Whoever recorded it has left it so.
+        return call("cuStreamIsCapturing", |state| {
+            state.begin_recording(stream as u64, true);
+            status
+        });
+    }
+    status
 }

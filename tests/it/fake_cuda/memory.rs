@@ -157,6 +157,10 @@ pub struct Streams {
     /// How often each event was recorded, and the last of these that was reached.
     events: HashMap<u64, (u64, u64)>,
     pub progress: Progress,
+    /// Streams whose work is recorded, not done, each with whether the recording was spoilt, and with the events in it.
+    recordings: HashMap<u64, (bool, Vec<u64>)>,
+    /// Graphs that recordings left.
+    graphs: Vec<u64>,
 }
 
 /// What another unit of the GPU than its processors does, when its stream comes to it.
@@ -181,7 +185,8 @@ impl Streams {
     pub fn left(&self) -> Vec<String> {
         let streams = self.streams.keys().map(|stream| format!("stream {stream:#x} is left"));
         let events = self.events.keys().map(|event| format!("event {event:#x} is left"));
-        streams.chain(events).collect()
+        let graphs = self.graphs.iter().map(|graph| format!("graph {graph:#x} is left"));
+        streams.chain(events).chain(graphs).collect()
     }
 }
 
@@ -201,6 +206,38 @@ impl State {
         }
     }
 
+    /// From now on the stream's work is recorded, as if whoever runs on it had begun to.
+    pub fn begin_recording(&mut self, stream: u64, spoilt: bool) {
+        self.streams.recordings.insert(stream, (spoilt, Vec::new()));
+    }
+
+    /// A `CUstreamCaptureStatus`.
+    pub fn recording(&self, stream: u64) -> u32 {
+        self.streams.recordings.get(&stream).map_or(0, |(spoilt, _)| if *spoilt { 2 } else { 1 })
+    }
+
+    pub fn end_recording(&mut self, stream: u64) -> Result<u64, Status> {
+        match self.streams.recordings.remove(&stream) {
+            Some((true, _)) => Err(Status::RECORDING_SPOILT),
+            Some((false, _)) => {
+                let graph = self.handle();
+                self.streams.graphs.push(graph);
+                Ok(graph)
+            }
+            None => Err(self.wrong("a recording is ended that was not begun")),
+        }
+    }
+
+    pub fn destroy_graph(&mut self, graph: u64) -> Status {
+        match self.streams.graphs.iter().position(|known| *known == graph) {
+            Some(at) => {
+                self.streams.graphs.remove(at);
+                Status::SUCCESS
+            }
+            None => self.wrong("a graph is destroyed that is not there"),
+        }
+    }
+
     pub fn create_event(&mut self) -> u64 {
         let event = self.handle();
         self.streams.events.insert(event, (0, 0));
@@ -215,6 +252,12 @@ impl State {
     }
 
     pub fn give(&mut self, stream: u64, work: Work) -> Status {
+        if let Some((spoilt, events)) = self.streams.recordings.get_mut(&stream) {
+            if let Work::Reach { event, .. } = &work {
+                events.push(*event);
+            }
+            return if *spoilt { Status::RECORDING_SPOILT } else { Status::SUCCESS };
+        }
         match self.streams.streams.get_mut(&stream) {
             Some(queue) => queue.push_back(work),
             None => return self.wrong("work is given to a stream that is not there"),
@@ -242,6 +285,9 @@ impl State {
     }
 
     pub fn query(&mut self, event: u64) -> Status {
+        if self.streams.recordings.values().any(|(_, events)| events.contains(&event)) {
+            return Status::RECORDED_EVENT;
+        }
         if self.streams.progress == Progress::WhenAsked {
             self.run();
         }

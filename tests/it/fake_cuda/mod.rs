@@ -20,7 +20,7 @@ use std::thread;
 
 use saccade::decode::nvdec::Api;
 use saccade::device::driver::Driver;
-use saccade::device::{Device, Status};
+use saccade::device::{Device, Status, Stream};
 
 pub use memory::{Memory, Progress};
 pub use nvdec::Caps;
@@ -42,6 +42,8 @@ thread_local! {
     static HERE: Cell<u64> = const { Cell::new(0) };
     /// Contexts that are current on this thread, the last one really.
     static CONTEXTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    /// The mode in which this thread is beside others that record.
+    static MODE: Cell<u32> = const { Cell::new(0) };
 }
 
 /// One fake GPU with its driver.
@@ -68,8 +70,8 @@ pub struct State {
     /// By handle, their text.
     modules: HashMap<u64, String>,
     functions: HashMap<u64, String>,
-    /// Names of kernels that were launched, in order.
-    launches: Vec<String>,
+    /// Names of threads and of kernels that they launched, in order.
+    launches: Vec<(String, String)>,
     nvdec: Nvdec,
     nvenc: Nvenc,
     /// Planes that were copied to the host.
@@ -173,6 +175,12 @@ impl Fake {
         self.state().streams.progress = progress;
     }
 
+    /// From now on the stream's work is recorded, not done, as a library leaves it that fails while it records. One that is
+    /// spoilt takes no more work.
+    pub fn record(&self, stream: &Stream, spoilt: bool) {
+        self.state().begin_recording(stream.raw() as u64, spoilt);
+    }
+
     /// Does all work that was given to streams and waits for nothing that was not.
     pub fn finish(&self) {
         self.state().run();
@@ -180,7 +188,13 @@ impl Fake {
 
     /// Names of the kernels that were launched since this was asked last, in order. They run as C++ on the host.
     pub fn take_launches(&self) -> Vec<String> {
-        std::mem::take(&mut self.state().launches)
+        self.take_launches_of("")
+    }
+
+    /// The same of threads whose names begin so; those of others are forgotten.
+    pub fn take_launches_of(&self, thread: &str) -> Vec<String> {
+        let launches = std::mem::take(&mut self.state().launches);
+        launches.into_iter().filter(|(of, _)| of.starts_with(thread)).map(|(_, kernel)| kernel).collect()
     }
 
     /// Pictures of luma and chroma that were copied to the host.
