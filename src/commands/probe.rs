@@ -13,7 +13,11 @@ use crate::encode::nvenc;
 use crate::hardware::probe::{self, LIMIT};
 use crate::hardware::{Piece, Table};
 #[cfg(feature = "cuda")]
-use crate::infer;
+use crate::infer::{self, Recorded};
+#[cfg(feature = "cuda")]
+use crate::media::I420;
+#[cfg(feature = "cuda")]
+use crate::scene::Scene;
 
 /// The name of the command that looks, as clap has it.
 const COMMAND: &str = "probe-hardware";
@@ -89,10 +93,8 @@ fn look_at_device(teller: &mut probe::Teller<std::io::Stdout>) {
         });
     }
     look_at_encoder(teller, &device);
-    if let Some(program) = program
-        && look_at_provider(teller, program).is_some()
-    {
-        look_at_tensorrt(teller);
+    if let Some(program) = program {
+        look_at_provider(teller, program);
     }
 }
 
@@ -118,24 +120,38 @@ fn tested_kernels(device: &Arc<Device>) -> Result<kernels::Program, kernels::Unf
     Ok(program)
 }
 
-/// Runs the embedded model where its pictures are.
+/// Runs the embedded model where its pictures are, with what is faster where it works: TensorRT, and recorded runs.
 #[cfg(feature = "cuda")]
-fn look_at_provider(teller: &mut probe::Teller<std::io::Stdout>, program: kernels::Program) -> Option<()> {
-    teller.look(Piece::Cuda, || {
-        let name = program.device().name().to_owned();
-        let gpu = infer::device::Gpu::new(Arc::new(program), infer::device::Tensors::Device);
+fn look_at_provider(teller: &mut probe::Teller<std::io::Stdout>, program: kernels::Program) {
+    let name = program.device().name().to_owned();
+    let gpu = infer::device::Gpu::new(Arc::new(program), infer::device::Tensors::Device);
+    let engine = |gpu: infer::device::Gpu| {
         let options = infer::Options {
             precision: Some(infer::manifest::Precision::Fp32),
             backend: Some(infer::manifest::BackendChoice::Cuda),
             cuda: Ok(infer::Cuda { name: name.clone(), tensorrt: Err("not looked for".to_owned()), gpu: Some(gpu) }),
             ..infer::Options::default()
         };
-        let engine = infer::Engine::new(options).map_err(|error| error.to_string())?;
-        let spec = infer::ModelSpec::embedded().map_err(|error| error.to_string())?;
-        engine.try_out(&spec).map_err(|error| error.to_string())?;
+        infer::Engine::new(options).map_err(|error| error.to_string())
+    };
+    let spec = infer::ModelSpec::embedded().map_err(|error| error.to_string());
+    let ran = teller.look(Piece::Cuda, || {
+        let (engine, spec) = (engine(gpu.clone())?, spec.as_ref().map_err(Clone::clone)?);
+        engine.try_out(spec).map_err(|error| error.to_string())?;
         // The same at each start: what is measured is kept under this name.
         Ok(((), format!("{} runs on {name}; {}", spec.manifest.id(), engine.library().build_info())))
-    })
+    });
+    if ran.is_none() {
+        return;
+    }
+    look_at_tensorrt(teller);
+    teller.look(Piece::CudaGraphs, || {
+        let (engine, spec) = (engine(gpu.recording())?, spec.as_ref().map_err(Clone::clone)?);
+        // One in which there are people, and one that is all the same.
+        let pictures = [Arc::new(Scene::new(640, 480, 30, 1).frame(3)), Arc::new(I420::new(640, 480))];
+        let Recorded { anew, repeated } = engine.try_recorded(spec, &pictures).map_err(|error| error.to_string())?;
+        Ok(((), format!("{} finds the same in {repeated:.1?} instead of {anew:.1?}", spec.manifest.id())))
+    });
 }
 
 /// Builds and runs the smallest engine.

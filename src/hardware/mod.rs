@@ -36,6 +36,8 @@ pub enum Piece {
     Cuda,
     /// ONNX Runtime's TensorRT provider.
     TensorRt,
+    /// Runs of the CUDA provider that are recorded and repeated. No stage needs them.
+    CudaGraphs,
 }
 
 /// A stage of a session that a device can do.
@@ -51,7 +53,7 @@ pub enum Stage {
 
 impl Piece {
     /// All of them, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Driver,
         Self::Device,
         Self::Kernels,
@@ -63,6 +65,7 @@ impl Piece {
         Self::EncodeH264,
         Self::Cuda,
         Self::TensorRt,
+        Self::CudaGraphs,
     ];
 
     /// What it is called in reports.
@@ -79,6 +82,7 @@ impl Piece {
             Self::DecodeAv1 => "NVDEC AV1",
             Self::EncodeH264 => "NVENC H.264",
             Self::Cuda => "CUDA provider",
+            Self::CudaGraphs => "CUDA graphs",
             Self::TensorRt => "TensorRT provider",
         }
     }
@@ -208,6 +212,16 @@ mod tests {
         assert_eq!(decodes.offers(Stage::Infer).unwrap_err(), "CUDA provider: not looked at");
         let broken = with(&[finding(Piece::DecodeVp8, true), finding(Piece::Kernels, false)]);
         assert_eq!(broken.offers(Stage::Decode).unwrap_err(), "kernels: it is not there");
+    }
+
+    #[test]
+    fn no_stage_needs_runs_that_are_recorded() {
+        let base = [Piece::Driver, Piece::Device, Piece::Kernels, Piece::Cuda].map(|piece| finding(piece, true));
+        let table = Table::new(base.to_vec()).without(Piece::CudaGraphs, "they find something else");
+        assert_eq!(table.offers(Stage::Infer), Ok(()));
+        assert_eq!(table.works(Piece::CudaGraphs).unwrap_err(), "CUDA graphs: they find something else");
+        let alone = Table::new([&base[..3], &[finding(Piece::CudaGraphs, true)]].concat());
+        assert!(alone.offers(Stage::Infer).is_err(), "they are none by themselves");
     }
 
     #[test]

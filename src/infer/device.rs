@@ -1,7 +1,8 @@
 //! Models on a GPU: pictures, tensors and results stay there, and what the host gets is boxes.
 #![expect(unsafe_code, reason = "launches kernels")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::Params;
 use super::decoder::device::{self, Head};
@@ -58,6 +59,76 @@ pub enum Tensors {
     Host,
 }
 
+/// What keeps runs of ONNX Runtime that are recorded, as CUDA graphs, from being spoilt: sessions come, go, and record by
+/// turns.
+///
+/// While a stream is recorded nobody may wait for the whole GPU, on whatever thread and in whatever mode (CUDA's programming
+/// guide, on prohibited operations). Making the CUDA provider of a session does (`cudaDeviceSynchronize` in the constructor
+/// of `CUDAExecutionProvider`), and so does giving back what its threads had (`cublasDestroy`).
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    is_taken: Mutex<bool>,
+    given_back: Condvar,
+}
+
+impl Turns {
+    /// Longest time for which a turn is waited for: that of opening a large model.
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    /// Waits for a turn. When others take too long, it is as if it were had: what can go wrong is a recording.
+    pub(super) fn take(self: &Arc<Self>) -> Turn {
+        let is_taken = self.is_taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.given_back.wait_timeout_while(is_taken, Self::LIMIT, |is_taken| *is_taken);
+        let (mut is_taken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            tracing::warn!(limit = ?Self::LIMIT, "a session on a GPU takes long to come or go; another does not wait for it");
+            return Turn { of: None };
+        }
+        *is_taken = true;
+        Turn { of: Some(Arc::clone(self)) }
+    }
+}
+
+/// Nobody else has it while this lives.
+#[derive(Debug)]
+pub(super) struct Turn {
+    of: Option<Arc<Turns>>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(turns) = self.of.take() {
+            *turns.is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+            turns.given_back.notify_one();
+        }
+    }
+}
+
+/// Whether the runs of a model are recorded.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    is_wanted: bool,
+    refused: OnceLock<String>,
+}
+
+impl Recording {
+    pub(super) fn is_on(&self) -> bool {
+        self.is_wanted && self.refused.get().is_none()
+    }
+
+    /// Why they are not, though that was wanted.
+    pub(super) fn refused(&self) -> Option<&str> {
+        self.refused.get().map(String::as_str)
+    }
+
+    /// None is from now on.
+    pub(super) fn give_up(&self, model: &str, reason: &str) {
+        if self.is_wanted && self.refused.set(reason.to_owned()).is_ok() {
+            tracing::warn!(model, reason, "a model's runs can't be recorded on the GPU; each is handed over anew");
+        }
+    }
+}
+
 /// A GPU in whose memory models find their pictures and leave what they found. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Gpu {
@@ -66,6 +137,8 @@ pub struct Gpu {
     /// For pictures that come from the host.
     pub(super) surfaces: Arc<SurfacePool>,
     pub(super) host: Arc<PinnedPool>,
+    pub(super) turns: Arc<Turns>,
+    pub(super) recording: Arc<Recording>,
 }
 
 impl Gpu {
@@ -74,12 +147,24 @@ impl Gpu {
     /// Bytes of the host's memory for what goes there and comes back.
     const HOST: usize = 256 << 20;
 
-    /// A GPU on which the kernels are loaded.
+    /// A GPU on which the kernels are loaded. Each run of a model is handed over anew.
     #[must_use]
     pub fn new(program: Arc<Program>, tensors: Tensors) -> Self {
         let gpu = program.device();
         let (surfaces, host) = (SurfacePool::new(gpu, Self::SURFACES), PinnedPool::new(gpu, Self::HOST));
-        Self { program, tensors, surfaces, host }
+        Self { program, tensors, surfaces, host, turns: Arc::default(), recording: Arc::default() }
+    }
+
+    /// The same, but ONNX Runtime records a model's runs, as far as it can, and the GPU repeats what was recorded.
+    #[must_use]
+    pub fn recording(self) -> Self {
+        Self { recording: Arc::new(Recording { is_wanted: true, refused: OnceLock::new() }), ..self }
+    }
+
+    /// The same for one model: that its runs can't be recorded says nothing of others.
+    pub(super) fn for_a_model(&self) -> Self {
+        let recording = Recording { is_wanted: self.recording.is_wanted, refused: OnceLock::new() };
+        Self { recording: Arc::new(recording), ..self.clone() }
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+#[cfg(feature = "cuda")]
+use super::backend::Recorded;
 use super::backend::{CpuFeatures, Library, Opener, Request, Selection, TensorRt};
 use super::error::Error;
 use super::found::{Found, Key};
@@ -16,6 +18,8 @@ use super::repository::{ModelSpec, compare_versions, matches_name};
 use super::routes::{Put, RouteError, Routes};
 use super::runner::Runner;
 use crate::calibration::Calibration;
+#[cfg(feature = "cuda")]
+use crate::media::I420;
 use crate::route::Route;
 
 /// How models are run, whatever their manifests say.
@@ -73,6 +77,16 @@ impl Cuda {
         return self.gpu.is_some();
         #[cfg(not(feature = "cuda"))]
         false
+    }
+
+    /// The same for one model, whose failures do not change how others run there.
+    pub(super) fn for_a_model(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            tensorrt: self.tensorrt.clone(),
+            #[cfg(feature = "cuda")]
+            gpu: self.gpu.as_ref().map(super::device::Gpu::for_a_model),
+        }
     }
 }
 
@@ -192,6 +206,18 @@ impl Engine {
         let (manifest, threads) = (Arc::new(spec.manifest.clone()), self.options.intra_threads.max(1));
         let (request, cuda) = (self.request(&manifest), self.options.cuda.clone());
         Opener::new(self.library.clone(), spec, manifest, spec.read()?, threads, cuda)?.try_first(request)
+    }
+
+    /// Runs pictures in which the model finds something on the GPU, first as they come and then recorded, and compares what is
+    /// found.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`]; [`Error::Recording`] where runs can't be recorded, or find something else then.
+    #[cfg(feature = "cuda")]
+    pub fn try_recorded(&self, spec: &ModelSpec, pictures: &[Arc<I420>]) -> Result<Recorded, Error> {
+        let (manifest, threads) = (Arc::new(spec.manifest.clone()), self.options.intra_threads.max(1));
+        let (request, cuda) = (self.request(&manifest), self.options.cuda.clone());
+        Opener::new(self.library.clone(), spec, manifest, spec.read()?, threads, cuda)?.try_recorded(request, pictures)
     }
 
     /// What the operator or else the manifest wants.

@@ -107,6 +107,12 @@ pub enum Error {
         /// What there was no room for.
         reason: String,
     },
+    /// A run that is recorded on a device, or repeated there, failed; another instance of the model does without.
+    #[error("inference failed: {reason}")]
+    Recording {
+        /// What the backend said.
+        reason: String,
+    },
     /// The model's thread panicked on this frame; its instance was restarted.
     #[error("the model instance panicked")]
     Panicked,

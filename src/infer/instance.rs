@@ -12,11 +12,26 @@ use crate::media::Detection;
 /// Makes an instance's runner, warmed up.
 pub(super) type Open = dyn Fn() -> Result<Runner, Error> + Send + Sync;
 
+/// Makes a runner ready for this thread, which is to run it, before it takes work. One that can't be made ready because of
+/// what it would have recorded is replaced by another.
+///
+/// # Errors
+/// Those of opening a runner and of running it; [`Error::Panicked`].
+pub(super) fn settled(runner: Runner, open: &Open) -> Result<Runner, Error> {
+    let settle = |mut runner: Runner| runner.settle().map(|()| runner);
+    let settled = || match settle(runner) {
+        Err(Error::Recording { .. }) => settle(open()?),
+        settled => settled,
+    };
+    catch_unwind(AssertUnwindSafe(settled)).unwrap_or(Err(Error::Panicked))
+}
+
 /// The life of an owner thread: it owns one instance until the model is closed. `runner` is of this way.
 pub(super) fn own(shared: &Shared, number: usize, way: Way, runner: Runner) {
     backend::yield_to_codecs();
+    let mut instance = Instance { shared, number, way, runner: None, found: Vec::new(), done: Vec::new() };
+    instance.begin(Some(runner));
     shared.add_instance();
-    let mut instance = Instance { shared, number, way, runner: Some(runner), found: Vec::new(), done: Vec::new() };
     let mut batch = Vec::new();
     while let Some(task) = shared.next(number, instance.way.number, &mut batch) {
         match task {
@@ -67,7 +82,7 @@ impl Instance<'_> {
                 batch.drain(..).for_each(|taken| self.answer(taken, size, Err(error.clone())));
                 None
             }
-            Err(error) if size > 1 => {
+            Err(error) if size > 1 && !matches!(error, Error::Recording { .. }) => {
                 self.run_one_by_one(bucket, batch, &error);
                 None
             }
@@ -158,14 +173,25 @@ impl Instance<'_> {
 
     /// Runs everything another way. What was before goes first, since there may be no memory for both.
     fn change(&mut self, way: Way, ready: Option<Runner>) {
-        (self.way, self.runner) = (way, ready);
+        (self.way, self.runner) = (way, None);
+        self.begin(ready);
+    }
+
+    /// Has this runner, or what can be had in its place.
+    fn begin(&mut self, ready: Option<Runner>) {
+        match ready.map(|ready| settled(ready, &*self.way.open)) {
+            Some(Ok(runner)) => self.runner = Some(runner),
+            Some(Err(error)) => self.shared.note_fault(&error),
+            None => {}
+        }
         self.open();
     }
 
     /// Opens a runner if there is none, until that succeeds or the model takes no more work.
     fn open(&mut self) {
         while self.runner.is_none() && self.shared.is_ready() {
-            match catch_unwind(AssertUnwindSafe(&*self.way.open)).unwrap_or(Err(Error::Panicked)) {
+            let opened = catch_unwind(AssertUnwindSafe(&*self.way.open)).unwrap_or(Err(Error::Panicked));
+            match opened.and_then(|runner| settled(runner, &*self.way.open)) {
                 Ok(runner) => self.runner = Some(runner),
                 Err(error) => self.shared.note_fault(&error),
             }

@@ -36,6 +36,8 @@ names = ["a", "b"]
 enum Step {
     Find,
     Fail,
+    /// As on a device that repeats what it recorded.
+    Spoil,
     Panic,
 }
 
@@ -61,6 +63,7 @@ impl Backend for Fake {
             match step {
                 Step::Find => {}
                 Step::Fail => return Err(Error::Run { reason: "told to".to_owned() }),
+                Step::Spoil => return Err(Error::Recording { reason: "told to".to_owned() }),
                 Step::Panic => std::panic::resume_unwind(Box::new("told to")),
             }
         }
@@ -428,6 +431,25 @@ fn a_batch_that_fails_though_its_frames_do_not_is_not_tried_again() {
     let _slots = three_waiting(&bench);
     assert_eq!(bench.running(), 2, "the next smaller one is left");
     bench.step(Step::Find);
+    bench.step(Step::Find);
+    assert_eq!([bench.done(), bench.done(), bench.done()], [("a", 1), ("b", 2), ("c", 3)]);
+}
+
+#[test]
+fn a_recorded_batch_that_fails_is_its_instance_s_fault_and_not_its_size_s() {
+    let bench = Bench::with(PAYING.into());
+    let slots = three_waiting(&bench);
+    assert_eq!(bench.running(), 4);
+    bench.step(Step::Spoil);
+    for name in ["a", "b", "c"] {
+        let (to, Outcome::Failed(_, error)) = bench.outcome() else { panic!() };
+        assert_eq!((to, error), (name, Error::Recording { reason: "told to".to_owned() }));
+    }
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 2);
+    assert!(bench.model.is_ready());
+    drop(slots);
+    let _slots = three_waiting(&bench);
+    assert_eq!(bench.running(), 4, "by a runner of its own, it may do better");
     bench.step(Step::Find);
     assert_eq!([bench.done(), bench.done(), bench.done()], [("a", 1), ("b", 2), ("c", 3)]);
 }

@@ -38,6 +38,8 @@ mod shared;
 
 use std::time::Duration;
 
+#[cfg(feature = "cuda")]
+pub use backend::Recorded;
 pub use backend::{Job, TensorRt};
 pub use batcher::Priority;
 #[cfg(feature = "cuda")]

@@ -58,6 +58,31 @@ impl Runner {
         self.backends.retain(|(other, _)| *other != size);
     }
 
+    /// Makes ready for the thread that it is called on, which is to be the one that runs it: what a device records of runs is
+    /// recorded, of empty pictures, so that frames find it there.
+    ///
+    /// # Errors
+    /// Those of a run. [`Error::Recording`]: one that is opened anew does without.
+    pub(super) fn settle(&mut self) -> Result<(), Error> {
+        #[cfg(feature = "cuda")]
+        for at in 0..self.backends.len() {
+            let (size, Bucket::InPlace(in_place)) = &mut self.backends[at] else { continue };
+            let size = *size;
+            if in_place.begin_recording()? {
+                // Once to record it, and once to have that repeated.
+                self.time(size, 2)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all runs repeat what a device recorded.
+    #[cfg(feature = "cuda")]
+    pub(super) fn is_recorded(&self) -> bool {
+        let recorded = |bucket: &Bucket| matches!(bucket, Bucket::InPlace(in_place) if in_place.is_recorded());
+        self.backends.iter().all(|(_, bucket)| recorded(bucket))
+    }
+
     /// Runs the model on an empty picture `times` times and gives the shortest time.
     pub(super) fn warm_up(&mut self, times: u32) -> Result<Duration, Error> {
         self.time(1, times)

@@ -213,6 +213,8 @@ mod some {
             let codecs = codecs.into_iter().filter(|(_, piece)| table.works(*piece).is_ok());
             let codecs = codecs.map(|(codec, _)| codec).collect();
             let models = does(Stage::Infer).then(|| infer::device::Gpu::new(Arc::clone(&program), libraries.tensors));
+            let records = table.works(Piece::CudaGraphs).is_ok();
+            let models = models.map(|models| if records { models.recording() } else { models });
             let api = libraries.encoder.filter(|_| does(Stage::Encode));
             let encoders = api.map(|api| nvenc::Hardware::new(&device, api, nvenc::Bounds::default()));
             let (surfaces, host) = (SurfacePool::new(&device, SURFACES), PinnedPool::new(&device, HOST));

@@ -41,7 +41,8 @@ fn in_place(fake: &Fake) -> Devices {
 /// Does everything.
 fn whole_path(fake: &Fake) -> Devices {
     let stages = [Stage::Decode, Stage::Infer, Stage::Encode];
-    devices(fake, &[Piece::DecodeH264, Piece::DecodeVp8, Piece::Cuda, Piece::EncodeH264], &stages)
+    let pieces = [Piece::DecodeH264, Piece::DecodeVp8, Piece::Cuda, Piece::CudaGraphs, Piece::EncodeH264];
+    devices(fake, &pieces, &stages)
 }
 
 /// Frames that came back with their results, and those that had people in them.

@@ -1,7 +1,9 @@
 //! Models on a GPU that is none: its kernels run on the host, and the processors run the graphs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use saccade::calibration::Calibration;
 use saccade::device::Status;
 use saccade::device::kernels::Program;
 use saccade::infer::device::{Gpu, Tensors};
@@ -17,12 +19,18 @@ fn on_host() -> Options {
     Options { precision: Some(Precision::Fp32), backend: Some(BackendChoice::Cpu), ..Options::default() }
 }
 
-fn on(fake: &Fake) -> Options {
+fn gpu(fake: &Fake) -> Gpu {
     fake.share_host();
-    let program = Arc::new(Program::load(&fake.gpu()).unwrap());
-    let gpu = Some(Gpu::new(program, Tensors::Host));
-    let cuda = Cuda { name: "a fake".to_owned(), tensorrt: Err("none".to_owned()), gpu };
+    Gpu::new(Arc::new(Program::load(&fake.gpu()).unwrap()), Tensors::Host)
+}
+
+fn on_gpu(gpu: Gpu) -> Options {
+    let cuda = Cuda { name: "a fake".to_owned(), tensorrt: Err("none".to_owned()), gpu: Some(gpu) };
     Options { backend: Some(BackendChoice::Cuda), cuda: Ok(cuda), ..on_host() }
+}
+
+fn on(fake: &Fake) -> Options {
+    on_gpu(gpu(fake))
 }
 
 fn spec(path: &str) -> ModelSpec {
@@ -125,4 +133,129 @@ fn without_room_for_pictures_runs_fail_and_the_model_does_not() {
     fake.set_memory(1 << 30);
     assert!(model.detect(&picture, ColorInfo::default(), &params).is_ok());
     gpu.shutdown();
+}
+
+/// A calibration by which scene-blobs runs in batches of one, two and four, whatever takes how long here.
+fn in_batches(folder: &tempfile::TempDir) -> Calibration {
+    let path = folder.path().join("calibration.json");
+    let calibration = Calibration::Keep(path.clone());
+    let fake = Fake::new();
+    let engine = Engine::new(Options { calibration: calibration.clone(), ..on(&fake) }).unwrap();
+    engine.load(&spec("models/scene-blobs/1")).unwrap();
+    engine.shutdown();
+    let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert!(set(&mut kept, "buckets", &serde_json::json!([[1, 1_000], [2, 1_100], [4, 1_200]])), "{kept}");
+    std::fs::write(&path, kept.to_string()).unwrap();
+    calibration
+}
+
+/// Sets all fields of this name, and says whether there are any.
+fn set(value: &mut serde_json::Value, name: &str, to: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Object(fields) => fields.iter_mut().fold(false, |found, (key, field)| {
+            if key == name {
+                *field = to.clone();
+                return true;
+            }
+            set(field, name, to) || found
+        }),
+        serde_json::Value::Array(items) => items.iter_mut().fold(false, |found, item| set(item, name, to) || found),
+        _ => false,
+    }
+}
+
+/// How many pictures went into each run, by the kernels that were launched.
+fn runs(launches: &[String]) -> Vec<usize> {
+    let runs = launches.split_inclusive(|name| name == "detections_keep");
+    runs.map(|run| run.iter().filter(|name| *name == "nv12_to_tensor").count()).collect()
+}
+
+const LOADED: [usize; 3] = [1, 2, 4];
+
+#[test]
+fn each_bucket_is_recorded_on_the_thread_of_its_instance_before_that_takes_work() {
+    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::new());
+    let calibration = in_batches(&folder);
+    let spec = spec("models/scene-blobs/1");
+    for recording in [true, false] {
+        let gpu = if recording { gpu(&fake).recording() } else { gpu(&fake) };
+        let engine = Engine::new(Options { calibration: calibration.clone(), ..on_gpu(gpu) }).unwrap();
+        let model = engine.load(&spec).unwrap();
+        assert_eq!(model.selection().buckets.iter().map(|(size, _)| *size).collect::<Vec<_>>(), LOADED);
+        let (picture, params) = (Arc::new(I420::new(64, 48)), Arc::new(model.default_params()));
+        for _ in 0..2 {
+            model.detect(&picture, ColorInfo::default(), &params).unwrap();
+        }
+        let of_frames = [1, 1];
+        // Each twice: once to record it, and once to have that repeated.
+        let settled = [1, 1, 2, 2, 4, 4];
+        let expected = if recording { [&settled[..], &of_frames].concat() } else { of_frames.to_vec() };
+        assert_eq!(runs(&fake.take_launches_of("infer-0-")), expected);
+        engine.shutdown();
+    }
+}
+
+#[test]
+fn a_model_whose_runs_cannot_be_recorded_runs_without() {
+    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::new());
+    let calibration = in_batches(&folder);
+    let spec = spec("models/scene-blobs/1");
+    let load = |gpu: Gpu| {
+        let engine = Engine::new(Options { calibration: calibration.clone(), ..on_gpu(gpu) }).unwrap();
+        let model = engine.load(&spec).unwrap();
+        (engine, model)
+    };
+    let (engine, model) = load(gpu(&fake));
+    // What opening it takes, before it is on the thread of its instance.
+    let opening = fake.calls("cuLaunchKernel");
+    engine.shutdown();
+    drop(model);
+    let launches = fake.take_launches();
+    let opened = runs(&launches);
+    // Kernels of a run beside one a picture.
+    let others = launches.iter().skip(1).position(|name| name == "nv12_to_tensor").expect("there are several runs");
+    let launched = |runs: &[usize]| runs.iter().map(|size| size + others).sum::<usize>();
+
+    // Of the first bucket, of the last, and once the model is at work.
+    for (failing, lost) in [(0, 0), (launched(&[1, 1, 2, 2]), 0), (launched(&[1, 1, 2, 2, 4, 4, 1, 1, 1]), 1)] {
+        let gpu = gpu(&fake).recording();
+        fake.fail_after(opening + failing, "cuLaunchKernel", Status::RECORDING_SPOILT);
+        let (engine, model) = load(gpu);
+        let (picture, params) = (Arc::new(I420::new(64, 48)), Arc::new(model.default_params()));
+        let mut failed = 0;
+        for _ in 0..5 {
+            match model.detect(&picture, ColorInfo::default(), &params) {
+                Ok(_) => {}
+                Err(Error::Recording { reason }) => {
+                    assert!(reason.contains("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"), "{reason}");
+                    failed += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(failed, lost, "a frame is lost where the model was at work only");
+        assert!(model.is_ready());
+        let launches = runs(&fake.take_launches_of("infer-0-"));
+        // It was opened there once more, and its runs were not recorded again.
+        let again = launches.windows(opened.len()).position(|runs| runs == opened).expect("it is opened anew");
+        assert!(launches[again + opened.len()..].iter().all(|size| *size == 1), "{launches:?}");
+        engine.shutdown();
+    }
+}
+
+#[test]
+fn recorded_runs_are_tried_on_what_there_is_to_find() {
+    let fake = Fake::new();
+    let spec = ModelSpec::embedded().unwrap();
+    let pictures = [Arc::new(Scene::new(640, 480, 30, 1).frame(3)), Arc::new(I420::new(640, 480))];
+    let tried = |gpu: Gpu, pictures: &[Arc<I420>]| {
+        let engine = Engine::new(on_gpu(gpu)).unwrap();
+        engine.try_recorded(&spec, pictures).map_err(|error| error.to_string())
+    };
+    let recorded = tried(gpu(&fake).recording(), &pictures).unwrap();
+    assert!(recorded.anew > Duration::ZERO && recorded.repeated > Duration::ZERO, "{recorded:?}");
+    let nothing = tried(gpu(&fake).recording(), &pictures[1..]).unwrap_err();
+    assert!(nothing.contains("nothing to find"), "{nothing}");
+    let unasked = tried(gpu(&fake), &pictures).unwrap_err();
+    assert!(unasked.contains("not asked for"), "{unasked}");
 }

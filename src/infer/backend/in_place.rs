@@ -1,23 +1,36 @@
 //! Models that run where their pictures are: on a GPU, from surfaces to boxes.
+//!
+//! Where the GPU is said to do it, ONNX Runtime records the work of a run as a CUDA graph and has that repeated, instead of
+//! handing a kernel after the other over. What holds of it, in its source of version 1.24 and later:
+//!
+//! - A graph belongs to the thread that recorded it (`CUDAExecutionProvider::PerThreadContext`), to the addresses of its
+//!   tensors, and to the run option `gpu_graph_id`; runs for which that is -1 are neither recorded nor repeated.
+//! - Two usual runs go before the one that is recorded (`min_num_runs_before_cuda_graph_capture_`), and one call does all
+//!   three (`InferenceSession::RunImpl` calls itself). It is recorded in the stream that the session was given, and repeated at
+//!   once, since what is recorded is not done.
+//! - A repeated run is waited for (`CUDAGraphManager::Replay`), whatever the run options say.
+//! - Where not all of a graph can be done by the CUDA provider, no such session can be made.
+//! - It records in the mode in which other threads must not even get memory (`cudaStreamCaptureModeGlobal`), unless they have a
+//!   mode of their own, as [`Device::enter`](crate::device::Device::enter) gives it to them.
 #![expect(unsafe_code, reason = "launches kernels on tensors of ONNX Runtime, and gives it a stream")]
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
 use ort::value::Tensor;
 
-use super::onnx::Settings;
+use super::onnx::{Compute, Settings};
 use super::{Graph, Library, Provider, onnx};
 use crate::clock;
 use crate::device::kernels::{Launch as _, Precision};
 use crate::device::{Buffer, Pinned, Share, Stream};
 use crate::frame::Picture;
 use crate::infer::decoder::{Decoder, MAX_OUTPUTS, View, shape_text};
-use crate::infer::device::{Boxes, Gpu, Tensors};
+use crate::infer::device::{Boxes, Gpu, Tensors, Turn};
 use crate::infer::error::Error;
 use crate::infer::letterbox::Letterbox;
 use crate::infer::manifest::Manifest;
@@ -32,6 +45,11 @@ const KEPT_TABLES: usize = 16;
 /// Boxes of an item at most: as many as are compared with each other.
 const MOST: u32 = 1024;
 
+/// The run option that names the graph, what it is for runs that are not recorded, and the name of a session's only one.
+const GRAPH_ID: &str = "gpu_graph_id";
+const NO_GRAPH: &str = "-1";
+const ONLY_GRAPH: &str = "1";
+
 /// What is wanted of items that are not there.
 const NOTHING: Params = Params { score_threshold: 1.0, iou_threshold: 1.0, max_detections: 0, classes: None };
 
@@ -43,6 +61,9 @@ pub(in crate::infer) struct InPlace {
     outputs: Vec<Bound>,
     session: Session,
     options: RunOptions<NoSelectedOutputs>,
+    /// Of those who drop it, who come before and after.
+    turn: Option<Turn>,
+    runs: Runs,
     reading: Reading,
     tables: Vec<(Tables, Buffer)>,
     /// For pictures that come from the host.
@@ -52,6 +73,19 @@ pub(in crate::infer) struct InPlace {
     size: usize,
     item_len: usize,
     manifest: Arc<Manifest>,
+}
+
+/// How the session's runs are done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Runs {
+    /// Each is handed over anew.
+    Plain,
+    /// The same, until it is on the thread that it stays on.
+    Unsettled,
+    /// The next one is recorded.
+    ToRecord,
+    /// Each repeats what was recorded.
+    Recorded,
 }
 
 /// A tensor that is bound to the session.
@@ -89,7 +123,22 @@ impl InPlace {
         let from_device = |error: crate::device::Error| unavailable(error.to_string());
 
         let stream = Stream::new(gpu.program.device()).map_err(from_device)?;
-        let mut session = session(library, graph, bytes, settings, gpu, &stream).map_err(from_ort)?;
+        // Also for what is given back where something fails.
+        let _turn = gpu.turns.take();
+        let session = |recorded| session(library, graph, bytes, settings, gpu, &stream, recorded);
+        // TensorRT leaves less to hand over, and to the CUDA provider what cannot be recorded.
+        let (mut session, runs) = if gpu.recording.is_on() && settings.provider == Provider::Cuda {
+            match session(true) {
+                Ok(session) => (session, Runs::Unsettled),
+                Err(error) => {
+                    gpu.recording.give_up(&manifest.id(), &error.to_string());
+                    (session(false).map_err(from_ort)?, Runs::Plain)
+                }
+            }
+        } else {
+            (session(false).map_err(from_ort)?, Runs::Plain)
+        };
+        let options = options(gpu, (runs == Runs::Unsettled).then_some(NO_GRAPH)).map_err(from_ort)?;
         let memory = memory(gpu).map_err(from_ort)?;
         let allocator = Allocator::new(&session, memory.to_owned()).map_err(from_ort)?;
         let shape = manifest.input.shape(settings.batch).map(|side| i64::try_from(side).unwrap_or(i64::MAX));
@@ -103,7 +152,7 @@ impl InPlace {
         }
         // A first run says which shapes the outputs have.
         let shapes: Vec<Vec<i64>> = {
-            let outputs = session.run_binding(&binding).map_err(from_ort)?;
+            let outputs = session.run_binding_with_options(&binding, &options).map_err(from_ort)?;
             let shape = |name| outputs.get(name).map(|value| value.shape().to_vec()).unwrap_or_default();
             decoder.outputs().map(shape).collect()
         };
@@ -118,10 +167,6 @@ impl InPlace {
         for (name, output) in decoder.outputs().zip(&mut outputs) {
             binding.bind_output(name, &mut output.tensor).map_err(from_ort)?;
         }
-        let mut options = RunOptions::new().map_err(from_ort)?;
-        if gpu.tensors == Tensors::Device {
-            options.disable_device_sync().map_err(from_ort)?;
-        }
         let reading = Reading::new(decoder, &outputs, settings.batch, gpu).map_err(from_device)?;
         let (size, item_len) = (settings.batch, manifest.input.item_len());
         let (surfaces, manifest) = (gpu.surfaces.share(2 * size), Arc::clone(manifest));
@@ -132,6 +177,8 @@ impl InPlace {
             outputs,
             session,
             options,
+            turn: None,
+            runs,
             reading,
             tables,
             surfaces,
@@ -143,8 +190,29 @@ impl InPlace {
         })
     }
 
+    /// Has the next run recorded, and those after it repeat that, all of them on the thread of the next one; where runs of this
+    /// session are to be recorded and none was. Says whether the next run is.
+    ///
+    /// # Errors
+    /// [`Error::Run`].
+    pub(in crate::infer) fn begin_recording(&mut self) -> Result<bool, Error> {
+        if self.runs != Runs::Unsettled || !self.gpu.recording.is_on() {
+            return Ok(false);
+        }
+        let options = options(&self.gpu, Some(ONLY_GRAPH));
+        self.options = options.map_err(|error| Error::Run { reason: error.to_string() })?;
+        self.runs = Runs::ToRecord;
+        Ok(true)
+    }
+
+    /// Whether each run repeats what was recorded.
+    pub(in crate::infer) fn is_recorded(&self) -> bool {
+        self.runs == Runs::Recorded
+    }
+
     /// Takes a batch from pictures to detections, as [`Runner::run`](crate::infer::runner::Runner::run). On a GPU one thing
-    /// follows the other without the host: `preprocess` is what it takes to hand the work over, and `inference` all of it.
+    /// follows the other without the host: `preprocess` is what it takes to hand the pictures over, and `inference` all of
+    /// the rest.
     pub(in crate::infer) fn run<'a>(
         &mut self,
         items: &(impl Iterator<Item = Item<'a>> + Clone),
@@ -154,10 +222,13 @@ impl InPlace {
     ) -> Result<Timing, Error> {
         let start = clock::now();
         let ran = self.hand_over(items, letterboxes);
+        if matches!(ran, Err(Error::Recording { .. })) {
+            // Nothing in the stream would be done before. Where that fails, so does waiting.
+            let _ = self.stream.end_recording();
+        }
         // Whatever was begun is done before anything that it uses goes away.
-        let handed_over = clock::now();
         let waited = self.stream.wait().map_err(failed);
-        ran.and(waited)?;
+        let handed_over = ran.and_then(|at| waited.map(|()| at)).map_err(|error| self.judge(error))?;
         let done = clock::now();
         for (at, (item, letterbox)) in items.clone().zip(&*letterboxes).enumerate() {
             found.push(match &self.reading {
@@ -179,12 +250,25 @@ impl InPlace {
         })
     }
 
-    /// Has the stream do all of it.
+    /// What a failed run means for those to come.
+    fn judge(&self, error: Error) -> Error {
+        match error {
+            // Then nothing runs there any more.
+            Error::Recording { reason } if self.gpu.program.device().alive().is_err() => Error::Run { reason },
+            Error::Recording { reason } => {
+                self.gpu.recording.give_up(&self.manifest.id(), &reason);
+                Error::Recording { reason }
+            }
+            error => error,
+        }
+    }
+
+    /// Has the stream do all of it, and says when it has the pictures.
     fn hand_over<'a>(
         &mut self,
         items: &(impl Iterator<Item = Item<'a>> + Clone),
         letterboxes: &mut Vec<Letterbox>,
-    ) -> Result<(), Error> {
+    ) -> Result<Instant, Error> {
         if let Reading::There(boxes) = &mut self.reading {
             let wanted = items.clone().map(|item| item.params).chain(std::iter::repeat(&NOTHING));
             (0..self.size).zip(wanted).for_each(|(at, params)| boxes.want(at, params));
@@ -196,24 +280,34 @@ impl InPlace {
             // Processors do not wait for the stream.
             self.stream.wait().map_err(failed)?;
         }
+        let handed_over = clock::now();
+        let turn = (self.runs == Runs::ToRecord).then(|| self.gpu.turns.take());
         let ran = self.session.run_binding_with_options(&self.binding, &self.options);
-        drop(ran.map_err(|error| Error::Run { reason: error.to_string() })?);
+        drop(turn);
+        let ran = ran.map(drop).map_err(|error| error.to_string());
+        match self.runs {
+            Runs::Plain | Runs::Unsettled => ran.map_err(|reason| Error::Run { reason })?,
+            Runs::ToRecord | Runs::Recorded => ran.map_err(|reason| Error::Recording { reason })?,
+        }
+        if self.runs == Runs::ToRecord {
+            self.runs = Runs::Recorded;
+        }
         let on = self.gpu.program.on(&self.stream);
         match &mut self.reading {
             Reading::There(boxes) => {
                 let output = self.outputs.first().map_or(0, |output| output.address);
                 // SAFETY: the layout is for this output, which the session writes in the order of the same stream, and the
                 // stream is waited for before anything else happens.
-                unsafe { boxes.find(output, Precision::Single, &on) }.map_err(failed)
+                unsafe { boxes.find(output, Precision::Single, &on) }.map_err(failed)?;
             }
             Reading::Here(values) => {
                 for (output, values) in self.outputs.iter().zip(values) {
                     // SAFETY: as long as the output, and the stream is waited for before anything else happens.
                     unsafe { values.fetch(output.address, &self.stream) }.map_err(failed)?;
                 }
-                Ok(())
             }
         }
+        Ok(handed_over)
     }
 
     /// Has the stream write a picture into the input's place `at`.
@@ -259,6 +353,13 @@ impl InPlace {
     }
 }
 
+impl Drop for InPlace {
+    fn drop(&mut self) {
+        // Given back once session and tensors are gone, which lie before it.
+        self.turn = Some(self.gpu.turns.take());
+    }
+}
+
 impl fmt::Debug for InPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "InPlace({} pictures)", self.size)
@@ -288,6 +389,18 @@ impl Reading {
     }
 }
 
+/// How a run is to be done; `graph` is for sessions whose runs are recorded.
+fn options(gpu: &Gpu, graph: Option<&str>) -> ort::Result<RunOptions<NoSelectedOutputs>> {
+    let mut options = RunOptions::new()?;
+    if gpu.tensors == Tensors::Device {
+        options.disable_device_sync()?;
+    }
+    if let Some(graph) = graph {
+        options.set(GRAPH_ID, graph)?;
+    }
+    Ok(options)
+}
+
 /// A session that works in the order of the stream.
 fn session(
     library: &Library,
@@ -296,10 +409,12 @@ fn session(
     settings: Settings<'_>,
     gpu: &Gpu,
     stream: &Stream,
+    recorded: bool,
 ) -> ort::Result<Session> {
+    let compute = Compute { stream: stream.raw().cast(), recorded };
     match gpu.tensors {
         Tensors::Host => onnx::commit(library, graph, bytes, Settings { provider: Provider::Cpu, ..settings }, None),
-        Tensors::Device => onnx::commit(library, graph, bytes, settings, Some(stream.raw().cast())),
+        Tensors::Device => onnx::commit(library, graph, bytes, settings, Some(compute)),
     }
 }
 
@@ -316,6 +431,7 @@ fn failed(error: crate::device::Error) -> Error {
     let reason = error.to_string();
     match error {
         crate::device::Error::OutOfMemory | crate::device::Error::Exhausted(_) => Error::NoRoom { reason },
+        crate::device::Error::Failed(failure) if failure.status.is_of_recording() => Error::Recording { reason },
         _ => Error::Run { reason },
     }
 }

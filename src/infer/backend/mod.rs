@@ -9,11 +9,15 @@ mod cpu;
 mod in_place;
 mod library;
 mod onnx;
+#[cfg(feature = "cuda")]
+mod recorded;
 mod select;
 mod tensorrt;
 
 pub use cpu::CpuFeatures;
 pub use library::Library;
+#[cfg(feature = "cuda")]
+pub use recorded::Recorded;
 pub use select::{Provider, Selection};
 pub use tensorrt::{Job, TensorRt};
 

@@ -66,6 +66,16 @@ pub(super) struct Kept<'a> {
     pub(super) timing: &'a Path,
 }
 
+/// Where on a GPU a session does its work.
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is no GPU without the feature"))]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Compute {
+    /// The `cudaStream_t` in whose order it is, which lives longer than the session.
+    pub(super) stream: *mut (),
+    /// Its runs are recorded, which takes that all of the graph can be done there.
+    pub(super) recorded: bool,
+}
+
 impl Graph {
     /// Reads a graph and compares its input with the manifest's.
     ///
@@ -167,13 +177,13 @@ fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
     Ok(builder.with_intra_threads(threads)?.with_inter_threads(1)?.with_intra_op_spinning(false)?)
 }
 
-/// `compute` is the `cudaStream_t` that the GPU is to work on, which lives longer than the session.
+/// `compute` is where a GPU is to do the work, if not in a stream of its own.
 pub(super) fn commit(
     library: &Library,
     graph: &Graph,
     bytes: &Bytes,
     settings: Settings<'_>,
-    compute: Option<*mut ()>,
+    compute: Option<Compute>,
 ) -> ort::Result<Session> {
     let mut builder = builder(library, settings.threads)?;
     if let Batch::Free(Some(symbol)) = &graph.batch {
@@ -209,7 +219,7 @@ pub(super) fn commit(
         if let Some(limit) = settings.device_memory_mb {
             tensorrt = tensorrt.with_max_workspace_size(bytes_of(limit));
         }
-        if let Some(stream) = compute {
+        if let Some(Compute { stream, .. }) = compute {
             // SAFETY: whoever gives the stream keeps it for longer than the session.
             tensorrt = unsafe { tensorrt.with_compute_stream(stream) };
         }
@@ -224,9 +234,9 @@ pub(super) fn commit(
         if let Some(limit) = settings.device_memory_mb {
             cuda = cuda.with_memory_limit(bytes_of(limit));
         }
-        if let Some(stream) = compute {
+        if let Some(Compute { stream, recorded }) = compute {
             // SAFETY: whoever gives the stream keeps it for longer than the session.
-            cuda = unsafe { cuda.with_compute_stream(stream) };
+            cuda = unsafe { cuda.with_compute_stream(stream) }.with_cuda_graph(recorded);
         }
         builder = builder.with_execution_providers([cuda.build().error_on_failure()])?;
     }

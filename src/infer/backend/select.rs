@@ -106,7 +106,7 @@ pub(in crate::infer) struct Opener {
     int8: Option<Graph>,
     decoder: Decoder,
     threads: usize,
-    cuda: Result<Cuda, String>,
+    pub(super) cuda: Result<Cuda, String>,
     /// Where the model is, if it is not part of the program.
     folder: Option<PathBuf>,
     /// Engines of TensorRT may be built, until this is stopped.
@@ -161,6 +161,7 @@ impl Opener {
             Ok::<_, Error>(int8)
         });
         let int8 = int8.transpose()?;
+        let cuda = cuda.map(|cuda| cuda.for_a_model());
         Ok(Self { library, manifest, graphs, graph, int8, decoder, threads, cuda, folder, builds: None })
     }
 
@@ -322,7 +323,7 @@ impl Opener {
         Ok((self.open(&selection)?, selection))
     }
 
-    fn candidates(&self, request: Request) -> (Vec<Candidate>, Vec<String>) {
+    pub(super) fn candidates(&self, request: Request) -> (Vec<Candidate>, Vec<String>) {
         let cuda = self.cuda.as_ref().map_err(String::as_str);
         candidates(
             request,
@@ -341,7 +342,7 @@ impl Opener {
         provider.is_device() && self.cuda.as_ref().is_ok_and(Cuda::is_in_place)
     }
 
-    fn warmed_up(&self, candidate: Candidate) -> Result<(Runner, Duration), Error> {
+    pub(super) fn warmed_up(&self, candidate: Candidate) -> Result<(Runner, Duration), Error> {
         let mut runner = self.open_candidate(candidate)?;
         let warm = runner.warm_up(self.manifest.warmup)?;
         Ok((runner, warm))
