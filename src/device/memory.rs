@@ -2,12 +2,12 @@
 #![expect(unsafe_code, reason = "calls the CUDA driver and gives its host memory as slices")]
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, ptr, slice};
 
 use cudarc::driver::sys::CUdeviceptr;
 
+use super::quota::Quota;
 use super::stream::PATIENCE;
 use super::{Device, Error, Stream};
 
@@ -128,16 +128,9 @@ impl fmt::Debug for Buffer {
 #[derive(Debug)]
 pub struct PinnedPool {
     gpu: Arc<Device>,
-    state: Mutex<Spare>,
-    max_bytes: usize,
-    refused: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Spare {
-    buffers: Vec<Locked>,
-    /// Of all buffers, those in use included.
-    bytes: usize,
+    /// Buffers that nobody uses.
+    spare: Mutex<Vec<Locked>>,
+    quota: Quota,
 }
 
 impl PinnedPool {
@@ -147,8 +140,7 @@ impl PinnedPool {
     /// A pool of at most `max_bytes`.
     #[must_use]
     pub fn new(gpu: &Arc<Device>, max_bytes: usize) -> Arc<Self> {
-        let (state, refused) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Self { gpu: Arc::clone(gpu), state, max_bytes, refused })
+        Arc::new(Self { gpu: Arc::clone(gpu), spare: Mutex::default(), quota: Quota::new(max_bytes) })
     }
 
     /// A buffer of `len` bytes with unspecified content.
@@ -158,35 +150,34 @@ impl PinnedPool {
     pub fn take(self: &Arc<Self>, len: usize) -> Result<Pinned, Error> {
         self.gpu.alive()?;
         let capacity = len.max(1).checked_next_multiple_of(Self::STEP).ok_or(Error::Size(len))?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |spare: &&Locked| spare.capacity >= capacity;
-        let best = state.buffers.iter().filter(fits).map(|spare| spare.capacity).min();
-        if let Some(at) = best.and_then(|best| state.buffers.iter().position(|spare| spare.capacity == best)) {
-            let locked = state.buffers.swap_remove(at);
+        let best = spare.iter().filter(fits).map(|spare| spare.capacity).min();
+        if let Some(at) = best.and_then(|best| spare.iter().position(|spare| spare.capacity == best)) {
+            let locked = spare.swap_remove(at);
             return Ok(Pinned { locked: Some(locked), len, pool: Arc::clone(self) });
         }
-        while state.bytes + capacity > self.max_bytes {
-            let Some(spare) = state.buffers.pop() else {
-                self.refused.fetch_add(1, Ordering::Relaxed);
+        while !self.quota.take(capacity) {
+            let Some(spare) = spare.pop() else {
+                self.quota.refuse();
                 return Err(Error::Exhausted("buffers of host memory for a GPU"));
             };
-            state.bytes -= spare.capacity;
+            self.quota.give(spare.capacity);
         }
-        let locked = Locked::new(&self.gpu, capacity)?;
-        state.bytes += capacity;
+        let locked = Locked::new(&self.gpu, capacity).inspect_err(|_| self.quota.give(capacity))?;
         Ok(Pinned { locked: Some(locked), len, pool: Arc::clone(self) })
     }
 
     /// How often there was none left.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.quota.refused()
     }
 
     /// Bytes held now, those in use included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes
+        self.quota.held()
     }
 }
 
@@ -280,7 +271,7 @@ impl Pinned {
 impl Drop for Pinned {
     fn drop(&mut self) {
         if let Some(locked) = self.locked.take() {
-            self.pool.state.lock().unwrap_or_else(PoisonError::into_inner).buffers.push(locked);
+            self.pool.spare.lock().unwrap_or_else(PoisonError::into_inner).push(locked);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! drive what is above the tables with functions of their own. Nothing here knows of sessions or models. No function of it
 //! may be called on a Tokio worker: most wait for the device.
 
+pub mod again;
 pub mod driver;
 pub mod kernels;
 pub mod memory;
@@ -13,6 +14,7 @@ pub mod watch;
 
 mod context;
 mod error;
+mod quota;
 
 pub use context::{Current, Device};
 pub use error::{Error, Failure, Loss, Status};

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::sys::{CUDA_MEMCPY2D, CUdeviceptr, CUmemorytype};
@@ -13,6 +13,7 @@ use crate::media::I420;
 
 use super::kernels::Nv12;
 use super::memory::settle;
+use super::quota::Quota;
 use super::{Device, Error, Event, PinnedPool, Stream};
 
 /// Bytes that the driver aligns a row for: the widest that kernels read at a time.
@@ -412,25 +413,16 @@ const fn luma_rows(height: u32) -> usize {
 /// Surfaces for reuse, since getting memory of a GPU stops the whole device. All who decode on it share one.
 pub struct SurfacePool {
     gpu: Arc<Device>,
-    state: Mutex<Spare>,
-    max_bytes: usize,
-    refused: AtomicU64,
-}
-
-#[derive(Default)]
-struct Spare {
-    /// The one that was given back last is at the end.
-    surfaces: Vec<PitchedNv12>,
-    /// Of all surfaces, those in use included.
-    bytes: usize,
+    /// Surfaces that nobody uses; the one that was given back last is at the end.
+    spare: Mutex<Vec<PitchedNv12>>,
+    quota: Quota,
 }
 
 impl SurfacePool {
     /// A pool of at most `max_bytes` of the GPU's memory.
     #[must_use]
     pub fn new(gpu: &Arc<Device>, max_bytes: usize) -> Arc<Self> {
-        let (state, refused) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Self { gpu: Arc::clone(gpu), state, max_bytes, refused })
+        Arc::new(Self { gpu: Arc::clone(gpu), spare: Mutex::default(), quota: Quota::new(max_bytes) })
     }
 
     /// Room for one user of the pool, who gets `surfaces` at a time at most, so that none takes them all.
@@ -442,23 +434,19 @@ impl SurfacePool {
     /// How often there was none left, for one share or for all.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.quota.refused()
     }
 
     /// Bytes held now, those in use included.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes
+        self.quota.held()
     }
 
     /// Gives the memory of surfaces that nobody uses back to the GPU.
     pub fn shrink(&self) {
-        let spare = {
-            let mut state = self.state();
-            let spare = std::mem::take(&mut state.surfaces);
-            state.bytes -= spare.iter().map(PitchedNv12::bytes).sum::<usize>();
-            spare
-        };
+        let spare = std::mem::take(&mut *self.spare());
+        self.quota.give(spare.iter().map(PitchedNv12::bytes).sum());
         drop(spare);
     }
 
@@ -468,48 +456,40 @@ impl SurfacePool {
         // The pitch is not known before; what the rows take without it is the least.
         let least = row_bytes(width) * (luma_rows(height) + height.div_ceil(2) as usize);
         loop {
-            let mut state = self.state();
-            if let Some(at) = state.surfaces.iter().rposition(right) {
-                return Ok(state.surfaces.remove(at));
+            let mut spare = self.spare();
+            if let Some(at) = spare.iter().rposition(right) {
+                return Ok(spare.remove(at));
             }
-            if state.bytes + least <= self.max_bytes {
-                state.bytes += least;
-                drop(state);
+            if self.quota.take(least) {
+                drop(spare);
                 let made = PitchedNv12::new(&self.gpu, width, height);
-                state = self.state();
-                state.bytes -= least;
+                self.quota.give(least);
                 match made {
-                    Ok(surface) if state.bytes + surface.bytes() <= self.max_bytes => {
-                        state.bytes += surface.bytes();
-                        return Ok(surface);
-                    }
-                    Err(Error::OutOfMemory) if !state.surfaces.is_empty() => {}
-                    Ok(surface) => {
-                        drop(state);
-                        drop(surface);
-                        state = self.state();
-                    }
+                    Ok(surface) if self.quota.take(surface.bytes()) => return Ok(surface),
+                    Ok(surface) => drop(surface),
+                    Err(Error::OutOfMemory) if !self.spare().is_empty() => {}
                     Err(error) => return Err(error),
                 }
+                spare = self.spare();
             }
-            if state.surfaces.is_empty() {
+            if spare.is_empty() {
                 return Err(Error::Exhausted("surfaces of a GPU"));
             }
-            let oldest = state.surfaces.remove(0);
-            state.bytes -= oldest.bytes();
-            drop(state);
+            let oldest = spare.remove(0);
+            drop(spare);
+            self.quota.give(oldest.bytes());
             drop(oldest);
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, Spare> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn spare(&self) -> MutexGuard<'_, Vec<PitchedNv12>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for SurfacePool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SurfacePool({} of {} bytes)", self.bytes(), self.max_bytes)
+        write!(f, "SurfacePool({} of {} bytes)", self.bytes(), self.quota.max())
     }
 }
 
@@ -530,7 +510,7 @@ impl Share {
         self.pool.gpu.alive()?;
         if self.used.fetch_add(1, Ordering::AcqRel) >= self.surfaces {
             self.used.fetch_sub(1, Ordering::AcqRel);
-            self.pool.refused.fetch_add(1, Ordering::Relaxed);
+            self.pool.quota.refuse();
             return Err(Error::Exhausted("surfaces of a session"));
         }
         match self.pool.take(width, height) {
@@ -540,7 +520,9 @@ impl Share {
             }
             Err(error) => {
                 self.used.fetch_sub(1, Ordering::AcqRel);
-                self.pool.refused.fetch_add(u64::from(matches!(error, Error::Exhausted(_))), Ordering::Relaxed);
+                if matches!(error, Error::Exhausted(_)) {
+                    self.pool.quota.refuse();
+                }
                 Err(error)
             }
         }
@@ -580,7 +562,7 @@ impl Drop for Surface {
     fn drop(&mut self) {
         // SAFETY: it is taken here alone, and this is not used afterwards.
         let surface = unsafe { ManuallyDrop::take(&mut self.surface) };
-        self.pool.state.lock().unwrap_or_else(PoisonError::into_inner).surfaces.push(surface);
+        self.pool.spare().push(surface);
         self.used.fetch_sub(1, Ordering::AcqRel);
     }
 }

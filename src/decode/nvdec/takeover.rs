@@ -1,10 +1,11 @@
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::counter;
 
 use crate::device;
+use crate::device::again::{Again, Reason};
 use crate::media::{self, EncodedFrame, FramePool, Rotation};
 
 use super::super::software::Software;
@@ -14,9 +15,6 @@ use crate::frame::{DevicePicture, Picture, WayDown};
 
 /// Units that a stream may break in a row, with no picture in between, before software is to try them.
 const MAX_BROKEN: u32 = 3;
-/// First wait before a GPU that had no room, or failed, is tried again. It doubles each time.
-const RETRY: Duration = Duration::from_secs(10);
-const MAX_RETRY: Duration = Duration::from_mins(5);
 
 /// Decodes a session's stream on a GPU, where its pictures stay, and has software take over where the GPU can't.
 ///
@@ -40,64 +38,11 @@ pub struct Takeover {
 /// Where the stream is decoded.
 enum Place {
     Gpu(Box<Nvdec>),
+    /// `again` says at which keyframe the GPU is tried again.
     Software {
         decoder: Box<Software>,
-        until: Until,
-        /// Before the next try, if it is for time.
-        wait: Duration,
+        again: Again<Instant>,
     },
-}
-
-/// When the GPU is tried again, at a keyframe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
-    Never,
-    /// Pictures of another size than this come.
-    OtherSize(Option<(u32, u32)>),
-    Time(Instant),
-}
-
-/// Why software takes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
-    Lost,
-    Full,
-    Failed,
-    Unsupported,
-    Broken,
-}
-
-impl Reason {
-    fn of(error: Cause) -> Self {
-        match error {
-            Cause::Device(error) if error.is_lost() => Self::Lost,
-            Cause::Full | Cause::Device(device::Error::OutOfMemory | device::Error::Exhausted(_)) => Self::Full,
-            Cause::Device(_) => Self::Failed,
-            Cause::NoDecoder(_) | Cause::Size { .. } | Cause::PixelFormat { .. } | Cause::References(_) => {
-                Self::Unsupported
-            }
-            Cause::TooLarge { .. } | Cause::Invalid | Cause::Damaged | Cause::NewSize => Self::Broken,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::Full => "full",
-            Self::Failed => "failed",
-            Self::Unsupported => "unsupported",
-            Self::Broken => "broken",
-        }
-    }
-
-    /// When the GPU is to be tried again after it gave up on `unit`.
-    fn until(self, codec: media::Codec, unit: &EncodedFrame, wait: Duration) -> Until {
-        match self {
-            Self::Lost => Until::Never,
-            Self::Unsupported => Until::OtherSize(header::size(codec, &unit.data)),
-            Self::Full | Self::Failed | Self::Broken => Until::Time(unit.arrival + wait),
-        }
-    }
 }
 
 impl Takeover {
@@ -115,13 +60,8 @@ impl Takeover {
         let place = match Nvdec::new(hardware, codec.into(), limits) {
             Ok(nvdec) => Place::Gpu(Box::new(nvdec)),
             Err(error) => {
-                let until = match tell(codec, error) {
-                    // With the first keyframe.
-                    Reason::Full | Reason::Failed | Reason::Broken => Until::OtherSize(None),
-                    Reason::Lost | Reason::Unsupported => Until::Never,
-                };
-                let decoder = Box::new(Software::new(codec, limits, Arc::clone(&pool))?);
-                Place::Software { decoder, until, wait: RETRY }
+                let again = Again::with_the_first(tell(codec, error));
+                Place::Software { decoder: Box::new(Software::new(codec, limits, Arc::clone(&pool))?), again }
             }
         };
         Ok(Self { hardware: Arc::clone(hardware), codec, limits, pool, way: None, place, broken: 0 })
@@ -166,11 +106,8 @@ impl Takeover {
         }
         match Software::new(self.codec, self.limits, Arc::clone(&self.pool)) {
             Ok(decoder) => {
-                let until = match tell(self.codec, cause) {
-                    Reason::Lost => Until::Never,
-                    _ => Until::Time(crate::clock::now() + RETRY),
-                };
-                self.place = Place::Software { decoder: Box::new(decoder), until, wait: RETRY };
+                let again = Again::after(tell(self.codec, cause), crate::clock::now(), None);
+                self.place = Place::Software { decoder: Box::new(decoder), again };
             }
             Err(error) => tracing::warn!(codec = %self.codec, %error, "software can't take a stream over"),
         }
@@ -187,26 +124,23 @@ impl Takeover {
             _ => Error::Device,
         };
         self.broken += 1;
-        let reason = Reason::of(cause);
+        let reason = reason(cause);
         if reason == Reason::Broken && !unit.keyframe && self.broken < MAX_BROKEN {
             return Err(error);
         }
         tell(self.codec, cause);
         let mut decoder = Box::new(Software::new(self.codec, self.limits, Arc::clone(&self.pool))?);
         let result = if unit.keyframe { decoder.decode(unit) } else { Err(error) };
-        self.place = Place::Software { decoder, until: reason.until(self.codec, unit, RETRY), wait: RETRY };
+        let again = Again::after(reason, unit.arrival, header::size(self.codec, &unit.data));
+        self.place = Place::Software { decoder, again };
         Ok(result?.map(Shown::from))
     }
 
     /// Decodes a keyframe on the GPU, if it is time to try that again. `None` when the stream stays in software.
     fn try_again(&mut self, unit: &EncodedFrame) -> Option<Option<Shown>> {
-        let Place::Software { until, wait, .. } = &mut self.place else { return None };
-        let again = match *until {
-            Until::Never => false,
-            Until::OtherSize(size) => header::size(self.codec, &unit.data) != size,
-            Until::Time(time) => unit.arrival >= time,
-        };
-        if !again {
+        let Place::Software { again, .. } = &mut self.place else { return None };
+        let size = || header::size(self.codec, &unit.data);
+        if !again.is_due(unit.arrival, size) {
             return None;
         }
         let mut nvdec = None;
@@ -219,8 +153,7 @@ impl Takeover {
                 Some(shown)
             }
             (Err(error), _) => {
-                *wait = (*wait * 2).min(MAX_RETRY);
-                *until = Reason::of(error).until(self.codec, unit, *wait);
+                again.put_off(reason(error), unit.arrival, size());
                 None
             }
             (Ok(_), None) => None,
@@ -256,9 +189,21 @@ impl fmt::Debug for Takeover {
     }
 }
 
+/// Why software takes over.
+fn reason(cause: Cause) -> Reason {
+    match cause {
+        Cause::Device(error) => Reason::of(&error),
+        Cause::Full => Reason::Full,
+        Cause::NoDecoder(_) | Cause::Size { .. } | Cause::PixelFormat { .. } | Cause::References(_) => {
+            Reason::Unsupported
+        }
+        Cause::TooLarge { .. } | Cause::Invalid | Cause::Damaged | Cause::NewSize => Reason::Broken,
+    }
+}
+
 /// Says that software takes over, and why.
 fn tell(codec: media::Codec, cause: Cause) -> Reason {
-    let reason = Reason::of(cause);
+    let reason = reason(cause);
     counter!("saccade_decode_takeovers_total", "reason" => reason.name()).increment(1);
     tracing::info!(%codec, reason = reason.name(), %cause, "software decodes a stream instead of the GPU");
     reason

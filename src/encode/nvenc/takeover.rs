@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use metrics::counter;
 
+use crate::device::again::{Again, Reason};
 use crate::device::{self, PitchedNv12, Stream};
 use crate::media::{Codec, ColorInfo, FramePool, I420, MediaTime};
 
@@ -11,9 +12,6 @@ use super::super::software::{self, Software};
 use super::super::{Encoded, Encoder, Error};
 use super::{Error as Cause, Hardware, Nvenc};
 
-/// First wait before a GPU that had no room, or failed, is tried again. It doubles each time.
-const RETRY: Duration = Duration::from_secs(10);
-const MAX_RETRY: Duration = Duration::from_mins(5);
 /// Longest time between two pictures that counts, so that a clock that jumps is no reason to try.
 const MAX_STEP: Duration = Duration::from_secs(1);
 
@@ -32,54 +30,14 @@ pub struct Takeover {
     software: Software,
     /// Whether what software encodes next has to be a keyframe.
     keyframe_due: bool,
-    until: Until,
-    /// Before the next try, if it is for time.
-    wait: Duration,
+    /// When the GPU is tried again, by the time that the pictures took.
+    again: Again<Duration>,
     last: Option<MediaTime>,
     /// Time that the pictures took so far.
     elapsed: Duration,
     /// For pictures on their way from the GPU to software.
     pool: FramePool,
     stream: Option<Stream>,
-}
-
-/// When the GPU is tried again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
-    Never,
-    /// Pictures of another size than this come.
-    OtherSize((u32, u32)),
-    /// The pictures took so long.
-    Time(Duration),
-}
-
-/// Why software takes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
-    Lost,
-    Full,
-    Failed,
-    Unsupported,
-}
-
-impl Reason {
-    const fn of(error: Cause) -> Self {
-        match error {
-            Cause::Device(error) if error.is_lost() => Self::Lost,
-            Cause::Full | Cause::Device(device::Error::OutOfMemory | device::Error::Exhausted(_)) => Self::Full,
-            Cause::Device(_) | Cause::Failed(_) | Cause::Nothing => Self::Failed,
-            Cause::NoEncoder | Cause::Size { .. } => Self::Unsupported,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Lost => "lost",
-            Self::Full => "full",
-            Self::Failed => "failed",
-            Self::Unsupported => "unsupported",
-        }
-    }
 }
 
 /// A picture, wherever it is.
@@ -105,24 +63,23 @@ impl Takeover {
     /// [`Error::NoEncoder`] when this FFmpeg lacks the encoder that would take over.
     pub fn new(hardware: &Arc<Hardware>, config: software::Config) -> Result<Self, Error> {
         let software = Software::new(Codec::H264, config)?;
-        let mut takeover = Self {
+        let (gpu, again) = match Nvenc::new(hardware, config) {
+            // Until it gives up.
+            Ok(nvenc) => (Some(nvenc), Again::with_the_first(Reason::Lost)),
+            Err(cause) => (None, Again::with_the_first(tell(cause))),
+        };
+        Ok(Self {
             hardware: Arc::clone(hardware),
             config,
-            gpu: None,
+            keyframe_due: gpu.is_none(),
+            gpu,
             software,
-            keyframe_due: false,
-            until: Until::Never,
-            wait: RETRY,
+            again,
             last: None,
             elapsed: Duration::ZERO,
             pool: FramePool::new(1),
             stream: None,
-        };
-        match Nvenc::new(hardware, config) {
-            Ok(nvenc) => takeover.gpu = Some(nvenc),
-            Err(cause) => takeover.give_up(cause, None),
-        }
-        Ok(takeover)
+        })
     }
 
     /// Whether the GPU encodes the stream now.
@@ -155,7 +112,7 @@ impl Takeover {
     ) -> Result<Option<Encoded>, Error> {
         self.advance(time);
         if self.gpu.is_none()
-            && self.is_due(input.size())
+            && self.again.is_due(self.elapsed, || Some(input.size()))
             && let Some(encoded) = self.try_again(input, color, time)
         {
             return Ok(Some(encoded));
@@ -163,7 +120,7 @@ impl Takeover {
         if let Some(nvenc) = &mut self.gpu {
             match encode(nvenc, input, color, time, keyframe) {
                 Ok(encoded) => return Ok(Some(encoded)),
-                Err(cause) => self.give_up(cause, Some(input.size())),
+                Err(cause) => self.give_up(cause, input.size()),
             }
         }
         // It stays due until there is one: what was encoded last is what software knows nothing of.
@@ -209,14 +166,6 @@ impl Takeover {
         self.elapsed += last.map_or(Duration::ZERO, |last| time.since(last).min(MAX_STEP));
     }
 
-    fn is_due(&self, size: (u32, u32)) -> bool {
-        match self.until {
-            Until::Never => false,
-            Until::OtherSize(other) => size != other,
-            Until::Time(time) => self.elapsed >= time,
-        }
-    }
-
     /// Encodes on the GPU again, if that works now.
     fn try_again(&mut self, input: Input<'_>, color: ColorInfo, time: MediaTime) -> Option<Encoded> {
         let mut nvenc = None;
@@ -225,7 +174,7 @@ impl Takeover {
         match (tried, nvenc) {
             (Ok(encoded), Some(nvenc)) => {
                 tracing::info!("the GPU encodes a stream that software encoded");
-                (self.gpu, self.wait, self.keyframe_due) = (Some(nvenc), RETRY, false);
+                (self.gpu, self.keyframe_due) = (Some(nvenc), false);
                 // Software that did not encode lately gives up what it has, for the next time to begin anew.
                 if let Ok(software) = Software::new(Codec::H264, self.config) {
                     self.software = software;
@@ -234,8 +183,7 @@ impl Takeover {
             }
             (tried, _) => {
                 if let Err(cause) = tried {
-                    self.wait = (self.wait * 2).min(MAX_RETRY);
-                    self.put_off(Reason::of(cause), Some(input.size()));
+                    self.again.put_off(reason(cause), self.elapsed, Some(input.size()));
                 }
                 None
             }
@@ -243,22 +191,9 @@ impl Takeover {
     }
 
     /// Has software go on, with a keyframe.
-    fn give_up(&mut self, cause: Cause, size: Option<(u32, u32)>) {
-        let reason = Reason::of(cause);
-        counter!("saccade_encode_takeovers_total", "reason" => reason.name()).increment(1);
-        tracing::info!(reason = reason.name(), %cause, "software encodes a stream instead of the GPU");
-        (self.gpu, self.keyframe_due, self.wait) = (None, true, RETRY);
-        self.put_off(reason, size);
-    }
-
-    fn put_off(&mut self, reason: Reason, size: Option<(u32, u32)>) {
-        self.until = match (reason, size) {
-            (Reason::Unsupported, Some(size)) => Until::OtherSize(size),
-            (Reason::Lost | Reason::Unsupported, _) => Until::Never,
-            // Before the first picture: with that one.
-            (_, None) => Until::Time(Duration::ZERO),
-            (_, Some(_)) => Until::Time(self.elapsed + self.wait),
-        };
+    fn give_up(&mut self, cause: Cause, size: (u32, u32)) {
+        (self.gpu, self.keyframe_due) = (None, true);
+        self.again = Again::after(tell(cause), self.elapsed, Some(size));
     }
 }
 
@@ -299,4 +234,22 @@ fn encode(
         Input::Host(picture) => nvenc.encode_picture(picture, color, time, keyframe),
         Input::Gpu(surface) => nvenc.encode(surface, color, time, keyframe),
     }
+}
+
+/// Why software takes over.
+const fn reason(cause: Cause) -> Reason {
+    match cause {
+        Cause::Device(error) => Reason::of(&error),
+        Cause::Full => Reason::Full,
+        Cause::Failed(_) | Cause::Nothing => Reason::Failed,
+        Cause::NoEncoder | Cause::Size { .. } => Reason::Unsupported,
+    }
+}
+
+/// Says that software takes over, and why.
+fn tell(cause: Cause) -> Reason {
+    let reason = reason(cause);
+    counter!("saccade_encode_takeovers_total", "reason" => reason.name()).increment(1);
+    tracing::info!(reason = reason.name(), %cause, "software encodes a stream instead of the GPU");
+    reason
 }
