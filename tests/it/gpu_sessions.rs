@@ -193,3 +193,33 @@ async fn the_host_draws_what_the_gpu_has_no_room_to_draw_on() {
     assert!(drawn.is_some_and(|count| count.parse::<u64>().unwrap() >= 10), "{drawn:?}");
     finish(socket, peer, server).await;
 }
+
+/// What a line of the metrics says.
+fn counted(line: &str) -> u64 {
+    let page = metrics().render();
+    let found = page.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+    found.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn while_the_gpu_is_full_video_comes_back_without_results_and_the_session_goes_on() {
+    const NO_ROOM: &str = "saccade_frames_dropped_total{stage=\"infer\",reason=\"no_room\"}";
+    const FAILED: &str = "saccade_frames_dropped_total{stage=\"infer\",reason=\"error\"}";
+    let fake = Fake::new();
+    let server = Server::with(&[("hw.infer", "on")], devices(&fake, &[Piece::Cuda], &[Stage::Infer])).await;
+    // The model has its memory; there is none for pictures.
+    fake.set_memory(fake.memory_in_use());
+    let (before, failed) = (counted(NO_ROOM), counted(FAILED));
+    let (socket, mut peer, _, _) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    // More than a model may fail on in a row.
+    let enough = |returned: &Returned| returned.pictures.len() >= 20 && counted(NO_ROOM) >= before + 40;
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, enough).await;
+    assert_eq!(returned.results.len(), 0, "nobody says that there is nothing in them");
+    assert_eq!(counted(FAILED), failed, "the model is not to blame");
+
+    fake.set_memory(1 << 30);
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, whole).await;
+    assert!(returned.results.iter().filter(|result| !result.detections.is_empty()).count() >= 10);
+    finish(socket, peer, server).await;
+}

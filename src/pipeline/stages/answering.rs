@@ -3,7 +3,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::crew::Comparison;
-use super::{Answered, Output, Shared};
+use super::{Answered, Output, Passing, Shared};
 use crate::clock;
 use crate::degrade::Sample;
 use crate::frame::Frame;
@@ -74,7 +74,10 @@ impl Answers {
             }
             Outcome::Failed(frame, error) => {
                 let id = frame.id;
-                self.failed(frame, &error);
+                match error {
+                    infer::Error::NoRoom { .. } => self.no_room(frame, &error),
+                    error => self.failed(frame, &error),
+                }
                 id
             }
         };
@@ -124,10 +127,28 @@ impl Answers {
         }
     }
 
+    /// The device had no room for a frame, and may have later: the frame goes back without a result, and the session goes on.
+    fn no_room(&mut self, frame: Frame, error: &infer::Error) {
+        self.note_failure(error);
+        let shared = &self.shared;
+        let (applied, takers) = (shared.applied.load(), shared.takers());
+        // A predicted frame went back already.
+        if applied.gives_video(takers) && !applied.is_predicted(takers) {
+            // Of objects that nobody has looked for in a while nobody can say where they are, so that nothing is told.
+            let passing = Passing { frame, tells: false };
+            shared.pass(clock::now(), passing, &shared.footing.load(), true, false);
+        } else {
+            frame.picture.recycle(&shared.pool);
+        }
+    }
+
     /// A model failed on a frame, which others may have answered.
     pub(super) fn note_failure(&mut self, error: &infer::Error) {
         let shared = &self.shared;
-        shared.metrics.model_failed.increment(1);
+        match error {
+            infer::Error::NoRoom { .. } => shared.metrics.no_room.increment(1),
+            _ => shared.metrics.model_failed.increment(1),
+        }
         let now = clock::now();
         if self.warned.is_none_or(|at| now.saturating_duration_since(at) >= WARNING_PERIOD) {
             self.warned = Some(now);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Applied, Output, Place, Shared};
+use super::{Applied, Output, Passing, Place, Shared};
 use crate::clock;
 use crate::decode;
 use crate::degrade::Sample;
@@ -209,22 +209,31 @@ impl Past<'_> {
 
     /// Has the tracker say what is in a frame, as soon as those ahead of it are answered.
     fn put(&self, now: Instant, frame: Frame) {
-        let shared = self.shared;
-        shared.shows(frame.time);
-        // A frame that waited for the model in vain may come after a newer one that did not.
-        let dropped = match shared.passing.peek(|waiting| waiting.id > frame.id) {
-            Some(true) => Some(frame),
-            _ => shared.passing.put(frame),
-        };
-        if let Some(dropped) = dropped {
-            shared.unreturned.add(dropped.id);
-            shared.metrics.dropped_before_encode.increment(1);
-            // One that still waited for the model was not held up by the encoder.
-            if self.video && (self.predicted || dropped.id < shared.pending.oldest()) {
-                self.footing.tell(now, Sample::NotReturned);
-            }
-            dropped.picture.recycle(&shared.pool);
-        }
+        let Self { shared, footing, video, predicted, .. } = *self;
+        shared.pass(now, Passing { frame, tells: true }, footing, video, predicted);
         self.finish.wake();
+    }
+}
+
+impl Shared {
+    /// Has a frame drawn and returned without an answer of its model, as soon as those ahead of it are answered, if no newer
+    /// one waits for that.
+    pub(super) fn pass(&self, now: Instant, passing: Passing, footing: &Footing, video: bool, predicted: bool) {
+        let id = passing.frame.id;
+        self.shows(passing.frame.time);
+        // A frame that waited for the model in vain may come after a newer one that did not.
+        let dropped = match self.passing.peek(|waiting| waiting.frame.id > id) {
+            Some(true) => Some(passing),
+            _ => self.passing.put(passing),
+        };
+        if let Some(Passing { frame, .. }) = dropped {
+            self.unreturned.add(frame.id);
+            self.metrics.dropped_before_encode.increment(1);
+            // One that still waited for the model was not held up by the encoder.
+            if video && (predicted || frame.id < self.pending.oldest()) {
+                footing.tell(now, Sample::NotReturned);
+            }
+            frame.picture.recycle(&self.pool);
+        }
     }
 }

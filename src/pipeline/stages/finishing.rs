@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use saccade_signaling::ReturnMode;
 
 use super::drawing::Drawing;
-use super::{Answered, Applied, Output, Shared};
+use super::{Answered, Applied, Output, Passing, Shared};
 use crate::clock;
 use crate::degrade::{STEPS, Sample};
 use crate::egress::results;
@@ -64,9 +64,9 @@ impl Finisher {
         // The older one goes first. A predicted frame is returned before its result says so.
         let answer = shared.answered.peek(|answered| answered.inferred.frame.id + u64::from(predicted));
         let bound = answer.map_or(oldest, |answer| answer.min(oldest));
-        if let Some(frame) = shared.passing.take_if(|frame| frame.id < bound) {
-            shared.metrics.annotate_wait.record(clock::now().duration_since(frame.decoded_at));
-            self.passing(frame, &applied);
+        if let Some(passing) = shared.passing.take_if(|passing| passing.frame.id < bound) {
+            shared.metrics.annotate_wait.record(clock::now().duration_since(passing.frame.decoded_at));
+            self.passing(passing, &applied);
         } else if let Some(answered) = shared.answered.take() {
             shared.metrics.annotate_wait.record(clock::now().duration_since(answered.at));
             self.answered(answered, &applied);
@@ -98,7 +98,7 @@ impl Finisher {
     }
 
     /// A frame without a result of its own: its objects are where the tracker expects them.
-    fn passing(&mut self, frame: Frame, applied: &Applied) {
+    fn passing(&mut self, Passing { frame, tells }: Passing, applied: &Applied) {
         let shared = Arc::clone(&self.shared);
         let predicted = applied.is_predicted(shared.takers());
         if !predicted && frame.id < shared.told.load(Ordering::Acquire) {
@@ -118,7 +118,7 @@ impl Finisher {
         let mut answered = Answered::new(inferred, Arc::clone(&applied.model_id));
         let video = applied.gives_video(shared.takers());
         // The result of a predicted frame is its model's, later.
-        let tells = !predicted;
+        let tells = tells && !predicted;
         if video && self.is_returned(&answered.inferred.frame, applied) {
             self.give_back(&mut answered, applied, tells);
         } else {

@@ -31,6 +31,8 @@ pub(super) struct Metrics {
     pub(super) undecodable: Counter,
     pub(super) over_rate: Counter,
     pub(super) model_failed: Counter,
+    /// Frames that the model's device had no room for.
+    pub(super) no_room: Counter,
     pub(super) dropped_before_encode: Counter,
     pub(super) unencodable: Counter,
     pub(super) unsent: Counter,
@@ -69,6 +71,7 @@ impl Metrics {
             undecodable: dropped("decode", "error"),
             over_rate: dropped("decode", "fps_limit"),
             model_failed: dropped("infer", "error"),
+            no_room: dropped("infer", "no_room"),
             dropped_before_encode: dropped("encode", "superseded"),
             unencodable: dropped("encode", "error"),
             unsent: dropped("egress", "queue_full"),

@@ -135,6 +135,13 @@ impl Answered {
     }
 }
 
+/// A frame that goes back without a result of its model.
+struct Passing {
+    frame: Frame,
+    /// What the tracker expects in it is a result of its own.
+    tells: bool,
+}
+
 /// Numbers of the last frames of a `predicted` session that were not returned: their results say so.
 #[derive(Debug, Default)]
 struct Unreturned(Mutex<VecDeque<u64>>);
@@ -193,7 +200,7 @@ struct Shared {
     units: Fifo<EncodedFrame>,
     answered: Mailbox<Answered>,
     /// Frames that wait for no result of their own: the tracker says what is in them.
-    passing: Mailbox<Frame>,
+    passing: Mailbox<Passing>,
     /// What those that are not returned at once wait for.
     pending: Pending,
     unreturned: Unreturned,
