@@ -102,14 +102,31 @@ impl Annotator {
     /// Boxes are clipped to the picture; one that is empty, wholly outside or not finite is left out with its label.
     /// Labels are moved, and names shortened, until they lie inside the picture.
     pub fn draw(&mut self, canvas: &mut impl Canvas, color: ColorInfo, overlay: &Overlay<'_>) {
-        let (size, look) = (canvas.size(), Look::of(canvas.size()));
+        self.begin();
+        self.draw_fixed(canvas, color, overlay);
+        self.draw_moving(canvas, color, overlay);
+    }
+
+    /// Begins an overlay that is drawn in two parts: first [`Annotator::draw_fixed`], then [`Annotator::draw_moving`].
+    pub fn begin(&mut self) {
         self.brush.atlas.begin();
+    }
+
+    /// Draws the zones and lines of an overlay, which lie below everything else. A recording of them is good for each picture
+    /// of the same size and colours, as long as [`Atlas::generation`] stays the same.
+    pub fn draw_fixed(&mut self, canvas: &mut impl Canvas, color: ColorInfo, overlay: &Overlay<'_>) {
+        let look = Look::of(canvas.size());
         for (index, zone) in overlay.zones.iter().enumerate() {
             self.zone(canvas, color, look, index, zone);
         }
         for (index, line) in overlay.lines.iter().enumerate() {
             self.line(canvas, color, look, overlay.zones.len() + index, line);
         }
+    }
+
+    /// Draws all the rest of an overlay.
+    pub fn draw_moving(&mut self, canvas: &mut impl Canvas, color: ColorInfo, overlay: &Overlay<'_>) {
+        let (size, look) = (canvas.size(), Look::of(canvas.size()));
         self.tags.clear();
         // The most certain lie on top.
         if overlay.boxes {

@@ -223,3 +223,48 @@ async fn while_the_gpu_is_full_video_comes_back_without_results_and_the_session_
     assert!(returned.results.iter().filter(|result| !result.detections.is_empty()).count() >= 10);
     finish(socket, peer, server).await;
 }
+
+#[tokio::test]
+async fn zones_stay_on_the_gpu_until_others_are_drawn() {
+    let fake = Fake::new();
+    let server = Server::with(&[("hw.infer", "on")], whole_path(&fake)).await;
+    let square = |[left, top]: [f32; 2]| {
+        let (right, bottom) = (left + 0.2, top + 0.2);
+        serde_json::json!({
+            "zones": [{"name": "work", "polygon": [[left, top], [right, top], [right, bottom], [left, bottom]]}],
+            "overlay": {"zones": true, "boxes": false, "labels": false},
+        })
+    };
+    let options: OptionsPatch = serde_json::from_value(square([0.4, 0.25])).unwrap();
+    let (socket, mut peer, _, _) = connect(server.http, Codec::H264, options).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    let some = |returned: &Returned| returned.pictures.len() >= 15;
+    exchange(&mut peer, &mut publisher, &mut viewer, some).await;
+
+    // How much of the upper side of either square is seen.
+    let seen = |publisher: &Publisher, returned: &Returned| {
+        let (time, picture) = returned.pictures.iter().max_by_key(|(time, _)| publisher.number(**time)).unwrap();
+        let sent = publisher.scene.frame(publisher.number(*time));
+        [[320, 120], [128, 288]].map(|[x, y]: [usize; 2]| {
+            let samples = (x - 10..x + 10).map(|x| y * 640 + x);
+            samples.map(|at| u32::from(sent.planes()[0][at].abs_diff(picture.planes()[0][at]))).sum::<u32>() / 20
+        })
+    };
+    let copies = || fake.calls("cuMemcpyHtoDAsync");
+    let (before, _) = (copies(), fake.take_launches());
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, some).await;
+    let (copied, launches) = (copies() - before, fake.take_launches());
+    let launched = |name: &str| launches.iter().filter(|launched| *launched == name).count();
+    let (painted, inferred) = (launched("overlay_paint"), launched("detections_keep"));
+    // What is wanted of each frame, and a frame more or less between two questions.
+    assert!(painted >= 10 && copied <= inferred + 3, "{copied} copies for {painted} pictures, {inferred} inferred");
+    let [first, second] = seen(&publisher, &returned);
+    assert!(first > 12 && second < 8, "{first} {second}");
+
+    let other = serde_json::json!({"type": "configure", "options": square([0.1, 0.6])});
+    peer.order(&other.to_string()).await;
+    let returned = exchange(&mut peer, &mut publisher, &mut viewer, some).await;
+    let [first, second] = seen(&publisher, &returned);
+    assert!(first < 8 && second > 12, "{first} {second}");
+    finish(socket, peer, server).await;
+}

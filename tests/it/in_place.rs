@@ -144,23 +144,29 @@ fn in_batches(folder: &tempfile::TempDir) -> Calibration {
     engine.load(&spec("models/scene-blobs/1")).unwrap();
     engine.shutdown();
     let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert!(set(&mut kept, "buckets", &serde_json::json!([[1, 1_000], [2, 1_100], [4, 1_200]])), "{kept}");
+    let buckets = serde_json::json!([[1, 1_000], [2, 1_100], [4, 1_200]]);
+    assert_eq!(set(&mut kept, "buckets", &buckets), 1, "{kept}");
     std::fs::write(&path, kept.to_string()).unwrap();
     calibration
 }
 
-/// Sets all fields of this name, and says whether there are any.
-fn set(value: &mut serde_json::Value, name: &str, to: &serde_json::Value) -> bool {
+/// Sets all fields of this name, and says how many there are.
+fn set(value: &mut serde_json::Value, name: &str, to: &serde_json::Value) -> usize {
     match value {
-        serde_json::Value::Object(fields) => fields.iter_mut().fold(false, |found, (key, field)| {
-            if key == name {
-                *field = to.clone();
-                return true;
+        serde_json::Value::Object(fields) => {
+            let mut found = 0;
+            for (key, field) in fields {
+                if key == name {
+                    *field = to.clone();
+                    found += 1;
+                } else {
+                    found += set(field, name, to);
+                }
             }
-            set(field, name, to) || found
-        }),
-        serde_json::Value::Array(items) => items.iter_mut().fold(false, |found, item| set(item, name, to) || found),
-        _ => false,
+            found
+        }
+        serde_json::Value::Array(items) => items.iter_mut().map(|item| set(item, name, to)).sum(),
+        _ => 0,
     }
 }
 

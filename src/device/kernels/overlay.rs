@@ -92,6 +92,12 @@ struct Cursor {
 #[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     words: &'a [u32],
+    places: Places,
+}
+
+/// Where in the words of a [`Part`] is what, for those whose copy stays on the device.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
     /// Where the tiles, the lists and the runs begin. The operations are first.
     starts: [usize; 3],
     count: u32,
@@ -106,6 +112,20 @@ impl Part<'_> {
 
     /// What paints it on `picture`, which has the size of the recording; `atlas` and `words` are the addresses of copies of
     /// the atlas and of [`Part::words`].
+    #[must_use]
+    pub const fn kernel(&self, picture: Nv12, atlas: u64, words: u64) -> Paint {
+        self.places.kernel(picture, atlas, words)
+    }
+
+    /// What is needed of it once its words are on the device.
+    #[must_use]
+    pub const fn places(&self) -> Places {
+        self.places
+    }
+}
+
+impl Places {
+    /// As [`Part::kernel`].
     #[must_use]
     pub const fn kernel(&self, picture: Nv12, atlas: u64, words: u64) -> Paint {
         let [tiles, lists, runs] = self.starts;
@@ -297,7 +317,8 @@ impl Parts {
             *place += 1;
         }
         self.words.extend(&self.runs);
-        Part { words: &self.words, starts: [tiles, lists, runs], count: word(self.touched) }
+        let places = Places { starts: [tiles, lists, runs], count: word(self.touched) };
+        Part { words: &self.words, places }
     }
 }
 
@@ -577,7 +598,7 @@ mod tests {
             let (mut parts, mut operations) = (Parts::default(), 0);
             while let Some(part) = parts.next(&recording) {
                 assert!(part.words().len() <= Parts::WORDS);
-                operations += part.starts[0] / OPERATION;
+                operations += part.places.starts[0] / OPERATION;
             }
             assert!(operations >= 3, "{operations}");
         }

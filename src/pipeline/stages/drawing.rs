@@ -79,12 +79,8 @@ impl Drawing {
                 Some(painter) => Ok(painter),
                 none => gpu.painter().map(|made| none.insert(made)),
             };
-            let painted = painter.and_then(|painter| {
-                painter.paint(picture.surface(), half, |recording| {
-                    self.annotator.draw(recording, frame.color, &overlay);
-                    self.annotator.atlas()
-                })
-            });
+            let painted = painter
+                .and_then(|painter| painter.paint(picture.surface(), half, frame.color, &overlay, &mut self.annotator));
             match painted {
                 Ok(surface) => {
                     frame.picture = Picture::Device(Arc::new(picture.with(surface)));
