@@ -34,7 +34,7 @@ client_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q --durations=5
 kernel_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q tests/kernels; }
 
 # Those with PyTorch, which is large, are run by `make train-test`.
-training_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q models/train/tests/test_data.py; }
+training_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q models/train/tests/test_data.py models/train/tests/test_half.py; }
 
 web_tests() { (cd web && npm run check && npm run check:dist && npm test); }
 
@@ -47,7 +47,7 @@ fi
 step "Rust tests" rust_tests
 step "kernels" kernel_tests
 step "foreign clients" client_tests
-step "training data" training_tests
+step "training data and graphs" training_tests
 if [ -x tests/e2e/run ]; then
     step "browser test" tests/e2e/run
 fi

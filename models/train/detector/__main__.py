@@ -20,10 +20,18 @@ def main() -> None:
     train.add_argument("recipe", type=pathlib.Path)
     train.add_argument("--workers", type=int, default=1, help="processes that make samples")
     train.add_argument("--stop-after", type=float, default=0, metavar="MINUTES", help="leave early, to go on later")
-    export = commands.add_parser("export", help="write model.onnx and model.int8.onnx")
+    export = commands.add_parser("export", help="write model.onnx, model.int8.onnx and model.fp16.onnx")
     export.add_argument("recipe", type=pathlib.Path)
     export.add_argument("--out", type=pathlib.Path, required=True, help="folder for the graphs")
     export.add_argument("--pictures", type=int, default=200, help="photos to calibrate int8 with")
+    half = commands.add_parser("half", help="write a graph of any origin in half precision, for GPUs")
+    half.add_argument("graph", type=pathlib.Path, help="the graph in fp32")
+    half.add_argument("--out", type=pathlib.Path, required=True, help="the file to write")
+    half.add_argument(
+        "--rounded",
+        action="store_true",
+        help="write in fp32 what rounds as half precision does: its figures on a processor are those of half precision",
+    )
     parts = commands.add_parser("parts", help="write the parts of the split as COCO JSON, for `saccade eval`")
     parts.add_argument("recipe", type=pathlib.Path)
     parts.add_argument("--out", type=pathlib.Path, required=True, help="folder for the files")
@@ -35,6 +43,11 @@ def main() -> None:
         from .scenes import make
 
         make(arguments.renderer, arguments.work, range(*arguments.seeds))
+        return
+    if arguments.command == "half":
+        from .half import write
+
+        write(arguments.graph, arguments.out, arguments.rounded)
         return
     recipe = config.load(arguments.recipe, arguments.set)
     if arguments.command == "train":

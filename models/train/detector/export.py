@@ -1,4 +1,4 @@
-"""Checkpoint → model.onnx (fp32) and model.int8.onnx (static quantisation, QDQ)."""
+"""Checkpoint → model.onnx (fp32), model.int8.onnx (static quantisation, QDQ) and model.fp16.onnx."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from . import augment, dataset, evaluate, model
+from . import augment, dataset, evaluate, half, model
 from .config import Recipe
 from .train import load_average, load_pools
 
@@ -139,7 +139,7 @@ def sha256(path: pathlib.Path) -> str:
 
 
 def export(recipe: Recipe, checkpoint: pathlib.Path, out: pathlib.Path, pictures: int) -> None:
-    """Writes both graphs; int8 is calibrated on `pictures` photos of the training part, with a few scenes and negatives
+    """Writes all graphs; int8 is calibrated on `pictures` photos of the training part, with a few scenes and negatives
     among them."""
     out.mkdir(parents=True, exist_ok=True)
     size = recipe.network.size
@@ -154,3 +154,4 @@ def export(recipe: Recipe, checkpoint: pathlib.Path, out: pathlib.Path, pictures
         pools.negatives, min(few, len(pools.negatives))
     )
     write_int8(out / "model.onnx", samples, size, out / "model.int8.onnx")
+    half.write(out / "model.onnx", out / "model.fp16.onnx")
