@@ -31,9 +31,10 @@ impl Nv12 {
 
 /// The kind of numbers in a tensor.
 #[repr(u32)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Precision {
     /// IEEE 754 binary32.
+    #[default]
     Single = 0,
     /// IEEE 754 binary16.
     Half = 1,

@@ -21,13 +21,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
-use ort::value::Tensor;
+use ort::value::{DynTensor, DynValue, TensorElementType, ValueType};
 
 use super::onnx::{Compute, Settings};
 use super::{Graph, Library, Provider, onnx};
 use crate::clock;
-use crate::device::kernels::{Launch as _, Precision};
-use crate::device::{Buffer, Pinned, Share, Stream};
+use crate::device::kernels::{Launch as _, Precision, from_half};
+use crate::device::{Buffer, Pinned, PinnedPool, Share, Stream};
 use crate::frame::Picture;
 use crate::infer::decoder::{Decoder, MAX_OUTPUTS, View, shape_text};
 use crate::infer::device::{Boxes, Gpu, Tensors, Turn};
@@ -90,9 +90,10 @@ enum Runs {
 
 /// A tensor that is bound to the session.
 struct Bound {
-    tensor: Tensor<f32>,
+    tensor: DynTensor,
     address: u64,
     shape: Vec<i64>,
+    precision: Precision,
 }
 
 /// How boxes are read.
@@ -100,7 +101,14 @@ enum Reading {
     /// The GPU decodes the one output.
     There(Box<Boxes>),
     /// The outputs come to the host.
-    Here(Vec<Pinned>),
+    Here(Vec<Fetched>),
+}
+
+/// An output on the host.
+struct Fetched {
+    values: Pinned,
+    /// What numbers of half precision are there, which decoders read.
+    widened: Vec<f32>,
 }
 
 impl InPlace {
@@ -142,28 +150,28 @@ impl InPlace {
         let memory = memory(gpu).map_err(from_ort)?;
         let allocator = Allocator::new(&session, memory.to_owned()).map_err(from_ort)?;
         let shape = manifest.input.shape(settings.batch).map(|side| i64::try_from(side).unwrap_or(i64::MAX));
-        let input = Bound::new(&allocator, shape.to_vec()).map_err(from_ort)?;
-        let mut binding = session.create_binding().map_err(from_ort)?;
         // By position: a graph that runs on a picture alone has no other input.
-        let name = session.inputs().first().map(|input| input.name().to_owned()).unwrap_or_default();
+        let first = session.inputs().first();
+        let (name, kind) = first.map(|input| (input.name().to_owned(), precision(input.dtype()))).unwrap_or_default();
+        let input = Bound::new(&allocator, kind, shape.to_vec()).map_err(from_ort)?;
+        let mut binding = session.create_binding().map_err(from_ort)?;
         binding.bind_input(name, &input.tensor).map_err(from_ort)?;
         for name in decoder.outputs() {
             binding.bind_output_to_device(name, &memory).map_err(from_ort)?;
         }
         // A first run says which shapes the outputs have.
-        let shapes: Vec<Vec<i64>> = {
+        let found: Vec<(Precision, Vec<i64>)> = {
             let outputs = session.run_binding_with_options(&binding, &options).map_err(from_ort)?;
-            let shape = |name| outputs.get(name).map(|value| value.shape().to_vec()).unwrap_or_default();
-            decoder.outputs().map(shape).collect()
+            let read = |value: &DynValue| (precision(value.dtype()), value.shape().to_vec());
+            decoder.outputs().map(|name| outputs.get(name).map(read).unwrap_or_default()).collect()
         };
-        if let Some(shape) =
-            shapes.iter().find(|shape| shape.first().map(|side| usize::try_from(*side)) != Some(Ok(settings.batch)))
-        {
+        let is_whole = |shape: &[i64]| shape.first().map(|side| usize::try_from(*side)) == Some(Ok(settings.batch));
+        if let Some((_, shape)) = found.iter().find(|(_, shape)| !is_whole(shape)) {
             return Err(unavailable(format!("an output {} for a batch of {}", shape_text(shape), settings.batch)));
         }
         binding.clear_outputs();
-        let outputs = shapes.into_iter().map(|shape| Bound::new(&allocator, shape)).collect::<Result<Vec<_>, _>>();
-        let mut outputs = outputs.map_err(from_ort)?;
+        let outputs = found.into_iter().map(|(kind, shape)| Bound::new(&allocator, kind, shape));
+        let mut outputs = outputs.collect::<Result<Vec<_>, _>>().map_err(from_ort)?;
         for (name, output) in decoder.outputs().zip(&mut outputs) {
             binding.bind_output(name, &mut output.tensor).map_err(from_ort)?;
         }
@@ -230,13 +238,16 @@ impl InPlace {
         let waited = self.stream.wait().map_err(failed);
         let handed_over = ran.and_then(|at| waited.map(|()| at)).map_err(|error| self.judge(error))?;
         let done = clock::now();
+        if let Reading::Here(outputs) = &mut self.reading {
+            outputs.iter_mut().for_each(Fetched::widen);
+        }
         for (at, (item, letterbox)) in items.clone().zip(&*letterboxes).enumerate() {
             found.push(match &self.reading {
                 Reading::There(boxes) => postprocessor.decoded(boxes.read(at), letterbox),
-                Reading::Here(values) => {
+                Reading::Here(fetched) => {
                     let mut views = [View::default(); MAX_OUTPUTS];
-                    for (view, (output, values)) in views.iter_mut().zip(self.outputs.iter().zip(values)) {
-                        *view = View { shape: &output.shape, data: values.floats() };
+                    for (view, (output, fetched)) in views.iter_mut().zip(self.outputs.iter().zip(fetched)) {
+                        *view = View { shape: &output.shape, data: fetched.floats() };
                     }
                     postprocessor.item(&views[..self.outputs.len()], at, letterbox, item.params)?
                 }
@@ -295,15 +306,16 @@ impl InPlace {
         let on = self.gpu.program.on(&self.stream);
         match &mut self.reading {
             Reading::There(boxes) => {
-                let output = self.outputs.first().map_or(0, |output| output.address);
+                let (output, precision) =
+                    self.outputs.first().map_or((0, Precision::Single), |output| (output.address, output.precision));
                 // SAFETY: the layout is for this output, which the session writes in the order of the same stream, and the
                 // stream is waited for before anything else happens.
-                unsafe { boxes.find(output, Precision::Single, &on) }.map_err(failed)?;
+                unsafe { boxes.find(output, precision, &on) }.map_err(failed)?;
             }
-            Reading::Here(values) => {
-                for (output, values) in self.outputs.iter().zip(values) {
+            Reading::Here(fetched) => {
+                for (output, fetched) in self.outputs.iter().zip(fetched) {
                     // SAFETY: as long as the output, and the stream is waited for before anything else happens.
-                    unsafe { values.fetch(output.address, &self.stream) }.map_err(failed)?;
+                    unsafe { fetched.values.fetch(output.address, &self.stream) }.map_err(failed)?;
                 }
             }
         }
@@ -340,8 +352,9 @@ impl InPlace {
             self.tables.push(entry);
             self.tables.last().map(|(tables, words)| (tables, words.address())).ok_or(Error::NotReady)?
         };
-        let place = self.input.address + (at * self.item_len * Precision::Single.bytes()) as u64;
-        let kernel = tables.kernel(surface.nv12(), item.color, words, place, Precision::Single);
+        let precision = self.input.precision;
+        let place = self.input.address + (at * self.item_len * precision.bytes()) as u64;
+        let kernel = tables.kernel(surface.nv12(), item.color, words, place, precision);
         let letterbox = tables.letterbox();
         self.stream.wait_for(surface.ready()).map_err(failed)?;
         // SAFETY: the place is one item of the input, which the session reads in the order of the same stream; tables and
@@ -367,14 +380,46 @@ impl fmt::Debug for InPlace {
 }
 
 impl Bound {
-    fn new(allocator: &Allocator, shape: Vec<i64>) -> ort::Result<Self> {
-        let mut tensor = Tensor::<f32>::new(allocator, shape.clone())?;
+    fn new(allocator: &Allocator, precision: Precision, shape: Vec<i64>) -> ort::Result<Self> {
+        let kind = match precision {
+            Precision::Single => TensorElementType::Float32,
+            Precision::Half => TensorElementType::Float16,
+        };
+        let mut tensor = DynTensor::new(allocator, kind, shape.clone())?;
         let address = tensor.data_ptr_mut() as u64;
-        Ok(Self { tensor, address, shape })
+        Ok(Self { tensor, address, shape, precision })
     }
 
-    fn bytes(&self) -> usize {
-        self.shape.iter().map(|side| usize::try_from(*side).unwrap_or(0)).product::<usize>() * size_of::<f32>()
+    fn len(&self) -> usize {
+        self.shape.iter().map(|side| usize::try_from(*side).unwrap_or(0)).product()
+    }
+}
+
+/// Kind of a tensor's numbers: a graph's are checked when it is read.
+fn precision(kind: &ValueType) -> Precision {
+    match kind.tensor_type() {
+        Some(TensorElementType::Float16) => Precision::Half,
+        _ => Precision::Single,
+    }
+}
+
+impl Fetched {
+    fn new(output: &Bound, host: &Arc<PinnedPool>) -> Result<Self, crate::device::Error> {
+        let len = output.len();
+        let widened = if output.precision == Precision::Half { vec![0.0; len] } else { Vec::new() };
+        Ok(Self { values: host.take(len * output.precision.bytes())?, widened })
+    }
+
+    /// Reads numbers of half precision.
+    fn widen(&mut self) {
+        let (halves, _) = self.values.as_chunks();
+        for (wide, half) in self.widened.iter_mut().zip(halves) {
+            *wide = from_half(u16::from_ne_bytes(*half));
+        }
+    }
+
+    fn floats(&self) -> &[f32] {
+        if self.widened.is_empty() { self.values.floats() } else { &self.widened }
     }
 }
 
@@ -385,7 +430,7 @@ impl Reading {
         {
             return Ok(Self::There(Box::new(Boxes::new(head, layout, &gpu.host, gpu.program.device())?)));
         }
-        Ok(Self::Here(outputs.iter().map(|output| gpu.host.take(output.bytes())).collect::<Result<_, _>>()?))
+        Ok(Self::Here(outputs.iter().map(|output| Fetched::new(output, &gpu.host)).collect::<Result<_, _>>()?))
     }
 }
 
