@@ -11,6 +11,11 @@ use super::manifest::{FileRef, Manifest, Precision};
 const EMBEDDED_MANIFEST: &str = include_str!("../../models/ppe-nano/2/manifest.toml");
 const EMBEDDED_MODEL: &[u8] = include_bytes!("../../models/ppe-nano/2/model.onnx");
 const EMBEDDED_INT8: &[u8] = include_bytes!("../../models/ppe-nano/2/model.int8.onnx");
+/// For GPUs alone.
+#[cfg(feature = "cuda")]
+const EMBEDDED_FP16: Option<&[u8]> = Some(include_bytes!("../../models/ppe-nano/2/model.fp16.onnx"));
+#[cfg(not(feature = "cuda"))]
+const EMBEDDED_FP16: Option<&[u8]> = None;
 
 /// The models that can be loaded: those of a folder laid out as `NAME/VERSION/{manifest.toml, model.onnx}`, and the
 /// embedded default model. A model in the folder hides an embedded one of the same name and version.
@@ -48,17 +53,20 @@ enum Source {
 pub(super) struct Graphs {
     pub(super) fp32: Bytes,
     pub(super) int8: Option<Bytes>,
-    /// SHA-256 of these.
+    pub(super) fp16: Option<Bytes>,
+    /// SHA-256 of these, in this order.
     pub(super) sha256: Vec<String>,
 }
 
 impl Graphs {
     /// The one that is run in a precision.
     pub(super) fn of(&self, precision: Precision) -> &Bytes {
-        match (precision, &self.int8) {
-            (Precision::Int8, Some(int8)) => int8,
-            _ => &self.fp32,
-        }
+        let variant = match precision {
+            Precision::Int8 => self.int8.as_ref(),
+            Precision::Fp16 => self.fp16.as_ref(),
+            _ => None,
+        };
+        variant.unwrap_or(&self.fp32)
     }
 }
 
@@ -183,15 +191,21 @@ impl ModelSpec {
 
     /// Reads the graphs and compares their checksums.
     pub(super) fn read(&self) -> Result<Graphs, Error> {
-        let (file, int8) = (&self.manifest.file, self.manifest.int8.as_ref());
-        let read = |path: &str, embedded: &'static [u8]| match &self.source {
-            Source::Embedded => Ok(Bytes::from_static(embedded)),
-            Source::Folder(folder) => read_bytes(&folder.join(path)),
+        let Manifest { file, int8, fp16, .. } = &self.manifest;
+        let read = |file: &FileRef, embedded: &'static [u8]| {
+            let bytes = match &self.source {
+                Source::Embedded => Bytes::from_static(embedded),
+                Source::Folder(folder) => read_bytes(&folder.join(&file.path))?,
+            };
+            checked(bytes, file)
         };
-        let (fp32, sha256) = checked(read(&file.path, EMBEDDED_MODEL)?, file)?;
-        let int8 = int8.map(|int8| checked(read(&int8.path, EMBEDDED_INT8)?, int8)).transpose()?;
-        let (int8, second) = int8.unzip();
-        Ok(Graphs { fp32, int8, sha256: std::iter::once(sha256).chain(second).collect() })
+        let (fp32, first) = read(file, EMBEDDED_MODEL)?;
+        let int8 = int8.as_ref().map(|int8| read(int8, EMBEDDED_INT8)).transpose()?;
+        // A program without what runs it leaves it out.
+        let fp16 = fp16.as_ref().filter(|_| EMBEDDED_FP16.is_some() || !self.is_embedded());
+        let fp16 = fp16.map(|fp16| read(fp16, EMBEDDED_FP16.unwrap_or_default())).transpose()?;
+        let ((int8, second), (fp16, third)) = (int8.unzip(), fp16.unzip());
+        Ok(Graphs { fp32, int8, fp16, sha256: std::iter::once(first).chain(second).chain(third).collect() })
     }
 }
 
@@ -305,7 +319,10 @@ mod tests {
         assert_eq!(repository.refused(), []);
         let spec = repository.find("ppe-nano").unwrap();
         assert!(spec.is_embedded());
-        assert!(spec.read().unwrap().int8.is_some(), "checksums agree");
+        let graphs = spec.read().unwrap();
+        assert!(graphs.int8.is_some(), "checksums agree");
+        assert_eq!(graphs.fp16.is_some(), cfg!(feature = "cuda"));
+        assert_eq!(graphs.sha256.len(), 2 + usize::from(cfg!(feature = "cuda")));
     }
 
     #[test]

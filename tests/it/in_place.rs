@@ -15,7 +15,7 @@ use saccade::scene::Scene;
 use crate::accuracy::{compare, compare_shared_by};
 use crate::fake_cuda::Fake;
 
-fn on_host() -> Options {
+pub fn on_host() -> Options {
     Options { precision: Some(Precision::Fp32), backend: Some(BackendChoice::Cpu), ..Options::default() }
 }
 
@@ -29,7 +29,7 @@ fn on_gpu(gpu: Gpu) -> Options {
     Options { backend: Some(BackendChoice::Cuda), cuda: Ok(cuda), ..on_host() }
 }
 
-fn on(fake: &Fake) -> Options {
+pub fn on(fake: &Fake) -> Options {
     on_gpu(gpu(fake))
 }
 
@@ -38,7 +38,7 @@ fn spec(path: &str) -> ModelSpec {
 }
 
 /// Detections in an order that does not hang on the last bit of a score.
-fn sorted(mut found: Vec<Detection>) -> Vec<Detection> {
+pub fn sorted(mut found: Vec<Detection>) -> Vec<Detection> {
     found.sort_by(|a, b| a.bbox[0].total_cmp(&b.bbox[0]).then(a.bbox[1].total_cmp(&b.bbox[1])));
     found
 }

@@ -20,6 +20,9 @@ mod fake_cuda;
 mod gpu;
 #[cfg(feature = "cuda")]
 mod gpu_sessions;
+mod graphs;
+#[cfg(feature = "cuda")]
+mod half;
 mod hardware;
 #[cfg(feature = "cuda")]
 mod in_place;

@@ -13,6 +13,8 @@ use saccade::infer::{Engine, Error, ModelSpec, Options, Outcome, Priority, Repos
 use saccade::media::{ColorInfo, I420, MediaTime};
 use saccade::scene::Scene;
 
+use crate::graphs::{self, Float};
+
 const EMBEDDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/ppe-nano/2");
 
 /// A folder `models/NAME/1` with the default model, its manifest and graph changed.
@@ -25,7 +27,9 @@ fn model(root: &Path, name: &str, change: impl FnOnce(String) -> String, graph: 
     let manifest = manifest.replacen("version = \"2\"", "version = \"1\"", 1);
     fs::write(folder.join("manifest.toml"), manifest).unwrap();
     fs::write(folder.join("model.onnx"), graph(fs::read(format!("{EMBEDDED}/model.onnx")).unwrap())).unwrap();
-    fs::copy(format!("{EMBEDDED}/model.int8.onnx"), folder.join("model.int8.onnx")).unwrap();
+    for variant in ["model.int8.onnx", "model.fp16.onnx"] {
+        fs::copy(format!("{EMBEDDED}/{variant}"), folder.join(variant)).unwrap();
+    }
 }
 
 /// The default model under another name, with its manifest changed.
@@ -34,49 +38,17 @@ pub fn copy(root: &Path, name: &str, change: impl FnOnce(String) -> String) -> M
     ModelSpec::open(&root.join(name).join("1")).unwrap()
 }
 
-/// A model of the default one's classes with a smaller input, 64 × 64, that finds nothing of any use.
-pub fn small(root: &Path, name: &str, change: impl FnOnce(String) -> String) -> ModelSpec {
-    let change = |text: String| {
-        let text = text.replace("[variants.int8]\npath = \"model.int8.onnx\"\n", "");
-        change(text.replace("[320, 320]", "[64, 64]"))
-    };
-    model(root, name, change, |_| graph(64));
-    ModelSpec::open(&root.join(name).join("1")).unwrap()
+/// The default model's manifest without its int8 and fp16 graphs.
+pub fn without_variants(text: &str) -> String {
+    let int8 = text.replace("[variants.int8]\npath = \"model.int8.onnx\"\n", "");
+    int8.replace("[variants.fp16]\npath = \"model.fp16.onnx\"\n", "")
 }
 
-/// The means of an input of this size, put in the place of a yolov8 output with one anchor. It is written by the numbers
-/// of onnx.proto's fields.
-fn graph(size: u8) -> Vec<u8> {
-    let part = |field: u8, inside: &[u8]| [&[field << 3 | 2, u8::try_from(inside.len()).unwrap()], inside].concat();
-    let number = |field: u8, value: u8| vec![field << 3, value];
-    let dims = |sides: [u8; 4]| {
-        let sides = sides.iter().filter(|side| **side > 0);
-        sides.flat_map(|side| part(1, &number(1, *side))).collect::<Vec<_>>()
-    };
-    let value = |name: &str, sides| {
-        let tensor = [number(1, 1), part(2, &dims(sides))].concat();
-        [part(1, name.as_bytes()), part(2, &part(1, &tensor))].concat()
-    };
-    // Attribute types in field 20: 2 is INT, 7 INTS.
-    let int = |name: &str, value| [part(1, name.as_bytes()), number(3, value), vec![0xa0, 1, 2]].concat();
-    let ints = |name: &str, value| [part(1, name.as_bytes()), number(8, value), vec![0xa0, 1, 7]].concat();
-    let node = |inputs: &[&str], output: &str, kind: &str, attributes: &[Vec<u8>]| {
-        let inputs = inputs.iter().flat_map(|input| part(1, input.as_bytes()));
-        let attributes = attributes.iter().flat_map(|attribute| part(5, attribute));
-        let named = [part(2, output.as_bytes()), part(4, kind.as_bytes())].concat();
-        part(1, &inputs.chain(named).chain(attributes).collect::<Vec<_>>())
-    };
-    let graph = [
-        node(&["images"], "rows", "ReduceMean", &[ints("axes", 2), int("keepdims", 0)]),
-        node(&["rows"], "means", "ReduceMean", &[ints("axes", 2), int("keepdims", 1)]),
-        node(&["means", "means"], "output0", "Concat", &[int("axis", 1)]),
-        part(2, b"means"),
-        part(11, &value("images", [1, 3, size, size])),
-        part(12, &value("output0", [1, 6, 1, 0])),
-    ]
-    .concat();
-    let long = [u8::try_from(graph.len() % 128 + 128).unwrap(), u8::try_from(graph.len() / 128).unwrap()];
-    [&number(1, 7)[..], &[7 << 3 | 2], &long, &graph, &part(8, &number(2, 13))].concat()
+/// A model of the default one's classes with a smaller input, 64 × 64, that finds nothing of any use.
+pub fn small(root: &Path, name: &str, change: impl FnOnce(String) -> String) -> ModelSpec {
+    let change = |text: String| change(without_variants(&text).replace("[320, 320]", "[64, 64]"));
+    model(root, name, change, |_| graphs::means(64, Float::Single));
+    ModelSpec::open(&root.join(name).join("1")).unwrap()
 }
 
 fn cpu() -> Options {
@@ -202,61 +174,65 @@ fn a_batch_finds_exactly_what_its_pictures_alone_have() {
     fs::copy(blobs.join("model.onnx"), folder.join("model.onnx")).unwrap();
     let spec = ModelSpec::open(&folder).unwrap();
     for backend in [BackendChoice::Cpu, BackendChoice::OpenVino] {
-        let file = root.path().join(format!("{backend:?}.json"));
-        let options = Options { backend: Some(backend), calibration: Calibration::Keep(file.clone()), ..cpu() };
-        let options = Options { instances: Some(1), ..options };
-        drop(Engine::new(options.clone()).unwrap().load(&spec).unwrap());
-        // As if batches of four cost hardly more than one picture, so that they are made.
-        let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-        kept["entries"][0]["found"]["buckets"] = serde_json::json!([[1, 900_000], [4, 900_001]]);
-        fs::write(&file, kept.to_string()).unwrap();
-        let engine = Engine::new(options).unwrap();
-        let model = engine.load(&spec).unwrap();
-        assert_eq!(model.selection().origin, Origin::Kept);
-        assert_eq!(model.selection().buckets.len(), 2);
+        compare_batches(&spec, Options { backend: Some(backend), ..cpu() });
+    }
+}
 
-        let scene = Scene::new(640, 480, 30, 7);
-        let other = Scene::new(320, 400, 30, 8);
-        let pictures: Vec<_> =
-            [scene.frame(0), other.frame(40), scene.frame(100), scene.frame(200)].map(Arc::new).into();
-        let params = Arc::new(model.default_params());
-        let color = scene.color();
-        let alone: Vec<_> =
-            pictures.iter().map(|picture| model.detect(picture, color, &params).unwrap().detections).collect();
-        assert!(alone.iter().all(|found| found.len() > 1) && alone[0] != alone[2], "{alone:?}");
+/// Compares what a model finds in four pictures together with what it finds in each alone.
+pub fn compare_batches(spec: &ModelSpec, options: Options) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("kept.json");
+    let options = Options { calibration: Calibration::Keep(file.clone()), instances: Some(1), ..options };
+    drop(Engine::new(options.clone()).unwrap().load(spec).unwrap());
+    // As if batches of four cost hardly more than one picture, so that they are made.
+    let mut kept: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    kept["entries"][0]["found"]["buckets"] = serde_json::json!([[1, 900_000], [4, 900_001]]);
+    fs::write(&file, kept.to_string()).unwrap();
+    let engine = Engine::new(options).unwrap();
+    let model = engine.load(spec).unwrap();
+    assert_eq!(model.selection().origin, Origin::Kept);
+    assert_eq!(model.selection().buckets.len(), 2);
 
-        let (report, outcomes) = sync_channel(64);
-        let mut together = false;
-        // The first frames may find the instance idle; it takes the ones after them together.
-        for round in 0.. {
-            assert!(round < 50, "never ran as a batch");
-            let slots: Vec<_> = (0..5)
-                .map(|nth| {
-                    let report = report.clone();
-                    model.attach(Priority::Normal, move |outcome| report.send((nth, outcome)).unwrap())
-                })
-                .collect();
-            let busy = Arc::new(Scene::new(1280, 960, 30, 7).frame(0));
-            let submit = |slot: usize, picture: &Arc<I420>| {
-                let frame = Frame { color, ..frame(0, picture, saccade::clock::now()) };
-                assert!(slots[slot].submit(frame, Arc::clone(&params)).is_none());
-            };
-            submit(4, &busy);
-            pictures.iter().enumerate().for_each(|(slot, picture)| submit(slot, picture));
-            for _ in 0..5 {
-                let (nth, outcome) = outcomes.recv_timeout(Duration::from_secs(60)).unwrap();
-                let Outcome::Done(inferred) = outcome else { panic!("{outcome:?}") };
-                if nth < 4 {
-                    assert_eq!(inferred.detections, alone[nth], "{backend:?}, picture {nth}");
-                    together |= inferred.batch_size == 4;
-                }
-            }
-            if together {
-                break;
+    let scene = Scene::new(640, 480, 30, 7);
+    let other = Scene::new(320, 400, 30, 8);
+    let pictures: Vec<_> = [scene.frame(0), other.frame(40), scene.frame(100), scene.frame(200)].map(Arc::new).into();
+    let params = Arc::new(model.default_params());
+    let color = scene.color();
+    let alone: Vec<_> =
+        pictures.iter().map(|picture| model.detect(picture, color, &params).unwrap().detections).collect();
+    assert!(alone.iter().all(|found| found.len() > 1) && alone[0] != alone[2], "{alone:?}");
+
+    let (report, outcomes) = sync_channel(64);
+    let mut together = false;
+    // The first frames may find the instance idle; it takes the ones after them together.
+    for round in 0.. {
+        assert!(round < 50, "never ran as a batch");
+        let slots: Vec<_> = (0..5)
+            .map(|nth| {
+                let report = report.clone();
+                model.attach(Priority::Normal, move |outcome| report.send((nth, outcome)).unwrap())
+            })
+            .collect();
+        let busy = Arc::new(Scene::new(1280, 960, 30, 7).frame(0));
+        let submit = |slot: usize, picture: &Arc<I420>| {
+            let frame = Frame { color, ..frame(0, picture, saccade::clock::now()) };
+            assert!(slots[slot].submit(frame, Arc::clone(&params)).is_none());
+        };
+        submit(4, &busy);
+        pictures.iter().enumerate().for_each(|(slot, picture)| submit(slot, picture));
+        for _ in 0..5 {
+            let (nth, outcome) = outcomes.recv_timeout(Duration::from_secs(60)).unwrap();
+            let Outcome::Done(inferred) = outcome else { panic!("{outcome:?}") };
+            if nth < 4 {
+                assert_eq!(inferred.detections, alone[nth], "{:?}, picture {nth}", model.selection());
+                together |= inferred.batch_size == 4;
             }
         }
-        engine.shutdown();
+        if together {
+            break;
+        }
     }
+    engine.shutdown();
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Opener {
     /// Measures larger batches, and leaves those that pay in the runner. `single` is the time of one frame.
     pub(super) fn grow(&self, runner: &mut Runner, candidate: Candidate, single: Duration) -> Grown {
         let (model, batching) = (self.manifest.id(), &self.manifest.batching);
-        if batching.buckets().len() > 1 && !self.graph(candidate.precision).takes_batches() {
+        if batching.buckets().len() > 1 && !self.graph(candidate).takes_batches() {
             tracing::info!(model, "the model's graph takes one picture a run: no batches");
             let reasons = vec!["batches: the graph takes one picture a run".to_owned()];
             return Grown { buckets: vec![(1, single)], reasons, complete: true };

@@ -19,6 +19,8 @@ use crate::infer::manifest::{Manifest, Precision};
 #[derive(Debug, Clone)]
 pub(in crate::infer) struct Graph {
     outputs: Vec<Outlet>,
+    /// Names of the input and of outputs that are of 16-bit floats.
+    halves: Vec<String>,
     batch: Batch,
     /// Names of other sides that the graph leaves open, with the length that the manifest implies.
     free_sides: Vec<(String, i64)>,
@@ -77,7 +79,8 @@ pub(super) struct Compute {
 }
 
 impl Graph {
-    /// Reads a graph and compares its input with the manifest's.
+    /// Reads a graph and compares its input with the manifest's. Only one for `Precision::Fp16` may have tensors of 16-bit
+    /// floats.
     ///
     /// # Errors
     /// [`Error::UnreadableModel`], [`Error::WrongInput`].
@@ -86,24 +89,35 @@ impl Graph {
         manifest: &Manifest,
         file: &str,
         bytes: &Bytes,
+        precision: Precision,
     ) -> Result<Self, Error> {
         let unreadable = |error: String| Error::UnreadableModel { file: file.to_owned(), reason: error };
         let builder = builder(library, 1).map_err(|error| unreadable(error.to_string()))?;
         let builder = builder.with_optimization_level(GraphOptimizationLevel::Disable);
         let mut builder = builder.map_err(|error| unreadable(error.to_string()))?;
         let session = builder.commit_from_memory(bytes).map_err(|error| unreadable(error.to_string()))?;
-        let (batch, free_sides) = check_input(manifest, session.inputs())?;
+        let has_halves = precision == Precision::Fp16;
+        let (batch, free_sides) = check_input(manifest, session.inputs(), has_halves)?;
         let outlet = |outlet: &OrtOutlet| {
             let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
-            (outlet.dtype().tensor_type() == Some(TensorElementType::Float32))
-                .then(|| Outlet { name: outlet.name().to_owned(), shape })
+            fits(outlet.dtype().tensor_type(), has_halves).then(|| Outlet { name: outlet.name().to_owned(), shape })
         };
-        Ok(Self { outputs: session.outputs().iter().filter_map(outlet).collect(), batch, free_sides })
+        let halves = session.inputs().iter().chain(session.outputs());
+        let halves = halves.filter(|outlet| outlet.dtype().tensor_type() == Some(TensorElementType::Float16));
+        let halves = halves.map(|outlet| outlet.name().to_owned()).collect();
+        Ok(Self { outputs: session.outputs().iter().filter_map(outlet).collect(), halves, batch, free_sides })
     }
 
-    /// Outputs of 32-bit floats.
+    /// Outputs of floats.
     pub(in crate::infer) fn outputs(&self) -> &[Outlet] {
         &self.outputs
+    }
+
+    /// The input, or else an output that the decoder reads, if it is of 16-bit floats.
+    pub(in crate::infer) fn half_tensor(&self, decoder: &Decoder) -> Option<&str> {
+        let is_output = |name: &str| self.outputs.iter().any(|outlet| outlet.name == name);
+        let is_read = |name: &str| !is_output(name) || decoder.outputs().any(|read| read == name);
+        self.halves.iter().map(String::as_str).find(|name| is_read(name))
     }
 
     /// Whether it takes more than one picture a run.
@@ -113,9 +127,14 @@ impl Graph {
 }
 
 /// The batch axis, and the names of the other sides that the graph leaves open, with their lengths.
-fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<(Batch, Vec<(String, i64)>), Error> {
+fn check_input(
+    manifest: &Manifest,
+    inputs: &[OrtOutlet],
+    has_halves: bool,
+) -> Result<(Batch, Vec<(String, i64)>), Error> {
     let wanted = manifest.input.shape(1).map(|side| i64::try_from(side).unwrap_or(i64::MAX));
-    let expected = format!("32-bit floats {}", shape_text(&wanted));
+    let floats = if has_halves { "16-bit or 32-bit floats" } else { "32-bit floats" };
+    let expected = format!("{floats} {}", shape_text(&wanted));
     let wrong = |tensor: &str, found: String| Error::WrongInput {
         tensor: tensor.to_owned(),
         expected: expected.clone(),
@@ -132,9 +151,9 @@ fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<(Batch, Vec<
     let ValueType::Tensor { ty, shape, dimension_symbols } = input.dtype() else {
         return Err(wrong(input.name(), "no tensor".to_owned()));
     };
-    let fits =
+    let same =
         shape.len() == wanted.len() && shape.iter().zip(wanted).all(|(found, wanted)| *found < 0 || *found == wanted);
-    if *ty != TensorElementType::Float32 || !fits {
+    if !fits(Some(*ty), has_halves) || !same {
         return Err(wrong(input.name(), format!("{ty} {}", shape_text(shape))));
     }
     let name = |symbol: &str| (!symbol.is_empty()).then(|| symbol.to_owned());
@@ -145,6 +164,11 @@ fn check_input(manifest: &Manifest, inputs: &[OrtOutlet]) -> Result<(Batch, Vec<
     let others = dimension_symbols.iter().zip(shape.iter()).zip(wanted).skip(1);
     let free = others.filter(|((_, side), _)| **side < 0);
     Ok((batch, free.filter_map(|((symbol, _), wanted)| Some((name(symbol)?, wanted))).collect()))
+}
+
+/// Whether a tensor is of floats that are read here.
+fn fits(ty: Option<TensorElementType>, has_halves: bool) -> bool {
+    ty == Some(TensorElementType::Float32) || (has_halves && ty == Some(TensorElementType::Float16))
 }
 
 impl OnnxBackend {

@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 #[cfg(feature = "cuda")]
 use super::InPlace;
 use super::buckets::Grown;
@@ -15,7 +17,7 @@ use crate::infer::decoder::Decoder;
 use crate::infer::engine::Cuda;
 use crate::infer::error::Error;
 use crate::infer::found::Found;
-use crate::infer::manifest::{Accuracy, BackendChoice, MAX_ACCURACY_LOSS, Manifest, Precision};
+use crate::infer::manifest::{Accuracy, BackendChoice, FileRef, MAX_ACCURACY_LOSS, Manifest, Precision};
 use crate::infer::repository::{Graphs, ModelSpec};
 use crate::infer::runner::Runner;
 
@@ -47,6 +49,14 @@ impl Provider {
     /// Whether it takes minutes to make a graph ready.
     const fn is_slow_to_open(self) -> bool {
         matches!(self, Self::TensorRt)
+    }
+
+    /// The precision of the graph that it runs: TensorRT makes half precision of one of fp32 by itself.
+    pub(super) const fn variant(self, precision: Precision) -> Precision {
+        match (self, precision) {
+            (Self::TensorRt, Precision::Fp16) => Precision::Fp32,
+            _ => precision,
+        }
     }
 
     /// Name in the API.
@@ -104,6 +114,7 @@ pub(in crate::infer) struct Opener {
     graphs: Graphs,
     graph: Graph,
     int8: Option<Graph>,
+    fp16: Option<Graph>,
     decoder: Decoder,
     threads: usize,
     pub(super) cuda: Result<Cuda, String>,
@@ -117,6 +128,8 @@ pub(in crate::infer) struct Opener {
 struct Means<'a> {
     accuracy: &'a Accuracy,
     has_int8: bool,
+    /// A graph in half precision that ONNX Runtime's CUDA provider can run; an error says why there is none.
+    fp16: Result<(), String>,
     cpu: CpuFeatures,
     openvino: Result<(), Error>,
     cuda: Result<(), &'a str>,
@@ -153,16 +166,20 @@ impl Opener {
         cuda: Result<Cuda, String>,
     ) -> Result<Self, Error> {
         let folder = spec.folder().map(Path::to_owned);
-        let graph = Graph::read(&library, &manifest, &manifest.file.path, &graphs.fp32)?;
-        let decoder = Decoder::bind(&manifest, graph.outputs())?;
-        let int8 = manifest.int8.as_ref().zip(graphs.int8.as_ref()).map(|(file, bytes)| {
-            let int8 = Graph::read(&library, &manifest, &file.path, bytes)?;
-            Decoder::bind(&manifest, int8.outputs())?;
-            Ok::<_, Error>(int8)
-        });
-        let int8 = int8.transpose()?;
+        let read = |file: &FileRef, bytes: &Bytes, precision| {
+            let graph = Graph::read(&library, &manifest, &file.path, bytes, precision)?;
+            let decoder = Decoder::bind(&manifest, graph.outputs())?;
+            Ok::<_, Error>((graph, decoder))
+        };
+        let variant = |file: &Option<FileRef>, bytes: &Option<Bytes>, precision| {
+            let read = file.as_ref().zip(bytes.as_ref()).map(|(file, bytes)| read(file, bytes, precision));
+            read.transpose().map(|read| read.map(|(graph, _)| graph))
+        };
+        let (graph, decoder) = read(&manifest.file, &graphs.fp32, Precision::Fp32)?;
+        let int8 = variant(&manifest.int8, &graphs.int8, Precision::Int8)?;
+        let fp16 = variant(&manifest.fp16, &graphs.fp16, Precision::Fp16)?;
         let cuda = cuda.map(|cuda| cuda.for_a_model());
-        Ok(Self { library, manifest, graphs, graph, int8, decoder, threads, cuda, folder, builds: None })
+        Ok(Self { library, manifest, graphs, graph, int8, fp16, decoder, threads, cuda, folder, builds: None })
     }
 
     /// The same, but what takes minutes to make ready is made ready, until `stop` is stopped. Otherwise what was made ready
@@ -330,12 +347,25 @@ impl Opener {
             &Means {
                 accuracy: &self.manifest.accuracy,
                 has_int8: self.graphs.int8.is_some(),
+                fp16: self.half(),
                 cpu: CpuFeatures::detect(),
                 openvino: self.library.openvino(),
                 cuda: cuda.map(drop),
                 tensorrt: cuda.and_then(|cuda| cuda.tensorrt.as_ref().map_err(String::as_str)).map(drop),
             },
         )
+    }
+
+    /// Whether ONNX Runtime's CUDA provider can compute in half precision, which it does where the graph says so.
+    fn half(&self) -> Result<(), String> {
+        let Some(graph) = &self.fp16 else { return Err("the model has no fp16 variant".to_owned()) };
+        match graph.half_tensor(&self.decoder) {
+            Some(tensor) if !self.is_in_place(Provider::Cuda) => Err(format!(
+                "`{tensor}` of the fp16 variant is of 16-bit floats, which take a GPU that the model finds pictures on; \
+                 32-bit ones do without"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn is_in_place(&self, provider: Provider) -> bool {
@@ -401,12 +431,12 @@ impl Opener {
         engine: Option<(&TensorRt, PathBuf)>,
     ) -> Result<Bucket, Error> {
         let Candidate { provider, precision } = candidate;
-        let bytes = self.graphs.of(precision);
+        let bytes = self.graphs.of(provider.variant(precision));
         let device_memory_mb = self.manifest.run.device_memory_mb;
         let timing = engine.as_ref().map(|(tensorrt, _)| tensorrt.timing());
         let kept = engine.as_ref().zip(timing.as_ref()).map(|((_, engine), timing)| Kept { engine, timing });
         let settings = Settings { provider, precision, threads: self.threads, batch, device_memory_mb, kept };
-        let graph = self.graph(precision);
+        let graph = self.graph(candidate);
         #[cfg(feature = "cuda")]
         if provider.is_device()
             && let Ok(Cuda { gpu: Some(gpu), .. }) = &self.cuda
@@ -418,17 +448,19 @@ impl Opener {
         Ok(Bucket::Host(Box::new(backend)))
     }
 
-    pub(super) fn graph(&self, precision: Precision) -> &Graph {
-        match (precision, &self.int8) {
-            (Precision::Int8, Some(int8)) => int8,
-            _ => &self.graph,
-        }
+    pub(super) fn graph(&self, candidate: Candidate) -> &Graph {
+        let variant = match candidate.provider.variant(candidate.precision) {
+            Precision::Int8 => self.int8.as_ref(),
+            Precision::Fp16 => self.fp16.as_ref(),
+            _ => None,
+        };
+        variant.unwrap_or(&self.graph)
     }
 }
 
 /// The ways to run that are allowed here, the simplest first, and the reasons against the rest.
 fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<String>) {
-    let Means { accuracy, has_int8, cpu, openvino, cuda, tensorrt } = means;
+    let Means { openvino, cuda, tensorrt, .. } = means;
     let mut notes = Vec::new();
     let mut providers = Vec::new();
     let wants = |backend| match request.backend {
@@ -460,28 +492,27 @@ fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<Strin
     if providers.is_empty() {
         providers.push(Provider::Cpu);
     }
-    let mut allow = |precision: Precision| match allowed(precision, request.precision, accuracy, *has_int8, *cpu) {
+    let mut allow = |precision: Precision| match allowed(precision, request.precision, means, &providers) {
         Ok(allowed) => allowed,
         Err(reason) => {
             notes.push(format!("{precision}: {reason}"));
             false
         }
     };
-    let (bf16, int8) = (allow(Precision::Bf16), allow(Precision::Int8));
-    let fp16 = providers.contains(&Provider::TensorRt) && allow(Precision::Fp16);
+    let (bf16, int8, fp16) = (allow(Precision::Bf16), allow(Precision::Int8), allow(Precision::Fp16));
     let wants_fp32 = matches!(request.precision, Precision::Fp32 | Precision::Auto);
     let mut candidates = Vec::new();
     for provider in &providers {
         let runs = |precision| match precision {
             Precision::Fp32 => wants_fp32,
             Precision::Bf16 => bf16 && *provider == Provider::OpenVino,
-            // CUDA's provider computes in fp32 between conversions.
+            // CUDA's provider computes in fp32 between conversions, and in fp16 what is so in the graph.
             Precision::Int8 => int8 && *provider != Provider::Cuda,
-            Precision::Fp16 => fp16 && *provider == Provider::TensorRt,
+            Precision::Fp16 => fp16 && has_half(*provider, means),
             Precision::Auto => false,
         };
-        let precisions =
-            [Precision::Fp32, Precision::Int8, Precision::Bf16, Precision::Fp16].into_iter().filter(|one| runs(*one));
+        let precisions = [Precision::Fp32, Precision::Int8, Precision::Bf16, Precision::Fp16];
+        let precisions = precisions.into_iter().filter(|precision| runs(*precision));
         candidates.extend(precisions.map(|precision| Candidate { provider: *provider, precision }));
     }
     if candidates.is_empty() {
@@ -492,14 +523,23 @@ fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<Strin
     (candidates, notes)
 }
 
+/// Whether a provider computes in half precision. TensorRT does with the graph of fp32.
+fn has_half(provider: Provider, means: &Means<'_>) -> bool {
+    match provider {
+        Provider::Cpu | Provider::OpenVino => false,
+        Provider::Cuda => means.fp16.is_ok(),
+        Provider::TensorRt => true,
+    }
+}
+
 /// Whether a precision below fp32 may be used; an error says why one that was wanted may not.
 fn allowed(
     precision: Precision,
     wanted: Precision,
-    accuracy: &Accuracy,
-    has_int8: bool,
-    cpu: CpuFeatures,
+    means: &Means<'_>,
+    providers: &[Provider],
 ) -> Result<bool, String> {
+    let Means { accuracy, has_int8, fp16, cpu, .. } = means;
     if wanted != precision && wanted != Precision::Auto {
         return Ok(false);
     }
@@ -512,8 +552,16 @@ fn allowed(
     if precision == Precision::Bf16 && !cpu.bf16 {
         return Err("this CPU does not multiply bfloat16".to_owned());
     }
-    if precision == Precision::Int8 && !has_int8 {
-        return if wanted == precision { Err("the model has no int8 variant".to_owned()) } else { Ok(false) };
+    let has_half = providers.iter().any(|provider| has_half(*provider, means));
+    let has_gpu = providers.iter().any(|provider| provider.is_device());
+    let missing = match precision {
+        Precision::Int8 if !has_int8 => Some("the model has no int8 variant"),
+        Precision::Fp16 if !has_gpu => Some("processors do not compute in it"),
+        Precision::Fp16 if !has_half => fp16.as_ref().err().map(String::as_str),
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        return if wanted == precision { Err(missing.to_owned()) } else { Ok(false) };
     }
     match loss {
         _ if wanted == precision => Ok(true),
@@ -552,9 +600,12 @@ mod tests {
     ) -> Vec<String> {
         let missing = Error::Unavailable { what: "OpenVINO".to_owned(), reason: "not there".to_owned() };
         let openvino = if openvino { Ok(()) } else { Err(missing) };
-        let request = Request { precision, backend };
         let (accuracy, tensorrt) = (&accuracy, Err("not there"));
-        let (candidates, _) = candidates(request, &Means { accuracy, has_int8, cpu, openvino, cuda, tensorrt });
+        let means = Means { accuracy, has_int8, fp16: Ok(()), cpu, openvino, cuda, tensorrt };
+        named(&candidates(Request { precision, backend }, &means).0)
+    }
+
+    fn named(candidates: &[Candidate]) -> Vec<String> {
         candidates.iter().map(|c| format!("{} {}", c.provider, c.precision)).collect()
     }
 
@@ -584,17 +635,16 @@ mod tests {
     #[test]
     fn tensorrt_is_one_more_way_with_precisions_of_its_own() {
         let ways = |precision, backend, accuracy: Accuracy| {
-            let request = Request { precision, backend };
             let means = Means {
                 accuracy: &accuracy,
                 has_int8: true,
+                fp16: Err("no graph".to_owned()),
                 cpu: CpuFeatures::default(),
                 openvino: Err(Error::Closed),
                 cuda: Ok(()),
                 tensorrt: Ok(()),
             };
-            let (candidates, _) = candidates(request, &means);
-            candidates.iter().map(|c| format!("{} {}", c.provider, c.precision)).collect::<Vec<_>>()
+            named(&candidates(Request { precision, backend }, &means).0)
         };
         let good = Accuracy { bf16: None, fp16: Some(0.001), int8: Some(0.001) };
         let all = ["tensorrt fp32", "tensorrt int8", "tensorrt fp16"];
@@ -605,6 +655,46 @@ mod tests {
         assert_eq!(ways(Precision::Fp16, BackendChoice::Gpu, Accuracy::default()), ["tensorrt fp16"]);
         assert_eq!(ways(Precision::Fp32, BackendChoice::Auto, good), ["cpu fp32", "cuda fp32", "tensorrt fp32"]);
         assert_eq!(ways(Precision::Auto, BackendChoice::Cuda, good), ["cuda fp32"]);
+    }
+
+    #[test]
+    fn a_gpu_computes_in_half_precision_where_a_graph_of_it_loses_little() {
+        let ways = |precision, backend, loss, fp16: Result<(), &str>, cuda| {
+            let means = Means {
+                accuracy: &Accuracy { fp16: loss, ..Accuracy::default() },
+                has_int8: true,
+                fp16: fp16.map_err(str::to_owned),
+                cpu: BF16,
+                openvino: Err(Error::NotReady),
+                cuda,
+                tensorrt: Err("not there"),
+            };
+            let (candidates, notes) = candidates(Request { precision, backend }, &means);
+            (named(&candidates).join(", "), notes.join("; "))
+        };
+        let (gpu, none) = (Ok(()), Err("no GPU"));
+        let auto = |loss, fp16, cuda| ways(Precision::Auto, BackendChoice::Auto, loss, fp16, cuda);
+        assert_eq!(auto(Some(0.001), Ok(()), gpu).0, "cpu fp32, cuda fp32, cuda fp16");
+        let (ways_without, notes) = auto(None, Ok(()), gpu);
+        assert_eq!(ways_without, "cpu fp32, cuda fp32");
+        assert!(notes.contains("fp16: its loss is not measured"), "{notes}");
+        let (ways_without, notes) = auto(Some(0.02), Ok(()), gpu);
+        assert_eq!(ways_without, "cpu fp32, cuda fp32");
+        assert!(notes.contains("fp16: it loses 0.02 AP"), "{notes}");
+        assert_eq!(auto(Some(0.001), Err("no graph"), gpu).0, "cpu fp32, cuda fp32");
+        assert_eq!(auto(Some(0.001), Ok(()), none).0, "cpu fp32");
+
+        let pinned = |backend, fp16, cuda| ways(Precision::Fp16, backend, None, fp16, cuda);
+        assert_eq!(pinned(BackendChoice::Auto, Ok(()), gpu).0, "cuda fp16");
+        assert_eq!(pinned(BackendChoice::Cuda, Ok(()), gpu).0, "cuda fp16");
+        let (instead, notes) = pinned(BackendChoice::Cuda, Err("no graph"), gpu);
+        assert_eq!(instead, "cuda fp32");
+        assert!(notes.contains("fp16: no graph; fp16 is not to be had here"), "{notes}");
+        for (backend, cuda) in [(BackendChoice::Auto, none), (BackendChoice::Cpu, gpu)] {
+            let (instead, notes) = pinned(backend, Ok(()), cuda);
+            assert_eq!(instead, "cpu fp32");
+            assert!(notes.contains("fp16: processors do not compute in it"), "{notes}");
+        }
     }
 
     #[test]

@@ -230,8 +230,9 @@ impl Job {
             return Err(Error::Checksum { file: manifest.file.path.clone(), expected, actual });
         }
         let precision = Precision::named(&self.precision).unwrap_or(Precision::Fp32);
-        let bytes = graphs.of(precision);
-        let graph = Graph::read(&library, manifest, &manifest.file.path, bytes)?;
+        let variant = Provider::TensorRt.variant(precision);
+        let bytes = graphs.of(variant);
+        let graph = Graph::read(&library, manifest, &manifest.file.path, bytes, variant)?;
         let settings = Settings {
             provider: Provider::TensorRt,
             precision,

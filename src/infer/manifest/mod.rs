@@ -31,6 +31,9 @@ pub struct Manifest {
     pub file: FileRef,
     /// An int8 twin of the graph (`[variants.int8]`), with the same input and outputs.
     pub int8: Option<FileRef>,
+    /// A twin of the graph in half precision (`[variants.fp16]`), with the same input and outputs, each in 16-bit or 32-bit
+    /// floats. A GPU computes in what its graph says.
+    pub fp16: Option<FileRef>,
     /// The tensor that goes in.
     pub input: Input,
     /// How the outputs are read.
@@ -355,6 +358,7 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
     let file = file_ref(root.table("file"), "model.onnx");
     let mut variants = root.table("variants");
     let int8 = variants.optional_table("int8").map(|table| file_ref(table, "model.int8.onnx"));
+    let fp16 = variants.optional_table("fp16").map(|table| file_ref(table, "model.fp16.onnx"));
     variants.finish();
     let input = input(root.table("input"));
     let output = output(root.table("output"));
@@ -382,6 +386,7 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
         licence: licence?,
         file,
         int8,
+        fp16,
         input: input?,
         output: output?,
         classes: classes?,
@@ -674,6 +679,7 @@ warmup = 5
             ("max_detections = 100", "max_detections = 0", "`defaults.max_detections`", "from 1 to 1000"),
             ("preferred = [1, 2, 4, 8]", "preferred = [16]", "`batching.preferred`", "from 1 to 8"),
             ("precision = \"fp32\"", "precision = \"int8\"", "`run.precision`", "[variants.int8]"),
+            ("[input]", "[variants.fp16]\npath = \"../x\"\n[input]", "`variants.fp16.path`", "beside the manifest"),
             ("instances = 1", "device_memory_mb = 8", "`run.device_memory_mb`", "16"),
             ("instances = 1", "instances = 1\nwarmup = 3", "`run.warmup`", "unknown key"),
             ("instances = 1", "smaller = \"../x\"", "`run.smaller`", "NAME@VERSION"),
@@ -712,9 +718,13 @@ warmup = 5
     }
 
     #[test]
-    fn an_int8_variant_is_a_second_file() {
-        let text = CONTRACT.replacen("[input]", "[variants.int8]\npath = \"model.int8.onnx\"\n[input]", 1);
-        assert_eq!(parse(&text).unwrap().int8.unwrap().path, "model.int8.onnx");
+    fn variants_are_further_files() {
+        let text = CONTRACT.replacen("[input]", "[variants.int8]\npath = \"small.onnx\"\n[variants.fp16]\n[input]", 1);
+        let manifest = parse(&text).unwrap();
+        let paths = [manifest.int8, manifest.fp16].map(|variant| variant.unwrap().path);
+        assert_eq!(paths, ["small.onnx", "model.fp16.onnx"]);
+        let Manifest { int8, fp16, .. } = parse(CONTRACT).unwrap();
+        assert_eq!((int8, fp16), (None, None));
         let found = match parse(&text.replacen("[variants.int8]", "[variants.int4]", 1)) {
             Err(Error::Manifest { mistakes }) => mistakes[0].to_string(),
             other => panic!("{other:?}"),

@@ -140,7 +140,7 @@ pub(crate) fn manifest(data: &[u8]) {
             assert!((1..=1000).contains(&manifest.defaults.max_detections));
             assert!(manifest.classes.iter().all(|class| !class.name.is_empty()));
             assert!(manifest.classes.iter().enumerate().all(|(at, class)| class.id as usize == at));
-            for path in [Some(&manifest.file), manifest.int8.as_ref()].into_iter().flatten() {
+            for path in [Some(&manifest.file), manifest.int8.as_ref(), manifest.fp16.as_ref()].into_iter().flatten() {
                 assert!(!path.path.contains(['/', '\\']) && !matches!(&path.path[..], "." | ".."), "{}", path.path);
             }
             // No model has these outputs, and the decoder says so.
