@@ -186,6 +186,8 @@ pub enum Precision {
     Fp32,
     /// bfloat16
     Bf16,
+    /// 16-bit floats, which GPUs compute in
+    Fp16,
     /// The model's int8 variant
     Int8,
 }

@@ -225,6 +225,9 @@ fn mistakes_in_the_data_are_told_with_what_to_mend() {
     let (exit, _, error) = run(data.eval("coco.json").args(["--precision", "int8"]));
     assert_eq!(exit, 70, "{error}");
     assert!(error.contains("has no int8 variant"), "{error}");
+    let (exit, _, error) = run(data.eval("coco.json").args(["--precision", "fp16"]));
+    assert_eq!(exit, 70, "{error}");
+    assert!(error.contains("does not run in fp16 here: ") && error.contains("fp16: "), "{error}");
     let (exit, _, error) = run(data.eval("coco.json").arg("--json").arg(data.path("coco.json")));
     assert_eq!(exit, 64, "{error}");
     assert!(error.contains("would be overwritten"), "{error}");
@@ -269,6 +272,10 @@ fn models_check_measures_what_lower_precisions_cost() {
         let manifest = fs::read_to_string(format!("{MODELS}/ppe-nano/2/manifest.toml")).unwrap();
         let stated = manifest.lines().find_map(|line| line.strip_prefix("int8 = ")).unwrap();
         assert_eq!(loss["loss_in_manifest"].to_string(), stated, "digit by digit");
+        // A GPU measures it.
+        let missing = accuracy["missing"].as_array().unwrap();
+        let is_missing = missing.contains(&json!("fp16: processors do not compute in it"));
+        assert_ne!(is_missing, measured.iter().any(|row| row["precision"] == "fp16"), "{report}");
     }
 
     let (exit, out, error) = run(&mut check("scene-blobs"));

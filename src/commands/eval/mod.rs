@@ -180,6 +180,7 @@ impl From<cli::Precision> for Precision {
         match precision {
             cli::Precision::Fp32 => Self::Fp32,
             cli::Precision::Bf16 => Self::Bf16,
+            cli::Precision::Fp16 => Self::Fp16,
             cli::Precision::Int8 => Self::Int8,
         }
     }

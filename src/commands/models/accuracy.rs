@@ -38,9 +38,12 @@ impl Accuracy {
     pub(super) fn measure(config: &Config, spec: &ModelSpec, data: &Path, images: &Path) -> Result<Self, eval::Error> {
         let mut accuracy = Self { pictures: 0, rows: Vec::new(), losses: Vec::new(), missing: Vec::new() };
         let stated = spec.manifest.accuracy;
-        for (precision, stated) in
-            [(Precision::Fp32, None), (Precision::Int8, stated.int8), (Precision::Bf16, stated.bf16)]
-        {
+        for (precision, stated) in [
+            (Precision::Fp32, None),
+            (Precision::Int8, stated.int8),
+            (Precision::Bf16, stated.bf16),
+            (Precision::Fp16, stated.fp16),
+        ] {
             let before = accuracy.rows.len();
             let mut missing = Vec::new();
             let ways = [
