@@ -533,12 +533,7 @@ fn has_half(provider: Provider, means: &Means<'_>) -> bool {
 }
 
 /// Whether a precision below fp32 may be used; an error says why one that was wanted may not.
-fn allowed(
-    precision: Precision,
-    wanted: Precision,
-    means: &Means<'_>,
-    providers: &[Provider],
-) -> Result<bool, String> {
+fn allowed(precision: Precision, wanted: Precision, means: &Means<'_>, providers: &[Provider]) -> Result<bool, String> {
     let Means { accuracy, has_int8, fp16, cpu, .. } = means;
     if wanted != precision && wanted != Precision::Auto {
         return Ok(false);
