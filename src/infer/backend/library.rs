@@ -73,7 +73,9 @@ impl Library {
         Err(Error::Unavailable { what: "OpenVINO".to_owned(), reason })
     }
 
-    pub(super) const fn environment(&self) -> &Environment {
+    /// What sessions of it are made in: there is one a process.
+    #[must_use]
+    pub const fn environment(&self) -> &Environment {
         &self.environment
     }
 }
