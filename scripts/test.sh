@@ -33,6 +33,8 @@ client_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q --durations=5
 
 kernel_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q tests/kernels; }
 
+gpu_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q tests/gpu; }
+
 # Those with PyTorch, which is large, are run by `make train-test`.
 training_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q models/train/tests/test_data.py models/train/tests/test_half.py; }
 
@@ -46,6 +48,7 @@ if [ -e web/package.json ]; then
 fi
 step "Rust tests" rust_tests
 step "kernels" kernel_tests
+step "bundle for GPUs" gpu_tests
 step "foreign clients" client_tests
 step "training data and graphs" training_tests
 if [ -x tests/e2e/run ]; then

@@ -10,24 +10,25 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use saccade::annotate::{Annotator, LineShape, Overlay, ZoneShape};
 use saccade::device::kernels::{
-    ENTRIES, Geometry, Kernel, Launch, Nv12, Picture, Precision, Program, SelfTest, Unfit, overlay,
+    Batch, ENTRIES, Geometry, Kernel, Launch, Nv12, Picture, Precision, Program, SelfTest, Unfit, overlay,
 };
 use saccade::device::{Device, Error, Status, Stream};
-use saccade::draw::{Atlas, Recording, Revision};
+use saccade::draw::Atlas;
 use saccade::infer::preprocess::Preprocessor;
 use saccade::infer::preprocess::device::Tables;
-use saccade::infer::{Letterbox, Manifest, Outlet, Params, Postprocessor, View};
-use saccade::media::{Class, ColorInfo, ColorMatrix, ColorRange, Detection, I420};
+use saccade::infer::{Head, Letterbox, Manifest, Outlet, Params, Postprocessor, View};
+use saccade::media::{ColorInfo, ColorMatrix, ColorRange, I420};
 
 use self::emulator::{Emulator, Memory};
 use crate::fake_cuda::Fake;
+use crate::gpu_runner::runner::comparisons::{Painter, Place, drawn, found};
 
 /// Any kernel by its name, for whoever stands in for a driver.
 #[path = "../../src/device/kernels/emulator.rs"]
 pub mod emulator;
 
 /// Runs kernels on the host.
-struct OnHost;
+pub struct OnHost;
 
 impl Launch for OnHost {
     type Error = Infallible;
@@ -41,9 +42,36 @@ impl Launch for OnHost {
     }
 }
 
+impl Place for OnHost {
+    type Memory = Memory;
+
+    fn put(&self, bytes: &[u8]) -> Result<Memory, String> {
+        Ok(Memory::new(bytes))
+    }
+
+    fn address(memory: &Memory) -> u64 {
+        memory.address()
+    }
+
+    fn bytes(&self, memory: &Memory) -> Result<Vec<u8>, String> {
+        Ok(memory.bytes())
+    }
+
+    fn launch<K: Kernel>(&self, kernel: &K) -> Result<(), String> {
+        run(kernel);
+        Ok(())
+    }
+
+    fn find(&self, head: &Head, batch: Batch, output: u64, precision: Precision) -> Result<(), String> {
+        // SAFETY: guarded memory of the lengths that the head's layout says.
+        let Ok(()) = unsafe { head.launch(batch, output, precision, self) };
+        Ok(())
+    }
+}
+
 fn run<K: Kernel>(kernel: &K) {
     // SAFETY: as above.
-    let Ok(()) = unsafe { OnHost.launch(kernel) };
+    let Ok(()) = unsafe { Launch::launch(&OnHost, kernel) };
 }
 
 fn manifest() -> Arc<Manifest> {
@@ -138,59 +166,12 @@ fn the_self_test_of_a_device_passes() {
     assert_eq!(space[2].bytes(), test.expected());
 }
 
-/// A GPU that draws overlays: its copy of an annotator's masks, and what the host keeps for it.
-#[derive(Default)]
-struct Painter {
-    atlas: Vec<u8>,
-    seen: Revision,
-    recording: Recording,
-    parts: overlay::Parts,
-}
-
-impl Painter {
-    /// What is in the memory of a picture when `overlay` was drawn on it there, and how many bytes of masks were copied.
-    fn draw(
-        &mut self,
-        annotator: &mut Annotator,
-        (picture, pitch): (&I420, u32),
-        color: ColorInfo,
-        overlay: &Overlay<'_>,
-    ) -> (Vec<u8>, usize) {
-        self.recording.begin(picture.width(), picture.height());
-        annotator.draw(&mut self.recording, color, overlay);
-        let (start, news) = annotator.atlas().since(self.seen);
-        self.atlas.truncate(start);
-        self.atlas.extend(news);
-        self.seen = annotator.atlas().revision();
-        let picture = Picture::interleave(picture, pitch, 0x5a);
-        let (memory, atlas) = (Memory::new(picture.data()), Memory::new(&self.atlas));
-        self.parts.begin();
-        while let Some(part) = self.parts.next(&self.recording) {
-            let words = Memory::of_words(part.words());
-            run(&part.kernel(picture.at(memory.address()), atlas.address(), words.address()));
-        }
-        (memory.bytes(), news.len())
-    }
-}
-
-/// The same, drawn on the CPU.
-fn drawn((picture, pitch): (&I420, u32), color: ColorInfo, overlay: &Overlay<'_>) -> Vec<u8> {
-    let mut picture = picture.clone();
-    Annotator::new().draw(&mut picture, color, overlay);
-    Picture::interleave(&picture, pitch, 0x5a).data().to_vec()
-}
-
 fn noise(width: u32, height: u32) -> I420 {
     let mut picture = I420::new(width, height);
     for (plane, factor) in picture.planes_mut().into_iter().zip([31, 87, 7]) {
         plane.iter_mut().enumerate().for_each(|(at, code)| *code = (at * factor % 253) as u8);
     }
     picture
-}
-
-fn found(bbox: [f32; 4], id: u32, name: &str) -> Detection {
-    let object_id = (!id.is_multiple_of(3)).then_some(u64::from(id) * 37);
-    Detection { bbox, class: Class { id, name: name.into() }, score: 0.87, object_id }
 }
 
 #[test]
@@ -232,13 +213,13 @@ fn overlays_drawn_on_the_device_are_those_of_the_cpu() {
         let expected = drawn(source, color, &overlay);
         // Where a label has room, each option shows.
         assert!(expected != Picture::interleave(&picture, source.1, 0x5a).data() || options == 0 || width < 160);
-        let (made, _) = painter.draw(&mut annotator, source, color, &overlay);
+        let (made, _) = painter.draw(&OnHost, &mut annotator, source, color, &overlay).unwrap();
         assert!(made == expected, "{width}x{height}, options {options:b}");
         // The masks are there now.
-        let (again, copied) = painter.draw(&mut annotator, source, color, &overlay);
+        let (again, copied) = painter.draw(&OnHost, &mut annotator, source, color, &overlay).unwrap();
         assert!(again == expected && copied == 0, "{width}x{height}, options {options:b}: {copied} bytes");
     }
-    assert_eq!(painter.recording.refused(), 0);
+    assert_eq!(painter.refused(), 0);
 }
 
 #[test]
@@ -252,11 +233,12 @@ fn masks_of_many_letters_are_copied_anew_when_they_are_too_many_to_keep() {
     let overlay = Overlay { detections: &labels, ..Overlay::default() };
     let mut afresh = 0;
     for side in [1900, 1840, 1780] {
-        let (picture, before) = (noise(side, side), painter.atlas.len());
-        let (made, copied) = painter.draw(&mut annotator, (&picture, side), ColorInfo::default(), &overlay);
+        let (picture, before) = (noise(side, side), painter.kept());
+        let (made, copied) =
+            painter.draw(&OnHost, &mut annotator, (&picture, side), ColorInfo::default(), &overlay).unwrap();
         assert!(made == drawn((&picture, side), ColorInfo::default(), &overlay), "{side}");
-        assert!(painter.atlas.len() < 2 * Atlas::KEPT, "{} bytes", painter.atlas.len());
-        afresh += usize::from(before > 0 && copied == painter.atlas.len());
+        assert!(painter.kept() < 2 * Atlas::KEPT, "{} bytes", painter.kept());
+        afresh += usize::from(before > 0 && copied == painter.kept());
         assert!(copied > Atlas::KEPT / 8, "{copied} bytes of letters");
     }
     assert_eq!(afresh, 1);
@@ -283,7 +265,7 @@ proptest! {
         };
         let picture = noise(width, height);
         let source = (&picture, width.next_multiple_of(2) + more);
-        let (made, _) = Painter::default().draw(&mut Annotator::new(), source, ColorInfo::default(), &overlay);
+        let (made, _) = Painter::default().draw(&OnHost, &mut Annotator::new(), source, ColorInfo::default(), &overlay).unwrap();
         prop_assert!(made == drawn(source, ColorInfo::default(), &overlay));
     }
 }

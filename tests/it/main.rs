@@ -19,6 +19,8 @@ mod fake_cuda;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "cuda")]
+mod gpu_runner;
+#[cfg(feature = "cuda")]
 mod gpu_sessions;
 mod graphs;
 #[cfg(feature = "cuda")]

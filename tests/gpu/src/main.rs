@@ -37,8 +37,10 @@ const LATE: u8 = 124;
 /// Everything that was typed.
 #[derive(Debug, Parser)]
 #[command(name = "saccade-gpu", version, about = "Tries Saccade's GPU path on this machine, and measures it")]
-#[command(after_help = "Exit codes: 0 well, 1 something is wrong, 64 bad arguments, 69 no GPU, 70 something is missing, \
-                        124 out of time.")]
+#[command(
+    after_help = "Exit codes: 0 well, 1 something is wrong, 64 bad arguments, 69 no GPU, 70 something is missing, \
+                        124 out of time."
+)]
 struct Args {
     /// Folder with clips, photos and models
     #[arg(long, global = true, default_value = ".")]
@@ -275,7 +277,8 @@ fn simulate(
     };
     let threads = plan.codec_threads.unwrap_or(tuning.codec_threads);
     report.row("threads", format!("{threads} for decoding, {} for the network's side", tuning.network_threads));
-    let included = "packets to the data channel: reorder, assembly, decoding, model, tracker, result; no ICE, DTLS, SRTP, sockets";
+    let included =
+        "packets to the data channel: reorder, assembly, decoding, model, tracker, result; no ICE, DTLS, SRTP, sockets";
     report.row("what it includes", included);
     for name in models {
         let mut reasons = Vec::new();

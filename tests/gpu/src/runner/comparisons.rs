@@ -250,12 +250,7 @@ fn any_color(numbers: &mut Numbers) -> ColorInfo {
     ColorInfo { matrix, range: numbers.one_of(&[ColorRange::Limited, ColorRange::Full]) }
 }
 
-fn tensor<P: Place>(
-    place: &P,
-    numbers: &mut Numbers,
-    picture: &I420,
-    precision: Precision,
-) -> Result<usize, String> {
+fn tensor<P: Place>(place: &P, numbers: &mut Numbers, picture: &I420, precision: Precision) -> Result<usize, String> {
     let large = picture.width() > 400;
     let mut side = || if large { numbers.between(200, 640) } else { numbers.between(8, 96) };
     let size = [side(), side()];
@@ -340,7 +335,9 @@ fn boxes<P: Place>(place: &P, numbers: &mut Numbers, decoder: &str, precision: P
     let results = place.put_words(&vec![!0; layout.results_len()])?;
     let values = match precision {
         Precision::Single => place.put_words(&output.iter().map(|value| value.to_bits()).collect::<Vec<_>>())?,
-        Precision::Half => place.put(&output.iter().flat_map(|value| to_half(*value).to_ne_bytes()).collect::<Vec<_>>())?,
+        Precision::Half => {
+            place.put(&output.iter().flat_map(|value| to_half(*value).to_ne_bytes()).collect::<Vec<_>>())?
+        }
     };
     let batch = layout.batch(P::address(&wishes), P::address(&work), P::address(&results));
     let mut compared = 0;
@@ -356,7 +353,9 @@ fn boxes<P: Place>(place: &P, numbers: &mut Numbers, decoder: &str, precision: P
             let found = postprocessor.decoded(layout.read(item, &words), &letterbox);
             if found != expected {
                 let (found, expected) = (found.len(), expected.len());
-                return Err(format!("{size:?}, {classes} classes, item {item} of {items}: other boxes, {found} and {expected}"));
+                return Err(format!(
+                    "{size:?}, {classes} classes, item {item} of {items}: other boxes, {found} and {expected}"
+                ));
             }
             compared += expected.len() * 24;
         }

@@ -295,7 +295,11 @@ fn recover(by: &By, clip: &Clip, broken: &Clip, [at, next]: [usize; 2], notice: 
         match decoded {
             _ if number < at || number >= next => {
                 if !right {
-                    let how = decoded.map_or_else(|error| error, |it| if it.is_some() { "a wrong picture" } else { "no picture" }.to_owned());
+                    let how = match decoded {
+                        Ok(Some(found)) => whose(&found, &expected, unit.time),
+                        Ok(None) => "no picture".to_owned(),
+                        Err(error) => error,
+                    };
                     let place = if number < at { "before the damage" } else { "from the keyframe on" };
                     return Err(format!("unit {number}, {place}: {how}"));
                 }
@@ -320,6 +324,16 @@ fn recover(by: &By, clip: &Clip, broken: &Clip, [at, next]: [usize; 2], notice: 
     Ok(format!("{asked}, {wrong} other pictures are shown until it comes, and right ones from then on"))
 }
 
+/// Says of a picture that is not the one of its unit which one it is.
+fn whose(found: &I420, expected: &HashMap<u64, I420>, time: u64) -> String {
+    let other = expected.iter().filter(|(_, picture)| *picture == found).map(|(time, _)| *time).min();
+    match (other, expected.get(&time)) {
+        (Some(other), _) => format!("the picture of unit {other} instead of that of {time}"),
+        (None, Some(expected)) => difference(found, expected),
+        (None, None) => "a picture that FFmpeg does not show".to_owned(),
+    }
+}
+
 /// Decodes as many streams as help, as fast as it goes.
 fn saturate(report: &Report, by: &By, clip: &Clip, seconds: f64, most: usize) {
     let mut best = (0.0, 0);
@@ -327,7 +341,9 @@ fn saturate(report: &Report, by: &By, clip: &Clip, seconds: f64, most: usize) {
         let what = format!("{} 720p, {streams} at a time", clip.codec);
         match throughput(by, clip, streams, seconds) {
             Ok((rate, times, usage)) => {
-                let times = times.percentiles().map_or(String::new(), |times| format!(", {:.2} ms a picture, p95 {:.2}", times.p50, times.p95));
+                let times = times
+                    .percentiles()
+                    .map_or(String::new(), |times| format!(", {:.2} ms a picture, p95 {:.2}", times.p50, times.p95));
                 report.row(what, format!("{rate:.0} pictures/s{times}; {usage}"));
                 if rate < best.0 * GAIN {
                     break;

@@ -36,7 +36,8 @@ pub fn compare(report: &Report, place: &impl Place, seed: u64, rounds: usize) {
         let round = |round: usize| {
             // So that one round can be had alone.
             let seed = seed.wrapping_add(round as u64);
-            bytes += what.compare(place, &mut Numbers::new(seed)).map_err(|problem| format!("seed {seed}: {problem}"))?;
+            bytes +=
+                what.compare(place, &mut Numbers::new(seed)).map_err(|problem| format!("seed {seed}: {problem}"))?;
             Ok::<_, String>(())
         };
         let done = (0..rounds).try_for_each(round);

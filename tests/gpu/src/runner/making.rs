@@ -227,7 +227,8 @@ fn copied(file: &Path, name: &str, frames: usize) -> Result<Option<Clip>, Stop> 
     let index = stream.index();
     let opened = codec::Context::from_parameters(parameters).map_err(|error| of(file, error))?;
     let Some(sets) = avcc(extradata(&opened)) else { return Ok(None) };
-    let size = opened.decoder().video().map(|video| [video.width(), video.height()]).map_err(|error| of(file, error))?;
+    let size =
+        opened.decoder().video().map(|video| [video.width(), video.height()]).map_err(|error| of(file, error))?;
     let mut units = Vec::new();
     for (_, packet) in input.packets().filter(|(stream, _)| stream.index() == index).take(frames) {
         let Some(body) = packet.data().and_then(annexb) else { continue };

@@ -1,5 +1,10 @@
 //! What the runner does, apart from its command line: tests have it do the same on a GPU that is none.
-#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "measurements")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "measurements"
+)]
 #![allow(dead_code, unreachable_pub, reason = "the command line and tests each need a part")]
 
 pub mod clips;

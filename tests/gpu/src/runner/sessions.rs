@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use saccade::clock;
 use saccade::decode;
-use saccade::egress::packetize::Packetizer;
 use saccade::decode::nvdec;
+use saccade::egress::packetize::Packetizer;
 use saccade::hardware::{Finding, Piece, Stage, Table};
 use saccade::infer::manifest::Precision;
 use saccade::infer::{Cuda, Engine, Model, ModelSpec};
@@ -235,9 +235,13 @@ fn request(plan: &Plan) -> OpenRequest {
 fn drops(metrics: &Metrics) -> BTreeMap<String, f64> {
     metrics.upkeep();
     let page = metrics.render();
-    let of_interest = ["saccade_frames_dropped_total", "saccade_decode_takeovers_total", "saccade_model_failures_total"];
+    let of_interest =
+        ["saccade_frames_dropped_total", "saccade_decode_takeovers_total", "saccade_model_failures_total"];
     let lines = page.lines().filter(|line| of_interest.iter().any(|name| line.starts_with(name)));
-    lines.filter_map(|line| line.rsplit_once(' ')).filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
+    lines
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
+        .collect()
 }
 
 fn difference(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> String {

@@ -178,7 +178,8 @@ fn alone(
     side: u32,
     seconds: f64,
 ) -> Result<String, String> {
-    let (mut session, binding, _input) = open(environment, file, way, batch, side).map_err(|error| error.to_string())?;
+    let (mut session, binding, _input) =
+        open(environment, file, way, batch, side).map_err(|error| error.to_string())?;
     let run = |session: &mut Session| session.run_binding(&binding).map(drop).map_err(|error| error.to_string());
     for _ in 0..WARM_UP {
         run(&mut session)?;
@@ -228,7 +229,14 @@ fn ms(time: Duration) -> f64 {
 }
 
 /// The same as sessions have it: pictures go in, boxes come out, batches are the batcher's.
-fn through_models(report: &Report, machine: Option<&Machine>, on: &On, folder: &Path, precision: Precision, plan: &Plan) {
+fn through_models(
+    report: &Report,
+    machine: Option<&Machine>,
+    on: &On,
+    folder: &Path,
+    precision: Precision,
+    plan: &Plan,
+) {
     let what = |batch: usize| {
         let name = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy()).unwrap_or_default();
         format!("{name}, {precision}, pictures to boxes, {batch} a run")

@@ -1,6 +1,7 @@
 //! How busy the GPU and the processors are while something runs.
 
 use std::collections::BTreeMap;
+use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -50,24 +51,29 @@ impl Watch {
         Self { stop, seen: seen.ok(), cpu: Usage::of(std::process::id()), since: clock::now() }
     }
 
-    /// What was seen, in one line: means over the time, the memory at its highest.
+    /// What was seen, in one line: means over the time, the memory at its highest. Why nothing is told of the GPU goes to
+    /// standard error, once.
     pub fn finish(self) -> String {
         let took = clock::now().duration_since(self.since);
         drop(self.stop);
-        let seen = self.seen.map_or_else(|| Err("no thread".to_owned()), |thread| thread.join().unwrap_or_else(|_| Err("it panicked".to_owned())));
+        let panicked = || Err("the thread that looks at it panicked".to_owned());
+        let seen = self.seen.map(|thread| thread.join().unwrap_or_else(|_| panicked())).unwrap_or_else(panicked);
         let gpu = match seen {
-            Ok(seen) if seen.looks > 0 => {
-                let looks = f64::from(seen.looks);
+            Ok(seen) => {
+                let looks = f64::from(seen.looks.max(1));
                 let busy = seen.busy.iter().map(|(name, sum)| format!("{name} {:.0} %", 100.0 * sum / looks));
                 let busy = busy.collect::<Vec<_>>().join(", ");
-                format!("GPU: {busy}, {} MiB, {:.0} W", seen.memory >> 20, seen.watts / looks)
+                format!("GPU: {busy}, {} MiB, {:.0} W; ", seen.memory >> 20, seen.watts / looks)
             }
-            Ok(_) => "GPU: nothing told".to_owned(),
-            Err(error) => format!("GPU: {error}"),
+            Err(error) => {
+                static TOLD: Once = Once::new();
+                TOLD.call_once(|| eprintln!("nothing is told of how busy the GPU is: {error}"));
+                String::new()
+            }
         };
         let cpu = self.cpu.zip(Usage::of(std::process::id())).map(|(before, after)| {
             let cores = after.cpu.saturating_sub(before.cpu).div_duration_f64(took.max(Duration::from_millis(1)));
-            format!("; {cores:.1} processors, {} MiB", after.resident >> 20)
+            format!("{cores:.1} processors, {} MiB", after.resident >> 20)
         });
         format!("{gpu}{}", cpu.unwrap_or_default())
     }
