@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use saccade::calibration::Calibration;
 use saccade::config::{Config, File, Sources};
 use saccade::infer::Engine;
-use saccade::infer::manifest::Precision;
+use saccade::infer::manifest::{BackendChoice, Precision};
 use saccade::tuning::Tuning;
 use saccade::{clock, telemetry};
 
@@ -206,11 +206,7 @@ fn run(report: &Report, args: &Args) -> Result<(), Stop> {
     let end = clock::now() + Duration::from_secs(args.limit.saturating_sub(20).max(args.limit / 2));
     let open = || if args.software { Ok(None) } else { Machine::open().map(Some) };
     match &args.part {
-        Part::Probe { server } => {
-            let beside = || std::env::current_exe().map(|program| program.with_file_name("saccade"));
-            let server = server.clone().map_or_else(beside, Ok).map_err(Stop::failed)?;
-            probe::run(report, &server)
-        }
+        Part::Probe { server } => probe::run(report, &server.clone().map_or_else(beside, Ok)?),
         Part::Kernels { seed, rounds } => {
             let machine = open()?.ok_or_else(|| Stop::Failed("kernels run on a GPU alone".to_owned()))?;
             kernels::run(report, &machine, seed.unwrap_or_else(by_time), *rounds)
@@ -225,7 +221,8 @@ fn run(report: &Report, args: &Args) -> Result<(), Stop> {
         }
         Part::Sweep { batches, sides, seconds } => {
             let machine = open()?;
-            let plan = sweep::Plan { batches: batches.clone(), sides: sides.clone(), seconds: *seconds, end };
+            let (batches, sides, server) = (batches.clone(), sides.clone(), beside()?);
+            let plan = sweep::Plan { batches, sides, seconds: *seconds, server, end };
             sweep::run(report, machine.as_ref(), &files, &plan)
         }
         Part::Sessions { counts, seconds, models, clip, budget_ms, codec_threads, precision, degradation } => {
@@ -246,6 +243,11 @@ fn run(report: &Report, args: &Args) -> Result<(), Stop> {
             making::run(report, &from, to, *frames)
         }
     }
+}
+
+/// The server, beside this program.
+fn beside() -> Result<PathBuf, Stop> {
+    std::env::current_exe().map(|program| program.with_file_name("saccade")).map_err(Stop::failed)
 }
 
 fn by_time() -> u64 {
@@ -270,7 +272,7 @@ fn simulate(
     let (gpu, on) = match machine {
         Some(machine) => {
             let gpu = Arc::new(sessions::open(machine)?);
-            let on = On::Gpu(Box::new(sessions::cuda(machine, &gpu)));
+            let on = On::Gpu(Box::new(sessions::cuda(machine, &gpu)), BackendChoice::Cuda);
             (Some(gpu), on)
         }
         None => (None, On::Processors),

@@ -161,7 +161,9 @@ pub fn run(report: &Report, by: &By, clips: &[Clip], seconds: f64, most: usize) 
             report.judge(sizes(large.size, small.size), compare(by, &large.then([&small, &large])));
             report.judge(sizes(small.size, large.size), compare(by, &small.then([&large, &small])));
         }
-        if let Some(clip) = live.iter().max_by_key(|clip| clip.units.len()) {
+        // Damage is told by what comes after the next keyframe.
+        let keyframes = |clip: &&&Clip| clip.units.iter().filter(|unit| unit.keyframe).count();
+        if let Some(clip) = live.iter().filter(|clip| keyframes(clip) > 1).max_by_key(|clip| clip.units.len()) {
             match by.open_session(clip) {
                 Ok(_) => damage(report, by, clip),
                 Err(reason) => report.unavailable(format!("{codec}, damaged"), reason),
@@ -288,10 +290,21 @@ fn damage(report: &Report, by: &By, clip: &Clip) {
 
 fn recover(by: &By, clip: &Clip, broken: &Clip, [at, next]: [usize; 2], notice: bool) -> Result<String, String> {
     let (expected, mut decoder) = (reference(clip)?, by.open_session(clip)?);
-    let (mut told, mut wrong) = (None, 0);
+    let (mut told, mut wrong, mut worst) = (None, 0, 0);
+    // FFmpeg 5's H.264 decoder gives a keyframe that follows a concealed picture with some samples a little off.
+    let allowed = if matches!(by, By::Software) { 8 } else { 0 };
     for (number, unit) in broken.units.iter().enumerate() {
         let decoded = decoder.decode(unit);
-        let right = matches!(&decoded, Ok(Some(found)) if expected.get(&unit.time) == Some(&**found));
+        let own = expected.get(&unit.time);
+        let right = match (&decoded, own) {
+            (Ok(Some(found)), Some(own)) if number >= next => {
+                let off = most_off(found, own);
+                worst = worst.max(off.unwrap_or(u8::MAX));
+                off.is_some_and(|off| off <= allowed)
+            }
+            (Ok(Some(found)), Some(own)) => **found == *own,
+            _ => false,
+        };
         match decoded {
             _ if number < at || number >= next => {
                 if !right {
@@ -321,7 +334,17 @@ fn recover(by: &By, clip: &Clip, broken: &Clip, [at, next]: [usize; 2], notice: 
         None if notice => return Err(format!("nobody noticed, and {wrong} wrong pictures were shown")),
         None => "no keyframe is asked for".to_owned(),
     };
-    Ok(format!("{asked}, {wrong} other pictures are shown until it comes, and right ones from then on"))
+    let after = if worst == 0 { "right ones".to_owned() } else { format!("those off by {worst} at most") };
+    Ok(format!("{asked}, {wrong} other pictures are shown until it comes, and {after} from then on"))
+}
+
+/// How far a sample is off at most; nothing for pictures of different sizes.
+fn most_off(found: &I420, expected: &I420) -> Option<u8> {
+    if (found.width(), found.height()) != (expected.width(), expected.height()) {
+        return None;
+    }
+    let planes = found.planes().into_iter().zip(expected.planes());
+    planes.flat_map(|(found, expected)| found.iter().zip(expected)).map(|(a, b)| a.abs_diff(*b)).max()
 }
 
 /// Says of a picture that is not the one of its unit which one it is.

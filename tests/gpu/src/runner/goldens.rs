@@ -1,12 +1,15 @@
 //! Models on the GPU, in place, against the same models on the processors.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use saccade::infer::device::{Gpu, Tensors};
+use saccade::infer::backend::Library;
+use saccade::infer::device::Gpu;
 use saccade::infer::manifest::{BackendChoice, Precision};
-use saccade::infer::{Cuda, Engine, Model, ModelSpec, Options, Params};
+use saccade::infer::{Cuda, Engine, Engines, Model, ModelSpec, Options, Params, TensorRt};
 use saccade::media::{ColorInfo, Detection};
+use saccade::models::BUILD_COMMAND;
 
 use super::files::{Files, Shot};
 use super::gpu::Machine;
@@ -19,34 +22,54 @@ pub const PRECISIONS: [Precision; 4] = [Precision::Fp32, Precision::Fp16, Precis
 /// Where the models run that are compared with fp32 on the processors.
 #[derive(Debug, Clone)]
 pub enum On {
-    /// The GPU.
-    Gpu(Box<Cuda>),
+    /// The GPU, by its CUDA provider or by TensorRT.
+    Gpu(Box<Cuda>, BackendChoice),
     /// The processors again.
     Processors,
 }
 
 impl On {
-    /// The GPU, with the models' tensors there.
+    /// The GPU's CUDA provider, with the models' tensors there.
     pub fn machine(machine: &Machine) -> Self {
-        Self::with(machine, machine.libraries.tensors)
+        let gpu = Some(Gpu::new(Arc::clone(&machine.program), machine.libraries.tensors));
+        let tensorrt = Err("not wanted".to_owned());
+        let cuda = Cuda { name: machine.device.name().to_owned(), tensorrt, gpu };
+        Self::Gpu(Box::new(cuda), BackendChoice::Cuda)
     }
 
-    fn with(machine: &Machine, tensors: Tensors) -> Self {
-        let gpu = Some(Gpu::new(Arc::clone(&machine.program), tensors));
-        Self::Gpu(Box::new(Cuda { name: machine.device.name().to_owned(), gpu }))
+    /// The same GPU, by TensorRT: `server` builds its engines, which stay in `folder`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn tensorrt(machine: &Machine, library: &Library, server: &Path, folder: &Path) -> Result<Self, String> {
+        let Self::Gpu(cuda, _) = Self::machine(machine) else { return Err("no GPU".to_owned()) };
+        let version = TensorRt::try_out(library).map_err(|error| error.to_string())?;
+        let command = vec![server.as_os_str().to_owned(), BUILD_COMMAND.into()];
+        let tensorrt = TensorRt { name: format!("{}; {version}", cuda.name), command, folder: folder.to_owned() };
+        Ok(Self::Gpu(Box::new(Cuda { tensorrt: Ok(tensorrt), ..*cuda }), BackendChoice::TensorRt))
     }
 
     /// How an engine runs models there, and nowhere else.
     pub fn options(&self, precision: Precision) -> Options {
         let precision = Some(precision);
         match self {
-            Self::Gpu(cuda) => Options {
-                precision,
-                backend: Some(BackendChoice::Cuda),
-                cuda: Ok((**cuda).clone()),
-                ..Options::default()
-            },
+            Self::Gpu(cuda, backend) => {
+                let (backend, cuda) = (Some(*backend), Ok((**cuda).clone()));
+                Options { precision, backend, cuda, engines: Engines::First, ..Options::default() }
+            }
             Self::Processors => Options { precision, backend: Some(BackendChoice::Cpu), ..Options::default() },
+        }
+    }
+
+    /// What computes there.
+    pub const fn name(&self) -> &'static str {
+        self.backend().name()
+    }
+
+    const fn backend(&self) -> BackendChoice {
+        match self {
+            Self::Gpu(_, backend) => *backend,
+            Self::Processors => BackendChoice::Cpu,
         }
     }
 
@@ -57,7 +80,7 @@ impl On {
     pub fn load(&self, engine: &Engine, spec: &ModelSpec, precision: Precision) -> Result<Arc<Model>, String> {
         let model = engine.load(spec).map_err(|error| error.to_string())?;
         let selection = model.selection();
-        if selection.precision == precision && selection.provider.is_device() == matches!(self, Self::Gpu(_)) {
+        if selection.precision == precision && selection.provider.name() == self.name() {
             return Ok(model);
         }
         let why = selection.others.join("; ");

@@ -86,7 +86,8 @@ pub fn open(machine: &Machine) -> Result<Gpu, Stop> {
 
 /// The same GPU for the models' engine.
 pub fn cuda(machine: &Machine, gpu: &Gpu) -> Cuda {
-    Cuda { name: machine.device.name().to_owned(), gpu: gpu.models() }
+    let tensorrt = Err("not wanted".to_owned());
+    Cuda { name: machine.device.name().to_owned(), tensorrt, gpu: gpu.models() }
 }
 
 /// A model of the files by its name; the folder that comes with it has to last until it is loaded.

@@ -38,6 +38,8 @@ pub struct Plan {
     pub sides: Vec<u32>,
     /// How long each is measured.
     pub seconds: f64,
+    /// The program that builds engines of TensorRT.
+    pub server: PathBuf,
     /// After this nothing further is begun.
     pub end: Instant,
 }
@@ -54,36 +56,76 @@ const HALF: &str = "model.fp16.onnx";
 /// # Errors
 /// [`Stop`], where there is no such model, or no ONNX Runtime.
 pub fn run(report: &Report, machine: Option<&Machine>, files: &Files, plan: &Plan) -> Result<(), Stop> {
-    let folders = models(files)?;
+    let mut folders = models(files)?;
     let library = Library::load().map_err(Stop::failed)?;
     report.row("ONNX Runtime", library.build_info());
+    folders.retain(|(side, _)| plan.sides.is_empty() || plan.sides.contains(side));
+    let sweep = Sweep { report, machine, library: &library, plan };
+    let on = machine.map_or(On::Processors, On::machine);
     for (side, folder) in &folders {
-        if !plan.sides.is_empty() && !plan.sides.contains(side) {
-            continue;
-        }
-        for way in Way::all(machine) {
-            let file = folder.join(way.file());
-            let what = |batch: usize| format!("{}, {side}x{side}, {batch} a run", way.name());
-            for batch in &plan.batches {
-                if clock::now() >= plan.end {
-                    report.unavailable(what(*batch), "no time was left");
-                    break;
-                }
-                match alone(library.environment(), &file, way, *batch, *side, plan.seconds) {
-                    Ok(found) => report.row(what(*batch), found),
-                    Err(reason) => {
-                        report.unavailable(what(*batch), reason);
-                        break;
-                    }
-                }
-            }
-        }
-        let on = machine.map_or(On::Processors, On::machine);
-        for precision in [Precision::Fp32, Precision::Fp16] {
-            through_models(report, machine, &on, folder, precision, plan);
-        }
+        Way::usual(machine).into_iter().for_each(|way| sweep.alone(folder, *side, way, &plan.batches));
+        [Precision::Fp16, Precision::Fp32].into_iter().for_each(|precision| {
+            sweep.through_model(&on, folder, precision, &plan.batches);
+        });
+    }
+    // What takes long to prepare, or says more of the libraries than of the server, for the largest alone.
+    let (Some((side, folder)), Some(machine)) = (folders.first(), machine) else { return Ok(()) };
+    let few = plan.batches.first().copied().into_iter().collect::<Vec<_>>();
+    Way::unusual(machine).into_iter().for_each(|way| sweep.alone(folder, *side, way, &few));
+    match On::tensorrt(machine, &library, &plan.server, &files.0.join("engines")) {
+        Ok(on) => [Precision::Fp16, Precision::Fp32].into_iter().for_each(|precision| {
+            sweep.through_model(&on, folder, precision, &few);
+        }),
+        Err(reason) => report.unavailable("TensorRT, pictures to boxes", reason),
     }
     Ok(())
+}
+
+/// A sweep that is under way.
+struct Sweep<'a> {
+    report: &'a Report,
+    machine: Option<&'a Machine>,
+    library: &'a Library,
+    plan: &'a Plan,
+}
+
+impl Sweep<'_> {
+    /// ONNX Runtime alone, in these batches; what does not run in one is not tried in others.
+    fn alone(&self, folder: &Path, side: u32, way: Way, batches: &[usize]) {
+        for batch in batches {
+            let what = format!("{}, {side}x{side}, {batch} a run", way.name());
+            if self.is_over(&what) {
+                return;
+            }
+            match alone(self.library.environment(), &folder.join(way.file()), way, *batch, side, self.plan.seconds) {
+                Ok(found) => self.report.row(what, found),
+                Err(reason) => return self.report.unavailable(what, reason),
+            }
+        }
+    }
+
+    /// The same as sessions have it: pictures go in, boxes come out, batches are the batcher's.
+    fn through_model(&self, on: &On, folder: &Path, precision: Precision, batches: &[usize]) {
+        let name = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy()).unwrap_or_default();
+        for batch in batches {
+            let what = format!("{name}, {} {precision}, pictures to boxes, {batch} a run", on.name());
+            if self.is_over(&what) {
+                return;
+            }
+            match through_model(self.machine, on, folder, precision, *batch, self.plan.seconds) {
+                Ok(found) => self.report.row(what, found),
+                Err(reason) => self.report.unavailable(what, reason),
+            }
+        }
+    }
+
+    fn is_over(&self, what: &str) -> bool {
+        let over = clock::now() >= self.plan.end;
+        if over {
+            self.report.unavailable(what, "no time was left");
+        }
+        over
+    }
 }
 
 /// Folders of models that are named `yolo-SIDE`, the largest first.
@@ -112,18 +154,24 @@ enum Way {
 }
 
 impl Way {
-    fn all(machine: Option<&Machine>) -> Vec<Self> {
-        let cuda = |half, tf32, nhwc| Self::Cuda { half, tf32, nhwc };
+    fn usual(machine: Option<&Machine>) -> Vec<Self> {
+        let cuda = |half| Self::Cuda { half, tf32: false, nhwc: false };
         match machine.map(|machine| machine.libraries.tensors) {
-            Some(Tensors::Device) => vec![
-                cuda(true, false, false),
-                cuda(false, false, false),
+            Some(Tensors::Device) => vec![cuda(true), cuda(false)],
+            Some(Tensors::Host) | None => vec![Self::Processors],
+        }
+    }
+
+    fn unusual(machine: &Machine) -> Vec<Self> {
+        let cuda = |half, tf32, nhwc| Self::Cuda { half, tf32, nhwc };
+        match machine.libraries.tensors {
+            Tensors::Device => vec![
                 cuda(true, false, true),
                 cuda(false, true, false),
                 Self::TensorRt { half: true },
                 Self::TensorRt { half: false },
             ],
-            Some(Tensors::Host) | None => vec![Self::Processors],
+            Tensors::Host => Vec::new(),
         }
     }
 
@@ -226,31 +274,6 @@ fn open(
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-/// The same as sessions have it: pictures go in, boxes come out, batches are the batcher's.
-fn through_models(
-    report: &Report,
-    machine: Option<&Machine>,
-    on: &On,
-    folder: &Path,
-    precision: Precision,
-    plan: &Plan,
-) {
-    let what = |batch: usize| {
-        let name = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy()).unwrap_or_default();
-        format!("{name}, {precision}, pictures to boxes, {batch} a run")
-    };
-    for batch in &plan.batches {
-        if clock::now() >= plan.end {
-            report.unavailable(what(*batch), "no time was left");
-            return;
-        }
-        match through_model(machine, on, folder, precision, *batch, plan.seconds) {
-            Ok(found) => report.row(what(*batch), found),
-            Err(reason) => report.unavailable(what(*batch), reason),
-        }
-    }
 }
 
 fn through_model(
