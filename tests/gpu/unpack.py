@@ -68,7 +68,10 @@ def needs(folder: pathlib.Path) -> list[tuple[str, str]]:
         of_providers.setdefault(name, []).append(short.get(provider, provider))
     lazy = [(name, f"the CUDA provider, for {why}") for name, why in LAZY]
     rest = [(name, ", ".join(why)) for name, why in of_providers.items()]
-    return list(dict.fromkeys([*DRIVER, *lazy, *(it for it in rest if it[0] not in dict(DRIVER))]))
+    known: dict[str, str] = {}
+    for name, why in [*DRIVER, *lazy, *rest]:
+        known.setdefault(name, why)
+    return list(known.items())
 
 
 def with_own_loader(folder: pathlib.Path) -> None:

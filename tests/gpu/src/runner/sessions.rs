@@ -131,20 +131,20 @@ pub async fn run(report: &Report, on: &Machinery, model: &Model, clip: &Clip, pl
             report.unavailable(what, "no time was left");
             continue;
         }
-        let found = simulate(report, on, &model.id(), (clip, codec), *count, plan).await?;
-        report.row(what, found);
+        let found = simulate(on, &model.id(), (clip, codec), *count, plan).await?;
+        report.judge(what, found);
     }
     Ok(())
 }
 
+/// What came of it; inside, what ought to be otherwise.
 async fn simulate(
-    report: &Report,
     on: &Machinery,
     model: &str,
     clip: (&Clip, Codec),
     count: usize,
     plan: &Plan,
-) -> Result<String, Stop> {
+) -> Result<Result<String, String>, Stop> {
     let files = Arc::new(Files::new(clip, count));
     let registry = Arc::new(Registry::new(None));
     let threads = plan.codec_threads.unwrap_or(on.tuning.codec_threads);
@@ -189,13 +189,9 @@ async fn simulate(
     if !empty {
         return Err(Stop::Failed("sessions did not end in time".to_owned()));
     }
-    if !lost.is_empty() {
-        report.say(format_args!("{count} sessions, dropped: {lost}"));
-    }
-    if alive < count {
-        report.wrong(format!("{count} sessions"), format_args!("{} of them ended by themselves", count - alive));
-    }
-    Ok(files.summary(took, &usage))
+    let lost = if lost.is_empty() { "nothing".to_owned() } else { lost };
+    let found = format!("{}; dropped: {lost}", files.summary(took, &usage));
+    Ok(if alive == count { Ok(found) } else { Err(format!("{} ended by themselves; {found}", count - alive)) })
 }
 
 fn settings(on: &Machinery, model: &str, plan: &Plan) -> Settings {
