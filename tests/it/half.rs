@@ -172,7 +172,7 @@ fn a_graph_of_16_bit_floats_is_none_but_the_fp16_variant() {
 fn without_a_gpu_for_pictures_tensors_of_16_bit_floats_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let [single, half] = [Float::Single, Float::Half].map(|float| graphs::means(64, float));
-    let cuda = Ok(Cuda { name: "a fake".to_owned(), gpu: None });
+    let cuda = Ok(Cuda { name: "a fake".to_owned(), tensorrt: Err("none".to_owned()), gpu: None });
     let options = Options { precision: Some(Precision::Fp16), backend: Some(BackendChoice::Auto), cuda, ..on_host() };
     let engine = Engine::new(options).unwrap();
     let spec = model(root.path(), "halves", MEANS, &single, &half).unwrap();

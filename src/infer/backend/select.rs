@@ -410,7 +410,7 @@ impl Opener {
             batch,
             threads: self.threads,
         };
-        let open = |engine: PathBuf| self.open_ready(candidate, batch, Some((&tensorrt, engine)));
+        let open = |engine: PathBuf| self.open_ready(candidate, batch, Some((&tensorrt, &engine)));
         let kept = tensorrt.find(&wanted).map(open).transpose().unwrap_or_else(|error| {
             // Another version of something made it, or it is damaged.
             tracing::warn!(model = self.manifest.id(), batch, %error, "an engine that was kept is of no use");
@@ -428,13 +428,13 @@ impl Opener {
         &self,
         candidate: Candidate,
         batch: usize,
-        engine: Option<(&TensorRt, PathBuf)>,
+        engine: Option<(&TensorRt, &Path)>,
     ) -> Result<Bucket, Error> {
         let Candidate { provider, precision } = candidate;
         let bytes = self.graphs.of(provider.variant(precision));
         let device_memory_mb = self.manifest.run.device_memory_mb;
-        let timing = engine.as_ref().map(|(tensorrt, _)| tensorrt.timing());
-        let kept = engine.as_ref().zip(timing.as_ref()).map(|((_, engine), timing)| Kept { engine, timing });
+        let timing = engine.map(|(tensorrt, _)| tensorrt.timing());
+        let kept = engine.zip(timing.as_ref()).map(|((_, engine), timing)| Kept { engine, timing });
         let settings = Settings { provider, precision, threads: self.threads, batch, device_memory_mb, kept };
         let graph = self.graph(candidate);
         #[cfg(feature = "cuda")]
@@ -516,9 +516,10 @@ fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<Strin
         candidates.extend(precisions.map(|precision| Candidate { provider: *provider, precision }));
     }
     if candidates.is_empty() {
-        // What was asked for is not to be had here: fp32 is what every model and CPU can do.
+        // What was asked for is not to be had here: fp32 is what every model and provider can do.
         notes.push(format!("{} is not to be had here: fp32 instead", request.precision));
-        candidates.push(Candidate { provider: providers[0], precision: Precision::Fp32 });
+        let fp32 = |provider: &Provider| Candidate { provider: *provider, precision: Precision::Fp32 };
+        candidates.extend(providers.iter().map(fp32));
     }
     (candidates, notes)
 }
@@ -705,8 +706,9 @@ mod tests {
     fn a_precision_that_is_not_to_be_had_falls_back_to_fp32() {
         let accuracy = Accuracy::default();
         let cpu = CpuFeatures::default();
-        assert_eq!(names(Precision::Bf16, BackendChoice::Auto, accuracy, false, cpu, true), ["cpu fp32"]);
-        assert_eq!(names(Precision::Fp16, BackendChoice::Auto, accuracy, false, BF16, true), ["cpu fp32"]);
+        let both = ["cpu fp32", "openvino fp32"];
+        assert_eq!(names(Precision::Bf16, BackendChoice::Auto, accuracy, false, cpu, true), both);
+        assert_eq!(names(Precision::Fp16, BackendChoice::Auto, accuracy, false, BF16, true), both);
         assert_eq!(names(Precision::Int8, BackendChoice::OpenVino, accuracy, true, cpu, false), ["cpu int8"]);
         assert_eq!(names(Precision::Bf16, BackendChoice::Auto, accuracy, false, BF16, true), ["openvino bf16"]);
     }
