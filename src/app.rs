@@ -446,6 +446,7 @@ async fn load(
                 tracing::error!(model = spec.manifest.id(), %error, "a model was refused");
             }
         }
+        engine.all_loaded();
         if let Err(error) = models::name(&config, engine.routes(), |name| engine.get(name).is_some()) {
             engine.shutdown();
             return Err(error.into());

@@ -10,8 +10,11 @@ const NICE: i32 = 10;
 
 /// Builds what standard input describes. The last line of standard error says what went wrong.
 pub(super) fn build() -> Exit {
-    // Whoever may not do even that builds all the same.
+    // Whoever may not do one of these builds all the same.
     let _ = rustix::process::setpriority_process(None, NICE);
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    // Where memory runs out, the server is not to go first.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "900");
     let mut text = Vec::new();
     let read = io::stdin().take(JOB).read_to_end(&mut text);
     let job = read.map_err(|error| error.to_string()).and_then(|_| {

@@ -144,7 +144,6 @@ fn look_at_provider(teller: &mut probe::Teller<std::io::Stdout>, program: kernel
     if ran.is_none() {
         return;
     }
-    look_at_tensorrt(teller);
     teller.look(Piece::CudaGraphs, || {
         let (engine, spec) = (engine(gpu.recording())?, spec.as_ref().map_err(Clone::clone)?);
         // One in which there are people, and one that is all the same.
@@ -152,6 +151,8 @@ fn look_at_provider(teller: &mut probe::Teller<std::io::Stdout>, program: kernel
         let Recorded { anew, repeated } = engine.try_recorded(spec, &pictures).map_err(|error| error.to_string())?;
         Ok(((), format!("{} finds the same in {repeated:.1?} instead of {anew:.1?}", spec.manifest.id())))
     });
+    // The slowest, and the likeliest to crash, comes last.
+    look_at_tensorrt(teller);
 }
 
 /// Builds and runs the smallest engine.

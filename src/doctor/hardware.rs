@@ -23,7 +23,9 @@ pub(super) fn checks(hw: Hw, hardware: &Table) -> Vec<Check> {
 fn gpu(hardware: &Table) -> Check {
     match hardware.works(Piece::Driver) {
         Err(reason) => Check::ok("gpu", format!("none is used: {reason}")),
-        Ok(_) if hardware.findings().iter().all(|finding| finding.works) => Check::ok("gpu", hardware.to_string()),
+        Ok(_) if hardware.findings().iter().all(|finding| finding.works || finding.piece.is_extra()) => {
+            Check::ok("gpu", hardware.to_string())
+        }
         Ok(_) => Check::warn("gpu", hardware.to_string(), HINT),
     }
 }

@@ -68,6 +68,12 @@ impl Piece {
         Self::CudaGraphs,
     ];
 
+    /// Whether a GPU is whole without it: what is missing makes models slower and nothing else.
+    #[must_use]
+    pub const fn is_extra(self) -> bool {
+        matches!(self, Self::TensorRt | Self::CudaGraphs)
+    }
+
     /// What it is called in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {

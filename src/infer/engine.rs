@@ -45,7 +45,7 @@ pub struct Options {
     pub around_model: Duration,
 }
 
-/// When engines of TensorRT, which take minutes, are built. Those that were built before are always used.
+/// When engines of TensorRT, which take minutes, are built. Those that were built before are used in any case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Engines {
     /// Never.
@@ -158,10 +158,7 @@ impl Engine {
     pub fn load(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
         let Prepared { opener, runner, selection, request, key, is_final } = self.prepare(spec)?;
         let is_improved = is_final || self.options.engines != Engines::Meanwhile || !opener.can_improve(request);
-        let opener = Arc::new(match self.options.engines {
-            Engines::Kept => opener,
-            Engines::First | Engines::Meanwhile => opener.building(self.improver.stop()),
-        });
+        let opener = Arc::new(opener);
         let mut runners = vec![runner];
         if self.pinned(&spec.manifest).is_some() {
             for _ in 1..selection.instances {
@@ -175,7 +172,8 @@ impl Engine {
         tracing::info!(model = id, %provider, %precision, ?buckets, instances, origin = origin.name(), "model loaded");
         if !is_improved {
             let (model, calibration) = (Arc::downgrade(&model), self.options.calibration.clone());
-            self.improver.add(Improvement { model, opener, request, calibration, key });
+            let instances = self.pinned(&spec.manifest).unwrap_or(1);
+            self.improver.add(Improvement { model, opener, request, instances, calibration, key });
         }
         let mut models = self.lock();
         // Another manifest is worth another word.
@@ -187,6 +185,12 @@ impl Engine {
             a.name.cmp(&b.name).then_with(|| compare_versions(&a.version, &b.version))
         });
         Ok(model)
+    }
+
+    /// Begins with what was left for later, since it would have disturbed what was measured: all models that were to be there
+    /// from the start are loaded. For models that are loaded afterwards it is begun with at once.
+    pub fn all_loaded(&self) {
+        self.improver.begin();
     }
 
     /// How a model would be run, without keeping it.
@@ -258,10 +262,6 @@ impl Engine {
         };
         let opener =
             Opener::new(self.library.clone(), spec, Arc::clone(&manifest), graphs, threads, self.options.cuda.clone())?;
-        let opener = match self.options.engines {
-            Engines::First => opener.building(self.improver.stop()),
-            Engines::Kept | Engines::Meanwhile => opener,
-        };
         let calibration = &self.options.calibration;
         let kept = calibration.get::<Found>(&key).filter(Found::makes_sense).and_then(|found| {
             let kept = opener.resume(request, &found).map(|(runner, selection)| (runner, selection, found.is_final));
@@ -270,7 +270,8 @@ impl Engine {
         let (runner, mut selection, is_final) = if let Some(kept) = kept {
             kept
         } else {
-            let (runner, selection, complete) = opener.select(request)?;
+            let stop = (self.options.engines == Engines::First).then(|| self.improver.stop());
+            let (runner, selection, complete) = opener.select(request, stop.as_ref())?;
             let is_final = self.options.engines == Engines::First;
             // What was cut short is not to hold for every start to come.
             if complete {

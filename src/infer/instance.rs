@@ -30,12 +30,13 @@ pub(super) fn settled(runner: Runner, open: &Open) -> Result<Runner, Error> {
 pub(super) fn own(shared: &Shared, number: usize, way: Way, runner: Runner) {
     backend::yield_to_codecs();
     let mut instance = Instance { shared, number, way, runner: None, found: Vec::new(), done: Vec::new() };
-    instance.begin(Some(runner));
+    instance.begin(runner);
     shared.add_instance();
     let mut batch = Vec::new();
     while let Some(task) = shared.next(number, instance.way.number, &mut batch) {
         match task {
             Task::Change(way, runner) => instance.change(way, runner),
+            Task::Leave => return,
             Task::Run { bucket } => instance.run(bucket, &mut batch),
             Task::Late(inbox, frame) => inbox.deliver(shared.id(), Outcome::Late(frame)),
             Task::Refuse(error) => {
@@ -77,13 +78,13 @@ impl Instance<'_> {
                 self.found = found;
                 Some((bucket, timing.service()))
             }
-            // Neither the model nor its batches are to blame.
-            Err(error @ Error::NoRoom { .. }) => {
-                batch.drain(..).for_each(|taken| self.answer(taken, size, Err(error.clone())));
-                None
-            }
             Err(error) if size > 1 && !matches!(error, Error::Recording { .. }) => {
                 self.run_one_by_one(bucket, batch, &error);
+                None
+            }
+            // The model is not to blame.
+            Err(error @ Error::NoRoom { .. }) => {
+                batch.drain(..).for_each(|taken| self.answer(taken, size, Err(error.clone())));
                 None
             }
             Err(error) => {
@@ -97,7 +98,13 @@ impl Instance<'_> {
 
     /// After a batch has failed: a frame that fails alone is not to fail the others.
     fn run_one_by_one(&mut self, bucket: usize, batch: &mut Vec<Taken>, error: &Error) {
-        tracing::warn!(model = self.shared.id(), size = batch.len(), %error, "a batch failed; its frames run one by one");
+        let no_room = matches!(error, Error::NoRoom { .. });
+        if no_room {
+            // It may be for one frame alone, and comes again and again while the GPU is full.
+            tracing::debug!(model = self.shared.id(), size = batch.len(), %error, "a batch failed; its frames run one by one");
+        } else {
+            tracing::warn!(model = self.shared.id(), size = batch.len(), %error, "a batch failed; its frames run one by one");
+        }
         if *error == Error::Panicked {
             // What a panic left half done is not run again. It counts against the model only where it can be said of a
             // frame, or of none.
@@ -115,7 +122,7 @@ impl Instance<'_> {
             let detections = self.found.pop().unwrap_or_default();
             self.answer(taken, 1, found.map(|timing| Detected { detections, timing }));
         }
-        if !failed {
+        if !failed && !no_room {
             // It was not for one of the frames, so the next such batch would fail, too.
             self.shared.give_up(self.way.number, bucket);
             self.shared.note_fault(error);
@@ -171,18 +178,17 @@ impl Instance<'_> {
         }
     }
 
-    /// Runs everything another way. What was before goes first, since there may be no memory for both.
-    fn change(&mut self, way: Way, ready: Option<Runner>) {
+    /// Runs everything another way.
+    fn change(&mut self, way: Way, ready: Runner) {
         (self.way, self.runner) = (way, None);
         self.begin(ready);
     }
 
     /// Has this runner, or what can be had in its place.
-    fn begin(&mut self, ready: Option<Runner>) {
-        match ready.map(|ready| settled(ready, &*self.way.open)) {
-            Some(Ok(runner)) => self.runner = Some(runner),
-            Some(Err(error)) => self.shared.note_fault(&error),
-            None => {}
+    fn begin(&mut self, ready: Runner) {
+        match settled(ready, &*self.way.open) {
+            Ok(runner) => self.runner = Some(runner),
+            Err(error) => self.shared.note_fault(&error),
         }
         self.open();
     }

@@ -133,9 +133,14 @@ impl Bench {
 
     /// Has the model run these batches from now on.
     fn change(&self, buckets: Vec<(usize, Duration)>) -> bool {
+        self.change_to(buckets, self.model.instances())
+    }
+
+    /// The same in so many instances.
+    fn change_to(&self, buckets: Vec<(usize, Duration)>, instances: u32) -> bool {
         let open = (self.opening)(sizes(&buckets));
-        let runner = open().unwrap();
-        self.model.change(selection(buckets), open, runner)
+        let runners = (0..instances).map(|_| open().unwrap()).collect();
+        self.model.change(selection(buckets), open, runners)
     }
 
     fn slot(&self, name: &'static str) -> Slot {
@@ -562,7 +567,7 @@ fn what_fails_after_a_change_is_opened_the_new_way() {
 }
 
 #[test]
-fn each_instance_changes_and_opens_what_is_not_ready() {
+fn each_instance_changes_and_those_that_are_too_many_end() {
     let bench = Bench::several(vec![(1, Duration::from_millis(1))], 2);
     let slots = ["a", "b"].map(|name| bench.slot(name));
     let both = || {
@@ -581,6 +586,21 @@ fn each_instance_changes_and_opens_what_is_not_ready() {
     both();
     assert_eq!(bench.opened.load(Ordering::SeqCst), 4);
     assert_eq!(bench.model.instances(), 2);
+
+    assert!(bench.change_to(vec![(1, Duration::from_millis(1))], 1));
+    for (id, slot) in (0..).zip(&slots) {
+        assert_eq!(bench.submit(slot, id, LONG), None);
+    }
+    assert_eq!(bench.running(), 1);
+    // The other instance would have begun by the time that it is known to have ended.
+    while bench.model.threads_at_work() > 1 {
+        std::thread::yield_now();
+    }
+    assert!(bench.started.try_recv().is_err(), "nobody works beside it");
+    (0..2).for_each(|_| bench.step(Step::Find));
+    let mut done = [bench.done(), bench.done()];
+    done.sort_unstable();
+    assert_eq!((done, bench.model.instances()), ([("a", 0), ("b", 1)], 1));
 }
 
 #[test]

@@ -98,14 +98,14 @@ impl Model {
         Arc::clone(&self.selection.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs it in another way from the next batches on, as many instances as before, the first one with `runner`. `open`
-    /// makes the others, and replaces one after a fault. False: the model takes no more work.
-    pub(super) fn change(&self, selection: Selection, open: Arc<Open>, runner: Runner) -> bool {
+    /// Runs it in another way from the next batches on, in as many instances as there are `runners`, of which there are not
+    /// more than before. `open` replaces one after a fault. False: the model takes no more work.
+    pub(super) fn change(&self, selection: Selection, open: Arc<Open>, runners: Vec<Runner>) -> bool {
         let costs = Costs::new(&selection.buckets);
         let mut current = self.selection.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = self.shared.change(costs, open, runner);
+        let instances = u32::try_from(runners.len()).unwrap_or(u32::MAX);
+        let changed = self.shared.change(costs, open, runners);
         if changed {
-            let instances = current.instances;
             *current = Arc::new(Selection { instances, ..selection });
         }
         changed
@@ -147,6 +147,13 @@ impl Model {
         let (reply, answer) = sync_channel(1);
         self.shared.call(Call { picture: Arc::clone(picture).into(), color, params: Arc::clone(params), reply })?;
         answer.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Owner threads that have not ended.
+    #[cfg(test)]
+    pub(super) fn threads_at_work(&self) -> usize {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().filter(|thread| !thread.is_finished()).count()
     }
 
     /// Pictures of [`Self::detect`] that wait.

@@ -45,8 +45,8 @@ struct State {
     batcher: Batcher,
     faults: Vec<Instant>,
     way: Way,
-    /// Of the way that is new, for the first instance that comes for it.
-    ready: Option<Runner>,
+    /// Of the way that is new, for the instances that come for them.
+    ready: Vec<Runner>,
     closed: bool,
 }
 
@@ -103,8 +103,10 @@ pub(super) enum Task {
     Late(Arc<Inbox>, Frame),
     /// Give what it was given back with this error.
     Refuse(Error),
-    /// Run everything this way from now on, with the runner if one is ready.
-    Change(Way, Option<Runner>),
+    /// Run everything this way from now on, with this runner.
+    Change(Way, Runner),
+    /// End: fewer instances run the model by now.
+    Leave,
 }
 
 /// A member of a batch, taken out of its queue.
@@ -144,7 +146,7 @@ impl Shared {
             batcher: Batcher::new(costs, batching.max_delay),
             faults: Vec::new(),
             way: Way { number: 0, open },
-            ready: None,
+            ready: Vec::new(),
             closed: false,
         };
         let (state, ready) = (Mutex::new(state), AtomicBool::new(true));
@@ -230,7 +232,12 @@ impl Shared {
 
     /// Lets the owner threads finish what they do, refuse what waits, and end.
     pub(super) fn close(&self) {
-        self.lock().closed = true;
+        let unused = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.ready)
+        };
+        drop(unused);
         self.wake.notify_all();
     }
 
@@ -239,16 +246,16 @@ impl Shared {
         self.lock().way.clone()
     }
 
-    /// Has all instances run the model in another way, each from its next batch on: the first one with `ready`, and the
-    /// others with what they `open`. What waits goes on waiting. False: the model takes no more work.
-    pub(super) fn change(&self, costs: Costs, open: Arc<Open>, ready: Runner) -> bool {
-        if !self.is_ready() {
+    /// Has as many instances as are `ready` run the model in another way, each from its next batch on; the others end then.
+    /// What waits goes on waiting. False: the model takes no more work.
+    pub(super) fn change(&self, costs: Costs, open: Arc<Open>, ready: Vec<Runner>) -> bool {
+        let mut state = self.lock();
+        if state.closed || !self.ready.load(Ordering::Acquire) {
             return false;
         }
-        let mut state = self.lock();
         state.batcher.renew(costs);
         state.way = Way { number: state.way.number + 1, open };
-        let unused = state.ready.replace(ready);
+        let unused = std::mem::replace(&mut state.ready, ready);
         // What failed was the other way.
         state.faults.clear();
         drop(state);
@@ -270,7 +277,7 @@ impl Shared {
         loop {
             let task = match self.refusal(&state) {
                 Some(error) => state.refuse_next(batch).then_some(Task::Refuse(error)),
-                None if state.way.number != way => Some(Task::Change(state.way.clone(), state.ready.take())),
+                None if state.way.number != way => Some(state.change()),
                 None => state.choose_next(instance, batch),
             };
             if task.is_some() && state.batcher.has_more() {
@@ -328,6 +335,15 @@ impl Shared {
 }
 
 impl State {
+    /// What an instance is to do that runs another way than is to be run.
+    fn change(&mut self) -> Task {
+        if let Some(runner) = self.ready.pop() {
+            return Task::Change(self.way.clone(), runner);
+        }
+        self.batcher.remove_instance();
+        Task::Leave
+    }
+
     fn position(&self, key: Key) -> Option<usize> {
         self.entries.binary_search_by_key(&key, |entry| entry.key).ok()
     }

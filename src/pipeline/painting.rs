@@ -155,7 +155,11 @@ impl Painter {
         }
         let atlas = self.bring_up(atlas, sent)?;
         if matches!(self.fixed.sent, Sent::Nothing) {
-            self.fixed.sent = self.send_fixed(sent)?;
+            self.fixed.sent = match self.send_fixed(sent) {
+                // With each picture it takes no memory of its own.
+                Err(Error::OutOfMemory | Error::Exhausted(_)) => Sent::Never,
+                sent => sent?,
+            };
         }
         if let Sent::All(parts) = &self.fixed.sent {
             for (places, words) in parts {
@@ -170,7 +174,8 @@ impl Painter {
         to.end_writing(&self.stream)
     }
 
-    /// Has zones and lines copied to where they stay, if they are not too large for that.
+    /// Has zones and lines copied to where they stay, if they are not too large for that. Asking for memory stops the GPU, so that
+    /// whoever gets none is not to ask for each picture.
     fn send_fixed(&mut self, sent: &mut Vec<Pinned>) -> Result<Sent, Error> {
         let (mut parts, mut bytes) = (Vec::new(), 0);
         self.parts.begin();

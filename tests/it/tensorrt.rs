@@ -111,6 +111,7 @@ fn a_model_works_while_its_engine_is_built_and_is_run_by_it_then() {
     let bench = Bench::new(&script, Engines::Meanwhile);
     let engine = bench.engine();
     let model = engine.load(&spec()).unwrap();
+    engine.all_loaded();
     File::open(&begun).unwrap().read_exact(&mut [0]).unwrap();
     assert_eq!(model.selection().provider, Provider::Cuda);
     let before = find(&model);
@@ -134,7 +135,7 @@ fn a_model_works_while_its_engine_is_built_and_is_run_by_it_then() {
 }
 
 #[test]
-fn an_engine_that_is_not_faster_is_built_once_and_not_used() {
+fn an_engine_is_built_once_whether_it_is_used_or_not() {
     let mut bench = Bench::new(BUILD, Engines::Meanwhile);
     bench.options.backend = Some(BackendChoice::Gpu);
     let kept = bench.folder.path().join("calibration.json");
@@ -146,6 +147,7 @@ fn an_engine_that_is_not_faster_is_built_once_and_not_used() {
     for _ in 0..2 {
         let engine = bench.engine();
         let model = engine.load(&spec()).unwrap();
+        engine.all_loaded();
         // The same processors run both, so that either may win by chance; both were tried then.
         wait_until("it is compared", is_compared);
         assert!(find(&model) > 0);
@@ -159,7 +161,13 @@ fn whoever_waits_for_engines_is_told_why_there_is_none() {
     let load = |script| {
         let bench = Bench::new(script, Engines::First);
         let error = bench.engine().load(&spec()).unwrap_err();
-        assert_eq!(bench.kept(), Vec::<PathBuf>::new(), "nothing is left of it");
+        let again = bench.engine().load(&spec()).unwrap_err();
+        assert!(again.to_string().ends_with(", when that was tried last"), "{again}");
+        assert_eq!(bench.jobs().len(), 1, "it is not tried again");
+        assert!(
+            bench.kept().iter().all(|path| path.extension().is_some_and(|name| name == "failed")),
+            "nothing is left"
+        );
         let Error::Unavailable { what, reason } = error else { panic!("{error}") };
         assert_eq!(what, "tensorrt in fp32");
         reason
@@ -179,6 +187,7 @@ fn engines_end_with_the_server() {
     let bench = Bench::new(&format!("echo >'{}'; exec sleep 600", begun.display()), Engines::Meanwhile);
     let engine = bench.engine();
     let model = engine.load(&spec()).unwrap();
+    engine.all_loaded();
     File::open(&begun).unwrap().read_exact(&mut [0]).unwrap();
     let start = clock::now();
     engine.shutdown();
@@ -213,7 +222,7 @@ fn the_program_s_builder_says_what_is_missing_here() {
     let folder = tempfile::tempdir().unwrap();
     let job = |graphs: &[&str]| {
         serde_json::json!({
-            "model": null, "graphs": graphs, "precision": "fp32", "batch": 1, "threads": 1, "device_memory_mb": null,
+            "model": null, "graphs": graphs, "precision": "fp32", "variant": "fp32", "batch": 1, "threads": 1, "device_memory_mb": null,
             "engine": folder.path(), "timing": folder.path(),
         })
         .to_string()

@@ -2,6 +2,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::select::{Candidate, Opener};
+use crate::child::Stop;
 use crate::infer::error::Error;
 use crate::infer::manifest::Batching;
 use crate::infer::runner::Runner;
@@ -51,6 +52,8 @@ struct Trial<'a> {
     opener: &'a Opener,
     candidate: Candidate,
     runner: &'a mut Runner,
+    /// See [`Opener::open_bucket`].
+    build: Option<&'a Stop>,
     /// The largest size that is open.
     opened: usize,
 }
@@ -58,7 +61,7 @@ struct Trial<'a> {
 impl Runs for Trial<'_> {
     fn run(&mut self, size: usize) -> Result<Duration, Error> {
         if size > self.opened {
-            self.runner.add_bucket(size, self.opener.open_bucket(self.candidate, size)?);
+            self.runner.add_bucket(size, self.opener.open_bucket(self.candidate, size, self.build)?);
             self.opened = size;
         }
         self.runner.time(size, 1)
@@ -71,14 +74,20 @@ impl Runs for Trial<'_> {
 
 impl Opener {
     /// Measures larger batches, and leaves those that pay in the runner. `single` is the time of one frame.
-    pub(super) fn grow(&self, runner: &mut Runner, candidate: Candidate, single: Duration) -> Grown {
+    pub(super) fn grow(
+        &self,
+        runner: &mut Runner,
+        candidate: Candidate,
+        single: Duration,
+        build: Option<&Stop>,
+    ) -> Grown {
         let (model, batching) = (self.manifest.id(), &self.manifest.batching);
         if batching.buckets().len() > 1 && !self.graph(candidate).takes_batches() {
             tracing::info!(model, "the model's graph takes one picture a run: no batches");
             let reasons = vec!["batches: the graph takes one picture a run".to_owned()];
             return Grown { buckets: vec![(1, single)], reasons, complete: true };
         }
-        grow(&model, batching, single, &mut Trial { opener: self, candidate, runner, opened: 1 })
+        grow(&model, batching, single, &mut Trial { opener: self, candidate, runner, build, opened: 1 })
     }
 }
 

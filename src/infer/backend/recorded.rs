@@ -34,7 +34,7 @@ impl Opener {
         let Some(candidate) = candidates.first() else {
             return Err(Error::Unavailable { what: request.precision.to_string(), reason: reasons.join("; ") });
         };
-        let (mut runner, _) = self.warmed_up(*candidate)?;
+        let (mut runner, _) = self.warmed_up(*candidate, None)?;
         let params = self.manifest.defaults.into();
         let anew = runs(&mut runner, pictures, &params)?;
         runner.settle()?;

@@ -51,14 +51,6 @@ impl Provider {
         matches!(self, Self::TensorRt)
     }
 
-    /// The precision of the graph that it runs: TensorRT makes half precision of one of fp32 by itself.
-    pub(super) const fn variant(self, precision: Precision) -> Precision {
-        match (self, precision) {
-            (Self::TensorRt, Precision::Fp16) => Precision::Fp32,
-            _ => precision,
-        }
-    }
-
     /// Name in the API.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -120,8 +112,6 @@ pub(in crate::infer) struct Opener {
     pub(super) cuda: Result<Cuda, String>,
     /// Where the model is, if it is not part of the program.
     folder: Option<PathBuf>,
-    /// Engines of TensorRT may be built, until this is stopped.
-    builds: Option<Stop>,
 }
 
 /// What is allowed here.
@@ -177,37 +167,40 @@ impl Opener {
         };
         let (graph, decoder) = read(&manifest.file, &graphs.fp32, Precision::Fp32)?;
         let int8 = variant(&manifest.int8, &graphs.int8, Precision::Int8)?;
-        let fp16 = variant(&manifest.fp16, &graphs.fp16, Precision::Fp16)?;
+        // Processors have no use for it.
+        let fp16 = match cuda {
+            Ok(_) => variant(&manifest.fp16, &graphs.fp16, Precision::Fp16)?,
+            Err(_) => None,
+        };
         let cuda = cuda.map(|cuda| cuda.for_a_model());
-        Ok(Self { library, manifest, graphs, graph, int8, fp16, decoder, threads, cuda, folder, builds: None })
-    }
-
-    /// The same, but what takes minutes to make ready is made ready, until `stop` is stopped. Otherwise what was made ready
-    /// before is used, and nothing else.
-    pub(in crate::infer) fn building(self, stop: Stop) -> Self {
-        Self { builds: Some(stop), ..self }
+        Ok(Self { library, manifest, graphs, graph, int8, fp16, decoder, threads, cuda, folder })
     }
 
     /// Tries what the request and the manifest allow, keeps the fastest, and measures it in batches. The selection's
-    /// instances are left at 1. The flag says whether all was measured that was to be.
+    /// instances are left at 1. The flag says whether all was measured that was to be. With `build`, what takes minutes to
+    /// make ready is made ready, until that is stopped; otherwise it is left out where it is not ready.
     ///
     /// # Errors
     /// The first candidate's error if none works; [`Error::Unavailable`] if nothing is allowed.
-    pub(in crate::infer) fn select(&self, request: Request) -> Result<(Runner, Selection, bool), Error> {
+    pub(in crate::infer) fn select(
+        &self,
+        request: Request,
+        build: Option<&Stop>,
+    ) -> Result<(Runner, Selection, bool), Error> {
         let watch = Watch::start();
         let (mut candidates, mut others) = self.candidates(request);
-        if self.builds.is_none() {
-            candidates.retain(|candidate| !candidate.provider.is_slow_to_open());
+        if build.is_none() {
+            candidates.retain(|candidate| !candidate.provider.is_slow_to_open() || self.is_kept(*candidate));
             if candidates.is_empty() {
                 // Until what was asked for is ready.
                 candidates.push(Candidate { provider: Provider::Cuda, precision: Precision::Fp32 });
             }
         }
-        let fastest = self.fastest(&candidates, &mut others)?;
-        Ok(self.measured(fastest, others, watch))
+        let fastest = self.fastest(None, &candidates, build, &mut others)?;
+        Ok(self.measured(fastest, build, others, watch))
     }
 
-    /// Whether there is something that takes minutes to make ready, which [`Self::select`] left out.
+    /// Whether there is something that takes minutes to make ready.
     pub(in crate::infer) fn can_improve(&self, request: Request) -> bool {
         self.candidates(request).0.iter().any(|candidate| candidate.provider.is_slow_to_open())
     }
@@ -216,36 +209,49 @@ impl Opener {
     /// runner, it stays with that. The flag says whether all was tried that was to be.
     ///
     /// # Errors
-    /// As [`Self::select`].
+    /// As [`Self::select`]; also where there is no room to compare.
     pub(in crate::infer) fn improve(
         &self,
         request: Request,
         current: &Selection,
+        stop: &Stop,
     ) -> Result<(Option<Runner>, Selection, bool), Error> {
         let watch = Watch::start();
         let (mut candidates, mut others) = self.candidates(request);
         let stays = Candidate { provider: current.provider, precision: current.precision };
-        let may_stay = candidates.iter().any(|candidate| !candidate.provider.is_slow_to_open());
-        candidates.retain(|candidate| candidate.provider.is_slow_to_open());
-        if may_stay {
-            candidates.insert(0, stays);
-        }
-        let fastest = self.fastest(&candidates, &mut others)?;
+        let may_stay = candidates.contains(&stays);
+        candidates.retain(|candidate| candidate.provider.is_slow_to_open() && *candidate != stays);
+        let champion = if may_stay {
+            let (mut runner, _) = self.warmed_up(stays, Some(stop))?;
+            // As it is run.
+            runner.settle()?;
+            let time = runner.warm_up(self.manifest.warmup)?;
+            Some(Fastest { runner, candidate: stays, time, failed: 0 })
+        } else {
+            None
+        };
+        let fastest = self.fastest(champion, &candidates, Some(stop), &mut others)?;
         let all_worked = fastest.failed == 0;
         if fastest.candidate == stays {
             let others = [current.others.clone(), others].concat();
             return Ok((None, Selection { others, ..current.clone() }, all_worked));
         }
-        let (runner, selection, complete) = self.measured(fastest, others, watch);
+        let (runner, selection, complete) = self.measured(fastest, Some(stop), others, watch);
         Ok((Some(runner), selection, complete && all_worked))
     }
 
     /// The fastest of these, and what is to be said of the others.
-    fn fastest(&self, candidates: &[Candidate], others: &mut Vec<String>) -> Result<Fastest, Error> {
-        let mut best: Option<Fastest> = None;
+    fn fastest(
+        &self,
+        champion: Option<Fastest>,
+        candidates: &[Candidate],
+        build: Option<&Stop>,
+        others: &mut Vec<String>,
+    ) -> Result<Fastest, Error> {
+        let mut best = champion;
         let (mut failure, mut failed) = (None, 0);
         for candidate in candidates {
-            let (mut runner, warm) = match self.warmed_up(*candidate) {
+            let (mut runner, warm) = match self.warmed_up(*candidate, build) {
                 Ok(ready) => ready,
                 Err(error) => {
                     others.push(error.to_string());
@@ -289,11 +295,12 @@ impl Opener {
     fn measured(
         &self,
         Fastest { mut runner, candidate, time: measured, .. }: Fastest,
+        build: Option<&Stop>,
         mut others: Vec<String>,
         watch: Watch,
     ) -> (Runner, Selection, bool) {
         let Candidate { provider, precision } = candidate;
-        let Grown { buckets, reasons, complete } = self.grow(&mut runner, candidate, measured);
+        let Grown { buckets, reasons, complete } = self.grow(&mut runner, candidate, measured, build);
         others.extend(reasons);
         let measured = buckets.first().map_or(measured, |(_, time)| *time);
         let (origin, disturbance, in_place) = (Origin::Measured, watch.stop(), self.is_in_place(provider));
@@ -311,7 +318,7 @@ impl Opener {
         let Some(candidate) = candidates.first() else {
             return Err(Error::Unavailable { what: request.precision.to_string(), reason: reasons.join("; ") });
         };
-        self.warmed_up(*candidate).map(|(_, time)| time)
+        self.warmed_up(*candidate, None).map(|(_, time)| time)
     }
 
     /// Opens what was selected at an earlier start, without measuring.
@@ -351,7 +358,7 @@ impl Opener {
                 cpu: CpuFeatures::detect(),
                 openvino: self.library.openvino(),
                 cuda: cuda.map(drop),
-                tensorrt: cuda.and_then(|cuda| cuda.tensorrt.as_ref().map_err(String::as_str)).map(drop),
+                tensorrt: self.tensorrt().map(drop),
             },
         )
     }
@@ -372,8 +379,8 @@ impl Opener {
         provider.is_device() && self.cuda.as_ref().is_ok_and(Cuda::is_in_place)
     }
 
-    pub(super) fn warmed_up(&self, candidate: Candidate) -> Result<(Runner, Duration), Error> {
-        let mut runner = self.open_candidate(candidate)?;
+    pub(super) fn warmed_up(&self, candidate: Candidate, build: Option<&Stop>) -> Result<(Runner, Duration), Error> {
+        let mut runner = self.open_candidate(candidate, build)?;
         let warm = runner.warm_up(self.manifest.warmup)?;
         Ok((runner, warm))
     }
@@ -382,45 +389,76 @@ impl Opener {
     pub(in crate::infer) fn open(&self, selection: &Selection) -> Result<Runner, Error> {
         let Selection { provider, precision, .. } = *selection;
         let candidate = Candidate { provider, precision };
-        let (mut runner, _) = self.warmed_up(candidate)?;
+        let (mut runner, _) = self.warmed_up(candidate, None)?;
         for (size, _) in selection.buckets.iter().skip(1) {
-            runner.add_bucket(*size, self.open_bucket(candidate, *size)?);
+            runner.add_bucket(*size, self.open_bucket(candidate, *size, None)?);
             runner.time(*size, 1)?;
         }
         Ok(runner)
     }
 
-    fn open_candidate(&self, candidate: Candidate) -> Result<Runner, Error> {
-        let backend = self.open_bucket(candidate, 1)?;
+    fn open_candidate(&self, candidate: Candidate, build: Option<&Stop>) -> Result<Runner, Error> {
+        let backend = self.open_bucket(candidate, 1, build)?;
         Ok(Runner::new(Arc::clone(&self.manifest), backend, self.decoder.clone()))
     }
 
-    pub(super) fn open_bucket(&self, candidate: Candidate, batch: usize) -> Result<Bucket, Error> {
+    /// What is not ready and takes minutes for that is made ready with `build` alone, until that is stopped.
+    pub(super) fn open_bucket(
+        &self,
+        candidate: Candidate,
+        batch: usize,
+        build: Option<&Stop>,
+    ) -> Result<Bucket, Error> {
         if !candidate.provider.is_slow_to_open() {
             return self.open_ready(candidate, batch, None);
         }
-        let tensorrt = self.cuda.as_ref().map_err(Clone::clone).and_then(|cuda| cuda.tensorrt.clone());
         let what = || format!("{} in {}", candidate.provider, candidate.precision);
-        let tensorrt = tensorrt.map_err(|reason| Error::Unavailable { what: what(), reason })?;
-        let wanted = Wanted {
+        let tensorrt =
+            self.tensorrt().map_err(|reason| Error::Unavailable { what: what(), reason: reason.to_owned() })?;
+        let wanted = self.wanted(candidate, batch);
+        let open = |engine: PathBuf| self.open_ready(candidate, batch, Some((tensorrt, &engine)));
+        match (tensorrt.find(&wanted).map(open), build) {
+            (Some(Ok(bucket)), _) => Ok(bucket),
+            (Some(Err(error)), Some(stop)) => {
+                // Another version of something made it, or it is damaged.
+                tracing::warn!(model = self.manifest.id(), batch, %error, "an engine that was kept is of no use");
+                tensorrt.forget(&wanted);
+                open(tensorrt.build(&wanted, stop)?)
+            }
+            (Some(Err(error)), None) => Err(error),
+            (None, Some(stop)) => open(tensorrt.build(&wanted, stop)?),
+            (None, None) => Err(Error::Unavailable { what: what(), reason: "its engine is not built yet".to_owned() }),
+        }
+    }
+
+    /// Whether nothing that takes minutes is needed to run single pictures.
+    fn is_kept(&self, candidate: Candidate) -> bool {
+        self.tensorrt().is_ok_and(|tensorrt| tensorrt.find(&self.wanted(candidate, 1)).is_some())
+    }
+
+    fn tensorrt(&self) -> Result<&TensorRt, &str> {
+        self.cuda.as_ref().map_err(String::as_str)?.tensorrt.as_ref().map_err(String::as_str)
+    }
+
+    fn wanted(&self, candidate: Candidate, batch: usize) -> Wanted<'_> {
+        Wanted {
+            library: self.library.path(),
             folder: self.folder.as_deref(),
             manifest: &self.manifest,
             graphs: &self.graphs.sha256,
             precision: candidate.precision,
+            variant: self.variant(candidate),
             batch,
             threads: self.threads,
-        };
-        let open = |engine: PathBuf| self.open_ready(candidate, batch, Some((&tensorrt, &engine)));
-        let kept = tensorrt.find(&wanted).map(open).transpose().unwrap_or_else(|error| {
-            // Another version of something made it, or it is damaged.
-            tracing::warn!(model = self.manifest.id(), batch, %error, "an engine that was kept is of no use");
-            tensorrt.forget(&wanted);
-            None
-        });
-        match (kept, &self.builds) {
-            (Some(bucket), _) => Ok(bucket),
-            (None, Some(stop)) => open(tensorrt.build(&wanted, stop)?),
-            (None, None) => Err(Error::Unavailable { what: what(), reason: "its engine is not built yet".to_owned() }),
+        }
+    }
+
+    /// The precision of the graph that is run: TensorRT makes half precision of one of fp32 by itself, where there is none
+    /// that says what is to be so.
+    fn variant(&self, Candidate { provider, precision }: Candidate) -> Precision {
+        match (provider, precision) {
+            (Provider::TensorRt, Precision::Fp16) if self.half().is_err() => Precision::Fp32,
+            _ => precision,
         }
     }
 
@@ -431,7 +469,7 @@ impl Opener {
         engine: Option<(&TensorRt, &Path)>,
     ) -> Result<Bucket, Error> {
         let Candidate { provider, precision } = candidate;
-        let bytes = self.graphs.of(provider.variant(precision));
+        let bytes = self.graphs.of(self.variant(candidate));
         let device_memory_mb = self.manifest.run.device_memory_mb;
         let timing = engine.map(|(tensorrt, _)| tensorrt.timing());
         let kept = engine.zip(timing.as_ref()).map(|((_, engine), timing)| Kept { engine, timing });
@@ -449,7 +487,7 @@ impl Opener {
     }
 
     pub(super) fn graph(&self, candidate: Candidate) -> &Graph {
-        let variant = match candidate.provider.variant(candidate.precision) {
+        let variant = match self.variant(candidate) {
             Precision::Int8 => self.int8.as_ref(),
             Precision::Fp16 => self.fp16.as_ref(),
             _ => None,
@@ -486,7 +524,12 @@ fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<Strin
     if wants(BackendChoice::TensorRt) {
         match tensorrt {
             Ok(()) => providers.push(Provider::TensorRt),
-            Err(reason) => notes.push(format!("tensorrt: {reason}")),
+            Err(reason) => {
+                notes.push(format!("tensorrt: {reason}"));
+                if request.backend == BackendChoice::TensorRt && cuda.is_ok() {
+                    providers.push(Provider::Cuda);
+                }
+            }
         }
     }
     if providers.is_empty() {
@@ -508,7 +551,7 @@ fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<Strin
             Precision::Bf16 => bf16 && *provider == Provider::OpenVino,
             // CUDA's provider computes in fp32 between conversions, and in fp16 what is so in the graph.
             Precision::Int8 => int8 && *provider != Provider::Cuda,
-            Precision::Fp16 => fp16 && has_half(*provider, means),
+            Precision::Fp16 => fp16 && has_half(*provider, means, request.precision),
             Precision::Auto => false,
         };
         let precisions = [Precision::Fp32, Precision::Int8, Precision::Bf16, Precision::Fp16];
@@ -524,12 +567,13 @@ fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<Strin
     (candidates, notes)
 }
 
-/// Whether a provider computes in half precision. TensorRT does with the graph of fp32.
-fn has_half(provider: Provider, means: &Means<'_>) -> bool {
+/// Whether a provider computes in half precision. TensorRT also makes that of a graph of fp32, but then nobody knows what
+/// that loses, so that it has to be asked for.
+fn has_half(provider: Provider, means: &Means<'_>, wanted: Precision) -> bool {
     match provider {
         Provider::Cpu | Provider::OpenVino => false,
         Provider::Cuda => means.fp16.is_ok(),
-        Provider::TensorRt => true,
+        Provider::TensorRt => means.fp16.is_ok() || wanted == Precision::Fp16,
     }
 }
 
@@ -548,7 +592,7 @@ fn allowed(precision: Precision, wanted: Precision, means: &Means<'_>, providers
     if precision == Precision::Bf16 && !cpu.bf16 {
         return Err("this CPU does not multiply bfloat16".to_owned());
     }
-    let has_half = providers.iter().any(|provider| has_half(*provider, means));
+    let has_half = providers.iter().any(|provider| has_half(*provider, means, wanted));
     let has_gpu = providers.iter().any(|provider| provider.is_device());
     let missing = match precision {
         Precision::Int8 if !has_int8 => Some("the model has no int8 variant"),
@@ -630,23 +674,27 @@ mod tests {
 
     #[test]
     fn tensorrt_is_one_more_way_with_precisions_of_its_own() {
-        let ways = |precision, backend, accuracy: Accuracy| {
+        let with = |precision, backend, accuracy: Accuracy, fp16: Result<(), &str>, tensorrt| {
             let means = Means {
                 accuracy: &accuracy,
                 has_int8: true,
-                fp16: Err("no graph".to_owned()),
+                fp16: fp16.map_err(str::to_owned),
                 cpu: CpuFeatures::default(),
                 openvino: Err(Error::Closed),
                 cuda: Ok(()),
-                tensorrt: Ok(()),
+                tensorrt,
             };
             named(&candidates(Request { precision, backend }, &means).0)
         };
+        let ways = |precision, backend, accuracy| with(precision, backend, accuracy, Err("no graph"), Ok(()));
         let good = Accuracy { bf16: None, fp16: Some(0.001), int8: Some(0.001) };
         let all = ["tensorrt fp32", "tensorrt int8", "tensorrt fp16"];
-        assert_eq!(ways(Precision::Auto, BackendChoice::TensorRt, good), all);
-        let gpu = ["cuda fp32", "tensorrt fp32", "tensorrt int8", "tensorrt fp16"];
+        assert_eq!(with(Precision::Auto, BackendChoice::TensorRt, good, Ok(()), Ok(())), all);
+        assert_eq!(ways(Precision::Auto, BackendChoice::TensorRt, good), all[..2], "what it loses is of another graph");
+        let gpu = ["cuda fp32", "tensorrt fp32", "tensorrt int8"];
         assert_eq!(ways(Precision::Auto, BackendChoice::Gpu, good), gpu);
+        let none = Err("not there");
+        assert_eq!(with(Precision::Auto, BackendChoice::TensorRt, good, Err("no graph"), none), ["cuda fp32"]);
         assert_eq!(ways(Precision::Auto, BackendChoice::TensorRt, Accuracy::default()), ["tensorrt fp32"]);
         assert_eq!(ways(Precision::Fp16, BackendChoice::Gpu, Accuracy::default()), ["tensorrt fp16"]);
         assert_eq!(ways(Precision::Fp32, BackendChoice::Auto, good), ["cpu fp32", "cuda fp32", "tensorrt fp32"]);

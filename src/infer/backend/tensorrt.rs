@@ -14,24 +14,27 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-#[cfg(feature = "cuda")]
-use super::onnx;
-use super::onnx::{Kept, OnnxBackend, Settings};
+use super::onnx::{self, Kept, OnnxBackend, Settings};
 use super::{Backend as _, Graph, Library, Provider};
 use crate::calibration::cache_folder;
-use crate::child::{self, Stop};
+use crate::child::{self, End, Stop};
 use crate::clock;
 use crate::infer::decoder::Decoder;
 use crate::infer::error::Error;
 use crate::infer::manifest::{Manifest, Precision};
 use crate::infer::repository::ModelSpec;
 
+/// Raised whenever engines are built in another way.
+const FORMAT: u32 = 1;
 /// What building one engine may take.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Engines that are kept, those that were built last. Each is as large as its model.
 const KEPT: usize = 128;
 /// Ends of names of folders that are not complete.
 const UNFINISHED: &str = ".building";
+/// End of names of files that say why an engine cannot be built, and how long that is believed.
+const FAILED: &str = "failed";
+const FAILURE: Duration = Duration::from_secs(24 * 3600);
 /// Where a process' words are.
 const LOG: &str = "build.log";
 /// Bytes of these words that are looked at, from the end.
@@ -58,6 +61,8 @@ pub struct Job {
     /// SHA-256 of its graphs, which are read again.
     graphs: Vec<String>,
     precision: String,
+    /// Precision of the graph.
+    variant: String,
     batch: usize,
     threads: usize,
     device_memory_mb: Option<u32>,
@@ -67,14 +72,26 @@ pub struct Job {
     timing: PathBuf,
 }
 
+/// Why there is no engine.
+enum Failure {
+    /// It would fail again.
+    Lasting(String),
+    /// It may be another matter next time.
+    Passing(String),
+}
+
 /// Which engine is meant.
 #[derive(Debug)]
 pub(super) struct Wanted<'a> {
+    /// ONNX Runtime's library, which is to build it, too.
+    pub(super) library: &'a Path,
     /// Where the model is, if it is not part of the program.
     pub(super) folder: Option<&'a Path>,
     pub(super) manifest: &'a Manifest,
     pub(super) graphs: &'a [String],
     pub(super) precision: Precision,
+    /// The precision of the graph that it is made of.
+    pub(super) variant: Precision,
     pub(super) batch: usize,
     pub(super) threads: usize,
 }
@@ -110,7 +127,7 @@ impl TensorRt {
     pub(super) fn find(&self, wanted: &Wanted<'_>) -> Option<PathBuf> {
         let folder = self.place(wanted);
         is_own(&self.folder).ok()?;
-        folder.is_dir().then_some(folder)
+        has_engine(&folder).then_some(folder)
     }
 
     /// Forgets an engine that is of no use.
@@ -126,46 +143,62 @@ impl TensorRt {
     /// # Errors
     /// [`Error::Unavailable`] with what the process that builds it says.
     pub(super) fn build(&self, wanted: &Wanted<'_>, stop: &Stop) -> Result<PathBuf, Error> {
-        let what = || format!("{} in {}", Provider::TensorRt, wanted.precision);
-        let unavailable = |reason: String| Error::Unavailable { what: what(), reason };
-        let from_io = |error: io::Error| unavailable(format!("{}: {error}", self.folder.display()));
+        let unavailable =
+            |reason| Error::Unavailable { what: format!("{} in {}", Provider::TensorRt, wanted.precision), reason };
         let folder = self.place(wanted);
-        let unfinished = folder.with_extension(format!("{}{UNFINISHED}", std::process::id()));
-        make(&self.folder).and_then(|()| make(&self.timing())).map_err(from_io)?;
-        let built = remove(&unfinished).and_then(|()| make(&unfinished)).map_err(from_io).and_then(|()| {
-            let Wanted { folder: model, manifest, graphs, precision, batch, threads } = *wanted;
-            let job = Job {
-                model: model.map(Path::to_owned),
-                graphs: graphs.to_vec(),
-                precision: precision.name().to_owned(),
-                batch,
-                threads,
-                device_memory_mb: manifest.run.device_memory_mb,
-                engine: unfinished.clone(),
-                timing: self.timing(),
-            };
-            self.run(&job, stop).map_err(unavailable)?;
-            if !has_engine(&unfinished) {
-                return Err(unavailable("it can do nothing of the graph".to_owned()));
-            }
-            let _ = fs::remove_file(unfinished.join(LOG));
-            remove(&folder).and_then(|()| fs::rename(&unfinished, &folder)).map_err(from_io)
-        });
-        if built.is_err() {
-            let _ = remove(&unfinished);
-        }
+        let note = folder.with_extension(FAILED);
+        make(&self.folder).and_then(|()| make(&self.timing())).map_err(|error| unavailable(self.cannot(&error)))?;
         self.tidy();
-        built.map(|()| folder)
+        // It would only fail again, after minutes.
+        if let Ok(reason) = fs::read_to_string(&note) {
+            return Err(unavailable(format!("{reason}, when that was tried last")));
+        }
+        self.build_into(&folder, wanted, stop).map(|()| folder).map_err(|failure| match failure {
+            Failure::Lasting(reason) => {
+                let _ = fs::write(&note, &reason);
+                unavailable(reason)
+            }
+            Failure::Passing(reason) => unavailable(reason),
+        })
     }
 
-    fn run(&self, job: &Job, stop: &Stop) -> Result<(), String> {
-        let (program, arguments) = self.command.split_first().ok_or("there is no program that builds it")?;
+    fn build_into(&self, folder: &Path, wanted: &Wanted<'_>, stop: &Stop) -> Result<(), Failure> {
+        let from_io = |error: io::Error| Failure::Passing(self.cannot(&error));
+        let unfinished = tempfile::Builder::new().suffix(UNFINISHED).tempdir_in(&self.folder).map_err(from_io)?;
+        let Wanted { library, folder: model, manifest, graphs, precision, variant, batch, threads } = *wanted;
+        let job = Job {
+            model: model.map(Path::to_owned),
+            graphs: graphs.to_vec(),
+            precision: precision.name().to_owned(),
+            variant: variant.name().to_owned(),
+            batch,
+            threads,
+            device_memory_mb: manifest.run.device_memory_mb,
+            engine: unfinished.path().to_owned(),
+            timing: self.timing(),
+        };
+        self.run(&job, library, stop)?;
+        if !has_engine(unfinished.path()) {
+            return Err(Failure::Lasting("it can do nothing of the graph".to_owned()));
+        }
+        let _ = fs::remove_file(unfinished.path().join(LOG));
+        match fs::rename(unfinished.path(), folder) {
+            // Somebody else has built it in the meantime.
+            Err(_) if has_engine(folder) => Ok(()),
+            renamed => renamed.map_err(from_io),
+        }
+    }
+
+    fn run(&self, job: &Job, library: &Path, stop: &Stop) -> Result<(), Failure> {
+        let not_started =
+            |error: io::Error| Failure::Passing(format!("the process that builds it does not start: {error}"));
+        let (program, arguments) =
+            self.command.split_first().ok_or_else(|| not_started(io::ErrorKind::NotFound.into()))?;
         let log = job.engine.join(LOG);
-        let not_started = |error: io::Error| format!("the process that builds it does not start: {error}");
         let words = fs::File::create(&log).map_err(not_started)?;
         let mut command = Command::new(program);
         // What is fp32 stays so: without this, NVIDIA's libraries multiply with ten bits of mantissa instead of 23.
-        command.args(arguments).env("NVIDIA_TF32_OVERRIDE", "0");
+        command.args(arguments).env("NVIDIA_TF32_OVERRIDE", "0").env("ORT_DYLIB_PATH", library);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(words);
         let deadline = clock::now() + LIMIT;
         let mut child = command.spawn().map_err(not_started)?;
@@ -177,16 +210,22 @@ impl TensorRt {
         if end.is_success() {
             return Ok(());
         }
-        Err(match last_line(&log) {
+        let reason = match last_line(&log) {
             Some(line) => format!("{}: {line}", end.describe("builds it")),
             None => end.describe("builds it"),
-        })
+        };
+        Err(if end == End::Stopped { Failure::Passing(reason) } else { Failure::Lasting(reason) })
+    }
+
+    fn cannot(&self, error: &io::Error) -> String {
+        format!("{}: {error}", self.folder.display())
     }
 
     /// A name that tells apart whatever makes engines different.
     fn place(&self, wanted: &Wanted<'_>) -> PathBuf {
-        let Wanted { manifest, graphs, precision, batch, .. } = wanted;
-        let all = (&self.name, graphs, precision.name(), batch, manifest.input.size, manifest.run.device_memory_mb);
+        let Wanted { manifest, graphs, precision, variant, batch, .. } = wanted;
+        let graph = (graphs, variant.name(), batch, manifest.input.size);
+        let all = (FORMAT, &self.name, graph, precision.name(), manifest.run.device_memory_mb);
         let digest = Sha256::digest(serde_json::to_vec(&all).unwrap_or_default());
         let digest: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         self.folder.join(digest)
@@ -198,16 +237,22 @@ impl TensorRt {
         let mut built: Vec<(SystemTime, PathBuf)> = Vec::new();
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| *path != self.timing()) {
             let Ok(time) = fs::metadata(&path).and_then(|data| data.modified()) else { continue };
-            let is_unfinished = path.to_string_lossy().ends_with(UNFINISHED);
-            if !is_unfinished {
+            let is_older = |limit: Duration| time.elapsed().is_ok_and(|age| age > limit);
+            if path.extension().is_some_and(|extension| extension == FAILED) {
+                if is_older(FAILURE) {
+                    let _ = fs::remove_file(&path);
+                }
+            } else if path.to_string_lossy().ends_with(UNFINISHED) {
+                if is_older(2 * LIMIT) {
+                    let _ = fs::remove_dir_all(&path);
+                }
+            } else {
                 built.push((time, path));
-            } else if time.elapsed().is_ok_and(|age| age > 2 * LIMIT) {
-                let _ = remove(&path);
             }
         }
         built.sort();
         for (_, path) in &built[..built.len().saturating_sub(KEPT)] {
-            let _ = remove(path);
+            let _ = fs::remove_dir_all(path);
         }
     }
 }
@@ -230,7 +275,7 @@ impl Job {
             return Err(Error::Checksum { file: manifest.file.path.clone(), expected, actual });
         }
         let precision = Precision::named(&self.precision).unwrap_or(Precision::Fp32);
-        let variant = Provider::TensorRt.variant(precision);
+        let variant = Precision::named(&self.variant).unwrap_or(Precision::Fp32);
         let bytes = graphs.of(variant);
         let graph = Graph::read(&library, manifest, &manifest.file.path, bytes, variant)?;
         let settings = Settings {
@@ -242,6 +287,15 @@ impl Job {
             kept: Some(Kept { engine: &self.engine, timing: &self.timing }),
         };
         let decoder = Decoder::bind(manifest, graph.outputs())?;
+        if graph.half_tensor(&decoder).is_some() {
+            // Run with tensors on the GPU only. Its sizes are known.
+            let built = onnx::commit(&library, &graph, bytes, settings, None);
+            let unavailable = |error: ort::Error| Error::Unavailable {
+                what: format!("{} in {precision}", Provider::TensorRt),
+                reason: error.to_string(),
+            };
+            return built.map(drop).map_err(unavailable);
+        }
         let mut backend = OnnxBackend::open(&library, manifest, &graph, &decoder, bytes, settings)?;
         // Where a graph leaves sizes open without naming them, they are known when it is run.
         backend.run(&mut |_| Ok(()))
@@ -258,13 +312,6 @@ fn is_own(folder: &Path) -> io::Result<()> {
     let data = fs::symlink_metadata(folder)?;
     let own = data.is_dir() && data.uid() == rustix::process::geteuid().as_raw() && data.mode() & 0o022 == 0;
     own.then_some(()).ok_or_else(|| io::Error::other("others can write to it, so that it is not used"))
-}
-
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 fn has_engine(folder: &Path) -> bool {

@@ -218,6 +218,11 @@ impl Batcher {
         self.instances += 1;
     }
 
+    /// One instance will not ask for work again.
+    pub const fn remove_instance(&mut self) {
+        self.instances = self.instances.saturating_sub(1);
+    }
+
     /// A slot joins under a key that no other has.
     pub fn join(&mut self, key: Key, priority: Priority) {
         let slot = Slot {

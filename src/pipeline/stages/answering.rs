@@ -153,7 +153,11 @@ impl Answers {
         if self.warned.is_none_or(|at| now.saturating_duration_since(at) >= WARNING_PERIOD) {
             self.warned = Some(now);
             let (session_id, failures) = (&shared.session_id, self.failures);
-            tracing::warn!(session_id, %error, failures, "the model failed on a frame");
+            if let infer::Error::NoRoom { .. } = error {
+                tracing::warn!(session_id, %error, "the GPU has no room for a frame");
+            } else {
+                tracing::warn!(session_id, %error, failures, "the model failed on a frame");
+            }
         }
     }
 }
