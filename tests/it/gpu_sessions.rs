@@ -127,7 +127,9 @@ async fn where_results_alone_are_wanted_no_picture_leaves_the_gpu() {
     let returned = exchange(&mut peer, &mut publisher, &mut viewer, enough).await;
     let brought = fake.pictures_brought();
     assert!(brought >= returned.pictures.len(), "{brought}");
-    assert!(brought <= fake.take_launches().iter().filter(|name| *name == "nv12_to_tensor").count(), "{brought}");
+    let tensors = fake.take_launches().iter().filter(|name| *name == "nv12_to_tensor").count();
+    // One was with the model and one came from there when the launches before were taken.
+    assert!(brought <= tensors + 2, "{brought} of {tensors}");
     finish(socket, peer, server).await;
 }
 

@@ -60,6 +60,7 @@ pub(super) struct Settings<'a> {
 }
 
 /// Folders of TensorRT.
+#[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "there is no GPU without the feature"))]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kept<'a> {
     /// Of one engine, for one graph and one batch size.
