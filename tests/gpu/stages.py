@@ -51,6 +51,12 @@ def listed(folder: pathlib.Path) -> tuple[list[tuple[str, str]], tuple[str, str]
     if not path.is_file():
         raise Incomplete(f"{path} is missing: it goes with each stage")
     lines = [line.split("  ", 1) for line in path.read_text().splitlines()]
+    if not lines or any(len(line) != 2 for line in lines):
+        raise Incomplete(f"{path} is no list of checksums")
+    for _, name in lines:
+        # They are of one folder: no list leads out of it.
+        if "/" in name or name in ("", ".", ".."):
+            raise Incomplete(f"{path} names {name!r}, which is no file of its folder")
     *stages, whole = [(line[0], line[1]) for line in lines]
     return stages, whole
 

@@ -32,6 +32,8 @@ DRIVER = [
 LAZY = [("libcudnn.so.9", "convolutions"), ("libcufft.so.12", "no model here"), ("libnvrtc.so.13", "some of cuDNN's engines")]
 # The programs' interpreter where the machine's C library is too old: a name that is no longer than the usual one.
 LOADER = "/tmp/saccade-ld.so"
+# Seconds that a program may take to say its version.
+PATIENCE = 60.0
 
 
 def python_folders() -> list[str]:
@@ -39,7 +41,10 @@ def python_folders() -> list[str]:
     script = "import sys; print('\\n'.join(path for path in sys.path if 'packages' in path))"
     roots = set()
     for python in dict.fromkeys([sys.executable, shutil.which("python3") or sys.executable]):
-        done = subprocess.run([python, "-c", script], capture_output=True, text=True)
+        try:
+            done = subprocess.run([python, "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            continue
         roots.update(done.stdout.split("\n"))
     roots.update(glob.glob("/opt/*/.venv/lib/python3*/site-packages"))
     patterns = ["nvidia/*/lib", "nvidia/*/*/lib", "tensorrt_libs", "nvidia_*/lib"]
@@ -90,7 +95,10 @@ def with_own_loader(folder: pathlib.Path) -> None:
 def works(start: pathlib.Path) -> str:
     """Nothing if the programs start, otherwise why not."""
     for program in ("saccade", "saccade-gpu"):
-        done = subprocess.run([str(start), program, "--version"], capture_output=True, text=True, timeout=60)
+        try:
+            done = subprocess.run([str(start), program, "--version"], capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            return f"{program}: it did not say its version within {PATIENCE:g} s"
         if done.returncode:
             lines = (done.stderr or f"it ended with {done.returncode}").strip().splitlines()
             return f"{program}: {lines[-1]}"
@@ -98,7 +106,8 @@ def works(start: pathlib.Path) -> str:
 
 
 def write_start(folder: pathlib.Path, own_loader: bool, found: list[str]) -> pathlib.Path:
-    """What starts a program. The bundle's libraries come first, then the machine's own of NVIDIA's."""
+    """What starts a program, under a name that nobody looks for until it is known to work. The bundle's libraries come first,
+    then the machine's own of NVIDIA's."""
     paths = [folder / "libc"] if own_loader else []
     paths += [folder / "lib", folder / "runtime", *found]
     text = f"""#!/bin/sh
@@ -107,7 +116,7 @@ shift
 LD_LIBRARY_PATH={":".join(map(str, paths))} ORT_DYLIB_PATH={folder}/runtime/libonnxruntime.so.1.31.1 \\
     exec {folder}/bin/"$program" "$@"
 """
-    start = folder / "start"
+    start = folder / "start.part"
     start.write_text(text)
     start.chmod(start.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return start
@@ -151,6 +160,7 @@ def main() -> None:
         problem = works(start)
     if problem:
         sys.exit(f"unpack: the programs do not start: {problem}")
+    start = start.rename(folder / "start")
     print(f"the programs start; C library: {'the bundle' if (start.read_text().count('/libc:')) else 'the machine'}'s")
 
 
