@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import struct
 import subprocess
@@ -189,8 +190,52 @@ def test_a_part_that_fails_stops_no_other_and_all_are_in_the_table(machine: dict
         assert line in table
     assert table.count("| found |") == 3
     assert run(machine, "all", "probe").returncode == 69
+    # One file for the logs of all of them, beside the table.
+    log = (pathlib.Path(machine["SACCADE_GPU_DIR"]) / "out/log.txt").read_text()
+    assert "the programs start" in log and " probe | found |" in log and " goldens | found |" in log
+    assert len(list((pathlib.Path(machine["SACCADE_GPU_DIR"]) / "out").iterdir())) == 2
     short = run({**machine, "SACCADE_GPU_SECONDS": "30"}, "all", "goldens")
     assert (short.returncode, "goldens: not run, for want of time" in short.stdout) == (1, True)
+
+
+def test_all_begins_with_what_is_most_worth_knowing_and_ends_in_time(machine: dict[str, str]) -> None:
+    run(machine, "put", *map(str, pathlib.Path(machine["STAGES"]).iterdir()))
+    to = pathlib.Path(machine["SACCADE_GPU_DIR"]) / "elsewhere"
+    done = run({**machine, "OUT": str(to)}, "all")
+    assert done.returncode == 1, done
+    lines = re.findall(r"^\| --files \S+ --limit (\d+) (.+) \| found \|$", (to / "table.md").read_text(), re.MULTILINE)
+    first = ["probe", "kernels --rounds 50", "sweep --sides 640 --batches 8,32"]
+    first += ["sessions --counts 100 --models yolo-640", "decode", "goldens", "sweep", "sessions"]
+    assert [words for _, words in lines] == first
+    limits = [int(limit) for limit, _ in lines]
+    # The last may have all that is left: of 540 s, less what it takes to end it.
+    assert 100 <= limits[0] <= 103 and 500 <= limits[-1] <= 515, limits
+    own = run({**machine, "OUT": str(to), "SACCADE_GPU_OUT": str(to / "own")}, "all", "goldens")
+    assert (own.returncode, (to / "own/table.md").exists()) == (0, True)
+
+
+def test_lists_that_lead_elsewhere_are_refused(tmp_path: pathlib.Path) -> None:
+    for name in ["../whole.bin.00", "/etc/passwd", ".."]:
+        (tmp_path / "SHA256SUMS").write_text(f"00  {name}\n11  whole.bin\n")
+        with pytest.raises(stages.Incomplete, match="no file of its folder"):
+            stages.join(tmp_path, tmp_path / "joined.bin")
+    (tmp_path / "SHA256SUMS").write_text("")
+    with pytest.raises(stages.Incomplete, match="no list of checksums"):
+        stages.join(tmp_path, tmp_path / "joined.bin")
+
+
+def test_programs_that_do_not_start_are_tried_again(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "PATIENCE", 0.2)
+    for name, version, why in [("a", "exec sleep 20", "within 0.2 s"), ("b", "exit 3", "ended with 3")]:
+        folder = tmp_path / name
+        for program in ("saccade", "saccade-gpu"):
+            fake_program(folder / "bin" / program, version)
+        start = unpack.write_start(folder, False, [])
+        assert why in unpack.works(start)
+        # Nothing takes it for unpacked.
+        assert not (folder / "start").exists()
 
 
 def test_an_old_c_library_is_replaced_by_the_bundles(
