@@ -35,9 +35,6 @@ decoder = "yolov8"
 
 [classes]
 names = [{names}]
-
-[run]
-instances = 1
 """
 
 
