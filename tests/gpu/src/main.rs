@@ -12,8 +12,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use saccade::calibration::Calibration;
 use saccade::config::{Config, File, Sources};
-use saccade::infer::Engine;
 use saccade::infer::manifest::{BackendChoice, Precision};
+use saccade::infer::{Engine, Options};
 use saccade::tuning::Tuning;
 use saccade::{clock, telemetry};
 
@@ -21,6 +21,7 @@ use runner::clips::Clip;
 use runner::files::Files;
 use runner::goldens::On;
 use runner::gpu::Machine;
+use runner::graphs::Graphs;
 use runner::{Report, Stop, decode, goldens, kernels, making, probe, sessions, sweep};
 
 /// Something was found that ought to be otherwise.
@@ -33,6 +34,10 @@ const NO_GPU: u8 = 69;
 const FAILED: u8 = 70;
 /// The part took too long.
 const LATE: u8 = 124;
+/// Results that each session has before anything is counted, how long that may take, and how long they go on then.
+const SETTLED: u64 = 10;
+const SETTLE: Duration = Duration::from_secs(30);
+const WARM: Duration = Duration::from_secs(2);
 
 /// Everything that was typed.
 #[derive(Debug, Parser)]
@@ -51,6 +56,9 @@ struct Args {
     /// Do the same in software, without a GPU
     #[arg(long, global = true)]
     software: bool,
+    /// Have the GPU record models' runs as CUDA graphs and repeat them, where a trial finds that it does
+    #[arg(long, global = true, value_enum, default_value_t = Switch::On)]
+    graphs: Switch,
     #[command(subcommand)]
     part: Part,
 }
@@ -75,7 +83,7 @@ enum Part {
     /// Compare decoding with FFmpeg's, and count the streams that it takes
     Decode {
         /// How long each number of streams is measured
-        #[arg(long, default_value_t = 2.0)]
+        #[arg(long, default_value_t = 3.0)]
         seconds: f64,
         /// Streams at a time at most
         #[arg(long, default_value_t = 150)]
@@ -91,9 +99,12 @@ enum Part {
         /// Sides of the models' input; default: all that there are
         #[arg(long, value_delimiter = ',')]
         sides: Vec<u32>,
-        /// How long each is measured
-        #[arg(long, default_value_t = 1.0)]
+        /// How long each is measured of the largest model; others for a third of that
+        #[arg(long, default_value_t = 3.0)]
         seconds: f64,
+        /// Instances of the model; default: as many as the server would have
+        #[arg(long)]
+        instances: Option<u32>,
     },
     /// Run sessions whose video comes from a file
     Sessions {
@@ -115,6 +126,9 @@ enum Part {
         /// Threads for decoding; default: as many as the server would have
         #[arg(long)]
         codec_threads: Option<usize>,
+        /// Instances of the model; default: as many as the server would have
+        #[arg(long)]
+        instances: Option<u32>,
         /// Precision of the models
         #[arg(long, value_enum, default_value_t = Wanted::Auto)]
         precision: Wanted,
@@ -133,6 +147,12 @@ enum Part {
         /// Video files
         from: Vec<PathBuf>,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -204,6 +224,7 @@ fn main() -> ExitCode {
 fn run(report: &Report, args: &Args) -> Result<(), Stop> {
     let files = Files(args.files.clone());
     let end = clock::now() + Duration::from_secs(args.limit.saturating_sub(20).max(args.limit / 2));
+    let graphs = |machine: &Machine| Graphs::find(machine, args.graphs == Switch::On);
     let open = || if args.software { Ok(None) } else { Machine::open().map(Some) };
     match &args.part {
         Part::Probe { server } => probe::run(report, &server.clone().map_or_else(beside, Ok)?),
@@ -216,19 +237,38 @@ fn run(report: &Report, args: &Args) -> Result<(), Stop> {
             decode::run(report, &by, &Clip::read_all(&files.clips())?, *seconds, *streams)
         }
         Part::Goldens => {
-            let on = open()?.map_or(On::Processors, |machine| On::machine(&machine));
+            let on = open()?.map_or(On::Processors, |machine| {
+                let graphs = graphs(&machine);
+                report.row("CUDA graphs", graphs.to_string());
+                On::machine(&machine, graphs.are_on())
+            });
             goldens::run(report, &on, &files)
         }
-        Part::Sweep { batches, sides, seconds } => {
+        Part::Sweep { batches, sides, seconds, instances } => {
             let machine = open()?;
             let (batches, sides, server) = (batches.clone(), sides.clone(), beside()?);
-            let plan = sweep::Plan { batches, sides, seconds: *seconds, server, end };
+            let graphs = machine.as_ref().map_or(Graphs::Anew, graphs);
+            let (seconds, instances) = (*seconds, *instances);
+            let plan = sweep::Plan { batches, sides, seconds, instances, graphs, server, end };
             sweep::run(report, machine.as_ref(), &files, &plan)
         }
-        Part::Sessions { counts, seconds, models, clip, budget_ms, codec_threads, precision, degradation } => {
+        Part::Sessions {
+            counts,
+            seconds,
+            models,
+            clip,
+            budget_ms,
+            codec_threads,
+            instances,
+            precision,
+            degradation,
+        } => {
             let plan = sessions::Plan {
                 counts: counts.clone(),
-                warm: Duration::from_secs_f64((seconds / 4.0).min(3.0)),
+                settled: SETTLED,
+                settle: SETTLE,
+                warm: WARM,
+                least: 1,
                 time: Duration::from_secs_f64(*seconds),
                 budget_ms: *budget_ms,
                 codec_threads: *codec_threads,
@@ -236,7 +276,10 @@ fn run(report: &Report, args: &Args) -> Result<(), Stop> {
                 end,
             };
             let clip = Clip::read(&files.clips().join(format!("{clip}.ivf")))?;
-            simulate(report, open()?.as_ref(), &files, (models, precision.precisions()), &clip, &plan)
+            let machine = open()?;
+            let on = machine.as_ref().map(|machine| (machine, graphs(machine)));
+            let models = Models { names: models, precisions: precision.precisions(), instances: *instances };
+            simulate(report, on.as_ref().map(|(machine, graphs)| (*machine, graphs)), &files, &models, &clip, &plan)
         }
         Part::Clips { to, frames, from } => {
             let from: Vec<_> = from.iter().map(PathBuf::as_path).collect();
@@ -254,12 +297,21 @@ fn by_time() -> u64 {
     clock::wall().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64 & 0xffff_ffff)
 }
 
+/// What sessions run.
+struct Models<'a> {
+    names: &'a [String],
+    /// The first that there is.
+    precisions: &'a [Precision],
+    /// Instead of the server's own choice.
+    instances: Option<u32>,
+}
+
 /// Sessions of each model, in the first precision that it runs in.
 fn simulate(
     report: &Report,
-    machine: Option<&Machine>,
+    machine: Option<(&Machine, &Graphs)>,
     files: &Files,
-    (models, precisions): (&[String], &[Precision]),
+    models: &Models<'_>,
     clip: &Clip,
     plan: &sessions::Plan,
 ) -> Result<(), Stop> {
@@ -269,29 +321,40 @@ fn simulate(
     let metrics = telemetry::metrics::install().map_err(Stop::failed)?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.enable_all().worker_threads(tuning.network_threads).build().map_err(Stop::failed)?;
-    let (gpu, on) = match machine {
-        Some(machine) => {
-            let gpu = Arc::new(sessions::open(machine)?);
+    let (gpu, decodes, on) = match machine {
+        Some((machine, graphs)) => {
+            report.row("CUDA graphs", graphs.to_string());
+            let (gpu, decodes) = sessions::open(machine, graphs)?;
             let on = On::Gpu(Box::new(sessions::cuda(machine, &gpu)), BackendChoice::Cuda);
-            (Some(gpu), on)
+            (Some(Arc::new(gpu)), decodes, on)
         }
-        None => (None, On::Processors),
+        None => (None, Vec::new(), On::Processors),
     };
     let threads = plan.codec_threads.unwrap_or(tuning.codec_threads);
     report.row("threads", format!("{threads} for decoding, {} for the network's side", tuning.network_threads));
     let included =
         "packets to the data channel: reorder, assembly, decoding, model, tracker, result; no ICE, DTLS, SRTP, sockets";
     report.row("what it includes", included);
-    for name in models {
+    for name in models.names {
         let mut reasons = Vec::new();
-        for precision in precisions {
-            let engine = Arc::new(Engine::new(on.options(*precision)).map_err(Stop::failed)?);
+        for precision in models.precisions {
+            let options = Options { instances: models.instances, ..on.options(*precision) };
+            let engine = Arc::new(Engine::new(options).map_err(Stop::failed)?);
             let spec = sessions::find(files, name, *precision)?;
             let loaded = spec.as_ref().map_err(Clone::clone).and_then(|(spec, _)| on.load(&engine, spec, *precision));
             match loaded {
                 Ok(model) => {
                     let (gpu, tuning, metrics) = (gpu.clone(), tuning.clone(), metrics.clone());
-                    let machinery = sessions::Machinery { engine: Arc::clone(&engine), gpu, tuning, metrics };
+                    let spec = spec.as_ref().map(|(spec, _)| spec).ok();
+                    let runs = spec.zip(machine).map(|(spec, (_, graphs))| graphs.of_model(&engine, spec));
+                    let machinery = sessions::Machinery {
+                        engine: Arc::clone(&engine),
+                        gpu,
+                        decodes: decodes.clone(),
+                        runs: runs.unwrap_or_else(|| "none on processors".to_owned()),
+                        tuning,
+                        metrics,
+                    };
                     let ran = runtime.block_on(sessions::run(report, &machinery, &model, clip, plan));
                     engine.shutdown();
                     ran?;

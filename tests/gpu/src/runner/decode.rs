@@ -30,6 +30,8 @@ const FPS: f64 = 30.0;
 const STREAMS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 100, 150];
 /// Gain below which more streams are not tried.
 const GAIN: f64 = 1.03;
+/// Share of the time in which decoders that are saturated are busy at least.
+const SATURATED: f64 = 0.95;
 
 /// What decodes.
 #[derive(Debug, Clone)]
@@ -359,11 +361,12 @@ fn whose(found: &I420, expected: &HashMap<u64, I420>, time: u64) -> String {
 
 /// Decodes as many streams as help, as fast as it goes.
 fn saturate(report: &Report, by: &By, clip: &Clip, seconds: f64, most: usize) {
-    let mut best = (0.0, 0);
+    let mut best = (0.0, None);
+    let mut any = false;
     for streams in STREAMS.into_iter().filter(|streams| *streams <= most) {
         let what = format!("{} 720p, {streams} at a time", clip.codec);
         match throughput(by, clip, streams, seconds) {
-            Ok((rate, times, usage)) => {
+            Ok((rate, times, usage, busy)) => {
                 let times = times
                     .percentiles()
                     .map_or(String::new(), |times| format!(", {:.2} ms a picture, p95 {:.2}", times.p50, times.p95));
@@ -371,7 +374,7 @@ fn saturate(report: &Report, by: &By, clip: &Clip, seconds: f64, most: usize) {
                 if rate < best.0 * GAIN {
                     break;
                 }
-                best = (rate, streams);
+                (best, any) = ((rate, busy), true);
             }
             Err(error) => {
                 report.wrong(what, error);
@@ -379,14 +382,22 @@ fn saturate(report: &Report, by: &By, clip: &Clip, seconds: f64, most: usize) {
             }
         }
     }
-    if best.1 > 0 {
-        let streams = (best.0 / FPS).floor();
-        report.row(format!("{} 720p30 streams until it saturates", clip.codec), format!("{streams:.0}"));
+    if any {
+        let (rate, busy) = best;
+        let how = match busy {
+            Some(busy) if busy >= SATURATED => format!("saturated, the decoders {:.0} % busy", 100.0 * busy),
+            Some(busy) => format!("not saturated, the decoders {:.0} % busy", 100.0 * busy),
+            None => "how busy the decoders are is not told".to_owned(),
+        };
+        report.row(format!("{} 720p30 streams at best", clip.codec), format!("{:.0}; {how}", (rate / FPS).floor()));
     }
 }
 
-/// Pictures a second that `streams` threads decode, how long each picture took, and what was busy.
-fn throughput(by: &By, clip: &Clip, streams: usize, seconds: f64) -> Result<(f64, Latencies, String), String> {
+/// Pictures a second, how long each took, what was busy, and the decoders' share of that.
+type Throughput = (f64, Latencies, String, Option<f64>);
+
+/// What `streams` threads decode.
+fn throughput(by: &By, clip: &Clip, streams: usize, seconds: f64) -> Result<Throughput, String> {
     let (go, over, count) = (Barrier::new(streams + 1), AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let work = || {
@@ -414,12 +425,12 @@ fn throughput(by: &By, clip: &Clip, streams: usize, seconds: f64) -> Result<(f64
             std::thread::park_timeout(end.saturating_duration_since(clock::now()).min(Duration::from_millis(50)));
         }
         let (decoded, took) = (count.load(Ordering::Relaxed), clock::now().duration_since(start));
-        let usage = watch.finish();
+        let (usage, busy) = watch.finish_with_decoder();
         over.store(true, Ordering::Relaxed);
         let mut times = Latencies::default();
         for thread in threads {
             times.merge(&thread.join().unwrap_or_else(|_| Err("a thread panicked".to_owned()))?);
         }
-        Ok((decoded as f64 / took.as_secs_f64(), times, usage))
+        Ok((decoded as f64 / took.as_secs_f64(), times, usage, busy))
     })
 }

@@ -29,9 +29,10 @@ pub enum On {
 }
 
 impl On {
-    /// The GPU's CUDA provider, with the models' tensors there.
-    pub fn machine(machine: &Machine) -> Self {
-        let gpu = Some(Gpu::new(Arc::clone(&machine.program), machine.libraries.tensors));
+    /// The GPU's CUDA provider, with the models' tensors there; `records` has their runs recorded as CUDA graphs.
+    pub fn machine(machine: &Machine, records: bool) -> Self {
+        let gpu = Gpu::new(Arc::clone(&machine.program), machine.libraries.tensors);
+        let gpu = Some(if records { gpu.recording() } else { gpu });
         let tensorrt = Err("not wanted".to_owned());
         let cuda = Cuda { name: machine.device.name().to_owned(), tensorrt, gpu };
         Self::Gpu(Box::new(cuda), BackendChoice::Cuda)
@@ -42,7 +43,7 @@ impl On {
     /// # Errors
     /// Why there is none.
     pub fn tensorrt(machine: &Machine, library: &Library, server: &Path, folder: &Path) -> Result<Self, String> {
-        let Self::Gpu(cuda, _) = Self::machine(machine) else { return Err("no GPU".to_owned()) };
+        let Self::Gpu(cuda, _) = Self::machine(machine, false) else { return Err("no GPU".to_owned()) };
         let version = TensorRt::try_out(library).map_err(|error| error.to_string())?;
         let command = vec![server.as_os_str().to_owned(), BUILD_COMMAND.into()];
         let tensorrt = TensorRt { name: format!("{}; {version}", cuda.name), command, folder: folder.to_owned() };

@@ -4,46 +4,40 @@
 //! tracker, result on the data channel. What is left out is what lies before and behind: ICE, DTLS, SRTP, sockets, and the
 //! HTTP of the offer.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use saccade::clock;
 use saccade::decode;
 use saccade::decode::nvdec;
-use saccade::egress::packetize::Packetizer;
 use saccade::hardware::{Finding, Piece, Stage, Table};
 use saccade::infer::manifest::Precision;
 use saccade::infer::{Cuda, Engine, Model, ModelSpec};
-use saccade::media::{Codec, MediaTime, RtpPacket};
+use saccade::media::Codec;
 use saccade::pipeline::{Gpu, Sessions, Settings, Workers};
-use saccade::rtc::{
-    Accepted, Answer, Candidate, Channel, EVENT_QUEUE, Error, Event, OutgoingPacket, PACKET_QUEUE, Peer, PeerConfig,
-    Stats, Transport,
-};
 use saccade::session::machine::Timeouts;
 use saccade::session::{Claims, EndReason, OpenRequest, Opener as _, Rate, Registry};
 use saccade::telemetry::metrics::Handle as Metrics;
 use saccade::tuning::Tuning;
-use saccade_load::Latencies;
-use saccade_signaling::{OptionsPatch, ReturnMode, SessionResult};
+use saccade_signaling::{OptionsPatch, ReturnMode};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::clips::Clip;
 use super::files::Files as OnDisk;
 use super::gpu::Machine;
+use super::graphs::Graphs;
+use super::peers::Files;
 use super::sweep::spec_for;
 use super::usage::Watch;
 use super::{Report, Stop};
 
-/// Pictures a second of each session.
-const FPS: u32 = 30;
 /// How long sessions may take to open, and to end.
 const LIMIT: Duration = Duration::from_secs(20);
+/// How long after its budget a result is still waited for.
+const GRACE: Duration = Duration::from_millis(250);
 /// How often the server looks at its load.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -52,9 +46,14 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Plan {
     /// Sessions at a time, one number after the other.
     pub counts: Vec<usize>,
-    /// How long they run before anything is counted, and how long it is then.
+    /// Results that each session has to have had before anything is counted, how long that may take, and how long they
+    /// run then.
+    pub settled: u64,
+    pub settle: Duration,
     pub warm: Duration,
+    /// How long it is counted; longer, if it takes that to have so many results of all sessions.
     pub time: Duration,
+    pub least: u64,
     pub budget_ms: u32,
     /// Instead of the server's own choice.
     pub codec_threads: Option<usize>,
@@ -64,13 +63,15 @@ pub struct Plan {
     pub end: Instant,
 }
 
-/// The GPU as sessions have it, for all that it decodes and for models.
+/// The GPU as sessions have it, for all that it decodes and for models; and the codecs that it decodes.
 ///
 /// # Errors
 /// [`Stop::Failed`].
-pub fn open(machine: &Machine) -> Result<Gpu, Stop> {
+pub fn open(machine: &Machine, graphs: &Graphs) -> Result<(Gpu, Vec<Codec>), Stop> {
     let decoders = machine.decoders();
     let decodes = |codec| decoders.as_ref().is_ok_and(|decoders| decoders.capability(codec).is_ok());
+    let codecs = [(Codec::H264, nvdec::Codec::H264), (Codec::Vp8, nvdec::Codec::Vp8), (Codec::Vp9, nvdec::Codec::Vp9)];
+    let codecs = codecs.into_iter().filter(|(_, codec)| decodes(*codec)).map(|(codec, _)| codec).collect();
     let finding = |piece, works| Finding { piece, works, found: machine.device.name().to_owned() };
     let table = Table::new(vec![
         finding(Piece::Driver, true),
@@ -80,8 +81,10 @@ pub fn open(machine: &Machine) -> Result<Gpu, Stop> {
         finding(Piece::DecodeVp8, decodes(nvdec::Codec::Vp8)),
         finding(Piece::DecodeVp9, decodes(nvdec::Codec::Vp9)),
         finding(Piece::Cuda, true),
+        finding(Piece::CudaGraphs, graphs.are_on()),
     ]);
-    Gpu::open(machine.libraries, &table, &[Stage::Decode, Stage::Infer]).map_err(Stop::failed)
+    let gpu = Gpu::open(machine.libraries, &table, &[Stage::Decode, Stage::Infer]).map_err(Stop::failed)?;
+    Ok((gpu, codecs))
 }
 
 /// The same GPU for the models' engine.
@@ -110,6 +113,10 @@ type Found = Result<(ModelSpec, Option<TempDir>), String>;
 pub struct Machinery {
     pub engine: Arc<Engine>,
     pub gpu: Option<Arc<Gpu>>,
+    /// What the GPU decodes.
+    pub decodes: Vec<Codec>,
+    /// How the model's runs are handed to the GPU, for people.
+    pub runs: String,
     pub tuning: Tuning,
     pub metrics: Metrics,
 }
@@ -117,38 +124,66 @@ pub struct Machinery {
 /// Runs sessions on a model of the engine's, one number of them after the other.
 ///
 /// # Errors
-/// [`Stop`], where sessions don't open, or don't end.
+/// [`Stop`], where sessions can't have the clip's codec.
 pub async fn run(report: &Report, on: &Machinery, model: &Model, clip: &Clip, plan: &Plan) -> Result<(), Stop> {
     let codec = clip.negotiated().ok_or_else(|| Stop::Failed(format!("{}: sessions have no such codec", clip.name)))?;
     let selection = model.selection();
     let in_place = if selection.in_place { ", in place" } else { "" };
     let buckets: Vec<_> = selection.buckets.iter().map(|(size, time)| format!("{size}: {time:.1?}")).collect();
-    let how = format!("{} in {}{in_place}, runs of {}", selection.provider, selection.precision, buckets.join(", "));
+    let how = format!(
+        "{} in {}{in_place}, instances {}, runs of {}; CUDA graphs: {}",
+        selection.provider,
+        selection.precision,
+        selection.instances,
+        buckets.join(", "),
+        on.runs
+    );
     report.row(format!("{}, how it runs", model.id()), how);
+    let mut elsewhere = Vec::new();
+    if on.gpu.is_some() {
+        let codecs: Vec<_> = on.decodes.iter().map(|codec| codec.name()).collect();
+        let codecs = if codecs.is_empty() { "none".to_owned() } else { codecs.join(", ") };
+        report.row("decoded on the GPU", codecs);
+        if !on.decodes.contains(&codec) {
+            elsewhere.push(format!("no session's {} is decoded on the GPU", codec.name()));
+        }
+        if !selection.in_place {
+            elsewhere.push("the model takes pictures from the host".to_owned());
+        }
+    }
     for count in &plan.counts {
         let what = format!("{}, {count} sessions of {}", model.id(), clip.name);
         if clock::now() >= plan.end {
             report.unavailable(what, "no time was left");
             continue;
         }
-        let found = simulate(on, &model.id(), (clip, codec), *count, plan).await?;
-        report.judge(what, found);
+        // One number of them that fails says nothing of others.
+        let found = simulate(on, &model.id(), (clip, codec), *count, plan).await;
+        report.judge(
+            what,
+            found
+                .and_then(|found| if elsewhere.is_empty() { Ok(found) } else { Err(found) })
+                .map_err(|found| elsewhere.iter().map(String::as_str).chain([&*found]).collect::<Vec<_>>().join("; ")),
+        );
     }
     Ok(())
 }
 
-/// What came of it; inside, what ought to be otherwise.
+/// What came of it.
+///
+/// # Errors
+/// What ought to be otherwise, with what came of it as far as anything did.
 async fn simulate(
     on: &Machinery,
     model: &str,
     clip: (&Clip, Codec),
     count: usize,
     plan: &Plan,
-) -> Result<Result<String, String>, Stop> {
-    let files = Arc::new(Files::new(clip, count));
+) -> Result<String, String> {
     let registry = Arc::new(Registry::new(None));
     let threads = plan.codec_threads.unwrap_or(on.tuning.codec_threads);
-    let workers = Arc::new(Workers::start(threads).map_err(Stop::failed)?);
+    let workers = Arc::new(Workers::start(threads).map_err(|error| error.to_string())?);
+    let files = Arc::new(Files::new(clip, count));
     let sessions = Arc::new(Sessions::new(
         Arc::clone(&files) as _,
         Arc::clone(&workers),
@@ -167,31 +202,91 @@ async fn simulate(
             }
         }
     });
+    let running = Running { registry, workers, looking };
+    let before = counted(&on.metrics, &TAKEOVERS);
+    let measured = measure(on, &running, &sessions, &files, count, plan).await;
+    let ended = running.end().await;
+    // Of all their lives, since a session that software took over stays with it.
+    let taken_over = difference(&before, &counted(&on.metrics, &TAKEOVERS));
+    let found = measured?;
+    ended?;
+    if on.gpu.is_some() && !taken_over.is_empty() {
+        return Err(format!("not all sessions stayed on the GPU: {taken_over}; {found}"));
+    }
+    Ok(found)
+}
+
+async fn measure(
+    on: &Machinery,
+    running: &Running,
+    sessions: &Sessions,
+    files: &Files,
+    count: usize,
+    plan: &Plan,
+) -> Result<String, String> {
+    let begun = clock::now();
     for number in 0..count {
         let opened = tokio::time::timeout(LIMIT, sessions.open(request(plan))).await;
-        let opened = opened.map_err(|_| Stop::Failed(format!("session {number} did not open in time")))?;
-        opened.map_err(|refusal| Stop::Failed(format!("session {number}: {refusal}")))?;
+        let opened = opened.map_err(|_| format!("session {number} did not open in time"))?;
+        opened.map_err(|refusal| format!("session {number}: {refusal}"))?;
     }
+    let opened = clock::now();
+    if !files.wait_until_settled(plan.settle, plan.settled).await {
+        let settled = files.settled(plan.settled);
+        return Err(format!("{settled} of {count} sessions had {} results within {:?}", plan.settled, plan.settle));
+    }
+    let settled = clock::now();
     tokio::time::sleep(plan.warm).await;
-    let (before, watch, start) = (drops(&on.metrics), Watch::start(), clock::now());
+    let (before, watch, start) = (counted(&on.metrics, &LOSSES), Watch::start(), clock::now());
     files.measuring.store(true, Ordering::Relaxed);
     tokio::time::sleep(plan.time).await;
+    let enough = files.wait_for_results(LIMIT, plan.least).await;
     files.measuring.store(false, Ordering::Relaxed);
-    let (took, alive) = (clock::now().duration_since(start), registry.len());
+    let (took, alive) = (clock::now().duration_since(start), running.registry.len());
     let usage = tokio::task::block_in_place(|| watch.finish());
-    let lost = difference(&before, &drops(&on.metrics));
-    for handle in registry.list() {
-        handle.close(EndReason::Bye).await;
-    }
-    let empty = registry.wait_empty(clock::now() + LIMIT).await;
-    looking.abort();
-    tokio::task::block_in_place(|| workers.stop());
-    if !empty {
-        return Err(Stop::Failed("sessions did not end in time".to_owned()));
-    }
+    let lost = difference(&before, &counted(&on.metrics, &LOSSES));
+    // What was sent last may still be answered.
+    tokio::time::sleep(Duration::from_millis(plan.budget_ms.into()) + GRACE).await;
     let lost = if lost.is_empty() { "nothing".to_owned() } else { lost };
-    let found = format!("{}; dropped: {lost}", files.summary(took, &usage));
-    Ok(if alive == count { Ok(found) } else { Err(format!("{} ended by themselves; {found}", count - alive)) })
+    let found = format!(
+        "{}; dropped: {lost}; opened in {:.1} s, all with {} results {:.1} s later",
+        files.summary(took, &usage),
+        (opened - begun).as_secs_f64(),
+        plan.settled,
+        (settled - opened).as_secs_f64(),
+    );
+    match (alive == count, enough) {
+        (true, true) => Ok(found),
+        (false, _) => Err(format!("{} ended by themselves; {found}", count - alive)),
+        (true, false) => Err(format!("fewer than {} results; {found}", plan.least)),
+    }
+}
+
+/// What has to end, whatever came of it.
+struct Running {
+    registry: Arc<Registry>,
+    workers: Arc<Workers>,
+    looking: JoinHandle<()>,
+}
+
+impl Running {
+    async fn end(self) -> Result<(), String> {
+        let Self { registry, workers, looking } = self;
+        let close = async {
+            for handle in registry.list() {
+                handle.close(EndReason::Bye).await;
+            }
+        };
+        let closed = tokio::time::timeout(LIMIT, close).await.is_ok();
+        let empty = registry.wait_empty(clock::now() + LIMIT).await;
+        looking.abort();
+        let stopped = tokio::time::timeout(LIMIT, tokio::task::spawn_blocking(move || workers.stop())).await;
+        match (closed && empty, stopped) {
+            (true, Ok(Ok(()))) => Ok(()),
+            (false, _) => Err("sessions did not end in time".to_owned()),
+            (true, _) => Err("threads for decoding did not end in time".to_owned()),
+        }
+    }
 }
 
 fn settings(on: &Machinery, model: &str, plan: &Plan) -> Settings {
@@ -228,12 +323,14 @@ fn request(plan: &Plan) -> OpenRequest {
     }
 }
 
-/// What was dropped so far, by metric and labels.
-fn drops(metrics: &Metrics) -> BTreeMap<String, f64> {
+/// Counters of what is lost while a session goes on as it was, and of what software took over for good.
+const LOSSES: [&str; 2] = ["saccade_frames_dropped_total", "saccade_model_failures_total"];
+const TAKEOVERS: [&str; 1] = ["saccade_decode_takeovers_total"];
+
+/// What was counted so far, by metric and labels.
+fn counted(metrics: &Metrics, of_interest: &[&str]) -> BTreeMap<String, f64> {
     metrics.upkeep();
     let page = metrics.render();
-    let of_interest =
-        ["saccade_frames_dropped_total", "saccade_decode_takeovers_total", "saccade_model_failures_total"];
     let lines = page.lines().filter(|line| of_interest.iter().any(|name| line.starts_with(name)));
     lines
         .filter_map(|line| line.rsplit_once(' '))
@@ -243,284 +340,6 @@ fn drops(metrics: &Metrics) -> BTreeMap<String, f64> {
 
 fn difference(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) -> String {
     let more = after.iter().map(|(name, count)| (name, count - before.get(name).unwrap_or(&0.0)));
-    let more = more.filter(|(_, more)| *more > 0.0).map(|(name, more)| {
-        let labels = name.split_once('{').map_or(&**name, |(_, labels)| labels.trim_end_matches('}'));
-        format!("{labels} {more:.0}")
-    });
+    let more = more.filter(|(_, more)| *more > 0.0).map(|(name, more)| format!("{name} {more:.0}"));
     more.collect::<Vec<_>>().join("; ")
-}
-
-/// Peers that are files.
-struct Files {
-    clip: Arc<Clip>,
-    codec: Codec,
-    count: usize,
-    next: AtomicUsize,
-    start: Instant,
-    measuring: Arc<AtomicBool>,
-    tallies: Mutex<Vec<Arc<Tally>>>,
-}
-
-/// What came of one session.
-#[derive(Default)]
-struct Tally {
-    sent: AtomicU64,
-    keyframes_asked: AtomicU64,
-    heard: Mutex<Heard>,
-}
-
-#[derive(Default)]
-struct Heard {
-    results: u64,
-    met: u64,
-    boxes: u64,
-    batches: u64,
-    /// From decoding, its queue included, to the result.
-    worked: Latencies,
-    /// From the last packet to the data channel.
-    whole: Latencies,
-    /// When the last packet of a picture was handed over, by its RTP timestamp.
-    handed: HashMap<u32, Instant>,
-    /// Where the time went, in milliseconds: decode, queue, preprocess, inference, postprocess.
-    stages: [f64; 5],
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Files {
-    fn new((clip, codec): (&Clip, Codec), count: usize) -> Self {
-        Self {
-            clip: Arc::new(clip.clone()),
-            codec,
-            count,
-            next: AtomicUsize::new(0),
-            start: clock::now(),
-            measuring: Arc::default(),
-            tallies: Mutex::default(),
-        }
-    }
-
-    fn summary(&self, took: Duration, usage: &str) -> String {
-        let (mut all, mut sent, mut asked) = (Heard::default(), 0, 0);
-        for tally in &*lock(&self.tallies) {
-            sent += tally.sent.load(Ordering::Relaxed);
-            asked += tally.keyframes_asked.load(Ordering::Relaxed);
-            let heard = lock(&tally.heard);
-            all.results += heard.results;
-            all.met += heard.met;
-            all.boxes += heard.boxes;
-            all.batches += heard.batches;
-            all.worked.merge(&heard.worked);
-            all.whole.merge(&heard.whole);
-            all.stages.iter_mut().zip(heard.stages).for_each(|(sum, stage)| *sum += stage);
-        }
-        let each = |sum: f64| sum / (all.results.max(1)) as f64;
-        let times = |times: &Latencies| {
-            let three = times.percentiles().map(|it| format!("{:.1} / {:.1} / {:.1} ms", it.p50, it.p95, it.p99));
-            three.unwrap_or_else(|| "none".to_owned())
-        };
-        let [decode, queue, preprocess, inference, postprocess] = all.stages.map(each);
-        format!(
-            "{:.1} of {:.1} frames/s with results, {:.1} % of them in time; decode to result p50 / p95 / p99 {}, last packet \
-             to channel {}; means: decode {decode:.1}, queue {queue:.1}, preprocess {preprocess:.1}, inference {inference:.1}, \
-             postprocess {postprocess:.1} ms, batch {:.1}, boxes {:.1}; keyframes asked for {asked}; {usage}",
-            all.results as f64 / took.as_secs_f64(),
-            sent as f64 / took.as_secs_f64(),
-            100.0 * each(all.met as f64),
-            times(&all.worked),
-            times(&all.whole),
-            each(all.batches as f64),
-            each(all.boxes as f64),
-        )
-    }
-}
-
-#[async_trait]
-impl Transport for Files {
-    async fn accept(&self, _: &str, _: PeerConfig) -> Result<Accepted, Error> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let (event_queue, events) = mpsc::channel(EVENT_QUEUE);
-        let (packet_queue, packets) = mpsc::channel(PACKET_QUEUE);
-        for event in [Event::IceConnected, Event::Connected, Event::ChannelOpen(Channel::Results)] {
-            let _ = event_queue.try_send(event);
-        }
-        let tally = Arc::new(Tally::default());
-        lock(&self.tallies).push(Arc::clone(&tally));
-        let wanted = Arc::new(AtomicBool::new(false));
-        // Cameras are not in step: each begins at another place of the file, and of an interval.
-        let interval = Duration::from_secs(1) / FPS;
-        let start = self.start + interval.mul_f64(number as f64 / self.count as f64);
-        let feed = Feed {
-            clip: Arc::clone(&self.clip),
-            codec: self.codec,
-            first: number * self.clip.units.len() / self.count,
-            start,
-            packets: packet_queue,
-            wanted: Arc::clone(&wanted),
-            measuring: Arc::clone(&self.measuring),
-            tally: Arc::clone(&tally),
-        };
-        let feeding = tokio::spawn(feed.run()).abort_handle();
-        let measuring = Arc::clone(&self.measuring);
-        let peer = File { feeding, wanted, measuring, tally, _events: event_queue };
-        let (codec, mid) = (self.codec, "0".to_owned());
-        let answer = Answer { sdp: String::new(), codec, returns_video: false, data_channels: true, mid };
-        Ok(Accepted { peer: Arc::new(peer), answer, events, packets })
-    }
-}
-
-/// Sends a file as a camera would, again and again.
-struct Feed {
-    clip: Arc<Clip>,
-    codec: Codec,
-    first: usize,
-    start: Instant,
-    packets: mpsc::Sender<RtpPacket>,
-    wanted: Arc<AtomicBool>,
-    measuring: Arc<AtomicBool>,
-    tally: Arc<Tally>,
-}
-
-impl Feed {
-    async fn run(self) {
-        let mut packetizer = Packetizer::new(self.codec, Packetizer::MAX_PAYLOAD);
-        let mut at = self.keyframe_from(self.first);
-        let mut sequence = 0u16;
-        // What would have been due before the session was there is not sent in a heap.
-        let passed = clock::now().saturating_duration_since(self.start);
-        let skipped = (passed.as_secs_f64() * f64::from(FPS)).ceil() as u32;
-        for number in skipped.. {
-            tokio::time::sleep_until((self.start + Duration::from_secs(1) * number / FPS).into()).await;
-            if self.wanted.swap(false, Ordering::Relaxed) {
-                at = self.keyframe_from(at);
-            }
-            let unit = &self.clip.units[at];
-            at = if at + 1 == self.clip.units.len() { self.keyframe_from(0) } else { at + 1 };
-            let time = MediaTime(number.wrapping_mul(MediaTime::CLOCK_RATE / FPS));
-            let payloads: Vec<_> = packetizer.packetize(&unit.data, unit.keyframe).collect();
-            let arrival = clock::now();
-            lock(&self.tally.heard).hand(time, arrival);
-            for payload in payloads {
-                let packet = RtpPacket {
-                    sequence,
-                    time,
-                    marker: payload.marker,
-                    rotation: None,
-                    color: None,
-                    payload: payload.data,
-                    arrival,
-                };
-                sequence = sequence.wrapping_add(1);
-                if self.packets.send(packet).await.is_err() {
-                    return;
-                }
-            }
-            if self.measuring.load(Ordering::Relaxed) {
-                self.tally.sent.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    fn keyframe_from(&self, at: usize) -> usize {
-        (at..self.clip.units.len()).find(|at| self.clip.units[*at].keyframe).unwrap_or(0)
-    }
-}
-
-impl Heard {
-    fn hand(&mut self, time: MediaTime, at: Instant) {
-        // Those without a result are forgotten together.
-        if self.handed.len() > 1_000 {
-            self.handed.clear();
-        }
-        self.handed.insert(time.0, at);
-    }
-
-    fn take(&mut self, result: &SessionResult, now: Instant, counts: bool) {
-        let Some(handed) = self.handed.remove(&result.rtp_timestamp_in).filter(|_| counts) else { return };
-        let timing = result.timing_ms;
-        let worked = Duration::from_secs_f64((timing.total - timing.reorder).max(0.0) / 1e3);
-        self.results += 1;
-        self.met += u64::from(result.met);
-        self.boxes += result.detections.len() as u64;
-        self.batches += u64::from(result.batch_size);
-        self.worked.record(worked);
-        self.whole.record(now.saturating_duration_since(handed));
-        let stages = [timing.decode, timing.queue, timing.preprocess, timing.inference, timing.postprocess];
-        self.stages.iter_mut().zip(stages).for_each(|(sum, stage)| *sum += stage);
-    }
-}
-
-/// A file in a peer's place: it takes results and nothing else.
-struct File {
-    feeding: AbortHandle,
-    wanted: Arc<AtomicBool>,
-    measuring: Arc<AtomicBool>,
-    tally: Arc<Tally>,
-    /// Without it the session would take its peer for gone.
-    _events: mpsc::Sender<Event>,
-}
-
-#[async_trait]
-impl Peer for File {
-    async fn renegotiate(&self, _: &str) -> Result<Answer, Error> {
-        Err(Error::NotNegotiated)
-    }
-
-    async fn complete_answer(&self) -> Result<String, Error> {
-        Err(Error::NotNegotiated)
-    }
-
-    async fn add_candidate(&self, _: Option<Candidate>) -> Result<(), Error> {
-        Err(Error::NotNegotiated)
-    }
-
-    async fn send_packet(&self, _: OutgoingPacket) -> Result<(), Error> {
-        Err(Error::NotNegotiated)
-    }
-
-    async fn request_keyframe(&self) -> Result<(), Error> {
-        self.wanted.store(true, Ordering::Relaxed);
-        self.tally.keyframes_asked.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn send_text(&self, channel: Channel, text: &str) -> Result<(), Error> {
-        let now = clock::now();
-        if channel == Channel::Results
-            && let Ok(result) = serde_json::from_str(text)
-        {
-            lock(&self.tally.heard).take(&result, now, self.measuring.load(Ordering::Relaxed));
-        }
-        Ok(())
-    }
-
-    async fn open_channel(&self, _: Channel) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn remote_closed(&self) -> bool {
-        false
-    }
-
-    fn bandwidth(&self) -> Option<u32> {
-        None
-    }
-
-    fn has_room(&self, _: Instant) -> bool {
-        true
-    }
-
-    async fn stats(&self, _: Instant) -> Option<Stats> {
-        None
-    }
-
-    fn packets_dropped(&self) -> u64 {
-        0
-    }
-
-    async fn close(&self) {
-        self.feeding.abort();
-    }
 }

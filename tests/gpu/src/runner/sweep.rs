@@ -18,14 +18,16 @@ use saccade::frame::{DevicePicture, Frame, Picture, WayDown};
 use saccade::infer::backend::Library;
 use saccade::infer::device::Tensors;
 use saccade::infer::manifest::{Batching, Precision};
-use saccade::infer::{Engine, Model, ModelSpec, Outcome, Priority};
+use saccade::infer::{Engine, Model, ModelSpec, Options, Outcome, Priority};
 use saccade::media::{ColorInfo, MediaTime};
 use tempfile::TempDir;
 
 use super::files::Files;
 use super::goldens::On;
 use super::gpu::Machine;
+use super::graphs::Graphs;
 use super::making::scene;
+use super::numbers::Numbers;
 use super::usage::Watch;
 use super::{Report, Stop};
 
@@ -36,8 +38,12 @@ pub struct Plan {
     pub batches: Vec<usize>,
     /// Of these sides alone; none: all that there are.
     pub sides: Vec<u32>,
-    /// How long each is measured.
+    /// How long each is measured of the model with the largest input; others for a third of that.
     pub seconds: f64,
+    /// Instead of the model's own choice.
+    pub instances: Option<u32>,
+    /// How its runs are handed to the GPU; both ways where they can be recorded, for the largest.
+    pub graphs: Graphs,
     /// The program that builds engines of TensorRT.
     pub server: PathBuf,
     /// After this nothing further is begun.
@@ -60,21 +66,34 @@ pub fn run(report: &Report, machine: Option<&Machine>, files: &Files, plan: &Pla
     let library = Library::load().map_err(Stop::failed)?;
     report.row("ONNX Runtime", library.build_info());
     folders.retain(|(side, _)| plan.sides.is_empty() || plan.sides.contains(side));
-    let sweep = Sweep { report, machine, library: &library, plan };
-    let on = machine.map_or(On::Processors, On::machine);
-    for (side, folder) in &folders {
+    if machine.is_some() {
+        report.row("CUDA graphs", plan.graphs.to_string());
+    }
+    for (place, (side, folder)) in folders.iter().enumerate() {
+        let seconds = if place == 0 { plan.seconds } else { plan.seconds / 3.0 };
+        let sweep = Sweep { report, machine, library: &library, plan, seconds };
+        // What sessions have comes first, should the time end.
+        let ways = match (machine, plan.graphs.are_on()) {
+            (Some(_), true) if place == 0 => vec![true, false],
+            (Some(_), records) => vec![records],
+            (None, _) => vec![false],
+        };
+        for records in ways {
+            let on = machine.map_or(On::Processors, |machine| On::machine(machine, records));
+            [Precision::Fp16, Precision::Fp32].into_iter().for_each(|precision| {
+                sweep.through_model(&on, folder, precision, &plan.batches, if records { ", recorded" } else { "" });
+            });
+        }
         Way::usual(machine).into_iter().for_each(|way| sweep.alone(folder, *side, way, &plan.batches));
-        [Precision::Fp16, Precision::Fp32].into_iter().for_each(|precision| {
-            sweep.through_model(&on, folder, precision, &plan.batches);
-        });
     }
     // What takes long to prepare, or says more of the libraries than of the server, for the largest alone.
     let (Some((side, folder)), Some(machine)) = (folders.first(), machine) else { return Ok(()) };
+    let sweep = Sweep { report, machine: Some(machine), library: &library, plan, seconds: plan.seconds };
     let few = plan.batches.first().copied().into_iter().collect::<Vec<_>>();
     Way::unusual(machine).into_iter().for_each(|way| sweep.alone(folder, *side, way, &few));
     match On::tensorrt(machine, &library, &plan.server, &files.0.join("engines")) {
         Ok(on) => [Precision::Fp16, Precision::Fp32].into_iter().for_each(|precision| {
-            sweep.through_model(&on, folder, precision, &few);
+            sweep.through_model(&on, folder, precision, &few, "");
         }),
         Err(reason) => report.unavailable("TensorRT, pictures to boxes", reason),
     }
@@ -87,6 +106,8 @@ struct Sweep<'a> {
     machine: Option<&'a Machine>,
     library: &'a Library,
     plan: &'a Plan,
+    /// How long each is measured.
+    seconds: f64,
 }
 
 impl Sweep<'_> {
@@ -97,7 +118,7 @@ impl Sweep<'_> {
             if self.is_over(&what) {
                 return;
             }
-            match alone(self.library.environment(), &folder.join(way.file()), way, *batch, side, self.plan.seconds) {
+            match alone(self.library.environment(), &folder.join(way.file()), way, *batch, side, self.seconds) {
                 Ok(found) => self.report.row(what, found),
                 Err(reason) => return self.report.unavailable(what, reason),
             }
@@ -105,18 +126,38 @@ impl Sweep<'_> {
     }
 
     /// The same as sessions have it: pictures go in, boxes come out, batches are the batcher's.
-    fn through_model(&self, on: &On, folder: &Path, precision: Precision, batches: &[usize]) {
+    fn through_model(&self, on: &On, folder: &Path, precision: Precision, batches: &[usize], how: &str) {
         let name = folder.parent().and_then(Path::file_name).map(|name| name.to_string_lossy()).unwrap_or_default();
         for batch in batches {
-            let what = format!("{name}, {} {precision}, pictures to boxes, {batch} a run", on.name());
+            let what = format!("{name}, {} {precision}, pictures to boxes, {batch} a run{how}", on.name());
             if self.is_over(&what) {
                 return;
             }
-            match through_model(self.machine, on, folder, precision, *batch, self.plan.seconds) {
+            match self.run_model(on, folder, precision, *batch) {
                 Ok(found) => self.report.row(what, found),
                 Err(reason) => self.report.unavailable(what, reason),
             }
         }
+    }
+
+    fn run_model(&self, on: &On, folder: &Path, precision: Precision, batch: usize) -> Result<String, String> {
+        let (mut spec, _folder) = spec_for(folder, precision)?;
+        let size = u32::try_from(batch).unwrap_or(1);
+        let max_delay = Duration::from_secs(1);
+        spec.manifest.batching =
+            Batching { max_batch: size, max_delay, preferred: vec![size], ..spec.manifest.batching };
+        let options = Options { instances: self.plan.instances, ..on.options(precision) };
+        let engine = Engine::new(options).map_err(|error| error.to_string())?;
+        let model = on.load(&engine, &spec, precision)?;
+        let selection = model.selection();
+        if !selection.buckets.iter().any(|(bucket, _)| *bucket == batch) {
+            return Err(selection.others.join("; "));
+        }
+        let picture = picture(self.machine)?;
+        // What instances still do to be ready is done before the warm-up ends.
+        let found = drive(&model, &picture, batch * selection.instances.max(1) as usize, self.seconds);
+        engine.shutdown();
+        found.map(|(found, usage)| format!("{found}, instances {}; {usage}", selection.instances))
     }
 
     fn is_over(&self, what: &str) -> bool {
@@ -226,7 +267,7 @@ fn alone(
     side: u32,
     seconds: f64,
 ) -> Result<String, String> {
-    let (mut session, binding, _input) =
+    let (mut session, binding, _input, what) =
         open(environment, file, way, batch, side).map_err(|error| error.to_string())?;
     let run = |session: &mut Session| session.run_binding(&binding).map(drop).map_err(|error| error.to_string());
     for _ in 0..WARM_UP {
@@ -246,7 +287,7 @@ fn alone(
     };
     let (each, usage) = (took / runs, watch.finish());
     let rate = batch as f64 / each.as_secs_f64();
-    Ok(format!("{rate:.0} inferences/s, {:.2} ms a run, {:.2} at best; {usage}", ms(each), ms(best)))
+    Ok(format!("{rate:.0} inferences/s of {what}, {:.2} ms a run, {:.2} at best; {usage}", ms(each), ms(best)))
 }
 
 fn open(
@@ -255,7 +296,7 @@ fn open(
     way: Way,
     batch: usize,
     side: u32,
-) -> ort::Result<(Session, IoBinding, Tensor<f32>)> {
+) -> ort::Result<(Session, IoBinding, Tensor<f32>, &'static str)> {
     let mut builder = Session::builder(environment)?.with_log_level(LogLevel::Error)?;
     builder = builder.with_dimension_override("N", i64::try_from(batch).unwrap_or(1))?;
     builder = builder.with_intra_threads(1)?;
@@ -264,42 +305,21 @@ fn open(
     let memory = MemoryInfo::new(way.device(), 0, AllocatorType::Device, MemoryType::Default)?;
     let allocator = Allocator::new(&session, memory.to_owned())?;
     let (batch, side) = (i64::try_from(batch).unwrap_or(1), i64::from(side));
-    let input = Tensor::<f32>::new(&allocator, [batch, 3, side, side])?;
+    let mut input = Tensor::<f32>::new(&allocator, [batch, 3, side, side])?;
+    // Memory that nobody wrote may hold numbers that take longer than those of pictures.
+    let mut noise = Tensor::<f32>::new(&Allocator::default(), [batch, 3, side, side])?;
+    let mut numbers = Numbers::new(1);
+    noise.extract_tensor_mut().1.fill_with(|| numbers.real(0.0, 1.0));
+    let what = noise.copy_into(&mut input).map_or("unset memory", |()| "noise");
     let mut binding = session.create_binding()?;
     let name = |names: &[ort::value::Outlet]| names.first().map(|it| it.name().to_owned()).unwrap_or_default();
     binding.bind_input(name(session.inputs()), &input)?;
     binding.bind_output_to_device(name(session.outputs()), &memory)?;
-    Ok((session, binding, input))
+    Ok((session, binding, input, what))
 }
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-fn through_model(
-    machine: Option<&Machine>,
-    on: &On,
-    folder: &Path,
-    precision: Precision,
-    batch: usize,
-    seconds: f64,
-) -> Result<String, String> {
-    let (mut spec, _folder) = spec_for(folder, precision)?;
-    let size = u32::try_from(batch).unwrap_or(1);
-    let max_delay = Duration::from_secs(1);
-    spec.manifest.batching = Batching { max_batch: size, max_delay, preferred: vec![size], ..spec.manifest.batching };
-    let engine = Engine::new(on.options(precision)).map_err(|error| error.to_string())?;
-    let model = on.load(&engine, &spec, precision)?;
-    let selection = model.selection();
-    if !selection.buckets.iter().any(|(bucket, _)| *bucket == batch) {
-        return Err(selection.others.join("; "));
-    }
-    let picture = picture(machine)?;
-    let watch = Watch::start();
-    let found = drive(&model, &picture, batch, seconds);
-    let usage = watch.finish();
-    engine.shutdown();
-    found.map(|found| format!("{found}; {usage}"))
 }
 
 /// A model's folder as it is; for half precision a copy of it whose manifest names its graph for that.
@@ -340,8 +360,8 @@ fn picture(machine: Option<&Machine>) -> Result<Picture, String> {
     on_gpu().map(|picture| Picture::Device(Arc::new(picture))).map_err(|error| error.to_string())
 }
 
-/// Keeps as many slots full as the model can take.
-fn drive(model: &Arc<Model>, picture: &Picture, batch: usize, seconds: f64) -> Result<String, String> {
+/// Keeps as many slots full as the model can take. Says what came of it, and how busy the machine was meanwhile.
+fn drive(model: &Arc<Model>, picture: &Picture, batch: usize, seconds: f64) -> Result<(String, String), String> {
     let count = SLOTS * batch;
     let (sender, answers) = sync_channel(2 * count);
     let slot = |number: usize| {
@@ -362,7 +382,7 @@ fn drive(model: &Arc<Model>, picture: &Picture, batch: usize, seconds: f64) -> R
     (0..count).try_for_each(&mut submit)?;
     let (mut done, mut sizes, mut boxes, mut service) = (0u32, 0usize, 0usize, Duration::ZERO);
     let warm = clock::now() + Duration::from_secs_f64((seconds / 4.0).min(1.0));
-    let mut start = None;
+    let (mut start, mut watch) = (None, None);
     let took = loop {
         let (slot, outcome) = answers.recv_timeout(Duration::from_secs(20)).map_err(|_| "no answer for 20 s")?;
         let inferred = match outcome {
@@ -376,6 +396,7 @@ fn drive(model: &Arc<Model>, picture: &Picture, batch: usize, seconds: f64) -> R
             continue;
         }
         let since = *start.get_or_insert(now);
+        watch.get_or_insert_with(Watch::start);
         done += 1;
         sizes += inferred.batch_size;
         boxes += inferred.detections.len();
@@ -387,7 +408,8 @@ fn drive(model: &Arc<Model>, picture: &Picture, batch: usize, seconds: f64) -> R
     let rate = f64::from(done) / took.as_secs_f64();
     let (mean, each) = (sizes as f64 / f64::from(done), service / done);
     let boxes = boxes as f64 / f64::from(done);
-    Ok(format!("{rate:.0} inferences/s, {:.2} ms a run of {mean:.1}, {boxes:.1} boxes each", ms(each)))
+    let found = format!("{rate:.0} inferences/s, {:.2} ms a run of {mean:.1}, {boxes:.1} boxes each", ms(each));
+    Ok((found, watch.map_or_else(String::new, Watch::finish)))
 }
 
 fn frame(id: u64, picture: Picture) -> Frame {
