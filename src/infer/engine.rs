@@ -99,6 +99,8 @@ struct Prepared {
     key: Key,
     /// There is nothing that was left for later.
     is_final: bool,
+    /// Nothing was left out of the measurement for want of time.
+    complete: bool,
 }
 
 /// Instances of a model whose manifest names no number, at most: each has memory of its own.
@@ -156,7 +158,7 @@ impl Engine {
     /// Those of reading the files, [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`],
     /// [`Error::Unavailable`], [`Error::Run`]. The models loaded before stay as they are.
     pub fn load(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
-        let Prepared { opener, runner, selection, request, key, is_final } = self.prepare(spec)?;
+        let Prepared { opener, runner, selection, request, key, is_final, complete } = self.prepare(spec)?;
         let is_improved = is_final || self.options.engines != Engines::Meanwhile || !opener.can_improve(request);
         let opener = Arc::new(opener);
         let mut runners = vec![runner];
@@ -173,7 +175,7 @@ impl Engine {
         if !is_improved {
             let (model, calibration) = (Arc::downgrade(&model), self.options.calibration.clone());
             let instances = self.pinned(&spec.manifest).unwrap_or(1);
-            self.improver.add(Improvement { model, opener, request, instances, calibration, key });
+            self.improver.add(Improvement { model, opener, request, instances, complete, calibration, key });
         }
         let mut models = self.lock();
         // Another manifest is worth another word.
@@ -264,10 +266,11 @@ impl Engine {
             Opener::new(self.library.clone(), spec, Arc::clone(&manifest), graphs, threads, self.options.cuda.clone())?;
         let calibration = &self.options.calibration;
         let kept = calibration.get::<Found>(&key).filter(Found::makes_sense).and_then(|found| {
-            let kept = opener.resume(request, &found).map(|(runner, selection)| (runner, selection, found.is_final));
+            let resumed = opener.resume(request, &found);
+            let kept = resumed.map(|(runner, selection)| (runner, selection, found.is_final, true));
             kept.inspect_err(|error| tracing::debug!(model = key.model, %error, "the calibration is of no use")).ok()
         });
-        let (runner, mut selection, is_final) = if let Some(kept) = kept {
+        let (runner, mut selection, is_final, complete) = if let Some(kept) = kept {
             kept
         } else {
             let stop = (self.options.engines == Engines::First).then(|| self.improver.stop());
@@ -277,13 +280,13 @@ impl Engine {
             if complete {
                 calibration.put(&key, &Found::new(&selection, is_final));
             }
-            (runner, selection, is_final)
+            (runner, selection, is_final, complete)
         };
         // A device works off one batch after the other, however many threads hand them over.
         let is_device = selection.provider.is_device();
         let fed = || if is_device { 1 } else { fed_by(cores, selection.measured, self.options.around_model) };
         selection.instances = self.pinned(&manifest).unwrap_or_else(fed);
-        Ok(Prepared { opener, runner, selection, request, key, is_final })
+        Ok(Prepared { opener, runner, selection, request, key, is_final, complete })
     }
 
     /// All loaded models by name, then version.

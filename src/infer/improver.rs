@@ -40,6 +40,8 @@ pub(super) struct Improvement {
     pub(super) request: Request,
     /// That are to run it then.
     pub(super) instances: u32,
+    /// Nothing was left out for want of time when it was measured as it is run in the meantime.
+    pub(super) complete: bool,
     /// Where the result is kept, and under which key.
     pub(super) calibration: Calibration,
     pub(super) key: Key,
@@ -137,7 +139,7 @@ fn work(waiting: &Receiver<Improvement>, stop: &Stop) {
 
 /// Nobody keeps a model for the sake of a better way to run it: it may be unloaded in the meantime.
 fn improve(improvement: Improvement, stop: &Stop) {
-    let Improvement { model, opener, request, instances, calibration, key } = improvement;
+    let Improvement { model, opener, request, instances, complete: was_complete, calibration, key } = improvement;
     let Some(current) = model.upgrade().map(|model| model.selection()) else { return };
     let id = &key.model;
     tracing::info!(model = id, "a faster way to run the model is made ready; this may take minutes");
@@ -165,22 +167,22 @@ fn improve(improvement: Improvement, stop: &Stop) {
     } else {
         tracing::warn!(model = id, ?others, "not every way to run the model could be tried");
     }
-    // What an earlier measurement left out for want of time is not to hold for every start to come.
-    let keep = |selection: &Selection| {
-        if complete {
-            calibration.put(&key, &Found::new(selection, true));
-        }
-    };
+    let keep = |selection: &Selection| calibration.put(&key, &Found::new(selection, true));
     let (provider, precision, buckets) = (selection.provider, selection.precision, selection.buckets.clone());
     if runners.is_empty() {
-        keep(&selection);
+        // What was left out for want of time is not to hold for every start to come.
+        if complete && was_complete {
+            keep(&selection);
+        }
         tracing::info!(model = id, %provider, %precision, "the model stays as it is");
         return;
     }
     let (again, found) = (selection.clone(), selection.clone());
     let open: Arc<Open> = Arc::new(move || opener.open(&again));
     if model.upgrade().is_some_and(|model| model.change(selection, open, runners)) {
-        keep(&found);
+        if complete {
+            keep(&found);
+        }
         tracing::info!(model = id, %provider, %precision, ?buckets, "the model is run in a faster way from now on");
     }
 }
