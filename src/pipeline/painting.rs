@@ -49,7 +49,7 @@ enum Sent {
     #[default]
     Nothing,
     All(Vec<(Places, Buffer)>),
-    /// It is too large to stay there.
+    /// It is too large to stay there, or there was no room for it.
     Never,
 }
 
