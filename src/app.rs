@@ -6,6 +6,7 @@
 //! listeners, models and codec threads stop, in this order.
 
 mod cameras;
+mod catalog;
 mod devices;
 mod routes;
 mod secured;
@@ -14,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use saccade_signaling::{Limits, ModelView};
+use saccade_signaling::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -174,8 +175,9 @@ impl App {
         };
         let loaded = Arc::clone(&sessions);
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
-        let (models, default) = (Arc::clone(&engine), config.models.default.clone());
-        let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
+        let default = config.models.default.clone();
+        let models = catalog::Catalog { engine: Arc::clone(&engine), default: default.clone() };
+        let routes = routes::Routes { engine: Arc::clone(&engine), default };
         let settings = http_settings(config, http_address, &secured);
         let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
         let is_secure = settings.is_secure;
@@ -183,7 +185,7 @@ impl App {
             settings,
             Arc::clone(&registry),
             Arc::clone(&sessions) as _,
-            Arc::new(move || model_views(&models, &default)),
+            Arc::new(models),
             Arc::new(routes),
             cameras.view(),
         )?;
@@ -454,27 +456,4 @@ async fn load(
         Ok(Arc::new(engine))
     });
     loading.await.unwrap_or_else(|panic| Err(StartError::Panicked(panic.to_string())))
-}
-
-fn model_views(engine: &infer::Engine, default: &str) -> Vec<ModelView> {
-    let default = engine.get(default).map(|model| model.id());
-    engine
-        .models()
-        .iter()
-        .map(|model| {
-            let (manifest, selection) = (model.manifest(), model.selection());
-            ModelView {
-                name: manifest.name.clone(),
-                version: manifest.version.clone(),
-                task: manifest.task.name().to_owned(),
-                licence: manifest.licence.clone(),
-                input: manifest.input.size,
-                classes: model.classes().iter().map(|class| class.name.to_string()).collect(),
-                score_threshold: manifest.defaults.score_threshold,
-                backend: selection.provider.to_string(),
-                precision: selection.precision.to_string(),
-                default: default.as_ref() == Some(&model.id()),
-            }
-        })
-        .collect()
 }

@@ -18,9 +18,9 @@ mod result;
 mod zones;
 
 pub use api::{
-    CameraReason, CameraView, EnsembleRoute, InboundVideo, ModelView, OfferRequest, OfferResponse, OutboundVideo,
-    Problem, RouteFusion, RoutePut, RouteShare, RouteView, SessionCounters, SessionView, SplitRoute, StageTiming,
-    TransportView,
+    CameraReason, CameraView, EnsembleRoute, InboundVideo, ModelState, ModelView, OfferRequest, OfferResponse,
+    OutboundVideo, Problem, RouteFusion, RoutePut, RouteShare, RouteView, SessionCounters, SessionView, SplitRoute,
+    StageTiming, TransportView,
 };
 pub use messages::{
     ClientMessage, ErrorCode, IceCandidate, IceServer, Limits, ServerMessage, UnknownErrorCode, close_code,

@@ -113,7 +113,7 @@ fn rewrite(name: &str, value: &Value) -> serde_json::Result<Value> {
         "problem" => round::<Problem>(value),
         _ if name.starts_with("session_view") => round::<SessionView>(value),
         _ if name.starts_with("camera_view") => round::<CameraView>(value),
-        "model_view" => round::<ModelView>(value),
+        _ if name.starts_with("model_view") => round::<ModelView>(value),
         "route_view" => round::<RouteView>(value),
         _ if name.starts_with("route_") => round::<RoutePut>(value),
         _ => panic!("{name}: no type belongs to this name"),

@@ -16,6 +16,7 @@ mod gate;
 mod guard;
 mod listen;
 mod measure;
+mod models;
 mod offer;
 mod ops;
 mod origin;
@@ -33,7 +34,7 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, patch, post};
-use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, ModelView};
+use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tower::util::option_layer;
@@ -48,6 +49,7 @@ use crate::{clock, ice};
 pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
 pub use listen::{Door, listen};
+pub use models::Models;
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 pub use routes::Routes;
@@ -131,9 +133,6 @@ impl Default for Settings {
     }
 }
 
-/// Lists the models, for clients.
-pub type ListModels = Arc<dyn Fn() -> Vec<ModelView> + Send + Sync>;
-
 /// What every handler shares.
 struct Context {
     settings: Settings,
@@ -141,7 +140,7 @@ struct Context {
     verifier: Option<auth::Verifier>,
     registry: Arc<Registry>,
     opener: Arc<dyn Opener>,
-    models: ListModels,
+    models: Arc<dyn Models>,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
     sockets: Arc<Semaphore>,
@@ -169,7 +168,7 @@ pub fn router(
     settings: Settings,
     registry: Arc<Registry>,
     opener: Arc<dyn Opener>,
-    models: ListModels,
+    models: Arc<dyn Models>,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
 ) -> Result<Router, auth::Error> {
@@ -197,7 +196,9 @@ pub fn router(
         .route("/v1/sessions/{id}/events", get(api::events))
         .route("/v1/cameras", get(cameras::list))
         .route("/v1/cameras/{name}", get(cameras::get))
-        .route("/v1/models", get(api::models))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{name}/load", post(models::load))
+        .route("/v1/models/{name}/unload", post(models::unload))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))
         .route("/v1/{*rest}", any(problem::not_found))

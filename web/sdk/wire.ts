@@ -410,6 +410,10 @@ export interface ModelView {
   backend: string;
   precision: string;
   default: boolean;
+  /** `ready`, `loading`, `unloaded` or `refused`; older servers list those that are ready, and say nothing. */
+  state?: string;
+  /** Why it is not ready, where there is something to say. */
+  reason?: string;
 }
 
 /** One route as `GET /v1/routes` shows it. */
@@ -684,6 +688,8 @@ const modelView = shape<ModelView>({
   backend: isString,
   precision: isString,
   default: isBoolean,
+  state: optional(isString),
+  reason: optional(isString),
 });
 
 const splitRoute = shape<Extract<RouteView["route"], { split: unknown }>>({

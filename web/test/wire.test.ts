@@ -18,6 +18,7 @@ import {
   mergeOptions,
   parseServerMessage,
   SERVER_ERROR_CODES,
+  type ModelView,
   type Options,
   type OptionsPatch,
   type RouteView,
@@ -138,7 +139,10 @@ test("bodies of the HTTP API are recognised", () => {
   assert.ok(!isSessionView({ ...older, transport: { ...transport, round_trip_ms: "fast" } }));
   for (const [name, value] of golden("camera_view")) assert.ok(isCameraView(value), name);
   assert.ok(!isCameraView({ ...goldenOne<object>("camera_view"), reason: "broken" }));
-  assert.ok(isModelView(goldenOne("model_view")));
+  for (const [name, value] of golden("model_view")) assert.ok(isModelView(value), name);
+  const { state, reason, ...oldest } = goldenOne<ModelView>("model_view_refused");
+  assert.deepEqual([state, typeof reason], ["refused", "string"]);
+  assert.ok(isModelView(oldest));
   const route = goldenOne<RouteView>("route_view");
   assert.ok(isRouteView(route));
   assert.ok(isRouteView({ ...route, route: goldenOne("route_ensemble") }));

@@ -218,7 +218,7 @@ async fn every_answer_carries_the_security_headers() {
 #[tokio::test]
 async fn a_panic_in_a_handler_is_a_problem() {
     let Site { registry, fake, .. } = plain();
-    let models: ListModels = Arc::new(|| panic!("no list"));
+    let models = Arc::new(FakeModels { broken: true, ..FakeModels::default() });
     let router =
         router(Settings::default(), registry, fake, models, Arc::new(FakeRoutes::default()), Arc::new(OneCamera))
             .unwrap();
