@@ -8,6 +8,7 @@ mod cameras;
 mod ice;
 mod layers;
 mod mistakes;
+pub mod models;
 mod reader;
 mod routes;
 mod types;
@@ -21,6 +22,7 @@ pub use auth::{ApiKey, Auth};
 pub use cameras::Camera;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
+pub use models::Models;
 pub use types::{AdmissionMode, Hardware};
 
 use ipnet::IpNet;
@@ -122,20 +124,6 @@ pub struct Media {
     /// Whether the server only answers connectivity checks (RFC 8445 section 2.5); default false. True saves a few
     /// packets a session and needs a server that clients can reach directly.
     pub ice_lite: bool,
-}
-
-/// `[models]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Models {
-    /// Folder of models, `NAME/VERSION/`; default `models`, where a folder that does not exist means only the
-    /// embedded model. Every model in it is loaded at start and keeps its memory.
-    pub dir: PathBuf,
-    /// Model of sessions that name none, `NAME` or `NAME@VERSION`, or a route; default `ppe-nano`, the embedded model.
-    pub default: String,
-    /// Whether what was measured of models and codecs is kept for the next start (`auto`, the default) or measured at
-    /// each one (`off`), which makes it slower by a second or so a model. What is kept is too slow when other work slowed
-    /// the machine while it was measured; `saccade doctor` tells, and measures anew.
-    pub calibration: bool,
 }
 
 /// `[hw]`: hardware for each stage, by default used where it works.
@@ -416,32 +404,6 @@ impl Media {
                 raw.list(|address| address.parse::<IpAddr>().ok().filter(|address| !address.is_unspecified()))
             }),
             ice_lite: from.flag("media.ice_lite", false),
-        }
-    }
-}
-
-impl Models {
-    fn read(from: &mut Reader) -> Self {
-        let dir = from.traced("models.dir", "a folder", false, |raw| raw.filled().map(PathBuf::from));
-        let dir = dir.map_or_else(
-            || PathBuf::from("models"),
-            |(dir, given)| {
-                // The default's own name may be written out without the folder being there.
-                if !dir.is_dir() && dir.as_os_str() != "models" {
-                    from.mistake(&given, "must be a folder that exists");
-                }
-                dir
-            },
-        );
-        Self {
-            dir,
-            default: from.read(
-                "models.default",
-                "ppe-nano".to_owned(),
-                "a model as NAME or NAME@VERSION, or a route: letters, digits, '.', '_' and '-'",
-                |raw| raw.string().filter(|name| is_model(name)),
-            ),
-            calibration: from.choice("models.calibration", true, &[("auto", true), ("off", false)]),
         }
     }
 }

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::inspect::Unfit;
+
 /// One mistake in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -56,6 +58,20 @@ pub enum Error {
         expected: String,
         /// Of the file.
         actual: String,
+    },
+    /// A graph is not handed to ONNX Runtime at all.
+    #[error("{file}: {reason}")]
+    Unfit {
+        /// File name.
+        file: String,
+        /// Why not.
+        reason: Unfit,
+    },
+    /// A process of its own that tried the model did not come through, or found that it can't be used.
+    #[error("{reason}")]
+    Check {
+        /// What became of it.
+        reason: String,
     },
     /// ONNX Runtime can't read the file: it is truncated, or no ONNX, or needs operators that are not there.
     #[error("{file} is not a usable ONNX model: {reason}")]

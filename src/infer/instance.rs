@@ -131,6 +131,7 @@ impl Instance<'_> {
 
     /// Tells a frame's session or a picture's sender what became of it.
     fn answer(&mut self, taken: Taken, batch_size: usize, found: Result<Detected, Error>) {
+        self.shared.record.note(found.as_ref().map(|detected| detected.timing.service()));
         match taken {
             Taken::Call(call) => {
                 // Whoever asked may have gone.

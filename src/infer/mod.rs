@@ -14,6 +14,7 @@
 
 pub mod backend;
 pub mod batcher;
+pub mod check;
 pub mod fusion;
 pub mod manifest;
 pub mod preprocess;
@@ -23,8 +24,11 @@ mod decoder;
 pub mod device;
 mod engine;
 mod error;
+mod figures;
+mod folder;
 mod found;
 mod improver;
+pub mod inspect;
 mod instance;
 mod letterbox;
 mod model;
@@ -47,6 +51,7 @@ pub use decoder::device::Head;
 pub use decoder::{Outlet, View};
 pub use engine::{Cuda, Engine, Engines, Options};
 pub use error::{Error, Mistake};
+pub use figures::Figures;
 pub use letterbox::Letterbox;
 pub use manifest::Manifest;
 pub use model::{Model, Slot};

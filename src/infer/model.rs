@@ -12,7 +12,7 @@ use super::manifest::Manifest;
 use super::prepared::Prepared;
 use super::runner::Runner;
 use super::shared::{Call, Inbox, Job, Shared};
-use super::{Detected, Outcome, Params};
+use super::{Detected, Figures, Outcome, Params};
 use crate::frame::Frame;
 use crate::media::{Class, ColorInfo, I420};
 
@@ -115,6 +115,18 @@ impl Model {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.shared.is_ready()
+    }
+
+    /// How it has done since it was loaded.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.shared.record.figures()
+    }
+
+    /// Whether a session has a slot.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.shared.has_slots()
     }
 
     /// Instances that work side by side.

@@ -9,6 +9,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::batcher::{Batcher, Choice, Costs, Key, Member, Priority};
 use super::error::Error;
+use super::figures::Record;
 use super::instance::Open;
 use super::manifest::Batching;
 use super::prepared::Prepared;
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     ready: AtomicBool,
+    pub(super) record: Record,
     pub(super) metrics: Metrics,
 }
 
@@ -150,7 +152,7 @@ impl Shared {
             closed: false,
         };
         let (state, ready) = (Mutex::new(state), AtomicBool::new(true));
-        Self { id, max_queue, state, wake: Condvar::new(), ready, metrics }
+        Self { id, max_queue, state, wake: Condvar::new(), ready, record: Record::default(), metrics }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -184,6 +186,11 @@ impl Shared {
             let entry = state.entries.remove(at);
             entry.inbox.detached.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether any slot is attached.
+    pub(super) fn has_slots(&self) -> bool {
+        !self.lock().entries.is_empty()
     }
 
     /// Puts a frame into a slot. What comes back is not going to be inferred: the frame it replaced, or itself once

@@ -6,6 +6,7 @@
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
 mod cameras;
+mod following;
 mod gpu;
 mod ice;
 mod ladders;
@@ -392,7 +393,10 @@ async fn begin(
         losses: Losses::new(),
         path: PathMetrics::new(),
     };
-    let inputs = Inputs { commands, events, packets, outputs, drain: deps.registry.draining() };
+    let (drain, mut models) = (deps.registry.draining(), deps.engine.changes());
+    // There may have been changes since the session was given its own.
+    models.mark_changed();
+    let inputs = Inputs { commands, events, packets, outputs, drain, models };
     Ok(Begun { owner, inputs, handle, answer: Answer { sdp, options } })
 }
 
@@ -445,12 +449,18 @@ impl Models<'_> {
     /// Options as the stages use them. `key` says which of a split's models a session gets; `kept` is what a session had
     /// under the name, for when the name is gone.
     fn apply(&self, options: Options, key: &SessionId, kept: Option<infer::Plan>) -> Result<Applied, Refusal> {
-        let plan = self.deps.engine.resolve(&options.model, key.as_str()).ok().or(kept).ok_or_else(|| {
+        let plan = self.deps.engine.resolve(&options.model, key.as_str()).ok().or(kept);
+        let plan = plan.ok_or_else(|| {
             Refusal::new(
                 ErrorCode::UnknownModel,
                 format!("There is no model {}; see GET /v1/models and GET /v1/routes.", options.model),
             )
         })?;
+        Ok(self.applied(options, plan))
+    }
+
+    /// Options as the stages use them with these models.
+    fn applied(&self, options: Options, plan: infer::Plan) -> Applied {
         let ids = |names: &Vec<String>| {
             let wanted = plan.classes.iter().filter(|class| names.iter().any(|name| **name == *class.name));
             wanted.map(|class| class.id).collect()
@@ -473,7 +483,7 @@ impl Models<'_> {
             Priority::Normal => infer::Priority::Normal,
             Priority::High => infer::Priority::High,
         };
-        Ok(Applied { options, plan, orders, model_id, priority })
+        Applied { options, plan, orders, model_id, priority }
     }
 }
 
