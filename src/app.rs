@@ -8,6 +8,7 @@
 mod cameras;
 mod catalog;
 mod devices;
+mod kept;
 mod routes;
 mod secured;
 
@@ -61,6 +62,7 @@ pub struct App {
     registry: Arc<Registry>,
     workers: Arc<Workers>,
     engine: Arc<infer::Engine>,
+    catalog: Arc<catalog::Catalog>,
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
     grace: Duration,
@@ -107,8 +109,11 @@ pub enum StartError {
         missing: Vec<(&'static str, String)>,
     },
     /// The system gave no threads.
-    #[error("codec threads did not start: {0}")]
+    #[error("threads did not start: {0}")]
     Threads(std::io::Error),
+    /// The program that checks models is not found.
+    #[error("the program that checks models is not found: {0}; models.check = \"off\" does without")]
+    Program(std::io::Error),
     /// A fault of the program.
     #[error("loading models panicked: {0}")]
     Panicked(String),
@@ -119,7 +124,9 @@ impl StartError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) => Exit::Unavailable,
+            Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) | Self::Program(_) => {
+                Exit::Unavailable
+            }
             Self::Names(_) | Self::Cameras { .. } | Self::Auth(_) | Self::Tls(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
@@ -154,7 +161,7 @@ impl App {
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
-        let engine = load(config, tuning, table, gpu.clone()).await?;
+        let (engine, stock) = load(config, tuning, table, gpu.clone()).await?;
         let _ = engine_cell.set(Arc::clone(&engine));
         let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
         let sessions = Sessions::new(
@@ -169,15 +176,16 @@ impl App {
         let cameras = match cameras::Cameras::new(config, &sessions, &registry) {
             Ok(cameras) => cameras,
             Err(error) => {
-                stop_threads(engine, workers).await;
+                stop_threads(engine, workers, None).await;
                 return Err(error);
             }
         };
         let loaded = Arc::clone(&sessions);
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let default = config.models.default.clone();
-        let models = catalog::Catalog { engine: Arc::clone(&engine), default: default.clone() };
-        let routes = routes::Routes { engine: Arc::clone(&engine), default };
+        let catalog = Arc::new(catalog::Catalog::start(stock).map_err(StartError::Threads)?);
+        let kept = kept::Kept::open(&config.models.routes_file);
+        let routes = routes::Routes::new(Arc::clone(&engine), default, kept);
         let settings = http_settings(config, http_address, &secured);
         let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
         let is_secure = settings.is_secure;
@@ -185,7 +193,7 @@ impl App {
             settings,
             Arc::clone(&registry),
             Arc::clone(&sessions) as _,
-            Arc::new(models),
+            Arc::clone(&catalog) as _,
             Arc::new(routes),
             cameras.view(),
         )?;
@@ -200,6 +208,7 @@ impl App {
             registry,
             workers,
             engine,
+            catalog,
             servers,
             stop,
             grace: config.shutdown.grace,
@@ -258,13 +267,16 @@ impl App {
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
         }
-        stop_threads(self.engine, self.workers).await;
+        stop_threads(self.engine, self.workers, Some(self.catalog)).await;
     }
 }
 
 /// Ends the threads of models and codecs.
-async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>) {
+async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>, catalog: Option<Arc<catalog::Catalog>>) {
     let joined = tokio::task::spawn_blocking(move || {
+        if let Some(catalog) = catalog {
+            catalog.stop();
+        }
         engine.shutdown();
         workers.stop();
     });
@@ -424,36 +436,28 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Loads every model of the folder, and the embedded one, and adds the routes. A model that cannot be used is left out
-/// with its reason; those of the routes and the default have to be there.
+/// Loads the models that the configuration wants, and adds the routes. A model that cannot be used is left out with its
+/// reason; those of the configured routes and the default have to be there.
 async fn load(
     config: &Config,
     tuning: &Tuning,
     hardware: Table,
     gpu: Option<Arc<Gpu>>,
-) -> Result<Arc<infer::Engine>, StartError> {
+) -> Result<(Arc<infer::Engine>, Arc<catalog::Stock>), StartError> {
     let (config, around_model) = (config.clone(), tuning.codecs.around_model());
     let loading = tokio::task::spawn_blocking(move || {
         let calibration = Calibration::standard(config.models.calibration);
         let cuda = models::cuda(&hardware, gpu.as_deref());
-        let engines = infer::Engines::Meanwhile;
-        let options = infer::Options { around_model, engines, ..models::options(&config, calibration, cuda) };
-        let engine = infer::Engine::new(options)?;
-        let repository = models::repository(&config)?;
-        for refused in repository.refused() {
-            tracing::error!(model = refused.id, error = %refused.error, "a model was refused");
-        }
-        for spec in repository.models() {
-            if let Err(error) = engine.load(spec) {
-                tracing::error!(model = spec.manifest.id(), %error, "a model was refused");
-            }
-        }
+        let (engines, checker) = (infer::Engines::Meanwhile, models::checker(&config).map_err(StartError::Program)?);
+        let options = infer::Options { around_model, engines, checker, ..models::options(&config, calibration, cuda) };
+        let engine = Arc::new(infer::Engine::new(options)?);
+        let stock = catalog::Stock::load_all(Arc::clone(&engine), &config)?;
         engine.all_loaded();
         if let Err(error) = models::name(&config, engine.routes(), |name| engine.get(name).is_some()) {
             engine.shutdown();
             return Err(error.into());
         }
-        Ok(Arc::new(engine))
+        Ok((engine, stock))
     });
     loading.await.unwrap_or_else(|panic| Err(StartError::Panicked(panic.to_string())))
 }

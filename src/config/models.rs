@@ -1,3 +1,5 @@
+//! `[models]`: where models are, how they are looked after while the server runs, and when a new one makes way again.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -137,13 +139,18 @@ impl Models {
             settle: from.millis("models.settle_ms", 1000, 10..=60_000),
             check: from.choice("models.check", true, &[("auto", true), ("off", false)]).then_some(check),
             rollback: (window > 0).then_some(rollback),
-            routes_file: from.read("models.routes_file", RoutesFile::Standard, "\"auto\", \"off\" or a file's name", |raw| {
-                Some(match raw.filled()?.as_str() {
-                    "auto" => RoutesFile::Standard,
-                    "off" => RoutesFile::Off,
-                    file => RoutesFile::At(PathBuf::from(file)),
-                })
-            }),
+            routes_file: from.read(
+                "models.routes_file",
+                RoutesFile::Standard,
+                "\"auto\", \"off\" or a file's name",
+                |raw| {
+                    Some(match raw.filled()?.as_str() {
+                        "auto" => RoutesFile::Standard,
+                        "off" => RoutesFile::Off,
+                        file => RoutesFile::At(PathBuf::from(file)),
+                    })
+                },
+            ),
         }
     }
 }

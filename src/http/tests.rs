@@ -340,6 +340,7 @@ struct Site {
     router: Router,
     registry: Arc<Registry>,
     fake: Arc<Fake>,
+    models: Arc<FakeModels>,
     seen: mpsc::Receiver<String>,
     stop: watch::Sender<bool>,
 }
@@ -356,8 +357,9 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let models = Arc::new(FakeModels::default());
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let routes = Arc::new(FakeRoutes::default());
-    let router = router(settings, Arc::clone(&registry), opener, models, routes, Arc::new(OneCamera)).unwrap();
-    Site { router, registry, fake, seen, stop: watch::Sender::new(false) }
+    let cameras = Arc::new(OneCamera);
+    let router = router(settings, Arc::clone(&registry), opener, Arc::clone(&models) as _, routes, cameras).unwrap();
+    Site { router, registry, fake, models, seen, stop: watch::Sender::new(false) }
 }
 
 fn plain() -> Site {

@@ -378,6 +378,14 @@ impl Engine {
         self.routes.put(name, route, |name| self.get(name).is_some())
     }
 
+    /// Adds a route of an earlier start, whose models may not be loaded; one that is there wins.
+    ///
+    /// # Errors
+    /// [`RouteError`]; the routes then stay as they are.
+    pub fn restore_route(&self, name: &str, route: Route) -> Result<(), RouteError> {
+        self.routes.restore(name, route, |name| self.get(name).is_some())
+    }
+
     /// The models that the session `key` gets for the name of a route or of a model; the same ones for the same key, as
     /// long as the route stays as it is. A model that is loaded after a route of its name is reached as `name@version`.
     ///
@@ -448,11 +456,16 @@ impl Engine {
         Some(model)
     }
 
-    /// Ends all models' threads, and waits for them.
-    pub fn shutdown(&self) {
+    /// Ends the process that tries a model, and each that would.
+    pub fn stop_checks(&self) {
         if let Some(checker) = &self.options.checker {
             checker.stop.stop();
         }
+    }
+
+    /// Ends all models' threads, and waits for them.
+    pub fn shutdown(&self) {
+        self.stop_checks();
         self.improver.close();
         let models = std::mem::take(&mut *self.lock());
         models.iter().for_each(|model| model.shutdown());

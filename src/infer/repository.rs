@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::{Error, Mistake};
 use super::folder::Folder;
-use super::inspect::inspect;
+use super::inspect::{Unfit, inspect};
 use super::manifest::{FileRef, Manifest, Precision};
 
 const EMBEDDED_MANIFEST: &str = include_str!("../../models/ppe-nano/2/manifest.toml");
@@ -98,12 +98,18 @@ impl Graphs {
     /// Looks for what none of them may have. What passes is what is run: files are not read again.
     ///
     /// # Errors
-    /// [`Error::Unfit`].
+    /// [`Error::Unfit`], [`Error::UnreadableModel`].
     pub(super) fn inspect(&self, manifest: &Manifest) -> Result<(), Error> {
         let variants = [(manifest.int8.as_ref(), self.int8.as_ref()), (manifest.fp16.as_ref(), self.fp16.as_ref())];
         let variants = variants.into_iter().filter_map(|(file, graph)| file.zip(graph));
         for (file, graph) in std::iter::once((&manifest.file, &self.fp32)).chain(variants) {
-            inspect(graph).map_err(|reason| Error::Unfit { file: file.path.clone(), reason })?;
+            let file = || file.path.clone();
+            inspect(graph).map_err(|reason| match reason {
+                Unfit::Malformed | Unfit::TooDeep => {
+                    Error::UnreadableModel { file: file(), reason: reason.to_string() }
+                }
+                reason => Error::Unfit { file: file(), reason },
+            })?;
         }
         Ok(())
     }

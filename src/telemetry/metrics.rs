@@ -80,6 +80,13 @@ table! {
     INFERENCE_IN_FLIGHT = Gauge "saccade_inference_in_flight" [] "Batches that run now.";
     MODEL_CHANGES_TOTAL = Counter "saccade_model_changes_total" ["model"] "Models that were run another way from then on, such as on TensorRT once its engines were built.";
     MODEL_RESTARTS_TOTAL = Counter "saccade_model_restarts_total" ["model"] "Model instances that were started again after a fault.";
+    MODELS = Gauge "saccade_models" ["state"] "Models of the repository, by what they are up to.";
+    MODEL_LOADS_TOTAL = Counter "saccade_model_loads_total" ["outcome"] "Versions of models that were loaded, refused, or had to make way for the version before.";
+    MODEL_REFUSALS_TOTAL = Counter "saccade_model_refusals_total" ["reason"] "Versions of models that could not be used.";
+    MODEL_SWAPS_TOTAL = Counter "saccade_model_swaps_total" [] "Versions that took the place of another one while the server ran.";
+    MODEL_ROLLBACKS_TOTAL = Counter "saccade_model_rollbacks_total" ["reason"] "Versions that had to make way for the one before: they were slower (`p95`), failed more often (`errors`) or altogether (`failed`).";
+    SESSION_MODEL_MOVES_TOTAL = Counter "saccade_session_model_moves_total" ["outcome"] "Sessions that moved to another version of their model, or were kept from that by their options.";
+    ROUTES_UNSAVED_TOTAL = Counter "saccade_routes_unsaved_total" [] "Changes of routes that could not be written to their file.";
     DEGRADED_SESSIONS = Gauge "saccade_degraded_sessions" ["step"] "Sessions that give something up now, by step of the ladder.";
     DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";
     LOAD_RATIO = Gauge "saccade_load_ratio" ["resource"] "Share of the processors and of the network that the sessions need at the least that they can do with.";

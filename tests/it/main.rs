@@ -32,6 +32,7 @@ mod in_place;
 mod kernels;
 mod lifecycle;
 mod live;
+mod model_ops;
 mod models;
 mod narrow;
 #[cfg(feature = "cuda")]

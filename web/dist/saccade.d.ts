@@ -551,6 +551,10 @@ export interface ModelView {
 	backend: string;
 	precision: string;
 	default: boolean;
+	/** `ready`, `loading`, `unloaded` or `refused`; older servers list those that are ready, and say nothing. */
+	state?: string;
+	/** Why it is not ready, where there is something to say. */
+	reason?: string;
 }
 /** One route as `GET /v1/routes` shows it. */
 export interface RouteView {

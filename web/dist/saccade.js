@@ -347,7 +347,9 @@ var options = shape({
   score_threshold: isNumber,
   backend: isString,
   precision: isString,
-  default: isBoolean
+  default: isBoolean,
+  state: optional(isString),
+  reason: optional(isString)
 }), splitRoute = shape({
   split: list(shape({ model: isString, weight: isNumber })),
   shadow: optional(isString)

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use crate::config::models::Rollback;
 use crate::infer::{Figures, Model};
 
+/// What a version may take longer in any case: for small models chance alone makes up a large share.
+const NEGLIGIBLE: Duration = Duration::from_millis(1);
+
 /// A version that has taken another one's place, and is compared with it for a while.
 pub(super) struct Trial {
     pub(super) new: Arc<Model>,
@@ -41,7 +44,12 @@ impl fmt::Display for Worse {
         match self {
             Self::Failed => write!(f, "it failed repeatedly"),
             Self::Errors(new, old) => {
-                write!(f, "{:.1} % of its frames failed, {:.1} % of those of the version before", new * 100.0, old * 100.0)
+                write!(
+                    f,
+                    "{:.1} % of its frames failed, {:.1} % of those of the version before",
+                    new * 100.0,
+                    old * 100.0
+                )
             }
             Self::Slower(new, old) => {
                 write!(f, "95 % of its frames took up to {new:.1?}, those of the version before up to {old:.1?}")
@@ -64,7 +72,7 @@ pub(super) fn compare(allowed: &Rollback, old: Figures, new: Figures, is_ready: 
     }
     let (after, before) = (new.p95?, old.p95?);
     let enough = old.done >= allowed.min_frames && new.done >= allowed.min_frames;
-    let limit = before.mul_f64(f64::from(allowed.p95_percent) / 100.0);
+    let limit = before.mul_f64(f64::from(allowed.p95_percent) / 100.0).max(before + NEGLIGIBLE);
     (enough && after > limit).then_some(Worse::Slower(after, before))
 }
 
@@ -85,6 +93,7 @@ mod tests {
         assert_eq!(compare(&ALLOWED, old, figures(100, 0, 15), true), None);
         let slower = Worse::Slower(Duration::from_millis(16), Duration::from_millis(10));
         assert_eq!(compare(&ALLOWED, old, figures(100, 0, 16), true), Some(slower));
+        assert_eq!(compare(&ALLOWED, figures(100, 0, 1), figures(100, 0, 2), true), None, "nobody notices that");
         assert_eq!(compare(&ALLOWED, old, figures(49, 0, 900), true), None, "too few to tell");
         assert_eq!(compare(&ALLOWED, figures(49, 0, 10), figures(100, 0, 900), true), None, "too few to compare with");
         assert_eq!(compare(&ALLOWED, figures(0, 0, 0), figures(100, 0, 900), true), None);

@@ -33,7 +33,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     Target { name: "signaling_json", run: signaling::json, max_len: 4096 },
     Target { name: "sdp_offer", run: signaling::offer, max_len: 8192 },
     Target { name: "sdp_fragment", run: signaling::fragment, max_len: 4096 },
@@ -46,6 +46,7 @@ pub const TARGETS: [Target; 15] = [
     Target { name: "picture_header", run: video::header, max_len: 256 },
     Target { name: "postprocess", run: model::postprocess, max_len: 4096 },
     Target { name: "manifest", run: model::manifest, max_len: 4096 },
+    Target { name: "onnx", run: model::onnx, max_len: 4096 },
     Target { name: "config", run: settings::config, max_len: 4096 },
     Target { name: "token", run: settings::token, max_len: 2048 },
     Target { name: "session_life", run: session::life, max_len: 512 },
