@@ -9,6 +9,7 @@ mod cameras;
 mod devices;
 mod routes;
 mod secured;
+mod stills;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -59,6 +60,7 @@ pub struct App {
     media_port: u16,
     registry: Arc<Registry>,
     workers: Arc<Workers>,
+    pictures: stills::Pictures,
     engine: Arc<infer::Engine>,
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -168,12 +170,13 @@ impl App {
         let cameras = match cameras::Cameras::new(config, &sessions, &registry) {
             Ok(cameras) => cameras,
             Err(error) => {
-                stop_threads(engine, workers).await;
+                stop_threads(engine, workers, || {}).await;
                 return Err(error);
             }
         };
         let loaded = Arc::clone(&sessions);
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
+        let pictures = stills::start(config, &engine, &registry).map_err(StartError::Threads)?;
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
         let settings = http_settings(config, http_address, &secured);
@@ -186,6 +189,7 @@ impl App {
             Arc::new(move || model_views(&models, &default)),
             Arc::new(routes),
             cameras.view(),
+            pictures.view(),
         )?;
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
@@ -197,6 +201,7 @@ impl App {
             media_port,
             registry,
             workers,
+            pictures,
             engine,
             servers,
             stop,
@@ -256,13 +261,15 @@ impl App {
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
         }
-        stop_threads(self.engine, self.workers).await;
+        let pictures = self.pictures;
+        stop_threads(self.engine, self.workers, move || pictures.stop()).await;
     }
 }
 
-/// Ends the threads of models and codecs.
-async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>) {
+/// Ends the threads of models, codecs and whatever else `more` ends.
+async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>, more: impl FnOnce() + Send + 'static) {
     let joined = tokio::task::spawn_blocking(move || {
+        more();
         engine.shutdown();
         workers.stop();
     });
@@ -407,6 +414,7 @@ fn http_settings(config: &Config, address: SocketAddr, secured: &Secured) -> htt
         gate: Arc::new(http::Gate::new(quota(config), config.http.trusted_proxies.clone())),
         is_secure: secured.tls.is_some(),
         rate: message_rate(config),
+        stills: stills::bounds(config),
         ..http::Settings::default()
     }
 }
