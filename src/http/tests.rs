@@ -319,7 +319,8 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let models: ListModels = Arc::new(|| vec![model("other", false), model("ppe", true)]);
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let routes = Arc::new(FakeRoutes::default());
-    let router = router(settings, Arc::clone(&registry), opener, models, routes, Arc::new(OneCamera)).unwrap();
+    let (cameras, stills) = (Arc::new(OneCamera), Arc::new(stills::Sizes));
+    let router = router(settings, Arc::clone(&registry), opener, models, routes, cameras, stills).unwrap();
     Site { router, registry, fake, seen, stop: watch::Sender::new(false) }
 }
 
@@ -505,5 +506,6 @@ mod api;
 mod limits;
 mod routes;
 mod signaling;
+mod stills;
 mod whep;
 mod whip;

@@ -217,6 +217,10 @@ impl Stills {
             [only] => only.model.id(),
             _ => options.model.clone(),
         };
+        let infer::Timing { preprocess, inference, postprocess, .. } = timing;
+        for (stage, time) in [("preprocess", preprocess), ("inference", inference), ("postprocess", postprocess)] {
+            histogram!("saccade_stage_duration_seconds", "stage" => stage).record(time);
+        }
         if let Some(shadow) = &plan.shadow
             && let Ok(begun) = run(shadow, Params { classes: None, ..params })
         {

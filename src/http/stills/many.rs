@@ -75,7 +75,7 @@ async fn drive(
     let mut reading = Some(Box::pin(next_part(Arc::clone(&context), form, place)));
     while reading.is_some() || !working.is_empty() {
         let read = async {
-            match &mut reading {
+            match reading.as_mut() {
                 Some(reading) => timeout_at(due, reading).await,
                 None => std::future::pending().await,
             }
@@ -83,7 +83,6 @@ async fn drive(
         let entry = tokio::select! {
             Some(entry) = working.next() => Some(entry),
             part = read, if working.len() < PARALLEL => {
-                reading = None;
                 let (told, form) = match part {
                     Err(_) => (Some((None, too_slow(), true)), None),
                     Ok((_, Part::End)) if place == 0 => {
