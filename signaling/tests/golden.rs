@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saccade_signaling::{
-    CameraView, ClientMessage, Event, ImageError, ImageResult, ModelView, OfferRequest, OfferResponse, Problem, RoutePut, RouteView,
-    ServerMessage, SessionResult, SessionView,
+    CameraView, ClientMessage, Event, ImageError, ImageResult, ModelView, OfferRequest, OfferResponse, Problem,
+    RoutePut, RouteView, ServerMessage, SessionResult, SessionView,
 };
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -156,12 +156,10 @@ impl Bench {
     /// As given, or what the URL looks like.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        self.signaling.unwrap_or_else(|| {
-            match self.url().starts_with("ws") {
-                true => Dialect::Ws,
-                false if self.path().ends_with("/whip") => Dialect::Whip,
-                false => Dialect::Offer,
-            }
+        self.signaling.unwrap_or_else(|| match self.url().starts_with("ws") {
+            true => Dialect::Ws,
+            false if self.path().ends_with("/whip") => Dialect::Whip,
+            false => Dialect::Offer,
         })
     }
 }

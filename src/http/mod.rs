@@ -38,8 +38,8 @@ use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tower::util::option_layer;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::CompressionLevel;
+use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;

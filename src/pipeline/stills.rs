@@ -344,9 +344,9 @@ impl Told {
             dropped: Dropped::default(),
             degraded: &[],
         };
-        let annotated = annotate.zip(drawn.as_ref()).map(|(format, drawn)| {
-            format!("data:{};base64,{}", format.content_type(), STANDARD.encode(&drawn.bytes))
-        });
+        let annotated = annotate
+            .zip(drawn.as_ref())
+            .map(|(format, drawn)| format!("data:{};base64,{}", format.content_type(), STANDARD.encode(&drawn.bytes)));
         Image { name: name.as_deref(), processed, annotated: annotated.as_deref() }.to_json(options.format)
     }
 }

@@ -301,7 +301,12 @@ impl Handle {
     /// Passes if the picture is whole. Bytes between its segments are of no harm; where entropy-coded data is wrong or ends
     /// early, the library goes on with grey blocks, and that is no picture to look for anything in.
     fn judge(&self, done: c_int) -> Result<(), Error> {
-        if done == 0 || (self.is_warning() && self.message(|message| !message.contains("remature end") && !message.starts_with("Corrupt JPEG data: bad"))) {
+        if done == 0
+            || (self.is_warning()
+                && self.message(|message| {
+                    !message.contains("remature end") && !message.starts_with("Corrupt JPEG data: bad")
+                }))
+        {
             return Ok(());
         }
         Err(self.error())

@@ -267,7 +267,8 @@ mod tests {
         for sampling in [[1, 1], [2, 1], [1, 2], [4, 1], [1, 4]] {
             let (columns, rows) = (9_usize.div_ceil(sampling[0]), 7_usize.div_ceil(sampling[1]));
             // A ramp, so that a wrong place shows.
-            let ramp: Vec<u8> = (0..columns * rows).map(|at| u8::try_from(at % columns * 9 * sampling[0]).unwrap()).collect();
+            let ramp: Vec<u8> =
+                (0..columns * rows).map(|at| u8::try_from(at % columns * 9 * sampling[0]).unwrap()).collect();
             let planar = Planar {
                 planes: [&luma, &ramp, &ramp],
                 strides: [9, columns, columns],

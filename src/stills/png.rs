@@ -108,7 +108,10 @@ mod tests {
     fn what_is_cut_off_or_damaged_is_refused() {
         let bytes = encode(ColorType::Rgb, BitDepth::Eight, &(0..90).collect::<Vec<u8>>(), None);
         for len in 34..bytes.len() - 32 {
-            assert!(matches!(center(&bytes[..len]), Err(Error::Truncated { .. } | Error::Broken { .. })), "{len} bytes");
+            assert!(
+                matches!(center(&bytes[..len]), Err(Error::Truncated { .. } | Error::Broken { .. })),
+                "{len} bytes"
+            );
         }
         let mut wrong = bytes.clone();
         let at = bytes.len() - 60;

@@ -33,7 +33,13 @@ fn drawn(format: Format) -> Vec<u8> {
 }
 
 async fn post(server: &Server, query: &str, kind: &str, bytes: Vec<u8>) -> Response {
-    Client::new().post(server.url(&format!("/v1/detect{query}"))).header(CONTENT_TYPE, kind).body(bytes).send().await.unwrap()
+    Client::new()
+        .post(server.url(&format!("/v1/detect{query}")))
+        .header(CONTENT_TYPE, kind)
+        .body(bytes)
+        .send()
+        .await
+        .unwrap()
 }
 
 async fn result(response: Response) -> ImageResult {
@@ -131,7 +137,8 @@ async fn a_picture_of_every_format_is_answered_with_what_is_in_it() {
 async fn photos_have_the_boxes_that_the_program_finds_in_the_same_files() {
     let Some(photos) = photos("photos_have_the_boxes_that_the_program_finds_in_the_same_files", 6) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(&[("models.dir", folder.path().to_str().unwrap()), ("models.default", "ppe-nano")]).await;
+    let server =
+        Server::start(&[("models.dir", folder.path().to_str().unwrap()), ("models.default", "ppe-nano")]).await;
     let mut program = crate::program::saccade("detect");
     let (exit, lines, log) = run(program.args(["--models-dir", folder.path().to_str().unwrap()]).args(&photos));
     assert_eq!(exit, 0, "{log}");
@@ -225,7 +232,9 @@ async fn annotated_pictures_come_back_drawn_on() {
     let before = decode(&png, &Header::read(&png).unwrap(), None).unwrap().picture;
     let told = result(post(&server, "", "image/png", png.clone()).await).await;
     for (format, kind) in [("jpeg", "image/jpeg"), ("png", "image/png")] {
-        let response = post(&server, &format!("?annotate={format}&overlay=%7B%22labels%22:false%7D"), "image/png", png.clone()).await;
+        let response =
+            post(&server, &format!("?annotate={format}&overlay=%7B%22labels%22:false%7D"), "image/png", png.clone())
+                .await;
         assert_eq!(response.headers()[CONTENT_TYPE], kind);
         let bytes = response.bytes().await.unwrap();
         let header = Header::read(&bytes).unwrap();
@@ -240,7 +249,10 @@ async fn annotated_pictures_come_back_drawn_on() {
         let drawn = tops.filter(|top| changed(*top)).count();
         assert!(drawn * 10 >= told.detections.len() * 9, "{drawn} of {}", told.detections.len());
         // A corner in which nothing is.
-        let off: u64 = (0..40).flat_map(|y| (0..40).map(move |x| y * 640 + x)).map(|at: usize| u64::from(before.planes()[0][at].abs_diff(after.planes()[0][at]))).sum();
+        let off: u64 = (0..40)
+            .flat_map(|y| (0..40).map(move |x| y * 640 + x))
+            .map(|at: usize| u64::from(before.planes()[0][at].abs_diff(after.planes()[0][at])))
+            .sum();
         assert!(off < 1_600 * 4, "{off}");
     }
     server.app.shut_down().await;
@@ -254,7 +266,8 @@ async fn options_change_what_is_told() {
     let first = all.detections[0].class.clone();
     let told = result(post(&server, "?max_detections=1", "image/png", png.clone()).await).await;
     assert_eq!(told.detections, all.detections[..1]);
-    let told = result(post(&server, &format!("?classes={first}&score_threshold=0.5"), "image/png", png.clone()).await).await;
+    let told =
+        result(post(&server, &format!("?classes={first}&score_threshold=0.5"), "image/png", png.clone()).await).await;
     assert!(!told.detections.is_empty() && told.detections.iter().all(|one| one.class == first && one.score >= 0.5));
     let text = post(&server, "?format=coco", "image/png", png.clone()).await.text().await.unwrap();
     let told: Value = serde_json::from_str(&text).unwrap();
@@ -352,21 +365,38 @@ async fn several_pictures_are_told_in_order_or_each_as_it_is_done() {
     let (kind, body) = form(&parts);
     let told: Vec<Value> = post(&server, "", &kind, body.clone()).await.json().await.unwrap();
     assert_eq!(told.len(), 4);
-    for (at, (name, code)) in [("a.png", None), ("b.txt", Some("unsupported_type")), ("c.jpg", None), ("d.jpg", Some("decode_failed"))].into_iter().enumerate() {
+    for (at, (name, code)) in
+        [("a.png", None), ("b.txt", Some("unsupported_type")), ("c.jpg", None), ("d.jpg", Some("decode_failed"))]
+            .into_iter()
+            .enumerate()
+    {
         assert_eq!((told[at]["image"].as_u64(), told[at]["name"].as_str()), (Some(at as u64), Some(name)));
         match code {
-            Some(code) => assert_eq!(serde_json::from_value::<ImageError>(told[at].clone()).unwrap().code.as_str(), code),
-            None => heads_are_found(&serde_json::from_value::<ImageResult>(told[at].clone()).unwrap().detections, |bbox| bbox),
+            Some(code) => {
+                assert_eq!(serde_json::from_value::<ImageError>(told[at].clone()).unwrap().code.as_str(), code)
+            }
+            None => {
+                heads_are_found(&serde_json::from_value::<ImageResult>(told[at].clone()).unwrap().detections, |bbox| {
+                    bbox
+                })
+            }
         }
     }
     let request = Client::new().post(server.url("/v1/detect?annotate=jpeg")).header(CONTENT_TYPE, &kind);
     let response = request.header(ACCEPT, "text/event-stream").body(body).send().await.unwrap();
     assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
     let text = response.text().await.unwrap();
-    let events: Vec<Value> = text.lines().filter_map(|line| line.strip_prefix("data: ")).map(|json| serde_json::from_str(json).unwrap()).collect();
+    let events: Vec<Value> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|json| serde_json::from_str(json).unwrap())
+        .collect();
     let mut places: Vec<_> = events.iter().map(|event| event["image"].as_u64().unwrap()).collect();
     assert_eq!(places.len(), 4);
-    assert!(events[3].get("detections").is_some(), "what is no picture is told before what has to be looked at: {places:?}");
+    assert!(
+        events[3].get("detections").is_some(),
+        "what is no picture is told before what has to be looked at: {places:?}"
+    );
     places.sort_unstable();
     assert_eq!(places, [0, 1, 2, 3]);
     let annotated = events.iter().filter_map(|event| event["annotated"].as_str());

@@ -76,7 +76,8 @@ fn pictures(clip: &str, (width, height): (u32, u32)) -> Result<Vec<Still>, Strin
     let unread = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     let files = if place.is_dir() {
         let entries = fs::read_dir(&place).map_err(|error| unread(&place, error))?;
-        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+        let mut files: Vec<PathBuf> =
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
         files.sort();
         files
     } else {

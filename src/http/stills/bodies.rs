@@ -109,7 +109,10 @@ async fn read(context: &Context, stream: &mut BodyDataStream, announced: usize) 
 pub(super) enum Part {
     Picture(Picture, Held),
     /// Something is wrong with this one alone.
-    Bad { name: Option<String>, problem: Problem },
+    Bad {
+        name: Option<String>,
+        problem: Problem,
+    },
     /// The form cannot be read on.
     Broken(Problem),
     End,

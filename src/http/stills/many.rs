@@ -59,13 +59,7 @@ pub(super) fn parts(
     stream::select(ReceiverStream::new(told), Box::pin(driver))
 }
 
-async fn drive(
-    context: Arc<Context>,
-    body: Body,
-    boundary: String,
-    order: Arc<Order>,
-    entries: mpsc::Sender<Entry>,
-) {
+async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<Order>, entries: mpsc::Sender<Entry>) {
     let bounds = context.settings.stills;
     let due = (clock::now() + bounds.timeout).into();
     let most = u64::from(bounds.pictures + 1) * (bounds.picture_bytes as u64 + FORM_BYTES);

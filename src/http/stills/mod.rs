@@ -43,12 +43,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self {
-            picture_bytes: 16 << 20,
-            pictures: 16,
-            received_bytes: 256 << 20,
-            timeout: Duration::from_secs(20),
-        }
+        Self { picture_bytes: 16 << 20, pictures: 16, received_bytes: 256 << 20, timeout: Duration::from_secs(20) }
     }
 }
 

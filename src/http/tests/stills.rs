@@ -4,7 +4,6 @@ use std::convert::Infallible;
 
 use futures_util::stream;
 
-
 use super::*;
 
 /// Tells how many bytes each picture has; `slow` ones take until the others are done, and `bad` ones are refused.
@@ -72,7 +71,10 @@ async fn a_picture_is_a_body_whose_header_only_has_to_be_of_a_type_that_is_taken
     let site = plain();
     for kind in ["image/jpeg", "image/png", "IMAGE/WEBP; q=1", "application/octet-stream"] {
         let response = site.request(post("/v1/detect?key=k", kind, "12345")).await;
-        assert_eq!((response.status(), &response.headers()["content-type"]), (StatusCode::OK, &"application/json".parse().unwrap()));
+        assert_eq!(
+            (response.status(), &response.headers()["content-type"]),
+            (StatusCode::OK, &"application/json".parse().unwrap())
+        );
         assert_eq!(body(response).await, json!({"image": 0, "name": null, "bytes": 5, "key": "k"}));
     }
     let untyped = Request::post("/v1/detect").body("12345".into()).unwrap();
@@ -85,7 +87,10 @@ async fn a_picture_is_a_body_whose_header_only_has_to_be_of_a_type_that_is_taken
     assert_eq!(annotated.headers()["content-type"], "image/png");
     assert_eq!(text(annotated).await, "pixels");
     let busy = site.request(post("/v1/detect", "image/png", "full")).await;
-    assert_eq!((busy.status(), &busy.headers()["retry-after"]), (StatusCode::SERVICE_UNAVAILABLE, &"3".parse().unwrap()));
+    assert_eq!(
+        (busy.status(), &busy.headers()["retry-after"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"3".parse().unwrap())
+    );
 }
 
 #[tokio::test]
@@ -94,7 +99,8 @@ async fn a_picture_has_a_bound_whether_its_size_is_announced_or_not() {
     let site = site(Settings { stills, ..Settings::default() }, None);
     let announced = Request::post("/v1/detect").header("content-type", "image/png").header("content-length", "1001");
     refused(&site, announced.body(vec![0; 1_001].into()).unwrap(), 413, ErrorCode::TooLarge).await;
-    let chunks = |count| Body::from_stream(stream::iter((0..count).map(|_| Ok::<_, Infallible>(Bytes::from_static(&[0; 100])))));
+    let chunks =
+        |count| Body::from_stream(stream::iter((0..count).map(|_| Ok::<_, Infallible>(Bytes::from_static(&[0; 100])))));
     refused(&site, post("/v1/detect", "image/png", chunks(11)), 413, ErrorCode::TooLarge).await;
     assert_eq!(body(site.request(post("/v1/detect", "image/png", chunks(10))).await).await["bytes"], 1_000);
     // Of all requests together, too: one holds its room until it is answered.
@@ -125,18 +131,35 @@ async fn several_pictures_are_answered_in_their_order_and_a_bad_one_loses_no_oth
     assert_eq!(response.status(), StatusCode::OK);
     let told = body(response).await;
     let told = told.as_array().unwrap();
-    assert_eq!(told[..2], [json!({"image": 0, "name": "a.jpg", "bytes": 4, "key": null}), json!({"image": 1, "name": "b", "bytes": 2, "key": null})]);
-    let errors: Vec<_> = told[2..].iter().map(|told| {
-        assert_eq!(told["type"], "error");
-        (told["image"].as_u64().unwrap(), told["name"].as_str().unwrap(), told["code"].as_str().unwrap(), told["status"].as_u64().unwrap())
-    }).collect();
-    assert_eq!(errors, [
-        (2, "c.txt", "unsupported_type", 415),
-        (3, "d", "too_large", 413),
-        (4, "e", "unsupported_type", 415),
-        (5, "f", "capacity", 503),
-        (6, "g", "too_large", 413),
-    ]);
+    assert_eq!(
+        told[..2],
+        [
+            json!({"image": 0, "name": "a.jpg", "bytes": 4, "key": null}),
+            json!({"image": 1, "name": "b", "bytes": 2, "key": null})
+        ]
+    );
+    let errors: Vec<_> = told[2..]
+        .iter()
+        .map(|told| {
+            assert_eq!(told["type"], "error");
+            (
+                told["image"].as_u64().unwrap(),
+                told["name"].as_str().unwrap(),
+                told["code"].as_str().unwrap(),
+                told["status"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        errors,
+        [
+            (2, "c.txt", "unsupported_type", 415),
+            (3, "d", "too_large", 413),
+            (4, "e", "unsupported_type", 415),
+            (5, "f", "capacity", 503),
+            (6, "g", "too_large", 413),
+        ]
+    );
     assert_eq!(told[5]["retry_after_ms"], 3_000);
     for entry in &told[2..] {
         serde_json::from_value::<saccade_signaling::ImageError>(entry.clone()).unwrap();
@@ -170,10 +193,14 @@ async fn events_come_as_pictures_are_done() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     assert!(!response.headers().contains_key("content-encoding"));
     let told = text(response).await;
-    let order: Vec<_> = told.lines().filter_map(|line| line.strip_prefix("data: ")).map(|json| {
-        let told: Value = serde_json::from_str(json).unwrap();
-        (told["image"].as_u64().unwrap(), told["code"].as_str().map(str::to_owned))
-    }).collect();
+    let order: Vec<_> = told
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|json| {
+            let told: Value = serde_json::from_str(json).unwrap();
+            (told["image"].as_u64().unwrap(), told["code"].as_str().map(str::to_owned))
+        })
+        .collect();
     let mut sorted = order.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, [(0, None), (1, None), (2, Some("unsupported_type".to_owned()))]);
@@ -187,7 +214,11 @@ async fn events_come_as_pictures_are_done() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_takes_too_long_is_given_up() {
     let site = plain();
-    let silent = || Body::from_stream(stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"--frontier\r\n")) }).chain(stream::pending()));
+    let silent = || {
+        Body::from_stream(
+            stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"--frontier\r\n")) }).chain(stream::pending()),
+        )
+    };
     refused(&site, post("/v1/detect", "image/png", silent()), 408, ErrorCode::BadRequest).await;
     let kind = "multipart/form-data; boundary=frontier";
     refused(&site, post("/v1/detect", kind, silent()), 408, ErrorCode::BadRequest).await;
@@ -211,9 +242,11 @@ async fn options_and_tokens_are_looked_at_before_the_body() {
     let publisher = || Some(bearer(&json!({"can_publish": true, "models": ["ppe"]})));
     assert_eq!(site.request(ask("/v1/detect?model=ppe", publisher())).await.status(), StatusCode::OK);
     refused(&site, ask("/v1/detect?model=other", publisher()), 403, ErrorCode::Forbidden).await;
-    let detail = refused(&site, ask("/v1/detect?budget_ms=1&colour=red", publisher()), 422, ErrorCode::BadOptions).await;
+    let detail =
+        refused(&site, ask("/v1/detect?budget_ms=1&colour=red", publisher()), 422, ErrorCode::BadOptions).await;
     assert!(detail.contains("`colour` is not an option"), "{detail}");
-    let detail = refused(&site, ask("/v1/detect?budget_ms=1&max_detections=0", publisher()), 422, ErrorCode::BadOptions).await;
+    let detail =
+        refused(&site, ask("/v1/detect?budget_ms=1&max_detections=0", publisher()), 422, ErrorCode::BadOptions).await;
     assert!(detail.contains("`budget_ms`") && detail.contains("`max_detections`"), "{detail}");
     let drain = Drain { deadline: clock::now() + PATIENCE, reconnect_after: Duration::from_secs(1) };
     site.registry.drain(drain);

@@ -31,6 +31,4 @@ pub use scenario::{
 };
 pub use search::{Bounds, Found as Capacity, Trial, Wanted, search};
 pub use signal::{Dialect, SignalError, Target};
-pub use stills::{
-    MAX_CONCURRENCY, Still, StillLoad, StillReport, StillSecond, StillStatus, still_table, stills,
-};
+pub use stills::{MAX_CONCURRENCY, Still, StillLoad, StillReport, StillSecond, StillStatus, still_table, stills};

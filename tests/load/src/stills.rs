@@ -181,14 +181,7 @@ pub fn stills(load: &StillLoad, stop: &AtomicBool, watch: &mut dyn FnMut(StillSt
     report(load, tally, begin.elapsed(), next.into_inner(), before.zip(after), resident)
 }
 
-fn send_all(
-    load: &StillLoad,
-    url: &str,
-    begin: Instant,
-    next: &AtomicU64,
-    over: &AtomicBool,
-    tally: &Mutex<Tally>,
-) {
+fn send_all(load: &StillLoad, url: &str, begin: Instant, next: &AtomicU64, over: &AtomicBool, tally: &Mutex<Tally>) {
     let agent = new_agent(ANSWER);
     let mut bytes = Vec::new();
     while !over.load(Ordering::Acquire) {
