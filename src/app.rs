@@ -11,6 +11,7 @@ mod devices;
 mod kept;
 mod routes;
 mod secured;
+mod stills;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -61,6 +62,7 @@ pub struct App {
     media_port: u16,
     registry: Arc<Registry>,
     workers: Arc<Workers>,
+    pictures: stills::Pictures,
     engine: Arc<infer::Engine>,
     catalog: Arc<catalog::Catalog>,
     servers: JoinSet<()>,
@@ -176,7 +178,7 @@ impl App {
         let cameras = match cameras::Cameras::new(config, &sessions, &registry) {
             Ok(cameras) => cameras,
             Err(error) => {
-                stop_threads(engine, workers, None).await;
+                stop_threads(engine, workers, || {}).await;
                 return Err(error);
             }
         };
@@ -186,6 +188,7 @@ impl App {
         let catalog = Arc::new(catalog::Catalog::start(stock).map_err(StartError::Threads)?);
         let kept = kept::Kept::open(&config.models.routes_file);
         let routes = routes::Routes::new(Arc::clone(&engine), default, kept);
+        let pictures = stills::start(config, &engine, &registry).map_err(StartError::Threads)?;
         let settings = http_settings(config, http_address, &secured);
         let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
         let is_secure = settings.is_secure;
@@ -196,6 +199,7 @@ impl App {
             Arc::clone(&catalog) as _,
             Arc::new(routes),
             cameras.view(),
+            pictures.view(),
         )?;
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
@@ -207,6 +211,7 @@ impl App {
             media_port,
             registry,
             workers,
+            pictures,
             engine,
             catalog,
             servers,
@@ -267,16 +272,19 @@ impl App {
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
         }
-        stop_threads(self.engine, self.workers, Some(self.catalog)).await;
+        let (pictures, catalog) = (self.pictures, self.catalog);
+        let more = move || {
+            catalog.stop();
+            pictures.stop();
+        };
+        stop_threads(self.engine, self.workers, more).await;
     }
 }
 
-/// Ends the threads of models and codecs.
-async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>, catalog: Option<Arc<catalog::Catalog>>) {
+/// Ends the threads of models, codecs and whatever else `more` ends.
+async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>, more: impl FnOnce() + Send + 'static) {
     let joined = tokio::task::spawn_blocking(move || {
-        if let Some(catalog) = catalog {
-            catalog.stop();
-        }
+        more();
         engine.shutdown();
         workers.stop();
     });
@@ -421,6 +429,7 @@ fn http_settings(config: &Config, address: SocketAddr, secured: &Secured) -> htt
         gate: Arc::new(http::Gate::new(quota(config), config.http.trusted_proxies.clone())),
         is_secure: secured.tls.is_some(),
         rate: message_rate(config),
+        stills: stills::bounds(config),
         ..http::Settings::default()
     }
 }

@@ -178,6 +178,14 @@ pub struct Limits {
     /// Bytes that may wait in a data channel, default 1 MiB; beyond, the oldest results are dropped. More costs
     /// memory for each slow client, and gives it older results.
     pub channel_buffer_bytes: usize,
+    /// Bytes of a still picture; default 16 MiB. Sixteen times as many are held in memory at a time, of all requests
+    /// together.
+    pub image_bytes: usize,
+    /// Pixels of a still picture, read from its header before anything is decoded; default 16 million. Four times as many
+    /// are held in memory at a time, with up to eight bytes each.
+    pub image_pixels: u64,
+    /// Still pictures in one request; default 16. More let one request hold its connection longer.
+    pub images: u32,
     /// Sessions at a time of all tokens with one `sub`; default none. A token's claim `max_sessions` may bind it closer.
     pub sessions_per_subject: Option<usize>,
     /// Sessions at a time from one address (of IPv6, from one /64 network); default none. Many people may share one.
@@ -244,6 +252,9 @@ pub struct Threads {
     /// For sockets, HTTP and timers; default (`auto`): the share of the cores that transport was measured to need. Idle
     /// ones cost a wake-up for each packet, too few make packets wait.
     pub network: Option<usize>,
+    /// For decoding still pictures; default (`auto`): one a core. They step back behind those of live video; fewer leave
+    /// more to models.
+    pub stills: Option<usize>,
 }
 
 /// `[shutdown]`.
@@ -304,6 +315,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         threads: Threads {
             codec: from.number_or_auto("threads.codec", 1..=1024, ""),
             network: from.number_or_auto("threads.network", 1..=1024, ""),
+            stills: from.number_or_auto("threads.stills", 1..=1024, ""),
         },
         limits: Limits::read(from),
         rate: Rate::read(from),
@@ -323,12 +335,7 @@ fn unbuilt(from: &mut Reader) {
         from.unbuilt(key, Raw::is_nothing);
     }
     from.unbuilt("cache.enabled", |raw| raw.boolean() == Some(true));
-    for (key, default) in [
-        ("cache.max_bytes", 64 * MIB),
-        ("cache.ttl_s", 300),
-        ("limits.image_bytes", 16 * MIB),
-        ("limits.image_pixels", 16_000_000),
-    ] {
+    for (key, default) in [("cache.max_bytes", 64 * MIB), ("cache.ttl_s", 300)] {
         from.unbuilt(key, |raw| raw.number() == Some(default));
     }
 }
@@ -439,6 +446,9 @@ impl Limits {
             fps: from.number("limits.fps", 60, 1..=240, " (frames a second)"),
             bitrate_kbps: from.number("limits.bitrate_kbps", 50_000, 100..=1_000_000, " (kilobits a second)"),
             channel_buffer_bytes: bytes(from, "limits.channel_buffer_bytes", MIB, 16 * KIB..=64 * MIB),
+            image_bytes: bytes(from, "limits.image_bytes", 16 * MIB, 64 * KIB..=64 * MIB),
+            image_pixels: from.number("limits.image_pixels", 16_000_000, 65_536..=64_000_000, " (pixels)"),
+            images: from.number("limits.images", 16, 1..=256, " (pictures)"),
             sessions_per_subject: unless_zero(from.number("limits.sessions_per_subject", 0, 0..=100_000, " (0: any)")),
             sessions_per_address: unless_zero(from.number("limits.sessions_per_address", 0, 0..=100_000, " (0: any)")),
             connections_per_address: unless_zero(from.number(

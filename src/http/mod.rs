@@ -23,6 +23,7 @@ mod origin;
 mod problem;
 mod routes;
 mod signal;
+mod stills;
 pub mod tls;
 mod whep;
 mod whip;
@@ -38,7 +39,9 @@ use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tower::util::option_layer;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -53,6 +56,7 @@ pub use models::Models;
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 pub use routes::Routes;
+pub use stills::{Annotate, Bounds, Order, Picture, Stills, Tell};
 
 /// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
 /// that the page makes itself.
@@ -102,6 +106,8 @@ pub struct Settings {
     pub rate: Rate,
     /// Signaling sockets at a time; default 4096. Each holds a file descriptor.
     pub max_sockets: usize,
+    /// Bounds of requests with still pictures.
+    pub stills: Bounds,
 }
 
 impl Default for Settings {
@@ -129,6 +135,7 @@ impl Default for Settings {
             send_timeout: Duration::from_secs(10),
             rate: Rate::default(),
             max_sockets: 4096,
+            stills: Bounds::default(),
         }
     }
 }
@@ -143,7 +150,9 @@ struct Context {
     models: Arc<dyn Models>,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
+    stills: Arc<dyn Stills>,
     sockets: Arc<Semaphore>,
+    uploads: stills::Uploads,
 }
 
 impl Context {
@@ -171,17 +180,20 @@ pub fn router(
     models: Arc<dyn Models>,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
+    stills: Arc<dyn Stills>,
 ) -> Result<Router, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
         verifier: settings.auth.as_ref().map(auth::Verifier::new).transpose()?,
         sockets: Arc::new(Semaphore::new(settings.max_sockets)),
+        uploads: stills::Uploads::new(settings.stills.received_bytes),
         settings,
         registry,
         opener,
         models,
         routes,
         cameras,
+        stills,
     });
     let router = Router::new()
         .route("/v1/signal", get(signal::upgrade))
@@ -196,6 +208,7 @@ pub fn router(
         .route("/v1/sessions/{id}/events", get(api::events))
         .route("/v1/cameras", get(cameras::list))
         .route("/v1/cameras/{name}", get(cameras::get))
+        .route("/v1/detect", post(stills::detect).layer(compressed()))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{name}/load", post(models::load))
         .route("/v1/models/{name}/unload", post(models::unload))
@@ -252,6 +265,11 @@ fn cors(context: &Arc<Context>) -> CorsLayer {
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
         .expose_headers([header::LOCATION, header::ETAG, header::LINK, header::RETRY_AFTER])
         .max_age(Duration::from_secs(600))
+}
+
+/// Answers by gzip, brotli or zstd, as the client takes them; neither pictures nor events, which are to leave at once.
+fn compressed() -> CompressionLayer {
+    CompressionLayer::new().quality(CompressionLevel::Fastest)
 }
 
 fn security_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {

@@ -357,8 +357,9 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let models = Arc::new(FakeModels::default());
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let routes = Arc::new(FakeRoutes::default());
-    let cameras = Arc::new(OneCamera);
-    let router = router(settings, Arc::clone(&registry), opener, Arc::clone(&models) as _, routes, cameras).unwrap();
+    let (cameras, stills) = (Arc::new(OneCamera), Arc::new(stills::Sizes));
+    let router =
+        router(settings, Arc::clone(&registry), opener, Arc::clone(&models) as _, routes, cameras, stills).unwrap();
     Site { router, registry, fake, models, seen, stop: watch::Sender::new(false) }
 }
 
@@ -546,5 +547,6 @@ mod api;
 mod limits;
 mod routes;
 mod signaling;
+mod stills;
 mod whep;
 mod whip;

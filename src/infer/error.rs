@@ -111,6 +111,9 @@ pub enum Error {
         /// Why it is not there.
         reason: String,
     },
+    /// A picture could not be done by its deadline, so nothing was spent on it.
+    #[error("the picture's deadline was over before the model was free")]
+    Late,
     /// A run of the model failed.
     #[error("inference failed: {reason}")]
     Run {

@@ -126,11 +126,25 @@ pub enum Outcome {
     Failed(Frame, Error),
 }
 
-/// What [`Model::detect`] found in a picture.
+/// What [`Model::detect`] or [`Model::infer`] found in a picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detected {
     /// Best score first; boxes in pixels of the picture, inside it.
     pub detections: Vec<Detection>,
     /// Where the time went.
     pub timing: Timing,
+    /// Frames and pictures in the same run.
+    pub batch_size: usize,
+}
+
+/// The picture that a smaller one was made of: what is found in the smaller one is told in pixels of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Its width in pixels.
+    pub width: u32,
+    /// Its height in pixels.
+    pub height: u32,
+    /// How many of its pixels, along each side, make one of the smaller picture. The last ones of a row or column may be
+    /// fewer.
+    pub shrunk: u32,
 }

@@ -2,7 +2,9 @@ use std::fmt;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use super::backend::Selection;
 use super::batcher::{Costs, Key, Priority};
@@ -11,8 +13,9 @@ use super::instance::{self, Open};
 use super::manifest::Manifest;
 use super::prepared::Prepared;
 use super::runner::Runner;
-use super::shared::{Call, Inbox, Job, Shared};
-use super::{Detected, Figures, Outcome, Params};
+use super::shared::{Call, Inbox, Job, Reply, Shared};
+use super::{Detected, Figures, Outcome, Params, Whole};
+use crate::clock;
 use crate::frame::Frame;
 use crate::media::{Class, ColorInfo, I420};
 
@@ -157,8 +160,39 @@ impl Model {
     /// [`Error::Panicked`].
     pub fn detect(&self, picture: &Arc<I420>, color: ColorInfo, params: &Arc<Params>) -> Result<Detected, Error> {
         let (reply, answer) = sync_channel(1);
-        self.shared.call(Call { picture: Arc::clone(picture).into(), color, params: Arc::clone(params), reply })?;
+        self.call(picture, color, None, params, None, Reply::Thread(reply))?;
         answer.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// The same without blocking. `whole` is the picture that this one was made smaller of. What cannot be done by the
+    /// deadline is not begun, and neither is what nobody waits for any more: dropping the future withdraws the picture.
+    ///
+    /// # Errors
+    /// Those of [`Self::detect`], at once or from the future, and [`Error::Late`].
+    pub fn infer(
+        &self,
+        picture: &Arc<I420>,
+        color: ColorInfo,
+        whole: Option<Whole>,
+        params: &Arc<Params>,
+        deadline: Instant,
+    ) -> Result<impl Future<Output = Result<Detected, Error>> + Send + use<>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.call(picture, color, whole, params, Some(deadline), Reply::Task(reply))?;
+        Ok(async move { answer.await.unwrap_or(Err(Error::Closed)) })
+    }
+
+    fn call(
+        &self,
+        picture: &Arc<I420>,
+        color: ColorInfo,
+        whole: Option<Whole>,
+        params: &Arc<Params>,
+        deadline: Option<Instant>,
+        reply: Reply,
+    ) -> Result<(), Error> {
+        let (picture, params, queued) = (Arc::clone(picture).into(), Arc::clone(params), clock::now());
+        self.shared.call(Call { picture, color, whole, params, deadline, queued, reply })
     }
 
     /// Owner threads that have not ended.

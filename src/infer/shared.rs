@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::sync::oneshot;
 
 use super::batcher::{Batcher, Choice, Costs, Key, Member, Priority};
 use super::error::Error;
@@ -14,7 +15,7 @@ use super::instance::Open;
 use super::manifest::Batching;
 use super::prepared::Prepared;
 use super::runner::{Item, Runner};
-use super::{Detected, Outcome, Params};
+use super::{Detected, Outcome, Params, Whole};
 use crate::clock;
 use crate::frame::{Frame, Picture};
 use crate::media::ColorInfo;
@@ -84,8 +85,38 @@ pub(super) struct Job {
 pub(super) struct Call {
     pub(super) picture: Picture,
     pub(super) color: ColorInfo,
+    pub(super) whole: Option<Whole>,
     pub(super) params: Arc<Params>,
-    pub(super) reply: SyncSender<Result<Detected, Error>>,
+    /// When the answer is of no use any more; none: never.
+    pub(super) deadline: Option<Instant>,
+    pub(super) queued: Instant,
+    pub(super) reply: Reply,
+}
+
+/// Where the answer to a call goes.
+pub(super) enum Reply {
+    /// To a thread that waits.
+    Thread(SyncSender<Result<Detected, Error>>),
+    /// To a task that waits, unless it has gone.
+    Task(oneshot::Sender<Result<Detected, Error>>),
+}
+
+impl Reply {
+    /// Whoever asked may have gone.
+    pub(super) fn send(self, found: Result<Detected, Error>) {
+        match self {
+            Self::Thread(reply) => drop(reply.send(found)),
+            Self::Task(reply) => drop(reply.send(found)),
+        }
+    }
+}
+
+impl Call {
+    /// Whether it is not to be run any more: nobody waits for it, or it cannot be done in time.
+    fn is_idle(&self, now: Instant, takes: Duration) -> bool {
+        let is_gone = matches!(&self.reply, Reply::Task(reply) if reply.is_closed());
+        is_gone || self.deadline.is_some_and(|deadline| now + takes > deadline)
+    }
 }
 
 pub(super) struct Metrics {
@@ -105,6 +136,8 @@ pub(super) enum Task {
     Late(Arc<Inbox>, Frame),
     /// Give what it was given back with this error.
     Refuse(Error),
+    /// Tell its sender that this picture is too late.
+    Expired(Call),
     /// Run everything this way from now on, with this runner.
     Change(Way, Runner),
     /// End: fewer instances run the model by now.
@@ -114,17 +147,19 @@ pub(super) enum Task {
 /// A member of a batch, taken out of its queue.
 pub(super) enum Taken {
     Frame { key: Key, inbox: Arc<Inbox>, job: Job, queue: Duration },
-    Call(Call),
+    Call(Call, Duration),
 }
 
 impl Taken {
     pub(super) fn item(&self) -> Item<'_> {
         match self {
             Self::Frame { job: Job { frame, params, prepared }, .. } => {
-                Item { picture: &frame.picture, color: frame.color, params, prepared: prepared.as_deref() }
+                let prepared = prepared.as_deref();
+                Item { picture: &frame.picture, color: frame.color, whole: None, params, prepared }
             }
-            Self::Call(call) => {
-                Item { picture: &call.picture, color: call.color, params: &call.params, prepared: None }
+            Self::Call(call, _) => {
+                let Call { picture, color, whole, params, .. } = call;
+                Item { picture, color: *color, whole: *whole, params, prepared: None }
             }
         }
     }
@@ -357,6 +392,11 @@ impl State {
 
     fn choose_next(&mut self, instance: usize, batch: &mut Vec<Taken>) -> Option<Task> {
         let now = clock::now();
+        let takes = self.batcher.costs().single();
+        if let Some(at) = self.calls.iter().position(|call| call.is_idle(now, takes)) {
+            self.batcher.withdraw_call(at);
+            return self.calls.remove(at).map(Task::Expired);
+        }
         let choice = self.batcher.next(now, instance)?;
         let inbox = |entries: &[Entry], key| {
             let at = entries.binary_search_by_key(&key, |entry: &Entry| entry.key).ok()?;
@@ -372,7 +412,10 @@ impl State {
         };
         for member in self.batcher.members() {
             let taken = match *member {
-                Member::Call => self.calls.pop_front().map(Taken::Call),
+                Member::Call => self.calls.pop_front().map(|call| {
+                    let queue = now.saturating_duration_since(call.queued);
+                    Taken::Call(call, queue)
+                }),
                 Member::Slot(key) => inbox(&self.entries, key).and_then(|inbox| {
                     let job = inbox.mailbox.take()?;
                     let queue = now.saturating_duration_since(job.frame.decoded_at);
@@ -389,7 +432,7 @@ impl State {
     fn refuse_next(&mut self, batch: &mut Vec<Taken>) -> bool {
         if let Some(call) = self.calls.pop_front() {
             self.batcher.withdraw(Member::Call);
-            batch.push(Taken::Call(call));
+            batch.push(Taken::Call(call, Duration::ZERO));
             return true;
         }
         let idle = self.entries.iter().filter(|entry| !self.batcher.is_in_flight(entry.key));

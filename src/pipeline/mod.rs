@@ -6,6 +6,7 @@
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
 mod cameras;
+mod catalogue;
 mod following;
 mod gpu;
 mod ice;
@@ -19,6 +20,7 @@ mod path;
 mod spare;
 mod stages;
 mod stats;
+mod stills;
 mod trial;
 mod viewers;
 mod watching;
@@ -37,9 +39,11 @@ use tracing::Instrument;
 pub use self::gpu::Gpu;
 #[cfg(feature = "cuda")]
 pub use self::gpu::{Libraries, Unusable};
+pub use self::stills::{StillLimits, Stills};
 pub use self::trial::Codecs;
 pub use self::workers::{Lane, Step, Workers};
 
+use self::catalogue::Catalogue;
 use self::ice::Ice;
 use self::ladders::Ladders;
 use self::load::{Demand, Load};
@@ -438,12 +442,13 @@ struct Models<'a> {
 }
 
 impl Models<'_> {
+    fn catalogue(&self) -> Catalogue<'_> {
+        Catalogue { engine: &self.deps.engine, default: &self.deps.settings.default_model, claims: self.claims }
+    }
+
     /// Passes if the publisher may use the model that the options name, if they name one.
     fn check(&self, patch: &OptionsPatch) -> Result<(), Refusal> {
-        match &patch.model {
-            Some(model) if !self.claims.may_use(model) => Err(Refusal::may_not_use(model)),
-            _ => Ok(()),
-        }
+        self.catalogue().check(patch.model.as_ref())
     }
 
     /// Options as the stages use them. `key` says which of a split's models a session gets; `kept` is what a session had
@@ -489,28 +494,11 @@ impl Models<'_> {
 
 impl options::Models for Models<'_> {
     fn facts(&self, name: &str) -> Option<ModelFacts> {
-        let infer::Outline { classes, defaults } = self.deps.engine.outline(name).ok()?;
-        Some(ModelFacts {
-            name: name.to_owned(),
-            classes: classes.iter().map(|class| class.name.to_string()).collect(),
-            score_threshold: defaults.score_threshold,
-            iou_threshold: defaults.iou_threshold,
-            max_detections: u32::try_from(defaults.max_detections).unwrap_or(u32::MAX),
-        })
+        self.catalogue().facts(name)
     }
 
     fn names(&self) -> Vec<String> {
-        let Deps { engine, settings, .. } = self.deps;
-        let models = engine.models().into_iter().map(|model| model.manifest().name.clone());
-        let routes = engine.routes().list().into_iter().map(|(name, _)| name);
-        let mut names = Vec::new();
-        for name in [settings.default_model.clone()].into_iter().chain(models).chain(routes) {
-            if !names.contains(&name) && self.claims.may_use(&name) {
-                names.push(name);
-            }
-        }
-        // A version is no name of its own, but it may be all that is allowed.
-        if names.is_empty() { self.claims.models.clone() } else { names }
+        self.catalogue().names()
     }
 }
 

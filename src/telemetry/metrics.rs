@@ -105,6 +105,11 @@ table! {
     HTTP_REQUEST_SECONDS = Histogram "saccade_http_request_seconds" ["route"] "Time to answer an HTTP request, in seconds.";
     CONNECTIONS_REFUSED_TOTAL = Counter "saccade_connections_refused_total" ["reason"] "Connections that were closed without an answer.";
     MESSAGES_REFUSED_TOTAL = Counter "saccade_messages_refused_total" ["channel", "reason"] "Messages of peers that were not acted upon.";
+    STILLS_RECEIVED_TOTAL = Counter "saccade_stills_received_total" [] "Still pictures that were received whole.";
+    STILLS_ANSWERED_TOTAL = Counter "saccade_stills_answered_total" [] "Still pictures that were answered.";
+    STILLS_REFUSED_TOTAL = Counter "saccade_stills_refused_total" ["reason"] "Still pictures that were refused, by error code.";
+    STILLS_DECODE_SECONDS = Histogram "saccade_stills_decode_seconds" ["format"] "Time to decode a still picture, in seconds.";
+    STILLS_LATENCY_SECONDS = Histogram "saccade_stills_latency_seconds" [] "Last byte of a still picture in to its answer, in seconds.";
     BUILD_INFO = Gauge "saccade_build_info" ["version"] "Always 1; its label says which version runs.";
 }
 

@@ -305,6 +305,51 @@ export interface SessionResult {
   degraded: string[];
 }
 
+/** What `POST /v1/detect` answers for one picture, in the `saccade` format. */
+export interface ImageResult {
+  type: "result";
+  /** Version of this shape: 1. */
+  version: number;
+  /** Place of the picture in its request, from 0. */
+  image: number;
+  /** File name or name of the picture's part; `null` where the picture is the body. */
+  name: string | null;
+  /** Width of the upright picture, in pixels. */
+  width: number;
+  /** Height of the upright picture, in pixels. */
+  height: number;
+  /** Name and version of the model; of several, that of their route. */
+  model: string;
+  /** What was found, best score first, in pixels of the whole upright picture. */
+  detections: Detection[];
+  /** Where the time went; `reorder` is always 0. */
+  timing_ms: Timing;
+  /** The picture's latency budget. */
+  budget_ms: number;
+  /** Whether it was kept. */
+  met: boolean;
+  /** Frames and pictures that ran through the model together with this one. */
+  batch_size: number;
+  /** The picture with what was found drawn on it, as a `data:` URL, where it was asked for. */
+  annotated?: string;
+}
+
+/** What takes the place of an {@link ImageResult} among those of several pictures. */
+export interface ImageError {
+  type: "error";
+  /** Place of the picture in its request, from 0. */
+  image: number;
+  name: string | null;
+  /** Stable code. */
+  code: string;
+  /** What to do about it. */
+  message: string;
+  /** HTTP status that the picture would have got by itself. */
+  status: number;
+  /** When to try again, in milliseconds. */
+  retry_after_ms?: number;
+}
+
 /** Body of `POST /v1/offer`. */
 export interface OfferRequest {
   sdp: string;
@@ -455,6 +500,16 @@ export function isSessionResult(value: unknown): value is SessionResult {
   return sessionResult(value);
 }
 
+/** Whether `value` is an {@link ImageResult}; false for the other result formats. */
+export function isImageResult(value: unknown): value is ImageResult {
+  return imageResult(value);
+}
+
+/** Whether `value` is an {@link ImageError}. */
+export function isImageError(value: unknown): value is ImageError {
+  return imageError(value);
+}
+
 /** Whether `value` is a {@link Problem}. */
 export function isProblem(value: unknown): value is Problem {
   return problem(value);
@@ -598,6 +653,14 @@ const timing = shape<Timing>(
   >,
 );
 
+const detection = shape<Detection>({
+  box: numbers<Detection["box"]>(4),
+  class_id: isNumber,
+  class: isString,
+  score: isNumber,
+  object_id: nullable(isNumber),
+});
+
 const sessionResult = shape<SessionResult>({
   type: literal("result"),
   version: isNumber,
@@ -609,19 +672,39 @@ const sessionResult = shape<SessionResult>({
   width: isNumber,
   height: isNumber,
   model: isString,
-  detections: list(shape<Detection>({
-    box: numbers<Detection["box"]>(4),
-    class_id: isNumber,
-    class: isString,
-    score: isNumber,
-    object_id: nullable(isNumber),
-  })),
+  detections: list(detection),
   timing_ms: timing,
   budget_ms: isNumber,
   met: isBoolean,
   batch_size: isNumber,
   dropped,
   degraded: list(isString),
+});
+
+const imageResult = shape<ImageResult>({
+  type: literal("result"),
+  version: isNumber,
+  image: isNumber,
+  name: nullable(isString),
+  width: isNumber,
+  height: isNumber,
+  model: isString,
+  detections: list(detection),
+  timing_ms: timing,
+  budget_ms: isNumber,
+  met: isBoolean,
+  batch_size: isNumber,
+  annotated: optional(isString),
+});
+
+const imageError = shape<ImageError>({
+  type: literal("error"),
+  image: isNumber,
+  name: nullable(isString),
+  code: isString,
+  message: isString,
+  status: isNumber,
+  retry_after_ms: optional(isNumber),
 });
 
 const problem = shape<Problem>({ code: isString, title: isString, detail: isString, status: isNumber });

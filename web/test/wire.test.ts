@@ -5,6 +5,8 @@ import { test } from "node:test";
 import {
   build,
   isCameraView,
+  isImageError,
+  isImageResult,
   isModelView,
   isRouteView,
   isOfferResponse,
@@ -58,6 +60,16 @@ test("results are told from what only looks like one", () => {
   const bad = golden("bad_result");
   assert.ok(bad.length >= 3);
   for (const [name, value] of bad) assert.ok(!isSessionResult(value), name);
+});
+
+test("what is told of pictures is known by its shape", () => {
+  const results = golden("image_result");
+  assert.ok(results.length >= 2);
+  for (const [name, value] of results) assert.ok(isImageResult(value) && !isSessionResult(value), name);
+  for (const [name, value] of golden("bad_image_result")) assert.ok(!isImageResult(value), name);
+  const errors = golden("image_error");
+  assert.ok(errors.length >= 2);
+  for (const [name, value] of errors) assert.ok(isImageError(value) && !isImageResult(value), name);
 });
 
 test("every event is known by its shape", () => {

@@ -16,6 +16,7 @@ mod seeds;
 mod session;
 mod settings;
 mod signaling;
+mod stills;
 mod transport;
 mod video;
 
@@ -44,6 +45,7 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "depacketize_vp8", run: video::vp8, max_len: 4096 },
     Target { name: "depacketize_vp9", run: video::vp9, max_len: 4096 },
     Target { name: "picture_header", run: video::header, max_len: 256 },
+    Target { name: "stills", run: stills::picture, max_len: 4096 },
     Target { name: "postprocess", run: model::postprocess, max_len: 4096 },
     Target { name: "manifest", run: model::manifest, max_len: 4096 },
     Target { name: "onnx", run: model::onnx, max_len: 4096 },

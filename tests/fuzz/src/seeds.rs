@@ -90,6 +90,9 @@ pub fn write_all(corpus: &Path) -> io::Result<()> {
     ] {
         writer.write("onnx", graph)?;
     }
+    for bytes in crate::stills::seeds() {
+        writer.write("stills", &bytes)?;
+    }
     for name in ["models/ppe-nano/2/manifest.toml", "tests/data/models/yunet/1/manifest.toml"] {
         writer.write("manifest", &fs::read(root.join(name))?)?;
     }
