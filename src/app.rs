@@ -192,15 +192,15 @@ impl App {
         let settings = http_settings(config, http_address, &secured);
         let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
         let is_secure = settings.is_secure;
-        let router = http::router(
-            settings,
-            Arc::clone(&registry),
-            Arc::clone(&sessions) as _,
-            Arc::clone(&catalog) as _,
-            Arc::new(routes),
-            cameras.view(),
-            pictures.view(),
-        )?;
+        let services = http::Services {
+            registry: Arc::clone(&registry),
+            opener: Arc::clone(&sessions) as _,
+            models: Arc::clone(&catalog) as _,
+            routes: Arc::new(routes),
+            cameras: cameras.view(),
+            stills: pictures.view(),
+        };
+        let router = http::router(settings, services)?;
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));

@@ -28,6 +28,7 @@ pub mod tls;
 mod whep;
 mod whip;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,19 +141,38 @@ impl Default for Settings {
     }
 }
 
+/// What requests are handed on to.
+pub struct Services {
+    /// The sessions that run.
+    pub registry: Arc<Registry>,
+    /// Opens sessions.
+    pub opener: Arc<dyn Opener>,
+    /// The models.
+    pub models: Arc<dyn Models>,
+    /// The routes over them.
+    pub routes: Arc<dyn Routes>,
+    /// The cameras.
+    pub cameras: Arc<dyn Cameras>,
+    /// Finds things in still pictures.
+    pub stills: Arc<dyn Stills>,
+}
+
 /// What every handler shares.
 struct Context {
     settings: Settings,
     origins: origin::Policy,
     verifier: Option<auth::Verifier>,
-    registry: Arc<Registry>,
-    opener: Arc<dyn Opener>,
-    models: Arc<dyn Models>,
-    routes: Arc<dyn Routes>,
-    cameras: Arc<dyn Cameras>,
-    stills: Arc<dyn Stills>,
+    services: Services,
     sockets: Arc<Semaphore>,
     uploads: stills::Uploads,
+}
+
+impl Deref for Context {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.services
+    }
 }
 
 impl Context {
@@ -173,27 +193,14 @@ impl Context {
 /// # Errors
 ///
 /// [`auth::Error`] when the authentication settings cannot be used.
-pub fn router(
-    settings: Settings,
-    registry: Arc<Registry>,
-    opener: Arc<dyn Opener>,
-    models: Arc<dyn Models>,
-    routes: Arc<dyn Routes>,
-    cameras: Arc<dyn Cameras>,
-    stills: Arc<dyn Stills>,
-) -> Result<Router, auth::Error> {
+pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
         verifier: settings.auth.as_ref().map(auth::Verifier::new).transpose()?,
         sockets: Arc::new(Semaphore::new(settings.max_sockets)),
         uploads: stills::Uploads::new(settings.stills.received_bytes),
         settings,
-        registry,
-        opener,
-        models,
-        routes,
-        cameras,
-        stills,
+        services,
     });
     let router = Router::new()
         .route("/v1/signal", get(signal::upgrade))

@@ -358,8 +358,9 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let routes = Arc::new(FakeRoutes::default());
     let (cameras, stills) = (Arc::new(OneCamera), Arc::new(stills::Sizes));
-    let router =
-        router(settings, Arc::clone(&registry), opener, Arc::clone(&models) as _, routes, cameras, stills).unwrap();
+    let services =
+        Services { registry: Arc::clone(&registry), opener, models: Arc::clone(&models) as _, routes, cameras, stills };
+    let router = router(settings, services).unwrap();
     Site { router, registry, fake, models, seen, stop: watch::Sender::new(false) }
 }
 
