@@ -1,5 +1,5 @@
-//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras and routes, the page, and the
-//! operators' listener.
+//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras, routes and sinks, the page, and
+//! the operators' listener.
 //!
 //! What enters: requests. What leaves: answers, and calls of [`Opener`], [`Registry`] and [`Handle`]. Everything runs
 //! on Tokio's workers, so nothing here blocks, decodes or infers. Every error is `application/problem+json` with a
@@ -22,6 +22,7 @@ mod origin;
 mod problem;
 mod routes;
 mod signal;
+mod sinks;
 pub mod tls;
 mod whep;
 mod whip;
@@ -51,6 +52,7 @@ pub use listen::{Door, listen};
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 pub use routes::Routes;
+pub use sinks::Sinks;
 
 /// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
 /// that the page makes itself.
@@ -144,6 +146,7 @@ struct Context {
     models: ListModels,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
+    sinks: Arc<dyn Sinks>,
     sockets: Arc<Semaphore>,
 }
 
@@ -172,6 +175,7 @@ pub fn router(
     models: ListModels,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
+    sinks: Arc<dyn Sinks>,
 ) -> Result<Router, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
@@ -183,6 +187,7 @@ pub fn router(
         models,
         routes,
         cameras,
+        sinks,
     });
     let router = Router::new()
         .route("/v1/signal", get(signal::upgrade))
@@ -197,6 +202,7 @@ pub fn router(
         .route("/v1/sessions/{id}/events", get(api::events))
         .route("/v1/cameras", get(cameras::list))
         .route("/v1/cameras/{name}", get(cameras::get))
+        .route("/v1/sinks", get(sinks::list))
         .route("/v1/models", get(api::models))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))

@@ -13,6 +13,7 @@ use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::Algorithm;
 use saccade_signaling::{
     CameraReason, CameraView, ErrorCode, Options, RoutePut, RouteView, ServerMessage, SessionCounters, SessionView,
+    SinkView,
 };
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -265,6 +266,16 @@ impl Cameras for OneCamera {
     }
 }
 
+/// One sink that takes everything.
+struct OneSink;
+
+impl Sinks for OneSink {
+    fn list(&self) -> Vec<SinkView> {
+        let (name, kind, state) = ("hooks".into(), "webhook".into(), "up".into());
+        vec![SinkView { name, kind, state, queued: 1, capacity: 8, delivered: 2, lost: 0, last_failure: None }]
+    }
+}
+
 /// Routes that check nothing but one name.
 #[derive(Default)]
 struct FakeRoutes(Mutex<BTreeMap<String, RoutePut>>);
@@ -319,7 +330,8 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let models: ListModels = Arc::new(|| vec![model("other", false), model("ppe", true)]);
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let routes = Arc::new(FakeRoutes::default());
-    let router = router(settings, Arc::clone(&registry), opener, models, routes, Arc::new(OneCamera)).unwrap();
+    let (cameras, sinks) = (Arc::new(OneCamera), Arc::new(OneSink));
+    let router = router(settings, Arc::clone(&registry), opener, models, routes, cameras, sinks).unwrap();
     Site { router, registry, fake, seen, stop: watch::Sender::new(false) }
 }
 

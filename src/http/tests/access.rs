@@ -299,3 +299,18 @@ async fn a_cameras_session_is_nobodys_to_take_over_or_to_end_but_who_configures(
     problem(site.ask("PATCH", &path, &operator).await, 409, ErrorCode::Conflict).await;
     assert_eq!(site.ask("DELETE", &path, &operator).await.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn sinks_are_there_for_viewers_of_everything_alone() {
+    let site = site(with_auth(), None);
+    let viewer = bearer(&json!({"can_view": true}));
+    let listed = body(site.ask("GET", "/v1/sinks", &viewer).await).await;
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["type"], &listed[0]["queued"]),
+        (&json!("hooks"), &json!("webhook"), &json!(1))
+    );
+    let bound = bearer(&json!({"can_view": true, "session": "entrance"}));
+    problem(site.ask("GET", "/v1/sinks", &bound).await, 403, ErrorCode::Forbidden).await;
+    problem(site.ask("GET", "/v1/sinks", &bearer(&json!({"can_publish": true}))).await, 403, ErrorCode::Forbidden)
+        .await;
+}
