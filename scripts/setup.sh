@@ -59,6 +59,8 @@ Gst.init(None)
 assert all(Gst.ElementFactory.find(it) for it in ("multifilesrc", "rawvideoparse", "x264enc", "jpegenc", "mulawenc", "capssetter"))
 PYTHON
 }
+has_mosquitto() { have mosquitto || [ -x /usr/sbin/mosquitto ]; }
+has_nats() { have nats-server || [ -x /usr/sbin/nats-server ]; }
 needs_runtime() { [ ! -e "$ort_library" ] && [ -z "${ORT_DYLIB_PATH:-}" ]; }
 node_major() { "$1" --version 2>/dev/null | sed -E 's/^v([0-9]+)\..*/\1/'; }
 has_node() { have node && have npm && [ "$(node_major node)" -ge "$NODE_MAJOR" ]; }
@@ -90,30 +92,39 @@ missing_packages() {
         have nft || [ -x /usr/sbin/nft ] || echo nftables
         have openssl || echo openssl
         have curl || echo curl
+        # Brokers of MQTT and NATS.
+        has_mosquitto || echo mosquitto
+        have mosquitto_sub || echo mosquitto-clients
+        has_nats || echo nats-server
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
             gstreamer1.0-plugins-ugly gstreamer1.0-nice
         has_camera || echo python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
     fi
 }
 
-# coturn would start as a service on a machine that only tests with it. Where nobody said so already, policy-rc.d(8) keeps
-# it from that until everything is installed; afterwards the service is off unless it was there before.
+# These would start as services on a machine that only tests with them. Where nobody said so already, policy-rc.d(8) keeps
+# them from that until everything is installed; afterwards a service is off unless it was there before.
+SERVICES=(coturn mosquitto nats-server)
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
 held_services=''
+made_policy=''
 as_root=()
 hold_services() {
-    [[ " $* " == *" coturn "* ]] || return 0
-    held_services=yes
-    [ ! -e "$POLICY" ] || return 0
+    local service
+    for service in "${SERVICES[@]}"; do
+        [[ " $* " != *" $service "* ]] || held_services+=" $service"
+    done
+    [ -n "$held_services" ] && [ ! -e "$POLICY" ] || return 0
     printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" | "${as_root[@]}" install -m 755 /dev/stdin "$POLICY"
-    held_services=policy
+    made_policy=yes
 }
 release_services() {
     [ -n "$held_services" ] || return 0
-    [ "$held_services" != policy ] || "${as_root[@]}" rm -f "$POLICY"
-    ! have systemctl || "${as_root[@]}" systemctl --quiet disable coturn >/dev/null 2>&1 || true
-    held_services=''
+    [ -z "$made_policy" ] || "${as_root[@]}" rm -f "$POLICY"
+    # shellcheck disable=SC2086 # several names
+    ! have systemctl || "${as_root[@]}" systemctl --quiet disable $held_services >/dev/null 2>&1 || true
+    held_services='' made_policy=''
 }
 
 # One that was killed before it could remove the policy would have this machine start no service that is installed.

@@ -3,7 +3,7 @@
 //! Start: the listeners and the media port are bound first, so that a taken address ends the start before anything costs time; then
 //! the operators' listener answers; then models load and warm up; then clients are let in. Shutdown: `/readyz` fails
 //! and nothing new is admitted; cameras are let go of at once, other sessions may end by themselves within the grace; then
-//! listeners, models and codec threads stop, in this order.
+//! sinks get what is left, then listeners, models and codec threads stop, in this order.
 
 mod cameras;
 mod catalog;
@@ -11,6 +11,7 @@ mod devices;
 mod kept;
 mod routes;
 mod secured;
+mod sinks;
 mod stills;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -49,6 +50,8 @@ pub use devices::Devices;
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 /// What stopping may take beyond the grace: closing peers, sending the last messages, joining threads.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// What sinks may take to get the last messages where sessions took the whole grace.
+const SINKS_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked at how busy the machine is.
 const LOAD_PERIOD: Duration = Duration::from_secs(1);
 /// Bits a second of returned video at most, in each session.
@@ -67,6 +70,8 @@ pub struct App {
     catalog: Arc<catalog::Catalog>,
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
+    feed: Arc<sinks::Feed>,
+    sinks: crate::sinks::Running,
     grace: Duration,
     /// Records how the devices are for as long as it is there.
     #[cfg(feature = "cuda")]
@@ -98,6 +103,9 @@ pub enum StartError {
         /// Each with its name and the reason.
         wrong: Vec<(String, String)>,
     },
+    /// A sink cannot be used as it is configured.
+    #[error(transparent)]
+    Sinks(#[from] crate::sinks::Unusable),
     /// The authentication settings cannot be used.
     #[error(transparent)]
     Auth(#[from] http::auth::Error),
@@ -129,7 +137,9 @@ impl StartError {
             Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) | Self::Program(_) => {
                 Exit::Unavailable
             }
-            Self::Names(_) | Self::Cameras { .. } | Self::Auth(_) | Self::Tls(_) => Exit::Configuration,
+            Self::Names(_) | Self::Cameras { .. } | Self::Sinks(_) | Self::Auth(_) | Self::Tls(_) => {
+                Exit::Configuration
+            }
             Self::Panicked(_) => Exit::Internal,
         }
     }
@@ -182,6 +192,26 @@ impl App {
                 return Err(error);
             }
         };
+        let (outlets, running) = match crate::sinks::Sinks::start(config.sinks.clone()) {
+            Ok(started) => started,
+            Err(error) => {
+                stop_threads(engine, workers, || {}).await;
+                return Err(error.into());
+            }
+        };
+        let feed = sinks::Feed::new(Arc::clone(&outlets));
+        if !outlets.is_empty() {
+            registry.tell(Arc::clone(&feed) as _);
+            for (name, changes) in cameras.changes() {
+                let (telling, mut stopped) = (feed.camera(name, changes), stopped.clone());
+                servers.spawn(async move {
+                    tokio::select! {
+                        () = telling => {}
+                        _ = stopped.wait_for(|stop| *stop) => {}
+                    }
+                });
+            }
+        }
         let loaded = Arc::clone(&sessions);
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let default = config.models.default.clone();
@@ -199,6 +229,7 @@ impl App {
             routes: Arc::new(routes),
             cameras: cameras.view(),
             stills: pictures.view(),
+            sinks: Arc::new(sinks::View(outlets)),
         };
         let router = http::router(settings, services)?;
         cameras.run(&mut servers, &sessions);
@@ -216,6 +247,8 @@ impl App {
             catalog,
             servers,
             stop,
+            feed,
+            sinks: running,
             grace: config.shutdown.grace,
             #[cfg(feature = "cuda")]
             _gauges: gauges,
@@ -265,6 +298,10 @@ impl App {
         if !self.registry.wait_empty(deadline + STOP_LIMIT).await {
             tracing::warn!(sessions = self.registry.len(), "sessions did not end in time");
         }
+        // What is still to be told is told within the grace, or within the least time that makes sense.
+        let last = deadline.max(clock::now() + SINKS_LIMIT);
+        self.feed.ended(last).await;
+        self.sinks.close(last).await;
         self.stop.send_replace(true);
         // Sockets that were told to close are waited for, too.
         let limit: Instant = clock::now() + STOP_LIMIT;

@@ -40,6 +40,7 @@ pub mod rtc;
 pub mod scene;
 pub mod secret;
 pub mod session;
+pub mod sinks;
 pub mod stills;
 pub mod telemetry;
 pub mod token;

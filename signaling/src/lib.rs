@@ -17,6 +17,7 @@ mod image;
 mod messages;
 mod options;
 mod result;
+mod sinks;
 mod zones;
 
 pub use api::{
@@ -30,6 +31,7 @@ pub use messages::{
 };
 pub use options::{Options, OptionsPatch, Overlay, OverlayPatch, ResultFormat, ReturnMode};
 pub use result::{Detection, Dropped, Event, SessionResult, Timing};
+pub use sinks::{Notice, SinkData, SinkFailure, SinkMessage, SinkView};
 pub use zones::{
     Anchor, Direction, Line, MAX_LINES, MAX_NAME_CHARS, MAX_POLYGON_POINTS, MAX_RULES, MAX_ZONES, Point, Rule, Zone,
 };

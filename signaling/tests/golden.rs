@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use saccade_signaling::{
     CameraView, ClientMessage, Event, ImageError, ImageResult, ModelView, OfferRequest, OfferResponse, Problem,
-    RoutePut, RouteView, ServerMessage, SessionResult, SessionView,
+    RoutePut, RouteView, ServerMessage, SessionResult, SessionView, SinkData, SinkMessage, SinkView,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -49,6 +49,10 @@ struct Wire {
     route: RoutePut,
     /// An entry of `GET /v1/routes`.
     route_view: RouteView,
+    /// To webhooks, and over MQTT and NATS.
+    sink_message: SinkMessage,
+    /// An entry of `GET /v1/sinks`.
+    sink_view: SinkView,
 }
 
 #[test]
@@ -80,6 +84,20 @@ fn every_variant_has_a_golden_file() {
     assert_eq!(tags("client_"), variants(&schemars::schema_for!(ClientMessage).to_value()));
     assert_eq!(tags("server_"), variants(&schemars::schema_for!(ServerMessage).to_value()));
     assert_eq!(tags("event_"), variants(&schemars::schema_for!(Event).to_value()));
+}
+
+#[test]
+fn messages_to_sinks_are_read_as_what_their_type_says() {
+    for (name, value) in golden_files().filter(|(name, _)| name.starts_with("sink_message")) {
+        assert_eq!(value["type"], value["data"]["type"], "{name}");
+        let message: SinkMessage = serde_json::from_value(value).unwrap();
+        let expected = match message.kind.as_str() {
+            "result" => matches!(message.data, SinkData::Result(_)),
+            "session_started" | "session_ended" | "camera_changed" => matches!(message.data, SinkData::Notice(_)),
+            _ => matches!(message.data, SinkData::Event(_)),
+        };
+        assert!(expected, "{name}");
+    }
 }
 
 #[test]
@@ -121,6 +139,8 @@ fn rewrite(name: &str, value: &Value) -> serde_json::Result<Value> {
         _ if name.starts_with("camera_view") => round::<CameraView>(value),
         _ if name.starts_with("model_view") => round::<ModelView>(value),
         "route_view" => round::<RouteView>(value),
+        _ if name.starts_with("sink_message") => round::<SinkMessage>(value),
+        _ if name.starts_with("sink_view") => round::<SinkView>(value),
         _ if name.starts_with("route_") => round::<RoutePut>(value),
         _ => panic!("{name}: no type belongs to this name"),
     }

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use saccade_signaling::{CameraReason, CameraView, OptionsPatch};
+use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
 use super::StartError;
@@ -47,6 +48,11 @@ impl Cameras {
     pub(super) fn view(&self) -> Arc<dyn http::Cameras> {
         let cameras = self.cameras.iter().map(|(camera, _)| Arc::clone(camera)).collect();
         Arc::new(View { cameras, registry: Arc::clone(&self.registry) })
+    }
+
+    /// The name of each, and what changes with it.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (&str, broadcast::Receiver<camera::Change>)> {
+        self.cameras.iter().map(|(camera, _)| (&**camera.name(), camera.changes()))
     }
 
     /// Keeps a session of each open, until the server drains.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use metrics::{Counter, Gauge, counter, gauge};
 use retina::client::SessionGroup;
+use tokio::sync::broadcast;
 use url::Url;
 
 use self::backoff::Backoff;
@@ -37,6 +38,8 @@ const DENIED: Duration = Duration::from_secs(300);
 const NO_PICTURE: Duration = Duration::from_secs(60);
 /// How often it is looked whether pictures come.
 const LOOK: Duration = Duration::from_secs(1);
+/// Changes kept for each listener; a slower one loses the oldest.
+const CHANGES: usize = 16;
 /// How long the end of a connection may take to tell the camera.
 const TEARDOWN_LIMIT: Duration = Duration::from_secs(1);
 
@@ -101,11 +104,23 @@ pub struct Camera {
     known: Mutex<Known>,
     /// Connections whose end the camera may not know of yet.
     ended: Arc<SessionGroup>,
+    changes: broadcast::Sender<Change>,
     metrics: Metrics,
+}
+
+/// Whether a camera sends, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It sends.
+    Live,
+    /// It does not, for this reason. Further failures for the same reason are not told.
+    Lost(Failure),
 }
 
 struct Known {
     state: State,
+    /// What was told last.
+    told: Option<Change>,
     connects: u64,
     failures: u64,
     backoff: Backoff,
@@ -123,12 +138,20 @@ impl Camera {
     pub fn new(config: Config) -> Self {
         let known = Known {
             state: State::Connecting { since: clock::now() },
+            told: None,
             connects: 0,
             failures: 0,
             backoff: Backoff::new(config.shortest_wait, config.longest_wait),
         };
         let metrics = Metrics::new(&config.name);
-        Self { config, known: Mutex::new(known), ended: Arc::default(), metrics }
+        let changes = broadcast::Sender::new(CHANGES);
+        Self { config, known: Mutex::new(known), ended: Arc::default(), changes, metrics }
+    }
+
+    /// What changes from now on.
+    #[must_use]
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.changes.subscribe()
     }
 
     /// Its name.
@@ -202,6 +225,7 @@ impl Camera {
             let wait = if denied { self.config.longest_wait.max(DENIED) } else { wait };
             let since = clock::now();
             known.state = State::Waiting { since, until: since + wait, reason: failure.clone() };
+            self.tell(&mut known, Change::Lost(failure.clone()));
             wait
         };
         counter!("saccade_camera_failures_total", "camera" => self.config.name.to_string(), "reason" => failure.code())
@@ -228,6 +252,18 @@ impl Camera {
         self.lock().state = state;
     }
 
+    fn tell(&self, known: &mut Known, change: Change) {
+        let is_same = match (&known.told, &change) {
+            (Some(Change::Lost(before)), Change::Lost(now)) => before.code() == now.code(),
+            (before, now) => before.as_ref() == Some(now),
+        };
+        if !is_same {
+            known.told = Some(change.clone());
+            // Nobody may be listening.
+            let _ = self.changes.send(change);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -247,6 +283,7 @@ impl<'a> Up<'a> {
             let mut known = camera.lock();
             known.connects += 1;
             known.state = State::Live { since };
+            camera.tell(&mut known, Change::Live);
         }
         camera.metrics.connects.increment(1);
         camera.metrics.up.set(1.0);

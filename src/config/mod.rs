@@ -11,6 +11,7 @@ mod mistakes;
 pub mod models;
 mod reader;
 mod routes;
+mod sinks;
 mod types;
 
 use std::collections::BTreeMap;
@@ -54,6 +55,8 @@ pub struct Config {
     pub routes: BTreeMap<String, Route>,
     /// Cameras whose video the server pulls by itself, none by default. Each is a session that is never closed.
     pub cameras: Vec<Camera>,
+    /// Where events and results go, nowhere by default. Each costs a queue, and a connection while it takes something.
+    pub sinks: Vec<crate::sinks::Config>,
     /// Use of special hardware.
     pub hw: Hw,
     /// How many sessions there may be.
@@ -305,6 +308,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         models: Models::read(from),
         routes: routes::read(from),
         cameras: Camera::read_all(from, &sources.environment),
+        sinks: sinks::read_all(from, &sources.environment),
         hw: Hw {
             decode: hardware(from, "hw.decode"),
             encode: hardware(from, "hw.encode"),

@@ -1,5 +1,5 @@
-//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras and routes, the page, and the
-//! operators' listener.
+//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras, routes and sinks, the page, and
+//! the operators' listener.
 //!
 //! What enters: requests. What leaves: answers, and calls of [`Opener`], [`Registry`] and [`Handle`]. Everything runs
 //! on Tokio's workers, so nothing here blocks, decodes or infers. Every error is `application/problem+json` with a
@@ -23,6 +23,7 @@ mod origin;
 mod problem;
 mod routes;
 mod signal;
+mod sinks;
 mod stills;
 pub mod tls;
 mod whep;
@@ -57,6 +58,7 @@ pub use models::Models;
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 pub use routes::Routes;
+pub use sinks::Sinks;
 pub use stills::{Annotate, Bounds, Order, Picture, Stills, Tell};
 
 /// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
@@ -155,6 +157,8 @@ pub struct Services {
     pub cameras: Arc<dyn Cameras>,
     /// Finds things in still pictures.
     pub stills: Arc<dyn Stills>,
+    /// Where events and results go.
+    pub sinks: Arc<dyn Sinks>,
 }
 
 /// What every handler shares.
@@ -216,6 +220,7 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         .route("/v1/cameras", get(cameras::list))
         .route("/v1/cameras/{name}", get(cameras::get))
         .route("/v1/detect", post(stills::detect).layer(compressed()))
+        .route("/v1/sinks", get(sinks::list))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{name}/load", post(models::load))
         .route("/v1/models/{name}/unload", post(models::unload))

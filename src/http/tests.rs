@@ -13,7 +13,7 @@ use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::Algorithm;
 use saccade_signaling::{
     CameraReason, CameraView, ErrorCode, ModelState, ModelView, Options, RoutePut, RouteView, ServerMessage,
-    SessionCounters, SessionView,
+    SessionCounters, SessionView, SinkView,
 };
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -302,6 +302,16 @@ impl super::Models for FakeModels {
     }
 }
 
+/// One sink that takes everything.
+struct OneSink;
+
+impl Sinks for OneSink {
+    fn list(&self) -> Vec<SinkView> {
+        let (name, kind, state) = ("hooks".into(), "webhook".into(), "up".into());
+        vec![SinkView { name, kind, state, queued: 1, capacity: 8, delivered: 2, lost: 0, last_failure: None }]
+    }
+}
+
 /// Routes that check nothing but one name.
 #[derive(Default)]
 struct FakeRoutes(Mutex<BTreeMap<String, RoutePut>>);
@@ -356,12 +366,22 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     });
     let models = Arc::new(FakeModels::default());
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
-    let routes = Arc::new(FakeRoutes::default());
-    let (cameras, stills) = (Arc::new(OneCamera), Arc::new(stills::Sizes));
-    let services =
-        Services { registry: Arc::clone(&registry), opener, models: Arc::clone(&models) as _, routes, cameras, stills };
+    let services = services(&registry, opener, &models);
     let router = router(settings, services).unwrap();
     Site { router, registry, fake, models, seen, stop: watch::Sender::new(false) }
+}
+
+/// What requests are handed on to.
+fn services(registry: &Arc<Registry>, opener: Arc<dyn Opener>, models: &Arc<FakeModels>) -> Services {
+    Services {
+        registry: Arc::clone(registry),
+        opener,
+        models: Arc::clone(models) as _,
+        routes: Arc::new(FakeRoutes::default()),
+        cameras: Arc::new(OneCamera),
+        stills: Arc::new(stills::Sizes),
+        sinks: Arc::new(OneSink),
+    }
 }
 
 fn plain() -> Site {

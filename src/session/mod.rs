@@ -28,7 +28,7 @@ pub use handle::{
 };
 pub use machine::Machine;
 pub use patch::{IfMatch, Patch, Patched};
-pub use registry::{Drain, Permit, Registry, Shares};
+pub use registry::{Drain, Permit, Registry, Shares, Witness};
 pub use viewer::{Audience, Viewer, ViewerCommand, Viewing, WatchRequest};
 
 pub use crate::claims::{Claims, Priority};

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
@@ -32,10 +32,18 @@ pub struct Shares {
     pub address: Option<usize>,
 }
 
+/// Who hears of every session. It must not wait: sessions do for it.
+pub trait Witness: Send + Sync {
+    /// A session has begun, and nothing has come of it yet.
+    fn began(&self, handle: &Handle);
+    /// It is over: nothing more comes of it.
+    fn ended(&self, id: &SessionId, reason: EndReason);
+}
+
 /// All sessions of the process. Share it in an `Arc`.
-#[derive(Debug)]
 pub struct Registry {
     shares: Shares,
+    witness: OnceLock<Arc<dyn Witness>>,
     state: Mutex<State>,
     /// Sessions and permits.
     count: watch::Sender<usize>,
@@ -72,6 +80,12 @@ impl Holder {
     }
 }
 
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
 impl Registry {
     /// An empty registry that admits `max_sessions` at a time (`None`: any number).
     #[must_use]
@@ -83,7 +97,18 @@ impl Registry {
     #[must_use]
     pub fn shared(shares: Shares) -> Self {
         gauge!("saccade_sessions_active").set(0.0);
-        Self { shares, state: Mutex::default(), count: watch::Sender::new(0), drain: watch::Sender::new(None) }
+        Self {
+            shares,
+            witness: OnceLock::new(),
+            state: Mutex::default(),
+            count: watch::Sender::new(0),
+            drain: watch::Sender::new(None),
+        }
+    }
+
+    /// Has this one hear of every session from now on; the first who is named stays.
+    pub fn tell(&self, witness: Arc<dyn Witness>) {
+        let _ = self.witness.set(witness);
     }
 
     /// Admits one session of the bearer of `claims`, asked for from `address`, or says why not. The permit takes the
@@ -157,11 +182,14 @@ impl Registry {
     /// Forgets a session that has ended, and counts its end. Forgetting twice counts once.
     pub fn remove(&self, id: &SessionId, reason: EndReason) {
         let mut state = self.lock();
-        if let Some((_, holder)) = state.sessions.remove(id) {
-            state.give_back(&holder);
-            counter!("saccade_sessions_total", "end_reason" => reason.as_str()).increment(1);
-            self.publish(&state);
+        let Some((_, holder)) = state.sessions.remove(id) else { return };
+        // Before the place is free: whoever waits for the last session to end finds that this was told.
+        if let Some(witness) = self.witness.get() {
+            witness.ended(id, reason);
         }
+        state.give_back(&holder);
+        counter!("saccade_sessions_total", "end_reason" => reason.as_str()).increment(1);
+        self.publish(&state);
     }
 
     /// All sessions, in the order of their ids.
@@ -281,6 +309,9 @@ impl Permit {
     /// Puts the opened session in its place; [`Registry::remove`] takes it out again.
     pub fn register(mut self, handle: Handle) {
         if let Some(registry) = self.registry.take() {
+            if let Some(witness) = registry.witness.get() {
+                witness.began(&handle);
+            }
             let mut state = registry.lock();
             state.permits -= 1;
             state.sessions.insert(handle.id().clone(), (handle, std::mem::take(&mut self.holder)));
@@ -377,6 +408,29 @@ mod tests {
         assert!(registry.admit(&Claims::default(), None).is_ok());
         registry.drain(Drain { deadline: crate::clock::now(), reconnect_after: Duration::ZERO });
         assert_eq!(registry.admit_camera().unwrap_err().code, ErrorCode::Draining);
+    }
+
+    #[test]
+    fn a_witness_hears_of_every_session_once() {
+        #[derive(Default)]
+        struct Ear(Mutex<Vec<String>>);
+        impl Witness for Ear {
+            fn began(&self, handle: &Handle) {
+                self.0.lock().unwrap().push(format!("{} began", handle.id()));
+            }
+            fn ended(&self, id: &SessionId, reason: EndReason) {
+                self.0.lock().unwrap().push(format!("{id} {reason}"));
+            }
+        }
+        let (registry, ear) = (Arc::new(Registry::new(None)), Arc::new(Ear::default()));
+        registry.tell(Arc::clone(&ear) as _);
+        drop(registry.admit(&Claims::default(), None).unwrap());
+        registry.admit(&Claims::default(), None).unwrap().register(handle("a"));
+        registry.admit_camera().unwrap().register(handle("b"));
+        for id in ["a", "a", "none"] {
+            registry.remove(&id.into(), EndReason::Bye);
+        }
+        assert_eq!(*ear.0.lock().unwrap(), ["a began", "b began", "a bye"]);
     }
 
     #[test]

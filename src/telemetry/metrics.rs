@@ -101,6 +101,11 @@ table! {
     RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";
     RTC_PACKETS_TOTAL = Counter "saccade_rtc_packets_total" ["direction"] "RTP packets received from and sent to peers.";
     RTC_PACKETS_LOST_TOTAL = Counter "saccade_rtc_packets_lost_total" ["direction"] "RTP packets that their receiver reported as lost.";
+    SINK_MESSAGES_TOTAL = Counter "saccade_sink_messages_total" ["sink", "outcome"] "Messages to a sink that were delivered, or that it did not get, and why.";
+    SINK_QUEUE_DEPTH = Gauge "saccade_sink_queue_depth" ["sink"] "Messages that wait for a sink now.";
+    SINK_DELIVERY_SECONDS = Histogram "saccade_sink_delivery_seconds" ["sink"] "Time from handing messages to a sink until it had them, in seconds.";
+    SINK_FAILURES_TOTAL = Counter "saccade_sink_failures_total" ["sink", "reason"] "Requests to a sink and connections that failed.";
+    SINK_DEAD_LETTERS_TOTAL = Counter "saccade_sink_dead_letters_total" ["sink", "outcome"] "Messages that a sink did not get and that were written to its file, or could not be.";
     HTTP_REQUESTS_TOTAL = Counter "saccade_http_requests_total" ["route", "method", "status"] "HTTP requests that were answered.";
     HTTP_REQUEST_SECONDS = Histogram "saccade_http_request_seconds" ["route"] "Time to answer an HTTP request, in seconds.";
     CONNECTIONS_REFUSED_TOTAL = Counter "saccade_connections_refused_total" ["reason"] "Connections that were closed without an answer.";

@@ -49,6 +49,7 @@ mod relay;
 mod repository;
 mod routes;
 mod server;
+mod sinks;
 mod stills;
 #[cfg(feature = "cuda")]
 mod tensorrt;

@@ -32,7 +32,7 @@ const WIRING: [&str; 7] = ["app", "commands", "detect", "main", "models", "pipel
 /// What a module imports beyond leaves. A stage is not listed: it imports leaves only.
 const IMPORTS: [(&str, &[&str]); 5] = [
     ("cli", &["config", "token"]),
-    ("config", &["session"]),
+    ("config", &["session", "sinks"]),
     ("doctor", &["cli", "config", "infer", "models", "tuning"]),
     ("http", &["session"]),
     ("token", &["config"]),

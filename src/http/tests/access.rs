@@ -352,3 +352,18 @@ async fn a_load_takes_no_options_yet_and_lists_show_what_is_asked_for() {
     assert_eq!(names("?all=true").await, ["bad", "other", "ppe"]);
     problem(site.get("/v1/models?state=all").await, 400, ErrorCode::BadRequest).await;
 }
+
+#[tokio::test]
+async fn sinks_are_there_for_viewers_of_everything_alone() {
+    let site = site(with_auth(), None);
+    let viewer = bearer(&json!({"can_view": true}));
+    let listed = body(site.ask("GET", "/v1/sinks", &viewer).await).await;
+    assert_eq!(
+        (&listed[0]["name"], &listed[0]["type"], &listed[0]["queued"]),
+        (&json!("hooks"), &json!("webhook"), &json!(1))
+    );
+    let bound = bearer(&json!({"can_view": true, "session": "entrance"}));
+    problem(site.ask("GET", "/v1/sinks", &bound).await, 403, ErrorCode::Forbidden).await;
+    problem(site.ask("GET", "/v1/sinks", &bearer(&json!({"can_publish": true}))).await, 403, ErrorCode::Forbidden)
+        .await;
+}

@@ -219,9 +219,7 @@ async fn every_answer_carries_the_security_headers() {
 async fn a_panic_in_a_handler_is_a_problem() {
     let Site { registry, fake, .. } = plain();
     let models = Arc::new(FakeModels { broken: true, ..FakeModels::default() });
-    let (routes, cameras) = (Arc::new(FakeRoutes::default()), Arc::new(OneCamera));
-    let services = Services { registry, opener: fake, models, routes, cameras, stills: Arc::new(stills::Sizes) };
-    let router = router(Settings::default(), services).unwrap();
+    let router = router(Settings::default(), services(&registry, fake, &models)).unwrap();
     let response = router.oneshot(Request::get("/v1/models").body(Body::empty()).unwrap()).await.unwrap();
     problem(response, 500, ErrorCode::Internal).await;
 }

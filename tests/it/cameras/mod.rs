@@ -1,6 +1,6 @@
 //! Cameras of the configuration, pulled from a real RTSP server.
 
-mod source;
+pub mod source;
 
 use std::time::Duration;
 
