@@ -1,6 +1,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::quantize;
+
 /// One mistake in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -95,6 +97,9 @@ pub enum Error {
         /// Why it is not there.
         reason: String,
     },
+    /// A graph can't be made into one in int8.
+    #[error("{0}")]
+    NotQuantized(#[from] quantize::Error),
     /// A run of the model failed.
     #[error("inference failed: {reason}")]
     Run {

@@ -40,6 +40,8 @@ pub struct ModelSpec {
     /// Its manifest.
     pub manifest: Manifest,
     source: Source,
+    /// An int8 graph that is in no file.
+    int8: Option<Bytes>,
 }
 
 #[derive(Debug, Clone)]
@@ -148,7 +150,7 @@ impl ModelSpec {
         let manifest = Manifest::parse(EMBEDDED_MANIFEST, |file| {
             Err(Error::Read { path: file.into(), reason: "not embedded".to_owned() })
         })?;
-        Ok(Self { manifest, source: Source::Embedded })
+        Ok(Self { manifest, source: Source::Embedded, int8: None })
     }
 
     /// A model's folder `…/NAME/VERSION`. Its files are read and their checksums compared.
@@ -170,7 +172,7 @@ impl ModelSpec {
         if !mistakes.is_empty() {
             return Err(Error::Manifest { mistakes });
         }
-        let spec = Self { manifest, source: Source::Folder(folder.to_owned()) };
+        let spec = Self { manifest, source: Source::Folder(folder.to_owned()), int8: None };
         spec.read()?;
         Ok(spec)
     }
@@ -181,8 +183,18 @@ impl ModelSpec {
         matches!(self.source, Source::Embedded)
     }
 
+    /// The same with another int8 graph, which has a file's name, and is in none.
+    #[must_use]
+    pub fn with_int8(&self, file: &str, graph: Vec<u8>) -> Self {
+        let mut changed = self.clone();
+        changed.manifest.int8 = Some(FileRef { path: file.to_owned(), sha256: None });
+        changed.int8 = Some(Bytes::from(graph));
+        changed
+    }
+
     /// Where it is, if it is not part of the program.
-    pub(super) fn folder(&self) -> Option<&Path> {
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
         match &self.source {
             Source::Embedded => None,
             Source::Folder(folder) => Some(folder),
@@ -200,7 +212,11 @@ impl ModelSpec {
             checked(bytes, file)
         };
         let (fp32, first) = read(file, EMBEDDED_MODEL)?;
-        let int8 = int8.as_ref().map(|int8| read(int8, EMBEDDED_INT8)).transpose()?;
+        let int8 = int8.as_ref().map(|file| match &self.int8 {
+            Some(graph) => checked(graph.clone(), file),
+            None => read(file, EMBEDDED_INT8),
+        });
+        let int8 = int8.transpose()?;
         // A program without what runs it leaves it out.
         let fp16 = fp16.as_ref().filter(|_| EMBEDDED_FP16.is_some() || !self.is_embedded());
         let fp16 = fp16.map(|fp16| read(fp16, EMBEDDED_FP16.unwrap_or_default())).transpose()?;
