@@ -174,7 +174,7 @@ impl Work<'_> {
     }
 
     fn most_lost(&self) -> f64 {
-        self.args.max_loss.map_or(f64::from(MAX_ACCURACY_LOSS), f64::from)
+        four_digits(f64::from(self.args.max_loss.unwrap_or(MAX_ACCURACY_LOSS)), f64::round)
     }
 
     fn reason(&self, rows: &[Row]) -> String {
@@ -289,8 +289,7 @@ impl Work<'_> {
             loss = loss.max(lost);
             time = time.min(median(&evaluation).div_duration_f64(baseline.time.max(Duration::from_nanos(1))));
         }
-        // Four digits are what is measured here.
-        Ok(Row { breadth, nodes, graph, loss: (loss * 10_000.0).ceil() / 10_000.0, time })
+        Ok(Row { breadth, nodes, graph, loss: four_digits(loss, f64::ceil), time })
     }
 
     fn evaluate(&self, model: &Model, dataset: &Dataset) -> Result<Evaluation, Error> {
@@ -399,6 +398,11 @@ fn median(evaluation: &Evaluation) -> Duration {
     let mut times: Vec<_> = evaluation.times.iter().map(|times| times.inference).collect();
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+/// Four digits behind the point are what is measured here.
+fn four_digits(value: f64, round: impl Fn(f64) -> f64) -> f64 {
+    round(value * 10_000.0) / 10_000.0
 }
 
 fn milliseconds(time: Duration) -> f64 {
