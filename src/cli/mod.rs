@@ -218,6 +218,8 @@ pub enum Models {
     Check(ModelsCheck),
     /// Fetch well-known models from their publishers, checksums compared
     Pull(ModelsPull),
+    /// Make the int8 variant of a model, and compare it with fp32
+    Quantize(ModelsQuantize),
 }
 
 /// `saccade models list`.
@@ -258,6 +260,41 @@ pub struct ModelsCheck {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `saccade models quantize`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 the variant is kept, 64 wrong argument, unknown model or too few pictures, 69 ONNX Runtime is missing, 70 it loses too much, is not faster, or cannot be made."
+)]
+pub struct ModelsQuantize {
+    /// Model as NAME or NAME@VERSION
+    #[arg(value_name = "MODEL")]
+    pub name: String,
+    /// Configuration.
+    #[command(flatten)]
+    pub settings: Settings,
+    /// Folder of models
+    #[arg(long, value_name = "DIR")]
+    pub models_dir: Option<PathBuf>,
+    /// Folder of pictures like those that the model is for; every other one is for the comparison
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// What is in the pictures (COCO JSON) [default: what the model finds in fp32]
+    #[arg(long, value_name = "FILE")]
+    pub data: Option<PathBuf>,
+    /// Pictures of the folder that are taken, spread over all of it
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub pictures: u32,
+    /// AP that may be lost, 0..1 [default: 0.01, from which on precision = "auto" would not take it]
+    #[arg(long, value_name = "LOSS")]
+    pub max_loss: Option<f32>,
+    /// File for the variant; the manifest stays as it is [default: model.int8.onnx in the model's folder]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Show no progress
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// `saccade models pull`.

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{BenchStages, Detect, Doctor, Eval, ModelsCheck, ModelsList, ModelsPull, Serve};
+use super::{BenchStages, Detect, Doctor, Eval, ModelsCheck, ModelsList, ModelsPull, ModelsQuantize, Serve};
 use crate::config::Sources;
 
 /// Flags that every command with a configuration takes.
@@ -160,6 +160,13 @@ impl ModelsList {
 }
 
 impl ModelsCheck {
+    /// See [`Detect::sources`].
+    pub fn sources(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
+        offline(&self.settings, self.models_dir.as_ref(), variables)
+    }
+}
+
+impl ModelsQuantize {
     /// See [`Detect::sources`].
     pub fn sources(&self, variables: impl Iterator<Item = (OsString, OsString)>) -> Sources {
         offline(&self.settings, self.models_dir.as_ref(), variables)

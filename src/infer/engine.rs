@@ -17,6 +17,7 @@ use super::instance::Open;
 use super::manifest::{BackendChoice, Manifest, Precision};
 use super::model::Model;
 use super::plan::{Outline, Plan};
+use super::quantizer::Quantizer;
 use super::repository::{Graphs, ModelSpec, compare_versions, matches_name};
 use super::routes::{Put, RouteError, Routes};
 use super::runner::Runner;
@@ -270,6 +271,14 @@ impl Engine {
         let (manifest, threads) = (Arc::new(spec.manifest.clone()), self.options.intra_threads.max(1));
         let (request, cuda) = (self.request(&manifest), self.options.cuda.clone());
         Opener::new(self.library.clone(), spec, manifest, spec.read()?, threads, cuda)?.try_recorded(request, pictures)
+    }
+
+    /// Begins with the int8 variant of a model.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`]; [`Error::NotQuantized`].
+    pub fn quantizer(&self, spec: &ModelSpec) -> Result<Quantizer, Error> {
+        Quantizer::new(&self.library, spec, self.options.intra_threads.max(1))
     }
 
     /// What the operator or else the manifest wants.

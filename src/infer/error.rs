@@ -2,6 +2,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::inspect::Unfit;
+use super::quantize;
 
 /// One mistake in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +115,9 @@ pub enum Error {
     /// A picture could not be done by its deadline, so nothing was spent on it.
     #[error("the picture's deadline was over before the model was free")]
     Late,
+    /// A graph can't be made into one in int8.
+    #[error("{0}")]
+    NotQuantized(#[from] quantize::Error),
     /// A run of the model failed.
     #[error("inference failed: {reason}")]
     Run {

@@ -18,6 +18,7 @@ pub mod check;
 pub mod fusion;
 pub mod manifest;
 pub mod preprocess;
+pub mod quantize;
 
 mod decoder;
 #[cfg(feature = "cuda")]
@@ -35,6 +36,7 @@ mod model;
 mod plan;
 mod postprocess;
 mod prepared;
+mod quantizer;
 mod repository;
 mod routes;
 mod runner;
@@ -58,6 +60,7 @@ pub use model::{Model, Slot};
 pub use plan::{Member, Outline, Plan};
 pub use postprocess::Postprocessor;
 pub use prepared::{Prepared, Twins};
+pub use quantizer::Quantizer;
 pub use repository::{ModelSpec, Refused, Repository};
 pub(crate) use repository::{compare_versions, matches_name};
 pub use routes::{MAX_ROUTES, Put, RouteError, Routes};

@@ -262,8 +262,26 @@ impl ModelSpec {
         matches!(self.source, Source::Embedded)
     }
 
+    /// The same with another int8 graph, which has a file's name, and is in none.
+    ///
+    /// # Errors
+    /// Those of reading the other graphs.
+    pub fn with_int8(&self, file: &str, graph: Vec<u8>) -> Result<Self, Error> {
+        let int8 = FileRef { path: file.to_owned(), sha256: None };
+        let (graph, sha256) = checked(Bytes::from(graph), &int8)?;
+        let mut graphs = self.read()?;
+        if graphs.int8.replace(graph).is_some() {
+            graphs.sha256[1] = sha256;
+        } else {
+            graphs.sha256.insert(1, sha256);
+        }
+        let manifest = Manifest { int8: Some(int8), ..self.manifest.clone() };
+        Ok(Self { manifest, texts: Arc::clone(&self.texts), source: Source::Held(graphs) })
+    }
+
     /// Where it is, if it is not part of the program.
-    pub(super) fn folder(&self) -> Option<&Path> {
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
         match &self.source {
             Source::Embedded | Source::Held(_) => None,
             Source::Folder(folder) => Some(folder),

@@ -45,6 +45,7 @@ mod port;
 mod program;
 mod publisher;
 mod pull;
+mod quantize;
 mod relay;
 mod repository;
 mod routes;

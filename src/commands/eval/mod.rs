@@ -108,7 +108,7 @@ fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
     })?;
     let way = Way { precision: args.precision.map(Precision::from), ..Way::default() };
     let model = load(&config, spec, way)?;
-    let dataset = run::read(&args.data, &model)?;
+    let dataset = run::read(&args.data, model.classes())?;
     let params = Arc::new(params(&model, args.iou_threshold));
     let mut progress = Progress::new(1, args.quiet);
     progress.begin(&args.data, Some(dataset.pictures.len() as u64));

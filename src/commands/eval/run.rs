@@ -14,7 +14,7 @@ use crate::commands::offline;
 use crate::commands::progress::Progress;
 use crate::decode::file::{self, Reader};
 use crate::infer::{self, Letterbox, Model, Params};
-use crate::media::Detection;
+use crate::media::{Class, Detection};
 
 /// Larger descriptions of data sets than COCO's own 450 MB are a mistake.
 const MAX_DATA_BYTES: u64 = 1 << 30;
@@ -58,15 +58,15 @@ pub(in crate::commands) struct Times {
     pub(in crate::commands) total: Duration,
 }
 
-/// Reads a data set's description.
-pub(in crate::commands) fn read(path: &Path, model: &Model) -> Result<Dataset, Error> {
+/// Reads a data set's description for a model with these classes.
+pub(in crate::commands) fn read(path: &Path, classes: &[Class]) -> Result<Dataset, Error> {
     let failed = |source| Error::Data { path: path.to_owned(), source };
     let length = fs::metadata(path).map_err(failed)?.len();
     if length > MAX_DATA_BYTES {
         return Err(Error::Large { path: path.to_owned() });
     }
     let text = fs::read_to_string(path).map_err(failed)?;
-    let classes: Vec<_> = model.classes().iter().map(|class| &*class.name).collect();
+    let classes: Vec<_> = classes.iter().map(|class| &*class.name).collect();
     Dataset::parse(&text, &classes).map_err(|source| Error::Dataset { path: path.to_owned(), source })
 }
 

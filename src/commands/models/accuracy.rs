@@ -82,7 +82,7 @@ impl Accuracy {
     }
 
     fn add(&mut self, model: &Model, data: &Path, images: &Path) -> Result<(), eval::Error> {
-        let dataset = eval::run::read(data, model)?;
+        let dataset = eval::run::read(data, model.classes())?;
         let params = Arc::new(eval::params(model, None));
         let mut progress = Progress::new(1, false);
         progress.begin(data, Some(dataset.pictures.len() as u64));

@@ -4,6 +4,7 @@ mod accuracy;
 mod check;
 mod list;
 mod pull;
+mod quantize;
 
 use serde_json::{Value, json};
 
@@ -12,12 +13,13 @@ use crate::cli::{Exit, Models};
 use crate::config::Config;
 use crate::infer::{Error, Repository};
 
-/// Lists, checks or fetches models.
+/// Lists, checks, fetches or quantizes models.
 pub(super) fn run(args: Models) -> Exit {
     match args {
         Models::List(args) => list::run(&args),
         Models::Check(args) => check::run(&args),
         Models::Pull(args) => pull::run(args),
+        Models::Quantize(args) => quantize::run(args),
     }
 }
 

@@ -23,7 +23,7 @@ pub use tensorrt::{Job, TensorRt};
 
 #[cfg(feature = "cuda")]
 pub(super) use in_place::InPlace;
-pub(super) use onnx::Graph;
+pub(super) use onnx::{Graph, builder as onnx_builder};
 pub(super) use select::{Opener, Request};
 
 use super::decoder::View;

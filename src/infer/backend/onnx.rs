@@ -196,7 +196,8 @@ impl OnnxBackend {
     }
 }
 
-fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
+/// How every session begins.
+pub(in crate::infer) fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
     let builder = Session::builder(library.environment())?.with_log_level(LogLevel::Error)?;
     // Threads that spin between runs would take the cores that decode and encode need.
     Ok(builder.with_intra_threads(threads)?.with_inter_threads(1)?.with_intra_op_spinning(false)?)
