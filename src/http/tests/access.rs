@@ -345,10 +345,9 @@ async fn a_load_takes_no_options_yet_and_lists_show_what_is_asked_for() {
         let listed = body(site.get(&format!("/v1/models{query}")).await).await;
         listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(
-        (names("").await, names("?all=false").await),
-        (vec!["other".into(), "ppe".into()], vec!["other".into(), "ppe".into()])
-    );
+    for query in ["", "?all=false"] {
+        assert_eq!(names(query).await, ["other", "ppe"], "{query}");
+    }
     assert_eq!(names("?all=true").await, ["bad", "other", "ppe"]);
     problem(site.get("/v1/models?state=all").await, 400, ErrorCode::BadRequest).await;
 }
