@@ -286,7 +286,7 @@ impl super::Models for FakeModels {
         self.asked.lock().unwrap().push(format!("load {name}"));
         match name {
             "bad" => Err(Refusal::new(ErrorCode::ModelFailed, "It is bad.")),
-            "slow" => Ok(ModelView { state: ModelState::Loading, ..model(name, false) }),
+            "slow@3" => Ok(ModelView { state: ModelState::Loading, ..model(name, false) }),
             "other" | "ppe" => Ok(model(name, false)),
             _ => Err(Refusal::new(ErrorCode::NotFound, "There is no such model.")),
         }

@@ -94,6 +94,8 @@ impl Checker {
         };
         let mut command = Command::new(program);
         command.args(arguments).env_clear().env("ORT_DYLIB_PATH", library).current_dir("/");
+        // Else each thread of a large machine takes address space of its own.
+        command.env("MALLOC_ARENA_MAX", "2");
         command.envs(VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command

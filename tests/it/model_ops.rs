@@ -16,6 +16,7 @@ use saccade_signaling::{
     ClientMessage, ErrorCode, OptionsPatch, ReturnMode, ServerMessage, SessionResult, SessionView, close_code,
 };
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
 use crate::client::{LIMIT, Peer, Socket, connect};
@@ -166,6 +167,27 @@ impl Session {
         exchange(peer, publisher, viewer, enough).await.results
     }
 
+    /// Goes on until it is done, and tells of which model the results are.
+    async fn go_on(&mut self, done: &AtomicBool, model: &watch::Sender<String>) -> Vec<SessionResult> {
+        let mut results = Vec::new();
+        let is_done = || done.load(Ordering::Acquire);
+        while !is_done() {
+            // Piece by piece, since each may take so long only.
+            let piece = self.exchange(|returned| {
+                if let Some(last) = returned.results.last() {
+                    model.send_if_modified(|known| {
+                        let is_other = *known != last.model;
+                        known.clone_from(&last.model);
+                        is_other
+                    });
+                }
+                is_done() || returned.results.len() >= 60
+            });
+            results.extend(piece.await);
+        }
+        results
+    }
+
     /// Goes on until a result comes of this model.
     async fn until_model(&mut self, model: &str) -> Vec<SessionResult> {
         self.exchange(|returned| returned.results.last().is_some_and(|result| result.model == model)).await
@@ -180,6 +202,12 @@ impl Session {
 
 fn models_of(results: &[SessionResult]) -> BTreeSet<&str> {
     results.iter().map(|result| result.model.as_str()).collect()
+}
+
+/// The highest number of an object.
+fn highest(results: &[SessionResult]) -> u64 {
+    let ids = results.iter().flat_map(|result| &result.detections).filter_map(|one| one.object_id);
+    ids.max().unwrap()
 }
 
 /// Results come in the order of their frames, each once.
@@ -206,49 +234,35 @@ async fn a_hundred_hot_swaps_fail_no_frame_and_keep_what_is_tracked() {
     let (mut first, mut second) = (Session::open(&server, None).await, Session::open(&server, Some("blobs")).await);
     let mut pinned = Session::open(&server, Some("blobs@1")).await;
     let done = AtomicBool::new(false);
+    let [of_first, of_second, of_pinned] = [(); 3].map(|()| watch::Sender::new(String::new()));
     let swaps = async {
+        let (mut one, mut other) = (of_first.subscribe(), of_second.subscribe());
         for number in 0..SWAPS {
-            let what = if number % 2 == 0 { "load" } else { "unload" };
-            let (status, model) = post(&server, &format!("/v1/models/blobs@2/{what}")).await;
-            assert_eq!(status, StatusCode::OK, "{model}");
-            assert_eq!(model["state"], if number % 2 == 0 { "ready" } else { "unloaded" });
+            let (what, state, model) =
+                if number % 2 == 0 { ("load", "ready", "blobs@2") } else { ("unload", "unloaded", "blobs@1") };
+            let (status, view) = post(&server, &format!("/v1/models/blobs@2/{what}")).await;
+            assert_eq!((status, &view["state"]), (StatusCode::OK, &json!(state)), "{view}");
+            for seen in [&mut one, &mut other] {
+                let moved = timeout(LIMIT, seen.wait_for(|seen| seen == model)).await;
+                moved.unwrap_or_else(|_| panic!("a session did not move to {model}")).unwrap();
+            }
         }
         done.store(true, Ordering::Release);
     };
-    let enough = |returned: &Returned| done.load(Ordering::Acquire) && returned.results.len() > 30;
-    let long = async {
-        // Longer than what `exchange` may take.
-        let mut results = Vec::new();
-        while !done.load(Ordering::Acquire) {
-            results.extend(first.exchange(|returned| enough(returned) || returned.results.len() > 100).await);
-        }
-        results
-    };
-    let other = async {
-        let mut results = Vec::new();
-        while !done.load(Ordering::Acquire) {
-            results.extend(second.exchange(|returned| enough(returned) || returned.results.len() > 100).await);
-        }
-        results
-    };
-    let stays = async {
-        let mut results = Vec::new();
-        while !done.load(Ordering::Acquire) {
-            results.extend(pinned.exchange(|returned| enough(returned) || returned.results.len() > 100).await);
-        }
-        results
-    };
-    let ((), of_first, of_second, of_pinned) = tokio::join!(swaps, long, other, stays);
+    let ((), of_first, of_second, of_pinned) = tokio::join!(
+        swaps,
+        first.go_on(&done, &of_first),
+        second.go_on(&done, &of_second),
+        pinned.go_on(&done, &of_pinned)
+    );
 
     for results in [&of_first, &of_second] {
         assert_ordered(results);
         assert_eq!(models_of(results), BTreeSet::from(["blobs@1", "blobs@2"]));
         let moves = results.windows(2).filter(|two| two[0].model != two[1].model).count();
-        assert!(moves * 2 > SWAPS, "a result of the next version came after most swaps: {moves}");
-        // The scene has few people; a tracker that began anew with each swap would have counted hundreds.
-        let ids = results.iter().flat_map(|result| &result.detections).filter_map(|one| one.object_id);
-        let highest = ids.max().unwrap();
-        assert!(highest < 60, "{highest} objects");
+        assert!(moves >= SWAPS, "{moves}");
+        // People come and go; a tracker that began anew with each swap would have counted hundreds more.
+        assert!(highest(results) < highest(&of_pinned) + 30, "{} {}", highest(results), highest(&of_pinned));
         let kept = results.windows(2).filter(|two| two[0].model != two[1].model).filter(|two| {
             let ids = |result: &SessionResult| {
                 result.detections.iter().filter_map(|one| one.object_id).collect::<BTreeSet<_>>()
@@ -387,16 +401,8 @@ async fn hostile_and_broken_models_hurt_nobody() {
         done.store(true, Ordering::Release);
         reasons
     };
-    let going_on = async {
-        let mut results = Vec::new();
-        while !done.load(Ordering::Acquire) {
-            results.extend(
-                session.exchange(|returned| done.load(Ordering::Acquire) || returned.results.len() >= 60).await,
-            );
-        }
-        results
-    };
-    let (reasons, results) = tokio::join!(refused, going_on);
+    let model = watch::Sender::new(String::new());
+    let (reasons, results) = tokio::join!(refused, session.go_on(&done, &model));
     assert_eq!(models_of(&results), BTreeSet::from(["means@1"]));
     assert_none_failed(&server, &session).await;
     for (name, part) in [

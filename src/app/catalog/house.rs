@@ -8,10 +8,10 @@ use metrics::counter;
 use super::folder::{self, Id, Messages, Settling, Stamp};
 use super::loading::count_loads;
 use super::rollback::{Worse, compare};
-use super::{Condition, Job, Stock, id_of};
+use super::{Condition, Entry, Job, Stock, id_of};
 use crate::clock;
 use crate::config::models::Watch;
-use crate::infer::Model;
+use crate::infer::{Model, ModelSpec, compare_versions};
 
 /// How many times as long as a change has to settle files may be incomplete before that is a mistake.
 const INCOMPLETE: u32 = 10;
@@ -185,7 +185,6 @@ impl Watcher {
     fn compare(&mut self, stock: &Stock, jobs: &SyncSender<Job>, now: Instant, found: &BTreeMap<Id, Stamp>) -> bool {
         let settle = stock.config.settle;
         let mut is_settling = false;
-        let all: Vec<Id> = found.keys().cloned().collect();
         for (id, stamp) in found {
             let known = stock.shelf().entries.get(id).map(|entry| (entry.stamp.clone(), entry.condition.clone()));
             let is_busy = matches!(known, Some((_, Condition::Loading)));
@@ -193,7 +192,9 @@ impl Watcher {
                 self.settling.forget(id);
             } else if self.settling.look(now, id, Some(stamp), settle) {
                 self.settling.forget(id);
-                if stock.wants(id, &all) || stock.engine.get(&format!("{}@{}", id.0, id.1)).is_some() {
+                if stock.wants(id, stock.is_newest(id, found))
+                    || stock.engine.get(&format!("{}@{}", id.0, id.1)).is_some()
+                {
                     is_settling |= jobs.try_send(Job::Changed(id.clone())).is_err();
                 } else {
                     stock.note_unwanted(id, stamp);
@@ -221,10 +222,21 @@ impl Watcher {
 }
 
 impl Stock {
+    /// Whether a version is the newest of its model, of those that can be used.
+    fn is_newest(&self, (name, version): &Id, found: &BTreeMap<Id, Stamp>) -> bool {
+        let shelf = self.shelf();
+        let is_usable = |id: &Id| {
+            let refused = shelf.entries.get(id).map(|entry| &entry.condition);
+            id.1 == *version || !matches!(refused, Some(Condition::Refused(_)))
+        };
+        let versions = found.keys().filter(|id| id.0 == *name && is_usable(id)).map(|id| &id.1);
+        versions.max_by(|a, b| compare_versions(a, b)) == Some(version)
+    }
+
     /// A version that nobody wants is there.
     fn note_unwanted(&self, id: &Id, stamp: &Stamp) {
-        let manifest = crate::infer::ModelSpec::open(&self.folder_of(id)).ok().map(|spec| spec.manifest);
-        let entry = super::Entry { manifest, condition: Condition::Unloaded, stamp: Some(stamp.clone()) };
+        let manifest = ModelSpec::open(&self.folder_of(id)).ok().map(|spec| spec.manifest);
+        let entry = Entry { manifest, condition: Condition::Unloaded, stamp: Some(stamp.clone()) };
         self.shelf().entries.insert(id.clone(), entry);
         self.show();
     }

@@ -1,3 +1,4 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
@@ -19,15 +20,25 @@ impl Stock {
             if self.is_over() {
                 return;
             }
-            // Who asked may have gone; what was asked for is done all the same.
-            match job {
-                Job::Load(name, reply) => drop(reply.send(self.load_named(&name))),
-                Job::Unload(name, reply) => drop(reply.send(self.unload_named(&name))),
-                Job::Changed(id) => self.load_changed(&id),
-                Job::Gone(id) => self.let_go(&id),
-                Job::Stop => return,
+            if matches!(job, Job::Stop) {
+                return;
+            }
+            // One model's fault is not to be the end of all changes.
+            if catch_unwind(AssertUnwindSafe(|| self.handle(job))).is_err() {
+                tracing::error!("working on a model panicked");
             }
             self.show();
+        }
+    }
+
+    fn handle(&self, job: Job) {
+        // Who asked may have gone; what was asked for is done all the same.
+        match job {
+            Job::Load(name, reply) => drop(reply.send(self.load_named(&name))),
+            Job::Unload(name, reply) => drop(reply.send(self.unload_named(&name))),
+            Job::Changed(id) => self.load_changed(&id),
+            Job::Gone(id) => self.let_go(&id),
+            Job::Stop => {}
         }
     }
 

@@ -10,7 +10,7 @@ mod loading;
 mod rollback;
 mod view;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ use self::folder::{Id, Stamp};
 use self::rollback::Trial;
 use crate::config::models::Load;
 use crate::config::{self, Config};
-use crate::infer::{Engine, Manifest, Model, compare_versions};
+use crate::infer::{Engine, Manifest, Model};
 use crate::session::Refusal;
 use crate::{clock, http, models};
 
@@ -122,19 +122,21 @@ impl Stock {
             is_stopped: Mutex::new(false),
             stop: Condvar::new(),
         });
-        let all: Vec<Id> = repository.models().iter().map(|spec| id_of(&spec.manifest)).collect();
         for refused in repository.refused() {
             let (name, version) = refused.id.split_once('@').unwrap_or((&refused.id, ""));
             let id = (name.to_owned(), version.to_owned());
             stock.refuse(&id, None, stamps.get(&id).cloned(), &refused.error);
         }
-        for spec in repository.models() {
+        // The newest first: where it can't be used, the one before is the newest.
+        let mut names = BTreeSet::new();
+        for spec in repository.models().iter().rev() {
             let (id, manifest) = (id_of(&spec.manifest), spec.manifest.clone());
             let stamp = stamps.get(&id).cloned();
-            let condition = if stock.wants(&id, &all) {
+            let condition = if stock.wants(&id, !names.contains(&id.0)) {
                 match stock.engine.load(spec) {
                     Ok(_) => {
                         loading::count_loads("ready");
+                        names.insert(id.0.clone());
                         Condition::Ready(None)
                     }
                     Err(error) => {
@@ -151,22 +153,17 @@ impl Stock {
         Ok(stock)
     }
 
-    /// Whether a version is loaded by itself, of all those that are there.
-    fn wants(&self, id: &Id, all: &[Id]) -> bool {
-        let (name, version) = id;
-        let newest = || {
-            let versions = all.iter().filter(|(other, _)| other == name).map(|(_, version)| version);
-            versions.max_by(|a, b| compare_versions(a, b)) == Some(version)
-        };
+    /// Whether a version is loaded by itself. `is_newest`: of those of its model that can be used.
+    fn wants(&self, (name, version): &Id, is_newest: bool) -> bool {
         let is_named = || {
             self.named.iter().any(|named| match named.split_once('@') {
                 Some((other, wanted)) => other == name && wanted == version,
-                None => named == name && newest(),
+                None => named == name && is_newest,
             })
         };
         match self.config.load {
             Load::All => true,
-            Load::Newest => newest() || is_named(),
+            Load::Newest => is_newest || is_named(),
             Load::Named => is_named(),
         }
     }
@@ -246,7 +243,12 @@ impl Catalog {
             Err(TrySendError::Disconnected(_)) => return Err(ended()),
         }
         match tokio::time::timeout_at((clock::now() + PATIENCE).into(), answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(ended())),
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) if self.stock.is_over() => Err(ended()),
+            Ok(Err(_)) => {
+                let message = "The server failed at this model; report it with the server's log.";
+                Err(Refusal::new(ErrorCode::Internal, message))
+            }
             Err(_) => self.stock.pending(name),
         }
     }
