@@ -251,8 +251,9 @@ impl Shared {
         if let Some(error) = self.refusal(&state) {
             return Err(error);
         }
-        if state.calls.len() >= self.max_queue {
-            return Err(Error::Busy);
+        // Those that are of no use to anybody take no place.
+        while state.calls.len() >= self.max_queue {
+            state.take_idle(now).ok_or(Error::Busy)?.reply.send(Err(Error::Late));
         }
         state.batcher.call(now);
         state.calls.push_back(call);
@@ -390,12 +391,18 @@ impl State {
         self.entries.binary_search_by_key(&key, |entry| entry.key).ok()
     }
 
+    /// Takes a picture out that is not to be run any more.
+    fn take_idle(&mut self, now: Instant) -> Option<Call> {
+        let takes = self.batcher.costs().single();
+        let at = self.calls.iter().position(|call| call.is_idle(now, takes))?;
+        self.batcher.withdraw_call(at);
+        self.calls.remove(at)
+    }
+
     fn choose_next(&mut self, instance: usize, batch: &mut Vec<Taken>) -> Option<Task> {
         let now = clock::now();
-        let takes = self.batcher.costs().single();
-        if let Some(at) = self.calls.iter().position(|call| call.is_idle(now, takes)) {
-            self.batcher.withdraw_call(at);
-            return self.calls.remove(at).map(Task::Expired);
+        if let Some(call) = self.take_idle(now) {
+            return Some(Task::Expired(call));
         }
         let choice = self.batcher.next(now, instance)?;
         let inbox = |entries: &[Entry], key| {

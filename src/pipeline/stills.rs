@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use metrics::{counter, histogram};
 use saccade_signaling::{Dropped, ErrorCode, Options, OptionsPatch};
+use tokio::time::timeout_at;
 
 use super::catalogue::Catalogue;
 use crate::annotate::{self, Annotator};
@@ -29,6 +30,8 @@ use crate::{clock, http};
 const BUDGET_MS: u32 = *options::BUDGET_MS.end();
 /// When to try again after there was no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long after a picture's deadline a model may still be at it.
+const OVERTIME: Duration = Duration::from_secs(5);
 /// Quality of annotated JPEGs.
 const QUALITY: u8 = 90;
 /// Bytes at each end of a picture that tell it from others, where a route is split.
@@ -185,7 +188,9 @@ impl Stills {
         };
         // Models side by side, each with its own queue.
         let begun: Vec<_> = plan.members.iter().map(|member| run(&member.model, member.params(&params))).collect();
-        let answers = join_all(begun.into_iter().map(async |begun| begun?.await)).await;
+        // What has begun by the deadline may end after it.
+        let answers = join_all(begun.into_iter().map(async |begun| begun?.await));
+        let Ok(answers) = timeout_at((deadline + OVERTIME).into(), answers).await else { return Err(late(options)) };
         let mut timing = infer::Timing::default();
         let (mut batch_size, mut failure, mut found) = (0, None, Vec::new());
         for (member, answer) in plan.members.iter().zip(answers) {
