@@ -499,7 +499,9 @@ async fn load(
         let engine = Arc::new(infer::Engine::new(options)?);
         let stock = catalog::Stock::load_all(Arc::clone(&engine), &config)?;
         engine.all_loaded();
-        if let Err(error) = models::name(&config, engine.routes(), |name| engine.get(name).is_some()) {
+        if let Err(error) =
+            models::name(&config, engine.routes(), |name| engine.get(name).map(|model| model.manifest().task))
+        {
             engine.shutdown();
             return Err(error.into());
         }

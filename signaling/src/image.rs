@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Detection, ErrorCode, Timing};
+use crate::{Detection, ErrorCode, Label, Segment, Tensor, Timing};
 
 /// What `POST /v1/detect` answers for one picture, in the `saccade` format.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +21,18 @@ pub struct ImageResult {
     pub model: String,
     /// What was found, best score first; boxes in pixels of the whole upright picture, however it was decoded.
     pub detections: Vec<Detection>,
+    /// See [`crate::SessionResult::classes`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<Label>>,
+    /// See [`crate::SessionResult::segments`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<Segment>>,
+    /// See [`crate::SessionResult::mask_box`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_box: Option<[f32; 4]>,
+    /// See [`crate::SessionResult::tensors`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<Vec<Tensor>>,
     /// Where the time went, from the picture's last byte on; `reorder` is always 0.
     pub timing_ms: Timing,
     /// The picture's latency budget in milliseconds.

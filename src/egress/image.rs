@@ -3,7 +3,7 @@
 use saccade_signaling::{ResultFormat, Timing};
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::results::{Found, Processed, VERSION};
+use super::results::{self, Processed, VERSION};
 
 /// A picture and what was found in it. Of `processed`, what belongs to sessions is not told.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ impl Serialize for Envelope<'_> {
         out.serialize_field("width", &frame.width)?;
         out.serialize_field("height", &frame.height)?;
         out.serialize_field("model", frame.model)?;
-        out.serialize_field("detections", &Found { frame, format: self.format })?;
+        results::found(frame, self.format, &mut out)?;
         out.serialize_field("timing_ms", &Timing::from(frame.timings))?;
         out.serialize_field("budget_ms", &frame.budget_ms)?;
         out.serialize_field("met", &frame.met)?;
@@ -57,7 +57,7 @@ impl Serialize for Envelope<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
-    use saccade_signaling::{Dropped, ImageResult};
+    use saccade_signaling::{Dropped, ImageResult, Masks};
     use serde_json::Value;
 
     use super::*;
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn our_own_format_is_the_wire_type_and_the_others_differ_in_their_detections_alone() {
         let class = Class { id: 1, name: "helmet".into() };
-        let found = [Detection { bbox: [1.0, 2.0, 30.5, 40.25], class, score: 0.5, object_id: None }];
+        let found = [Detection { bbox: [1.0, 2.0, 30.5, 40.25], class, score: 0.5, object_id: None, keypoints: None }];
         let processed = Processed {
             session_id: "",
             frame_id: 3,
@@ -78,6 +78,8 @@ mod tests {
             height: 480,
             model: "ppe-nano@1",
             detections: &found,
+            overall: None,
+            masks: Masks::Outlines,
             timings: Timings::default(),
             budget_ms: 5_000,
             met: true,

@@ -4,5 +4,8 @@
 //! values, called by the pipeline on whatever thread it is; nothing here sends, waits or counts.
 
 pub mod image;
+mod outlines;
 pub mod packetize;
 pub mod results;
+mod rle;
+mod whole;

@@ -384,7 +384,7 @@ impl Engine {
     /// # Errors
     /// [`RouteError`]; the routes then stay as they are.
     pub fn put_route(&self, name: &str, route: Route) -> Result<Put, RouteError> {
-        self.routes.put(name, route, |name| self.get(name).is_some())
+        self.routes.put(name, route, |name| self.get(name).map(|model| model.manifest().task))
     }
 
     /// Adds a route of an earlier start, whose models may not be loaded; one that is there wins.
@@ -492,6 +492,9 @@ impl Engine {
 /// Whether a model can take over from a larger one; otherwise why not.
 fn takes_over(smaller: &Manifest, larger: &Manifest) -> Result<(), &'static str> {
     let pixels = |manifest: &Manifest| manifest.input.size.map(u64::from).iter().product::<u64>();
+    if smaller.task != larger.task {
+        return Err("it has another task");
+    }
     if smaller.classes != larger.classes {
         return Err("it has other classes");
     }

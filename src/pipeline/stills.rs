@@ -21,7 +21,7 @@ use crate::encode::picture::{self, Format};
 use crate::http::{Annotate, Order, Picture, Tell};
 use crate::infer::fusion;
 use crate::infer::{self, Detected, Engine, Letterbox, Model, Params, Plan, Whole};
-use crate::media::{Detection, I420, MediaTime};
+use crate::media::{Detection, I420, MediaTime, Overall};
 use crate::session::{Claims, Refusal, Registry, options};
 use crate::stills::{self, COLOR, Decoded, Decoders, Header, Refused, Room};
 use crate::{clock, http};
@@ -61,6 +61,7 @@ pub struct Stills {
 /// What was found in a picture, and what it took.
 struct Inferred {
     detections: Vec<Detection>,
+    overall: Option<Arc<Overall>>,
     timing: infer::Timing,
     batch_size: usize,
     model: String,
@@ -192,11 +193,13 @@ impl Stills {
         let answers = join_all(begun.into_iter().map(async |begun| begun?.await));
         let Ok(answers) = timeout_at((deadline + OVERTIME).into(), answers).await else { return Err(late(options)) };
         let mut timing = infer::Timing::default();
-        let (mut batch_size, mut failure, mut found) = (0, None, Vec::new());
+        let (mut batch_size, mut failure, mut found, mut overall) = (0, None, Vec::new(), None);
         for (member, answer) in plan.members.iter().zip(answers) {
             match answer {
-                Ok(Detected { mut detections, timing: own, batch_size: size }) => {
+                Ok(Detected { mut detections, overall: own_overall, timing: own, batch_size: size }) => {
                     member.rename(&mut detections);
+                    // Only models that find boxes are fused, so that nobody else says anything of the whole.
+                    overall = overall.or(own_overall);
                     timing = slowest(timing, own);
                     batch_size = batch_size.max(size);
                     found.push(Some(detections));
@@ -231,7 +234,7 @@ impl Stills {
         {
             compare(shadow.id(), begun, detections.clone());
         }
-        Ok(Inferred { detections, timing, batch_size, model })
+        Ok(Inferred { detections, overall, timing, batch_size, model })
     }
 
     /// Draws on the picture and encodes it, on a thread for pictures.
@@ -244,6 +247,7 @@ impl Stills {
             let strip = told.inferred.strip();
             let shown = annotate::Overlay {
                 detections: &told.inferred.detections,
+                overall: told.inferred.overall.as_deref(),
                 boxes: overlay.boxes,
                 labels: overlay.labels,
                 timing: if overlay.timing { &[&strip] } else { &[] },
@@ -332,6 +336,8 @@ impl Told {
             height,
             model: &inferred.model,
             detections: &inferred.detections,
+            overall: inferred.overall.as_deref(),
+            masks: options.masks,
             timings: Timings {
                 reorder: Duration::ZERO,
                 decode: opened.took,

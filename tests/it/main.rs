@@ -52,6 +52,7 @@ mod routes;
 mod server;
 mod sinks;
 mod stills;
+mod tasks;
 #[cfg(feature = "cuda")]
 mod tensorrt;
 mod whep;

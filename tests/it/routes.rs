@@ -124,6 +124,7 @@ fn members_of_an_ensemble_become_one_list() {
         class: model.class(class).unwrap().clone(),
         score,
         object_id: None,
+        keypoints: Vec::new(),
     };
     let [a, b] = &plan.members[..] else { panic!() };
     let mut of_a = vec![found(&a.model, "head", 0.9), found(&a.model, "helmet", 0.8)];
