@@ -86,6 +86,8 @@ missing_packages() {
         have ffmpeg || echo ffmpeg
         # A TURN server, and networks of the tests' own.
         have turnserver || echo coturn
+        # A shared tier of results.
+        have redis-server || echo redis-server
         have ip || [ -x /usr/sbin/ip ] || echo iproute2
         have nft || [ -x /usr/sbin/nft ] || echo nftables
         have openssl || echo openssl
@@ -96,24 +98,27 @@ missing_packages() {
     fi
 }
 
-# coturn would start as a service on a machine that only tests with it. Where nobody said so already, policy-rc.d(8) keeps
-# it from that until everything is installed; afterwards the service is off unless it was there before.
+# coturn and Redis would start as services on a machine that only tests with them. Where nobody said so already,
+# policy-rc.d(8) keeps them from that until everything is installed; afterwards what was installed here is off.
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
-held_services=''
+held_services=()
+made_policy=''
 as_root=()
 hold_services() {
-    [[ " $* " == *" coturn "* ]] || return 0
-    held_services=yes
-    [ ! -e "$POLICY" ] || return 0
+    local name
+    for name in coturn redis-server; do
+        [[ " $* " != *" $name "* ]] || held_services+=("$name")
+    done
+    [ ${#held_services[@]} -gt 0 ] && [ ! -e "$POLICY" ] || return 0
+    made_policy=yes
     printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" | "${as_root[@]}" install -m 755 /dev/stdin "$POLICY"
-    held_services=policy
 }
 release_services() {
-    [ -n "$held_services" ] || return 0
-    [ "$held_services" != policy ] || "${as_root[@]}" rm -f "$POLICY"
-    ! have systemctl || "${as_root[@]}" systemctl --quiet disable coturn >/dev/null 2>&1 || true
-    held_services=''
+    [ ${#held_services[@]} -gt 0 ] || return 0
+    [ -z "$made_policy" ] || "${as_root[@]}" rm -f "$POLICY"
+    ! have systemctl || "${as_root[@]}" systemctl --quiet disable "${held_services[@]}" >/dev/null 2>&1 || true
+    held_services=() made_policy=''
 }
 
 # One that was killed before it could remove the policy would have this machine start no service that is installed.

@@ -16,7 +16,7 @@ use crate::secret::Secret;
 const SWEPT: usize = 500;
 
 /// How to reach storage that speaks the protocol of Amazon S3.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The bucket, which exists. A rule of its own should remove old objects: S3 has no time to live.
     pub bucket: String,
@@ -130,8 +130,11 @@ impl Tier for Bucket {
         let folder = self.tagged(tag);
         let mut names = self.store.list(Some(&folder)).chunks(SWEPT);
         while let Some(found) = names.next().await {
-            let markers: Vec<Path> =
-                found.into_iter().map(|meta| meta.map(|meta| meta.location)).collect::<Result<_, _>>().map_err(|error| unavailable(&error))?;
+            let markers: Vec<Path> = found
+                .into_iter()
+                .map(|meta| meta.map(|meta| meta.location))
+                .collect::<Result<_, _>>()
+                .map_err(|error| unavailable(&error))?;
             let keys = markers.iter().filter_map(|marker| Key::parse(marker.filename()?));
             let entries: Vec<Path> = keys.map(|key| self.entry(&key)).collect();
             removed += entries.len() as u64;

@@ -75,8 +75,8 @@ impl Entry {
         tags.sort();
         tags.dedup();
         tags.truncate(MAX_TAGS);
-        // What is written has milliseconds: an entry is the same before and after.
-        let created = UNIX_EPOCH + whole_millis(created.duration_since(UNIX_EPOCH).unwrap_or_default());
+        // As far as it is written: an entry is the same before and after.
+        let created = UNIX_EPOCH + Duration::from_micros(micros(created));
         let ttl = whole_millis(ttl).min(Duration::from_millis(u32::MAX.into()));
         Self { value, media_type: media_type.into(), etag, created, ttl, tags: tags.into() }
     }
@@ -142,7 +142,7 @@ impl Entry {
     }
 
     /// As tiers outside the process keep it. All numbers are little-endian:
-    /// magic and version (4), key (32), created in ms since 1970 (8), time to live in ms (4), number of tags (1) and each
+    /// magic and version (4), key (32), created in µs since 1970 (8), time to live in ms (4), number of tags (1) and each
     /// with its length before it (1), length of the media type (1) and it, length of the value (4) and it, and the first
     /// 16 bytes of a BLAKE3 hash of all that.
     #[must_use]
@@ -150,7 +150,7 @@ impl Entry {
         let mut out = Vec::with_capacity(self.weight());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(&millis(self.created.duration_since(UNIX_EPOCH).unwrap_or_default()).to_le_bytes());
+        out.extend_from_slice(&micros(self.created).to_le_bytes());
         out.extend_from_slice(&u32::try_from(millis(self.ttl)).unwrap_or(u32::MAX).to_le_bytes());
         out.push(self.tags.len().try_into().unwrap_or(u8::MAX));
         for tag in &self.tags {
@@ -183,7 +183,7 @@ impl Entry {
         }
         let mut from = Fields(rest.get(..rest.len() - HASH).ok_or(Wrong::Length)?);
         let created = UNIX_EPOCH
-            .checked_add(Duration::from_millis(u64::from_le_bytes(from.array()?)))
+            .checked_add(Duration::from_micros(u64::from_le_bytes(from.array()?)))
             .filter(|created| *created <= now + CLOCK_LEEWAY)
             .ok_or(Wrong::Field)?;
         let ttl = Duration::from_millis(u32::from_le_bytes(from.array()?).into());
@@ -279,6 +279,11 @@ fn short(out: &mut Vec<u8>, text: &str) {
     let length = u8::try_from(text.len()).unwrap_or(0);
     out.push(length);
     out.extend_from_slice(&text.as_bytes()[..length.into()]);
+}
+
+/// Since 1970.
+fn micros(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -12,14 +12,14 @@
 //! An entry counts for its time to live. For a while after that it is still given out, once more computed meanwhile; one
 //! that is asked for often is computed again before its time is over, so that nobody waits.
 
-pub mod breaker;
+mod breaker;
 mod bucket;
 mod disk;
 mod entry;
 mod flight;
 mod hot;
 mod key;
-pub mod memory;
+mod memory;
 mod redis;
 mod revoked;
 mod tier;
@@ -37,6 +37,7 @@ use tokio::task::JoinSet;
 
 use crate::clock;
 
+pub use breaker::{Breaker, Policy};
 pub use bucket::{Bucket, Settings as BucketSettings};
 pub use disk::Disk;
 pub use entry::{Age, Entry, Etag, MAX_TAGS, Wrong};
@@ -283,10 +284,10 @@ impl<E: Clone + Send + Sync + 'static> Cache<E> {
     pub async fn get_or_compute(&self, ask: Ask, compute: Compute<E>) -> Result<Answer, Error<E>> {
         let inner = &self.0;
         let answer = match ask.reuse {
-            Reuse::Nothing => inner.compute(compute, Purpose::Request).await.map(|(entry, _)| Answer {
-                entry,
-                outcome: Outcome::Bypassed,
-            }),
+            Reuse::Nothing => inner
+                .compute(compute, Purpose::Request)
+                .await
+                .map(|(entry, _)| Answer { entry, outcome: Outcome::Bypassed }),
             Reuse::Renew => inner.renew(&ask.key, compute, Purpose::Request).await,
             Reuse::Any | Reuse::Younger(_) => {
                 let answer = inner.find_or_compute(&ask, compute).await;

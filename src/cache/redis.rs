@@ -21,7 +21,7 @@ const AT_ONCE: usize = 256;
 const SWEPT: usize = 500;
 
 /// How to reach a server of Redis or of what speaks its protocol (Valkey, KeyDB).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `redis://[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`, `rediss://` for TLS, or `redis+unix:///SOCKET`.
     pub url: Secret,

@@ -7,7 +7,6 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
 
-use super::breaker::Policy;
 use super::*;
 
 const TTL: Duration = Duration::from_secs(300);
@@ -438,7 +437,9 @@ async fn what_is_forgotten_is_not_given_again_from_any_tier() {
         bench.clock.pass(1);
         let forgotten = bench.cache.forget(&tag("all")).await;
         match mode {
-            Mode::Fine => assert_eq!((forgotten.removed, forgotten.failed), (vec![("memory", 1), ("shelf", 1)], vec![])),
+            Mode::Fine => {
+                assert_eq!((forgotten.removed, forgotten.failed), (vec![("memory", 1), ("shelf", 1)], vec![]))
+            }
             _ => assert_eq!((forgotten.removed, forgotten.failed), (vec![("memory", 1)], vec!["shelf"])),
         }
         shelf.set(Mode::Fine);
@@ -500,6 +501,33 @@ async fn memory_is_bounded_by_bytes() {
     }
     let (name, size) = cache.sizes().await[0];
     assert!(name == "memory" && size.bytes <= 100_000 && size.entries > 50, "{size:?}");
+}
+
+/// A tenth of what `cargo bench --bench results` replays: requests for 20 000 pictures, the n-th of which comes with a
+/// probability of 1 / n, in a tenth of the default size.
+#[tokio::test]
+async fn most_of_what_comes_often_is_there() {
+    let settings = Settings { max_bytes: (64 << 20) / 10, ..Settings::default() };
+    let cache: Cache<()> = Cache::start(settings, Vec::new());
+    let mut sum = 0.0;
+    let sums: Vec<f64> = (1..=20_000)
+        .map(|rank| {
+            sum += 1.0 / f64::from(rank);
+            sum
+        })
+        .collect();
+    let (mut state, mut hits) = (42_u64, 0);
+    for request in 0..200_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let drawn = f64::from((state >> 33) as u32) / f64::from(1_u32 << 31) * sum;
+        let picture = sums.partition_point(|sum| *sum < drawn);
+        let compute: Compute<()> = Box::new(|_| async { Ok(answer(&"x".repeat(1000))) }.boxed());
+        let found = cache.get_or_compute(ask(&picture.to_string(), Reuse::Any), compute).await.unwrap();
+        hits += u32::from(request >= 100_000 && found.outcome == Outcome::Hit("memory"));
+    }
+    let (_, size) = cache.sizes().await[0];
+    assert!(size.entries < 6000, "{size:?}");
+    assert!(hits >= 85_000, "{hits} of 100000");
 }
 
 /// What happens to a cache.

@@ -67,12 +67,7 @@ impl Writer {
     }
 }
 
-async fn write(
-    receiver: mpsc::Receiver<Write>,
-    tier: Arc<Guarded>,
-    revoked: Arc<Revoked>,
-    waiting: Arc<AtomicUsize>,
-) {
+async fn write(receiver: mpsc::Receiver<Write>, tier: Arc<Guarded>, revoked: Arc<Revoked>, waiting: Arc<AtomicUsize>) {
     let stored = written(tier.name(), "stored");
     let (tier, revoked, waiting, stored) = (&tier, &revoked, &waiting, &stored);
     let writes = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
