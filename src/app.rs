@@ -378,6 +378,7 @@ fn session_settings(config: &Config, tuning: &Tuning) -> pipeline::Settings {
         control_rate: message_rate(config),
         degradation: config.degradation.auto,
         measured_admission: config.admission.mode == AdmissionMode::Measured,
+        still: config.session.still,
         codecs: tuning.codecs.clone(),
         network_bps: tuning.network_bps,
     }

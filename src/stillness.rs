@@ -17,11 +17,11 @@ const PARTS: u32 = 16;
 const SETTLED: f32 = 0.75;
 
 /// When a scene counts as still.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Levels of luma (of 256) by which the mean of any block may differ. A camera's noise is below 1; more lets slower
     /// changes pass.
-    pub threshold: f32,
+    pub threshold: u8,
     /// How long one result may be used. More saves more and notices later what the signature does not see.
     pub max_reuse: Duration,
     /// Of so many frames that look the same, one is computed anyway and compared.
@@ -52,7 +52,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Gate {
     settings: Settings,
-    last: Option<(Signature, Instant)>,
+    seen: Option<(Signature, Instant)>,
     is_still: bool,
     same: u32,
 }
@@ -102,38 +102,35 @@ impl Gate {
     /// The first frame is never the same.
     #[must_use]
     pub const fn new(settings: Settings) -> Self {
-        Self { settings, last: None, is_still: false, same: 0 }
+        Self { settings, seen: None, is_still: false, same: 0 }
     }
 
-    /// What to do with a frame. Unless it is [`Verdict::Same`], the caller has the model look at it, or calls
-    /// [`Self::forget`].
-    pub fn judge(&mut self, signature: Signature, now: Instant) -> Verdict {
+    /// What to do with a frame.
+    pub fn judge(&mut self, signature: &Signature, now: Instant) -> Verdict {
         let Settings { threshold, max_reuse, check_every } = self.settings;
+        let threshold = f32::from(threshold);
         let limit = if self.is_still { threshold } else { threshold * SETTLED };
-        let verdict = match &self.last {
-            Some((last, seen)) if last.difference(&signature).is_some_and(|difference| difference < limit) => {
-                self.is_still = true;
-                if now.saturating_duration_since(*seen) >= max_reuse {
-                    Verdict::Aged
-                } else {
-                    self.same += 1;
-                    if self.same.is_multiple_of(check_every.max(1)) { Verdict::Check } else { Verdict::Same }
-                }
-            }
-            _ => {
-                self.is_still = false;
-                Verdict::Changed
-            }
+        let difference = self.seen.as_ref().and_then(|(seen, at)| Some((seen.difference(signature)?, *at)));
+        let Some((_, at)) = difference.filter(|(difference, _)| *difference < limit) else {
+            self.is_still = false;
+            return Verdict::Changed;
         };
-        if verdict != Verdict::Same {
-            self.last = Some((signature, now));
+        self.is_still = true;
+        if now.saturating_duration_since(at) >= max_reuse {
+            return Verdict::Aged;
         }
-        verdict
+        self.same = self.same.wrapping_add(1);
+        if self.same.is_multiple_of(check_every.max(1)) { Verdict::Check } else { Verdict::Same }
     }
 
-    /// Nothing is known of the scene any more: the model, or what is asked of it, changed, or it did not answer.
+    /// The model looked at a frame, which came at `at`: what follows is compared with it.
+    pub fn see(&mut self, signature: Signature, at: Instant) {
+        self.seen = Some((signature, at));
+    }
+
+    /// Nothing is known of the scene any more: the model, or what is asked of it, changed.
     pub fn forget(&mut self) {
-        self.last = None;
+        self.seen = None;
     }
 }
 
@@ -146,8 +143,7 @@ mod tests {
     use crate::clock;
 
     const SIZE: [u32; 2] = [640, 480];
-    const SETTINGS: Settings =
-        Settings { threshold: 2.0, max_reuse: Duration::from_millis(1000), check_every: 10 };
+    const SETTINGS: Settings = Settings { threshold: 2, max_reuse: Duration::from_millis(1000), check_every: 10 };
 
     /// A scene of two tones with a square of this size at this place, and a pattern of noise.
     fn picture(square: u32, x: u32, y: u32, noise: u32) -> Signature {
@@ -156,13 +152,28 @@ mod tests {
             .map(|at| {
                 let (column, row) = (at % width, at / width);
                 let is_square = (x..x + square).contains(&column) && (y..y + square).contains(&row);
-                let tone = if is_square { 200 } else if row < height / 2 { 120 } else { 90 };
+                let tone = if is_square {
+                    200
+                } else if row < height / 2 {
+                    120
+                } else {
+                    90
+                };
                 // Between -4 and 4, without a pattern that blocks would see.
                 let grain = (at.wrapping_mul(2_654_435_761).wrapping_add(noise.wrapping_mul(0x9E37_79B9)) >> 16) % 9;
                 tone + u8::try_from(grain).unwrap() - 4
             })
             .collect();
         Signature::of(&luma, width, height)
+    }
+
+    /// A frame that the model looks at where the gate says so.
+    fn judge(gate: &mut Gate, signature: Signature, now: Instant) -> Verdict {
+        let verdict = gate.judge(&signature, now);
+        if verdict != Verdict::Same {
+            gate.see(signature, now);
+        }
+        verdict
     }
 
     #[test]
@@ -201,7 +212,7 @@ mod tests {
         let mut verdicts = Vec::new();
         for frame in 0..61 {
             let at = start + Duration::from_millis(33 * u64::from(frame));
-            verdicts.push(gate.judge(picture(24, 100, 100, frame), at));
+            verdicts.push(judge(&mut gate, picture(24, 100, 100, frame), at));
         }
         assert_eq!(verdicts[0], Verdict::Changed);
         assert_eq!(&verdicts[1..10], &[Verdict::Same; 9]);
@@ -211,43 +222,43 @@ mod tests {
 
         // Without checks, age alone.
         let mut gate = Gate::new(Settings { check_every: 1000, ..SETTINGS });
-        let aged = (0..61).filter(|frame| {
+        let mut aged = |frame: u64| {
             let at = start + Duration::from_millis(33 * frame);
-            gate.judge(picture(24, 100, 100, 1), at) == Verdict::Aged
-        });
-        assert_eq!(aged.collect::<Vec<_>>(), [31]);
+            judge(&mut gate, picture(24, 100, 100, 1), at) == Verdict::Aged
+        };
+        assert_eq!((0..61).filter(|frame| aged(*frame)).collect::<Vec<_>>(), [31]);
     }
 
     #[test]
     fn a_scene_that_moves_is_looked_at_and_so_is_one_of_another_size_or_model() {
         let (mut gate, start) = (Gate::new(SETTINGS), clock::now());
         for frame in 0..30 {
-            assert_eq!(gate.judge(picture(24, 100 + 4 * frame, 100, 1), start), Verdict::Changed, "{frame}");
+            assert_eq!(judge(&mut gate, picture(24, 100 + 4 * frame, 100, 1), start), Verdict::Changed, "{frame}");
         }
-        assert_eq!(gate.judge(picture(24, 216, 100, 1), start), Verdict::Same);
-        assert_eq!(gate.judge(Signature::of(&[9; 4], 2, 2), start), Verdict::Changed);
-        assert_eq!(gate.judge(Signature::of(&[9; 4], 2, 2), start), Verdict::Same);
+        assert_eq!(judge(&mut gate, picture(24, 216, 100, 1), start), Verdict::Same);
+        assert_eq!(judge(&mut gate, Signature::of(&[9; 4], 2, 2), start), Verdict::Changed);
+        assert_eq!(judge(&mut gate, Signature::of(&[9; 4], 2, 2), start), Verdict::Same);
         gate.forget();
-        assert_eq!(gate.judge(Signature::of(&[9; 4], 2, 2), start), Verdict::Changed);
+        assert_eq!(judge(&mut gate, Signature::of(&[9; 4], 2, 2), start), Verdict::Changed);
     }
 
     #[test]
     fn a_scene_that_moved_settles_below_the_threshold_only() {
         let flat = |level| Signature::of(&[level; 64 * 36], 64, 36);
-        // Threshold 2: a difference of 1.75 keeps a still scene still, and does not make one that moves still.
+        // Threshold 2: a difference of 1.5 keeps a still scene still, and does not make one that moves still.
         let near = |level: u8| {
             let mut luma = [level; 64 * 36];
-            luma.iter_mut().enumerate().filter(|(at, _)| at % 4 != 0).for_each(|(_, sample)| *sample += 1);
+            luma.iter_mut().enumerate().filter(|(at, _)| at % 2 == 1).for_each(|(_, sample)| *sample += 1);
             luma.iter_mut().for_each(|sample| *sample += 1);
             Signature::of(&luma, 64, 36)
         };
         let difference = flat(100).difference(&near(100)).unwrap();
-        assert!((1.5..2.0).contains(&difference), "{difference}");
+        assert!((difference - 1.5).abs() < 0.01, "{difference}");
         let (mut gate, now) = (Gate::new(SETTINGS), clock::now());
-        assert_eq!(gate.judge(flat(100), now), Verdict::Changed);
-        assert_eq!(gate.judge(near(100), now), Verdict::Changed);
-        assert_eq!(gate.judge(near(100), now), Verdict::Same);
-        assert_eq!(gate.judge(flat(100), now), Verdict::Same);
+        assert_eq!(judge(&mut gate, flat(100), now), Verdict::Changed);
+        assert_eq!(judge(&mut gate, near(100), now), Verdict::Changed);
+        assert_eq!(judge(&mut gate, near(100), now), Verdict::Same);
+        assert_eq!(judge(&mut gate, flat(100), now), Verdict::Same);
     }
 
     proptest! {
@@ -259,10 +270,10 @@ mod tests {
             for (wait, level) in steps {
                 now += Duration::from_millis(wait);
                 let signature = Signature::of(&[level; 64 * 36], 64, 36);
-                if gate.judge(signature.clone(), now) == Verdict::Same {
+                if judge(&mut gate, signature.clone(), now) == Verdict::Same {
                     let (of, at) = inferred.as_ref().unwrap();
                     prop_assert!(now.duration_since(*at) < SETTINGS.max_reuse);
-                    prop_assert!(of.difference(&signature).unwrap() < SETTINGS.threshold);
+                    prop_assert!(of.difference(&signature).unwrap() < f32::from(SETTINGS.threshold));
                 } else {
                     inferred = Some((signature, now));
                 }

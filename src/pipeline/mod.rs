@@ -64,7 +64,7 @@ use crate::session::{
     RESULTS_CAPACITY, Rate, Refusal, Registry, SessionId,
 };
 use crate::tracker::Tracker;
-use crate::{clock, decode};
+use crate::{clock, decode, stillness};
 
 /// Outputs of the stages that wait for the owner at most: a second of results and frames at 30 a second.
 const OUTPUT_QUEUE: usize = 64;
@@ -100,6 +100,8 @@ pub struct Settings {
     pub degradation: bool,
     /// Whether sessions are refused when there is no room for what they need.
     pub measured_admission: bool,
+    /// When a session's scene counts as still, if answers are given again then.
+    pub still: Option<stillness::Settings>,
     /// What the codecs were measured to take.
     pub codecs: Codecs,
     /// Bits a second that the network carries each way, if that is known.
@@ -327,6 +329,7 @@ async fn begin(
         limits: deps.settings.limits,
         gpu: deps.gpu.clone(),
         max_fps: deps.settings.max_fps,
+        still: deps.settings.still,
         bitrate: rate.bitrate(),
         peer: Arc::clone(&peer),
         outputs: output_tx,

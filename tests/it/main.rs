@@ -48,8 +48,10 @@ mod relay;
 mod repository;
 mod routes;
 mod server;
+mod still;
 mod stills;
 #[cfg(feature = "cuda")]
 mod tensorrt;
+mod tiers;
 mod whep;
 mod whip;

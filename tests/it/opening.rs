@@ -51,6 +51,7 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         control_rate: Rate::default(),
         degradation: true,
         measured_admission: false,
+        still: None,
         codecs: Codecs::unknown(1),
         network_bps: None,
     };

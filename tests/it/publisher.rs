@@ -22,6 +22,8 @@ pub struct Publisher {
     packetizer: Packetizer,
     first: MediaTime,
     pub next: u64,
+    /// The frame of the scene that is sent again and again, once there is one.
+    pub still: Option<u64>,
 }
 
 impl Publisher {
@@ -38,6 +40,7 @@ impl Publisher {
             // Wraps around within the first second.
             first: MediaTime(u32::MAX - 45_000),
             next: 0,
+            still: None,
         }
     }
 
@@ -55,7 +58,7 @@ impl Publisher {
     pub fn next(&mut self) -> (MediaTime, Vec<(Bytes, bool)>) {
         let (number, time) = (self.next, self.time(self.next));
         self.next += 1;
-        let picture = self.scene.frame(number);
+        let picture = self.scene.frame(self.still.unwrap_or(number));
         let keyframe = number.is_multiple_of(u64::from(FPS));
         let encoded = self.encoder.encode(&picture, self.scene.color(), time, keyframe).unwrap().expect("a unit");
         let payloads = self.packetizer.packetize(&encoded.data, encoded.keyframe);

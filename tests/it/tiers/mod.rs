@@ -20,6 +20,7 @@ fn tag(word: &str) -> Tag {
 }
 
 fn entry(value: &str, tags: &[&str], created: SystemTime) -> Arc<Entry> {
-    let (value, tags) = (Bytes::copy_from_slice(value.as_bytes()), tags.iter().map(|word| tag(word)).collect::<Vec<_>>());
+    let (value, tags) =
+        (Bytes::copy_from_slice(value.as_bytes()), tags.iter().map(|word| tag(word)).collect::<Vec<_>>());
     Arc::new(Entry::new(value, "text/plain", &tags, created, Duration::from_secs(300)))
 }

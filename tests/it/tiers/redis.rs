@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use saccade::cache::breaker::Policy;
 use saccade::cache::{
-    Answer, Ask, Cache, Compute, Computed, Guarded, Key, Limits, Outcome, Redis, RedisSettings, Reuse, Settings, Tier,
-    TierError,
+    Answer, Ask, Cache, Compute, Computed, Guarded, Key, Limits, Outcome, Policy, Redis, RedisSettings, Reuse,
+    Settings, Tier, TierError,
 };
 use saccade::clock;
 use saccade::secret::Secret;
@@ -20,7 +19,7 @@ use super::{KEEP, entry, key, tag};
 
 const LIMITS: Limits =
     Limits { get: Duration::from_millis(100), put: Duration::from_secs(5), sweep: Duration::from_secs(5) };
-const PASSWORD: &str = "0penSesame-not-in-logs";
+pub const PASSWORD: &str = "0penSesame-not-in-logs";
 
 /// A server on a socket of its own, which ends with it.
 pub struct Server {
@@ -87,6 +86,15 @@ impl Server {
         let key = Key::of(&[b"is anybody there"]);
         while self.tier().get(&key, clock::wall()).await.is_err() {
             assert!(clock::now() < deadline, "redis-server does not answer");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until it holds so many entries.
+    pub async fn until_holds(&self, entries: usize) {
+        let deadline = clock::now() + Duration::from_secs(20);
+        while self.ask(&["KEYS", "saccade:e:*"]).lines().filter(|line| !line.is_empty()).count() < entries {
+            assert!(clock::now() < deadline, "it never holds {entries} entries");
             tokio::task::yield_now().await;
         }
     }
@@ -172,7 +180,9 @@ async fn what_others_put_into_redis_is_no_entry_and_is_removed() {
     let (mine, other) = (format!("saccade:e:{}", key("a")), format!("saccade:e:{}", key("b")));
     server.tier().put(&key("b"), &entry("b", &[], now), KEEP, now).await.unwrap();
     let huge = "9".repeat(9);
-    for command in [&["SET", &mine, "nonsense"][..], &["COPY", &other, &mine, "REPLACE"], &["SETRANGE", &mine, "5000000", &huge]] {
+    for command in
+        [&["SET", &mine, "nonsense"][..], &["COPY", &other, &mine, "REPLACE"], &["SETRANGE", &mine, "5000000", &huge]]
+    {
         server.ask(command);
         assert_eq!(server.ask(&["EXISTS", &mine]), "1", "{command:?}");
         assert!(matches!(guarded.get(&key("a"), now).await, Err(TierError::Wrong(_))), "{command:?}");
