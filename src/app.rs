@@ -7,6 +7,7 @@
 
 mod cameras;
 mod devices;
+mod results;
 mod routes;
 mod secured;
 mod stills;
@@ -20,6 +21,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::cache;
 use crate::calibration::Calibration;
 use crate::cli::Exit;
 use crate::clock;
@@ -36,7 +38,7 @@ use crate::models;
 use crate::pipeline::{self, Gpu, Sessions, Workers};
 use crate::rtc::{self, WebRtc};
 use crate::session::machine::Timeouts;
-use crate::session::{Drain, Rate, Registry, Shares};
+use crate::session::{Drain, Rate, Refusal, Registry, Shares};
 use crate::telemetry;
 use crate::tuning::Tuning;
 use secured::Secured;
@@ -61,6 +63,7 @@ pub struct App {
     registry: Arc<Registry>,
     workers: Arc<Workers>,
     pictures: stills::Pictures,
+    results: Option<cache::Cache<Refusal>>,
     engine: Arc<infer::Engine>,
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
@@ -177,6 +180,8 @@ impl App {
         let loaded = Arc::clone(&sessions);
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let pictures = stills::start(config, &engine, &registry).map_err(StartError::Threads)?;
+        let results = results::start(config).await;
+        let detect = pictures.view(&engine, results.as_ref());
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
         let settings = http_settings(config, http_address, &secured);
@@ -189,8 +194,11 @@ impl App {
             Arc::new(move || model_views(&models, &default)),
             Arc::new(routes),
             cameras.view(),
-            pictures.view(),
+            Arc::clone(&detect),
         )?;
+        if results.is_some() {
+            servers.spawn(results::warm(detect, config.cache.warm.clone(), stopped.clone()));
+        }
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));
@@ -202,6 +210,7 @@ impl App {
             registry,
             workers,
             pictures,
+            results,
             engine,
             servers,
             stop,
@@ -260,6 +269,9 @@ impl App {
         let ended = async { while self.servers.join_next().await.is_some() {} };
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
+        }
+        if let Some(results) = self.results {
+            results.close(clock::now() + results::CLOSE_LIMIT).await;
         }
         let pictures = self.pictures;
         stop_threads(self.engine, self.workers, move || pictures.stop()).await;

@@ -6,19 +6,23 @@ use std::time::Duration;
 
 use metrics::counter;
 use saccade_signaling::OptionsPatch;
+use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use crate::cache::{Bucket, Cache, Disk, Guarded, Limits, Policy, Redis, Reuse, Settings, Tier};
 use crate::claims::Claims;
+use crate::clock;
 use crate::config::{self, Config};
 use crate::http::{Order, Picture, Stills};
 use crate::session::Refusal;
-use crate::clock;
 
 /// How long writing an entry may take.
 const PUT: Duration = Duration::from_secs(2);
 /// How long forgetting all entries with a tag may take.
 const SWEEP: Duration = Duration::from_secs(10);
+
+/// How long writing what waits to be written may take at the end.
+pub(super) const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Starts the cache, if there is to be one. A tier that cannot be opened is left out: results are computed then.
 pub(super) async fn start(config: &Config) -> Option<Cache<Refusal>> {
@@ -66,13 +70,17 @@ async fn tiers(config: &config::Cache) -> Vec<Guarded> {
 }
 
 /// Has the results of pictures computed that will be asked for, one after the other.
-pub(super) async fn warm(stills: Arc<dyn Stills>, pictures: Vec<PathBuf>) {
+pub(super) async fn warm(stills: Arc<dyn Stills>, pictures: Vec<PathBuf>, mut stopped: watch::Receiver<bool>) {
     let warmed = |outcome: &'static str| {
         counter!("saccade_cache_warmed_total", "source" => "files", "outcome" => outcome).increment(1);
     };
     for path in pictures {
         let file = path.display().to_string();
-        match warm_one(&*stills, path).await {
+        let warmed_one = tokio::select! {
+            done = warm_one(&*stills, path) => done,
+            _ = stopped.wait_for(|stop| *stop) => return,
+        };
+        match warmed_one {
             Ok(()) => warmed("loaded"),
             Err(error) => {
                 warmed("failed");

@@ -232,6 +232,15 @@ impl Etag {
         Self(etag)
     }
 
+    /// Of several answers in a row; of one it is its own.
+    #[must_use]
+    pub fn of_all(all: &[Self]) -> Self {
+        if let [only] = all {
+            return *only;
+        }
+        Self::of("list", all.iter().map(|etag| etag.0).collect::<Vec<_>>().as_flattened())
+    }
+
     /// Whether a field `If-None-Match` (RFC 9110 section 13.1.2) names it: `*`, or a list with it in, weak or not.
     #[must_use]
     pub fn is_named_by(&self, field: &str) -> bool {

@@ -79,22 +79,20 @@ pub(super) fn tags(value: &str, tags: &mut Vec<Tag>) -> Result<(), String> {
 }
 
 /// Adds what there is to say of where an answer came from; what the client has already is not sent again.
-pub(super) fn finish(response: Response, origins: &[Option<Origin>], etag: Option<Etag>, asked: &HeaderMap) -> Response {
+pub(super) fn finish(response: Response, origins: &[Option<Origin>], asked: &HeaderMap) -> Response {
     let origins: Option<Vec<Origin>> = origins.iter().copied().collect();
     let Some(origins) = origins.filter(|origins| !origins.is_empty()) else { return response };
+    let etags: Vec<_> = origins.iter().map(|origin| origin.etag).collect();
+    let etag = Etag::of_all(&etags);
     let is_hit = origins.iter().all(|origin| is_hit(origin.outcome));
     let mut response = response;
     let named = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    if let Some(etag) = etag
-        && named.into_iter().any(|field| etag.is_named_by(field))
-    {
+    if named.into_iter().any(|field| etag.is_named_by(field)) {
         response = StatusCode::NOT_MODIFIED.into_response();
     }
     let headers = response.headers_mut();
     headers.insert(X_CACHE, HeaderValue::from_static(if is_hit { "HIT" } else { "MISS" }));
-    if let Some(etag) = etag
-        && let Ok(value) = HeaderValue::try_from(etag.to_string())
-    {
+    if let Ok(value) = HeaderValue::try_from(etag.to_string()) {
         headers.insert(header::ETAG, value);
     }
     if let [origin] = origins.as_slice() {
@@ -147,8 +145,9 @@ pub(super) async fn forget(
             }
             Tag::model(model)
         }
-        (None, Some(tag)) => Tag::chosen(tag)
-            .ok_or_else(|| bad("A tag has 1 to 64 letters, digits, '.', '_', '-' and ':'."))?,
+        (None, Some(tag)) => {
+            Tag::chosen(tag).ok_or_else(|| bad("A tag has 1 to 64 letters, digits, '.', '_', '-' and ':'."))?
+        }
         _ => return Err(bad(either)),
     };
     let Some(forgotten) = context.stills.forget(&tag).await else {

@@ -7,9 +7,7 @@ use async_trait::async_trait;
 use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 
 use super::stills::Stills;
-use crate::cache::{
-    Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgotten, Key, Purpose, Tag,
-};
+use crate::cache::{Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgotten, Key, Purpose, Tag};
 use crate::http::{self, Order, Origin, Picture, Tell};
 use crate::infer::{Engine, Plan};
 use crate::session::{Claims, Refusal};

@@ -5,6 +5,7 @@
 //! places on OS threads: one lane for decoding, one for drawing and encoding, and a slot at its model. This is the one
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
+mod cached;
 mod cameras;
 mod catalogue;
 mod gpu;
@@ -35,6 +36,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+pub use self::cached::Cached;
 pub use self::gpu::Gpu;
 #[cfg(feature = "cuda")]
 pub use self::gpu::{Libraries, Unusable};

@@ -60,11 +60,10 @@ async fn the_same_picture_gets_the_same_answer_without_being_inferred_again() {
         let other = told(post(&server, query, &drawn(number))).await;
         assert_eq!(other.cache, "MISS", "{query} {number}");
         assert_ne!(other.etag, first.etag);
-        assert_eq!(told(post(&server, query, &drawn(number))).await, Told {
-            cache: "HIT".to_owned(),
-            status: "saccade; hit; detail=memory".to_owned(),
-            ..other
-        });
+        assert_eq!(
+            told(post(&server, query, &drawn(number))).await,
+            Told { cache: "HIT".to_owned(), status: "saccade; hit; detail=memory".to_owned(), ..other }
+        );
     }
     server.app.shut_down().await;
 }
@@ -140,8 +139,7 @@ async fn each_picture_of_a_form_is_an_answer_of_its_own() {
     let first = send([60, 61]).await;
     assert_eq!(first.cache, "MISS");
     let half = send([60, 62]).await;
-    let [of_first, of_half]: [Vec<Value>; 2] =
-        [&first, &half].map(|told| serde_json::from_slice(&told.body).unwrap());
+    let [of_first, of_half]: [Vec<Value>; 2] = [&first, &half].map(|told| serde_json::from_slice(&told.body).unwrap());
     assert_eq!((half.cache.as_str(), &of_half[0]), ("MISS", &of_first[0]), "one of two was there");
     let again = send([60, 61]).await;
     assert_eq!((again.cache.as_str(), &again.body, &again.etag), ("HIT", &first.body, &first.etag));
@@ -196,7 +194,8 @@ async fn another_model_of_a_route_is_another_answer() {
     assert!(put("ppe-nano").await.unwrap().status().is_success());
     let second = told(post(&server, "?model=door", &picture)).await;
     assert_eq!(second.cache, "MISS");
-    let model = |told: &Told| serde_json::from_slice::<Value>(&told.body).unwrap()["model"].as_str().unwrap().to_owned();
+    let model =
+        |told: &Told| serde_json::from_slice::<Value>(&told.body).unwrap()["model"].as_str().unwrap().to_owned();
     assert!(model(&first).starts_with("scene-blobs@") && model(&second).starts_with("ppe-nano@"));
     server.app.shut_down().await;
 }
@@ -234,7 +233,8 @@ async fn results_on_disk_outlast_the_server_and_pictures_can_be_warmed() {
 async fn servers_share_results_through_redis_and_do_without_it_when_it_dies() {
     let Some(mut shared) = redis::Server::start("servers_share_results").await else { return };
     let url = shared.url();
-    let settings = [("cache.redis_url", &*url), ("cache.redis_password", redis::PASSWORD), ("cache.redis_timeout_ms", "1000")];
+    let settings =
+        [("cache.redis_url", &*url), ("cache.redis_password", redis::PASSWORD), ("cache.redis_timeout_ms", "1000")];
     let (one, other) = (Server::start(&settings).await, Server::start(&settings).await);
     let first = told(post(&one, "", &drawn(60))).await;
     assert_eq!(first.cache, "MISS");

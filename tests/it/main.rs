@@ -7,6 +7,7 @@ mod accuracy;
 mod assets;
 mod bench;
 mod budget;
+mod cache;
 mod cameras;
 mod client;
 mod codecs;
