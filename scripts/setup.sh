@@ -88,6 +88,8 @@ missing_packages() {
         have ffmpeg || echo ffmpeg
         # A TURN server, and networks of the tests' own.
         have turnserver || echo coturn
+        # A shared tier of results.
+        have redis-server || echo redis-server
         have ip || [ -x /usr/sbin/ip ] || echo iproute2
         have nft || [ -x /usr/sbin/nft ] || echo nftables
         have openssl || echo openssl
@@ -104,7 +106,7 @@ missing_packages() {
 
 # These would start as services on a machine that only tests with them. Where nobody said so already, policy-rc.d(8) keeps
 # them from that until everything is installed; afterwards a service is off unless it was there before.
-SERVICES=(coturn mosquitto nats-server)
+SERVICES=(coturn mosquitto nats-server redis-server)
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
 held_services=''

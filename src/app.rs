@@ -9,6 +9,7 @@ mod cameras;
 mod catalog;
 mod devices;
 mod kept;
+mod results;
 mod routes;
 mod secured;
 mod sinks;
@@ -23,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::cache;
 use crate::calibration::Calibration;
 use crate::cli::Exit;
 use crate::clock;
@@ -39,7 +41,7 @@ use crate::models;
 use crate::pipeline::{self, Gpu, Sessions, Workers};
 use crate::rtc::{self, WebRtc};
 use crate::session::machine::Timeouts;
-use crate::session::{Drain, Rate, Registry, Shares};
+use crate::session::{Drain, Rate, Refusal, Registry, Shares};
 use crate::telemetry;
 use crate::tuning::Tuning;
 use secured::Secured;
@@ -66,6 +68,7 @@ pub struct App {
     registry: Arc<Registry>,
     workers: Arc<Workers>,
     pictures: stills::Pictures,
+    results: Option<cache::Cache<Refusal>>,
     engine: Arc<infer::Engine>,
     catalog: Arc<catalog::Catalog>,
     servers: JoinSet<()>,
@@ -219,6 +222,8 @@ impl App {
         let kept = kept::Kept::open(&config.models.routes_file);
         let routes = routes::Routes::new(Arc::clone(&engine), default, kept);
         let pictures = stills::start(config, &engine, &registry).map_err(StartError::Threads)?;
+        let results = results::start(config).await;
+        let detect = pictures.view(&engine, results.as_ref());
         let settings = http_settings(config, http_address, &secured);
         let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
         let is_secure = settings.is_secure;
@@ -228,10 +233,13 @@ impl App {
             models: Arc::clone(&catalog) as _,
             routes: Arc::new(routes),
             cameras: cameras.view(),
-            stills: pictures.view(),
+            stills: Arc::clone(&detect),
             sinks: Arc::new(sinks::View(outlets)),
         };
         let router = http::router(settings, services)?;
+        if results.is_some() {
+            servers.spawn(results::warm(detect, config.cache.warm.clone(), stopped.clone()));
+        }
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));
@@ -243,6 +251,7 @@ impl App {
             registry,
             workers,
             pictures,
+            results,
             engine,
             catalog,
             servers,
@@ -308,6 +317,9 @@ impl App {
         let ended = async { while self.servers.join_next().await.is_some() {} };
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
+        }
+        if let Some(results) = self.results {
+            results.close(clock::now() + results::CLOSE_LIMIT).await;
         }
         let (pictures, catalog) = (self.pictures, self.catalog);
         let more = move || {
@@ -430,6 +442,7 @@ fn session_settings(config: &Config, tuning: &Tuning) -> pipeline::Settings {
         control_rate: message_rate(config),
         degradation: config.degradation.auto,
         measured_admission: config.admission.mode == AdmissionMode::Measured,
+        still: config.session.still,
         codecs: tuning.codecs.clone(),
         network_bps: tuning.network_bps,
     }

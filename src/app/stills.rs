@@ -1,11 +1,12 @@
 use std::sync::Arc;
 use std::thread;
 
+use crate::cache::Cache;
 use crate::config::Config;
 use crate::http;
 use crate::infer::Engine;
-use crate::pipeline::{StillLimits, Stills};
-use crate::session::Registry;
+use crate::pipeline::{Cached, StillLimits, Stills};
+use crate::session::{Refusal, Registry};
 use crate::stills::{self, Decoders};
 
 /// Pictures of the largest legal size that may be in memory at a time, decoded or about to be.
@@ -52,9 +53,13 @@ pub(super) fn bounds(config: &Config) -> http::Bounds {
 }
 
 impl Pictures {
-    /// For the endpoint.
-    pub(super) fn view(&self) -> Arc<dyn http::Stills> {
-        Arc::clone(&self.stills) as _
+    /// For the endpoint: with a cache, what was answered before is answered from there.
+    pub(super) fn view(&self, engine: &Arc<Engine>, results: Option<&Cache<Refusal>>) -> Arc<dyn http::Stills> {
+        let stills = Arc::clone(&self.stills);
+        match results {
+            Some(results) => Arc::new(Cached::new(stills, Arc::clone(engine), results.clone())),
+            None => stills,
+        }
     }
 
     /// Ends the threads.

@@ -4,6 +4,7 @@
 //! thread, before a port is bound or a device is touched. It opens no file but the configuration and those of secrets.
 
 mod auth;
+mod cache;
 mod cameras;
 mod ice;
 mod layers;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use auth::{ApiKey, Auth};
+pub use cache::{Cache, Disk};
 pub use cameras::Camera;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
@@ -31,7 +33,7 @@ use ipnet::IpNet;
 use crate::ice::Server as IceServer;
 use crate::route::Route;
 use crate::secret::Secret;
-use crate::telemetry;
+use crate::{stillness, telemetry};
 use reader::{Raw, Reader};
 
 const KIB: u64 = 1024;
@@ -71,6 +73,8 @@ pub struct Config {
     pub rate: Rate,
     /// What each session begins with.
     pub session: Session,
+    /// Results of still pictures that are given again.
+    pub cache: Cache,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// What the process says about itself.
@@ -236,6 +240,10 @@ pub struct Session {
     pub idle_timeout: Duration,
     /// How long a session may last; unlimited by default.
     pub max_duration: Option<Duration>,
+    /// When a scene counts as still, so that the last result is given again instead of asking the model; by default that is
+    /// never done. It saves runs of models where cameras see nothing move, and misses what is smaller than a
+    /// thirty-second of the picture's width.
+    pub still: Option<stillness::Settings>,
 }
 
 /// `[degradation]`.
@@ -324,6 +332,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         limits: Limits::read(from),
         rate: Rate::read(from),
         session: Session::read(from),
+        cache: Cache::read(from),
         shutdown: Shutdown { grace: from.millis("shutdown.grace_ms", 30_000, 0..=3_600_000) },
         telemetry: Telemetry::read(from),
         auth,
@@ -335,12 +344,8 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
 
 /// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
 fn unbuilt(from: &mut Reader) {
-    for key in ["cache.redis_url", "store.url", "grpc.listen", "telemetry.otlp_endpoint"] {
+    for key in ["store.url", "grpc.listen", "telemetry.otlp_endpoint"] {
         from.unbuilt(key, Raw::is_nothing);
-    }
-    from.unbuilt("cache.enabled", |raw| raw.boolean() == Some(true));
-    for (key, default) in [("cache.max_bytes", 64 * MIB), ("cache.ttl_s", 300)] {
-        from.unbuilt(key, |raw| raw.number() == Some(default));
     }
 }
 
@@ -492,8 +497,19 @@ impl Session {
                     raw.number().filter(|seconds| (1..=31_536_000).contains(seconds))
                 })
                 .map(Duration::from_secs),
+            still: still(from),
         }
     }
+}
+
+fn still(from: &mut Reader) -> Option<stillness::Settings> {
+    let is_on = from.flag("session.still_gate", false);
+    let settings = stillness::Settings {
+        threshold: from.number("session.still_threshold", 2, 1..=64, " (levels of 256)"),
+        max_reuse: from.millis("session.still_reuse_ms", 1000, 50..=60_000),
+        check_every: from.number("session.still_check_every", 30, 2..=100_000, " (frames)"),
+    };
+    is_on.then_some(settings)
 }
 
 impl Telemetry {

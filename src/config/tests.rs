@@ -436,9 +436,6 @@ fn names_and_urls_are_checked() {
 #[test]
 fn what_is_not_built_is_refused_unless_it_asks_for_nothing() {
     for (key, asks, asks_nothing) in [
-        ("cache.enabled", "false", "true"),
-        ("cache.max_bytes", "1", "67108864"),
-        ("cache.redis_url", "\"redis://u:p@h\"", "\"\""),
         ("store.url", "\"sqlite:x\"", "\"\""),
         ("grpc.listen", "\"127.0.0.1:1\"", "\"\""),
         ("telemetry.otlp_endpoint", "\"http://o\"", "\"\""),
@@ -448,6 +445,43 @@ fn what_is_not_built_is_refused_unless_it_asks_for_nothing() {
         assert_eq!(mistake.key, key);
         assert!(mistake.legal.contains("not built in this version"), "{mistake}");
         assert!(Config::load(&file(&format!("[{section}]\n{name} = {asks_nothing}\n"))).is_ok(), "{key}");
+    }
+}
+
+#[test]
+fn tiers_of_results_are_read_and_their_secrets_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, "fromF1le\n").unwrap();
+    let config = Config::load(&file(&format!(
+        "[cache]\nredis_url = \"rediss://u@redis.example/1\"\nredis_password_file = {password:?}\ndisk_dir = \"/var/cache/s\"\n\
+         s3_bucket = \"results\"\ns3_endpoint = \"http://127.0.0.1:9000\"\ns3_access_key_id = \"AKID\"\n\
+         s3_secret_access_key = \"s3cretKey\"\n[session]\nstill_gate = true\n"
+    )))
+    .unwrap();
+    let (redis, wait) = config.cache.redis.as_ref().unwrap();
+    assert_eq!((redis.password.as_ref().unwrap().expose(), wait.as_millis()), ("fromF1le", 20));
+    assert_eq!(config.cache.disk.as_ref().unwrap().max_bytes, 1 << 30);
+    assert_eq!(config.cache.s3.as_ref().unwrap().0.credentials.as_ref().unwrap().1.expose(), "s3cretKey");
+    assert_eq!(config.session.still.unwrap().check_every, 30);
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("fromF1le") && !shown.contains("s3cretKey"), "{shown}");
+
+    for (key, wrong) in [
+        ("redis_url", "\"http://u:hUsh@h\""),
+        ("redis_url", "\"redis://u:hUsh@:::\""),
+        ("redis_password_file", "\"/nowhere/at/all\""),
+        ("s3_bucket", "\"a/b\""),
+        ("s3_endpoint", "\"ftp://x\""),
+        ("s3_prefix", "\"a//b\""),
+        ("s3_access_key_id", "\"hUsh\""),
+        ("ttl_s", "0"),
+        ("max_bytes", "1"),
+        ("warm", "[\"\"]"),
+    ] {
+        let mistake = only_mistake(&file(&format!("[cache]\n{key} = {wrong}\n")));
+        assert_eq!(mistake.key, format!("cache.{key}"));
+        assert!(!mistake.to_string().contains("hUsh"), "{mistake}");
     }
 }
 

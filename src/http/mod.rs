@@ -21,6 +21,7 @@ mod offer;
 mod ops;
 mod origin;
 mod problem;
+mod results;
 mod routes;
 mod signal;
 mod sinks;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{any, get, patch, post};
+use axum::routing::{any, delete, get, patch, post};
 use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -57,6 +58,7 @@ pub use listen::{Door, listen};
 pub use models::Models;
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
+pub use results::Origin;
 pub use routes::Routes;
 pub use sinks::Sinks;
 pub use stills::{Annotate, Bounds, Order, Picture, Stills, Tell};
@@ -219,6 +221,7 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         .route("/v1/sessions/{id}/events", get(api::events))
         .route("/v1/cameras", get(cameras::list))
         .route("/v1/cameras/{name}", get(cameras::get))
+        .route("/v1/cache", delete(results::forget))
         .route("/v1/detect", post(stills::detect).layer(compressed()))
         .route("/v1/sinks", get(sinks::list))
         .route("/v1/models", get(models::list))
@@ -274,8 +277,20 @@ fn cors(context: &Arc<Context>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| policy.origins.is_listed(origin)))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
-        .expose_headers([header::LOCATION, header::ETAG, header::LINK, header::RETRY_AFTER])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_MATCH,
+            header::IF_NONE_MATCH,
+            header::CACHE_CONTROL,
+        ])
+        .expose_headers([
+            header::LOCATION,
+            header::ETAG,
+            header::LINK,
+            header::RETRY_AFTER,
+            HeaderName::from_static("x-cache"),
+        ])
         .max_age(Duration::from_secs(600))
 }
 

@@ -5,6 +5,7 @@
 //! places on OS threads: one lane for decoding, one for drawing and encoding, and a slot at its model. This is the one
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
+mod cached;
 mod cameras;
 mod catalogue;
 mod following;
@@ -36,6 +37,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+pub use self::cached::Cached;
 pub use self::gpu::Gpu;
 #[cfg(feature = "cuda")]
 pub use self::gpu::{Libraries, Unusable};
@@ -65,7 +67,7 @@ use crate::session::{
     RESULTS_CAPACITY, Rate, Refusal, Registry, SessionId,
 };
 use crate::tracker::Tracker;
-use crate::{clock, decode};
+use crate::{clock, decode, stillness};
 
 /// Outputs of the stages that wait for the owner at most: a second of results and frames at 30 a second.
 const OUTPUT_QUEUE: usize = 64;
@@ -101,6 +103,8 @@ pub struct Settings {
     pub degradation: bool,
     /// Whether sessions are refused when there is no room for what they need.
     pub measured_admission: bool,
+    /// When a session's scene counts as still, if answers are given again then.
+    pub still: Option<stillness::Settings>,
     /// What the codecs were measured to take.
     pub codecs: Codecs,
     /// Bits a second that the network carries each way, if that is known.
@@ -328,6 +332,7 @@ async fn begin(
         limits: deps.settings.limits,
         gpu: deps.gpu.clone(),
         max_fps: deps.settings.max_fps,
+        still: deps.settings.still,
         bitrate: rate.bitrate(),
         peer: Arc::clone(&peer),
         outputs: output_tx,

@@ -130,10 +130,10 @@ impl Stills {
             if !order.inline
                 && let Some(drawn) = told.drawn
             {
-                return Ok(Tell { body: drawn.bytes.into(), content_type: format.content_type() });
+                return Ok(Tell { body: drawn.bytes.into(), content_type: format.content_type(), origin: None });
             }
         }
-        Ok(Tell { body: told.to_json(*annotate, options).into(), content_type: "application/json" })
+        Ok(Tell { body: told.to_json(*annotate, options).into(), content_type: "application/json", origin: None })
     }
 
     fn header(&self, bytes: &[u8]) -> Result<Header, Refusal> {

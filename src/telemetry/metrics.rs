@@ -99,6 +99,17 @@ table! {
     TENSORS_LEFT_OUT_TOTAL = Counter "saccade_tensors_left_out_total" ["model"] "Raw tensors whose values were left out of a result, because a message has no room for so many.";
     SHADOW_FRAMES_TOTAL = Counter "saccade_shadow_frames_total" ["model"] "Frames of which what a shadow found was compared with what was answered.";
     SHADOW_AGREEMENT_RATIO = Histogram "saccade_shadow_agreement_ratio" ["model"] "Mean overlap of what a shadow found with what was answered, by frame, 0 to 1.";
+    STILL_GATE_FRAMES_TOTAL = Counter "saccade_still_gate_frames_total" ["outcome"] "Frames of sessions with `session.still_gate`, by whether the last result was given again (`reused`: the model was not asked) or the model was asked, because the scene `changed`, the result had `aged`, or to see whether it would have done (`checked`).";
+    STILL_GATE_AGREEMENT_RATIO = Histogram "saccade_still_gate_agreement_ratio" [] "Mean overlap of what a model found in a checked frame with the result that would have been given again, 0 to 1.";
+    CACHE_REQUESTS_TOTAL = Counter "saccade_cache_requests_total" ["tier", "outcome"] "Answers that were asked of a tier of the result cache (`memory`, `redis`, `disk`, `s3`): `hit`, `stale`, `miss`, or why it gave none: `error`, `timeout`, `open` (left alone after failures), `wrong` (no entry). Tier `all`: what became of each request, with `joined` (computed for another one at the same time), `bypassed`, `late` and `failed`.";
+    CACHE_WRITES_TOTAL = Counter "saccade_cache_writes_total" ["tier", "outcome"] "Entries on their way to a tier outside of the process: `stored`, `dropped` (too many waited), `error`, `timeout`, `open`.";
+    CACHE_REFRESHES_TOTAL = Counter "saccade_cache_refreshes_total" ["reason", "outcome"] "Entries that were computed anew without a request that waited: those past their time (`stale`) and those asked for often near its end (`ahead`).";
+    CACHE_WARMED_TOTAL = Counter "saccade_cache_warmed_total" ["source", "outcome"] "Entries that were put into memory at start: of the last process (`hot`) and of the pictures of `cache.warm` (`files`).";
+    CACHE_FORGOTTEN_TOTAL = Counter "saccade_cache_forgotten_total" [] "Entries that were removed by model or tag.";
+    CACHE_BYTES = Gauge "saccade_cache_bytes" ["tier"] "Bytes of entries in a tier, where it knows.";
+    CACHE_ENTRIES = Gauge "saccade_cache_entries" ["tier"] "Entries in a tier, where it knows.";
+    CACHE_TIER_SECONDS = Histogram "saccade_cache_tier_seconds" ["tier", "operation"] "Time that a tier outside of memory took, in seconds.";
+    CACHE_BREAKER_OPEN = Gauge "saccade_cache_breaker_open" ["tier"] "1 while a tier is left alone after failures, else 0.";
     RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";
     RTC_PACKETS_TOTAL = Counter "saccade_rtc_packets_total" ["direction"] "RTP packets received from and sent to peers.";
     RTC_PACKETS_LOST_TOTAL = Counter "saccade_rtc_packets_lost_total" ["direction"] "RTP packets that their receiver reported as lost.";

@@ -24,6 +24,8 @@ pub struct Publisher {
     pub next: u64,
     /// What is sent instead of the scene, again and again.
     pub still: Option<(I420, ColorInfo)>,
+    /// The frame of the scene that is sent again and again, once there is one.
+    pub frozen: Option<u64>,
 }
 
 impl Publisher {
@@ -41,6 +43,7 @@ impl Publisher {
             first: MediaTime(u32::MAX - 45_000),
             next: 0,
             still: None,
+            frozen: None,
         }
     }
 
@@ -61,7 +64,10 @@ impl Publisher {
         let keyframe = number.is_multiple_of(u64::from(FPS));
         let encoded = match &self.still {
             Some((picture, color)) => self.encoder.encode(picture, *color, time, keyframe),
-            None => self.encoder.encode(&self.scene.frame(number), self.scene.color(), time, keyframe),
+            None => {
+                let picture = self.scene.frame(self.frozen.unwrap_or(number));
+                self.encoder.encode(&picture, self.scene.color(), time, keyframe)
+            }
         };
         let encoded = encoded.unwrap().expect("a unit");
         let payloads = self.packetizer.packetize(&encoded.data, encoded.keyframe);

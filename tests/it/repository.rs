@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 18] = [
+const LEAVES: [&str; 20] = [
     "accuracy",
     "assignment",
+    "cache",
     "calibration",
     "child",
     "claims",
@@ -25,6 +26,7 @@ const LEAVES: [&str; 18] = [
     "reload",
     "route",
     "secret",
+    "stillness",
     "telemetry",
 ];
 /// Modules that wire others together and may import anything.
@@ -38,8 +40,9 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 8] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 9] = [
     ("accuracy", &["assignment", "media"]),
+    ("cache", &["clock", "secret", "telemetry"]),
     ("calibration", &["clock"]),
     ("child", &["clock"]),
     ("device", &["clock", "draw", "media", "queue"]),

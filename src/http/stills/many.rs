@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use axum::body::{Body, BodyDataStream};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -20,6 +20,7 @@ use tokio::time::timeout_at;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::api::NO_STORE;
+use super::super::results::{self, Origin};
 use super::super::{Context, Problem};
 use super::bodies::{Held, Part, next_part, too_slow};
 use super::{Order, Picture, Tell};
@@ -34,6 +35,7 @@ const FORM_BYTES: u64 = 4096;
 pub(super) struct Entry {
     place: u32,
     told: Result<Bytes, (Option<String>, Problem)>,
+    origin: Option<Origin>,
     /// Whether it is the request that something is wrong with.
     is_fatal: bool,
 }
@@ -95,7 +97,7 @@ async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<O
                         (None, Some(form))
                     }
                 };
-                let entry = told.map(|(name, problem, is_fatal)| Entry { place, told: Err((name, problem)), is_fatal });
+                let entry = told.map(|(name, problem, is_fatal)| Entry { place, told: Err((name, problem)), origin: None, is_fatal });
                 place += 1;
                 reading = form.map(|form| Box::pin(next_part(Arc::clone(&context), form, place)));
                 entry
@@ -113,8 +115,9 @@ async fn work(context: Arc<Context>, picture: Picture, held: Held, order: Arc<Or
     let (place, name) = (picture.place, picture.name.clone());
     let told = context.stills.detect(picture, order).await;
     drop(held);
+    let origin = told.as_ref().ok().and_then(|told| told.origin);
     let told = told.map(|Tell { body, .. }| body).map_err(|refusal| (name, refusal.into()));
-    Entry { place, told, is_fatal: false }
+    Entry { place, told, origin, is_fatal: false }
 }
 
 impl Entry {
@@ -146,7 +149,7 @@ pub(super) fn events(entries: impl Stream<Item = Entry> + Send + 'static) -> Res
 }
 
 /// All of them as a list, in the order of the request.
-pub(super) async fn list(entries: impl Stream<Item = Entry>) -> Result<Response, Problem> {
+pub(super) async fn list(entries: impl Stream<Item = Entry>, asked: &HeaderMap) -> Result<Response, Problem> {
     let mut entries: Vec<Entry> = entries.collect().await;
     entries.sort_unstable_by_key(|entry| entry.place);
     // A request that is none as a whole, and nothing of which was answered, is refused as a whole.
@@ -155,13 +158,15 @@ pub(super) async fn list(entries: impl Stream<Item = Entry>) -> Result<Response,
             return Err(problem);
         }
     }
+    let origins: Vec<_> = entries.iter().map(|entry| entry.origin).collect();
     let mut text = BytesMut::new();
     for (at, entry) in entries.into_iter().enumerate() {
         text.put_u8(if at == 0 { b'[' } else { b',' });
         text.put(entry.into_json());
     }
     text.put_u8(b']');
-    Ok(([(header::CONTENT_TYPE, "application/json")], text.freeze()).into_response())
+    let response = ([(header::CONTENT_TYPE, "application/json")], text.freeze()).into_response();
+    Ok(results::finish(response, &origins, asked))
 }
 
 /// A body that is pending after each chunk, since the reader of forms takes all that there is at once.

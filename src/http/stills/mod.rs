@@ -17,7 +17,9 @@ use bytes::Bytes;
 use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 
 use super::auth::{Caller, Claims};
+use super::results::{self, Origin};
 use super::{Context, Problem};
+use crate::cache::{Forgotten, Reuse, Tag};
 use crate::clock;
 use crate::session::Refusal;
 
@@ -97,6 +99,10 @@ pub struct Order {
     pub inline: bool,
     /// What decides which of a split route's models is asked; none: the picture itself.
     pub key: Option<String>,
+    /// Which answers that were given before are good enough.
+    pub reuse: Reuse,
+    /// What the answers are to be forgotten by, beside their models.
+    pub tags: Vec<Tag>,
 }
 
 /// The answer to one picture.
@@ -106,6 +112,8 @@ pub struct Tell {
     pub body: Bytes,
     /// Which of them.
     pub content_type: &'static str,
+    /// Where it came from, where answers are given again.
+    pub origin: Option<Origin>,
 }
 
 /// Finds things in still pictures.
@@ -123,6 +131,11 @@ pub trait Stills: Send + Sync {
     /// [`Refusal`] with `unsupported_type`, `too_large`, `decode_failed`, `unknown_model`, `capacity`, `model_failed`,
     /// `draining` or `internal`.
     async fn detect(&self, picture: Picture, order: Arc<Order>) -> Result<Tell, Refusal>;
+
+    /// Forgets all answers with a tag; `None` where none are given again.
+    async fn forget(&self, _tag: &Tag) -> Option<Forgotten> {
+        None
+    }
 }
 
 /// What a request's body is, by its header.
@@ -155,13 +168,14 @@ pub(super) async fn detect(
         }
         Shape::One => {
             let (picture, _room) = bodies::whole(&context, &headers, body).await?;
-            let Tell { body, content_type } = context.stills.detect(picture, Arc::new(order)).await?;
-            Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+            let Tell { body, content_type, origin } = context.stills.detect(picture, Arc::new(order)).await?;
+            let response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
+            Ok(results::finish(response, &[origin], &headers))
         }
         Shape::Many { boundary } => {
             let order = Arc::new(Order { inline: true, ..order });
             let entries = many::parts(context, body, boundary, order);
-            if streams { Ok(many::events(entries)) } else { many::list(entries).await }
+            if streams { Ok(many::events(entries)) } else { many::list(entries, &headers).await }
         }
     }
 }
@@ -177,9 +191,9 @@ fn begin(context: &Context, claims: &Claims, uri: &Uri, headers: &HeaderMap) -> 
         return Err(context.registry.refuse_draining().into());
     }
     let shape = shape(headers)?;
-    let query::Query { patch, annotate, key } = query::Query::read(uri.query().unwrap_or_default())?;
+    let query::Query { patch, annotate, key, tags } = query::Query::read(uri.query().unwrap_or_default())?;
     let options = context.stills.options(&patch, claims)?;
-    Ok((Order { options, annotate, inline: false, key }, shape))
+    Ok((Order { options, annotate, inline: false, key, reuse: results::reuse(headers), tags }, shape))
 }
 
 fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {

@@ -3,8 +3,10 @@
 use saccade_signaling::{ErrorCode, OptionsPatch};
 use url::form_urlencoded;
 
+use super::super::results;
 use super::super::{Problem, whip};
 use super::Annotate;
+use crate::cache::Tag;
 
 /// Options that mean nothing for a single picture.
 const OF_SESSIONS: [&str; 5] = ["return", "track", "zones", "lines", "rules"];
@@ -19,21 +21,24 @@ pub(super) struct Query {
     pub(super) patch: OptionsPatch,
     pub(super) annotate: Option<Annotate>,
     pub(super) key: Option<String>,
+    pub(super) tags: Vec<Tag>,
 }
 
 impl Query {
-    /// Reads a query: `annotate`, `key`, and the options of sessions that mean something for a picture.
+    /// Reads a query: `annotate`, `key`, `cache_tag`, and the options of sessions that mean something for a picture.
     ///
     /// # Errors
     /// [`Problem`] with `bad_options`, naming everything that is wrong with names and types.
     pub(super) fn read(query: &str) -> Result<Self, Problem> {
         let (mut options, mut annotate, mut key, mut problems) = (Vec::new(), None, None, Vec::new());
+        let mut tags = Vec::new();
         for (at, (name, value)) in form_urlencoded::parse(query.as_bytes()).enumerate() {
             if at == MAX_PARAMETERS {
                 problems.push(format!("the query has more than {MAX_PARAMETERS} parameters"));
                 break;
             }
             match &*name {
+                "cache_tag" => problems.extend(results::tags(&value, &mut tags).err()),
                 "annotate" if annotate.is_some() => problems.push("`annotate` is there twice".to_owned()),
                 "annotate" => match &*value {
                     "jpeg" => annotate = Some(Annotate::Jpeg),
@@ -52,7 +57,7 @@ impl Query {
         }
         let patch = whip::from_query(options);
         if problems.is_empty() {
-            return Ok(Self { patch: patch?, annotate, key });
+            return Ok(Self { patch: patch?, annotate, key, tags });
         }
         if let Err(problem) = patch {
             problems.push(problem.detail.trim_end_matches('.').to_owned());
@@ -72,14 +77,14 @@ mod tests {
     fn options_are_read_by_the_names_that_sessions_have_for_them() {
         let query = "model=7&score_threshold=0.25&max_detections=7&budget_ms=90&format=coco&classes=hard%20hat,head\
                      &overlay=%7B%22timing%22:true%7D&annotate=png&key=7";
-        let Query { patch, annotate, key } = Query::read(query).unwrap();
+        let Query { patch, annotate, key, .. } = Query::read(query).unwrap();
         assert_eq!((patch.model.as_deref(), patch.format), (Some("7"), Some(ResultFormat::Coco)));
         assert_eq!((patch.score_threshold, patch.max_detections, patch.budget_ms), (Some(0.25), Some(7), Some(90)));
         assert_eq!(patch.classes.unwrap(), ["hard hat", "head"]);
         assert_eq!(patch.overlay.unwrap().timing, Some(true));
         assert_eq!((annotate, key.as_deref()), (Some(Annotate::Png), Some("7")));
         let empty = Query::read("").unwrap();
-        assert_eq!(empty, Query { patch: OptionsPatch::default(), annotate: None, key: None });
+        assert_eq!(empty, Query { patch: OptionsPatch::default(), annotate: None, key: None, tags: Vec::new() });
     }
 
     #[test]

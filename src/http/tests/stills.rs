@@ -31,10 +31,10 @@ impl Stills for Sizes {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         if let Some(annotate) = order.annotate.filter(|_| !order.inline) {
-            return Ok(Tell { body: picture.bytes, content_type: annotate.content_type() });
+            return Ok(Tell { body: picture.bytes, content_type: annotate.content_type(), origin: None });
         }
         let told = json!({"image": picture.place, "name": name, "bytes": picture.bytes.len(), "key": order.key});
-        Ok(Tell { body: told.to_string().into(), content_type: "application/json" })
+        Ok(Tell { body: told.to_string().into(), content_type: "application/json", origin: None })
     }
 }
 

@@ -99,27 +99,13 @@ impl Answers {
         shared.metrics.preprocess.record(inferred.timing.preprocess);
         shared.metrics.inference.record(inferred.timing.inference);
         shared.metrics.postprocess.record(inferred.timing.postprocess);
+        shared.still.answered(&mut inferred);
         shared.follow(&mut inferred, &mut self.happened);
         if let Some(comparison) = &self.comparison {
             let threshold = shared.applied.load().options.score_threshold;
             comparison.ours(inferred.frame.id, &inferred.detections, threshold);
         }
-        // Told before the newer one can be: results come in the order of their frames.
-        if let Some(replaced) = shared.answered.take() {
-            // If its picture was to wait for it, that is too old to return; the result is not.
-            let (applied, frame) = (shared.applied.load(), &replaced.inferred.frame);
-            let predicted = applied.is_predicted(shared.takers());
-            let footing = shared.footing.load();
-            if !predicted && applied.gives_video(shared.takers()) && shared.rung_at(&footing).returns(frame.id) {
-                shared.metrics.dropped_before_encode.increment(1);
-                footing.tell(clock::now(), Sample::NotReturned);
-            }
-            let returned = (predicted && !shared.unreturned.contains(frame.id)).then_some(frame.time);
-            shared.emit_result(&replaced, returned, Duration::ZERO, &mut self.text);
-            replaced.inferred.frame.picture.recycle(&shared.pool);
-        }
-        // Nobody else puts one there.
-        drop(shared.answered.put(Answered::new(inferred, Arc::clone(model_id))));
+        shared.show(Answered::new(inferred, Arc::clone(model_id)), &mut self.text);
     }
 
     /// The model takes no more work: the frame waits for the session to move to another version. The one that waited before
@@ -189,6 +175,34 @@ impl Drop for FailOnPanic<'_> {
 }
 
 impl Shared {
+    /// Has an answer of an earlier frame told and drawn for one that looks the same. There is none under way.
+    pub(super) fn answer_again(&self, mut inferred: infer::Inferred, model_id: &Arc<str>) {
+        self.shows(inferred.frame.time);
+        self.follow(&mut inferred, &mut Vec::new());
+        let answered = Answered { reused: true, ..Answered::new(inferred, Arc::clone(model_id)) };
+        self.show(answered, &mut Vec::new());
+    }
+
+    /// Has an answer drawn; the text of the one that it replaces, if there is one, is made in `text`.
+    fn show(&self, answered: Answered, text: &mut Vec<u8>) {
+        // Told before the newer one can be: results come in the order of their frames.
+        if let Some(replaced) = self.answered.take() {
+            // If its picture was to wait for it, that is too old to return; the result is not.
+            let (applied, frame) = (self.applied.load(), &replaced.inferred.frame);
+            let predicted = applied.is_predicted(self.takers());
+            let footing = self.footing.load();
+            if !predicted && applied.gives_video(self.takers()) && self.rung_at(&footing).returns(frame.id) {
+                self.metrics.dropped_before_encode.increment(1);
+                footing.tell(clock::now(), Sample::NotReturned);
+            }
+            let returned = (predicted && !self.unreturned.contains(frame.id)).then_some(frame.time);
+            self.emit_result(&replaced, returned, Duration::ZERO, text);
+            replaced.inferred.frame.picture.recycle(&self.pool);
+        }
+        // Nobody else puts one there.
+        drop(self.answered.put(answered));
+    }
+
     /// Gives the objects of a frame their ids, leaves out what was too unsure to be reported, and watches where they go.
     fn follow(&self, inferred: &mut infer::Inferred, happened: &mut Vec<zones::Event>) {
         let threshold = self.applied.load().options.score_threshold;

@@ -171,6 +171,14 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
     if passes {
         past.put(now, frame.clone());
     }
+    let frame = match shared.still.answer(frame, shared.pending.is_empty()) {
+        Ok(inferred) => {
+            shared.answer_again(inferred, &applied.model_id);
+            finish.wake();
+            return;
+        }
+        Err(frame) => frame,
+    };
     shared.pending.add(id);
     if is_between {
         shared.hold(place, frame);

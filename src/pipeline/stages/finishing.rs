@@ -18,6 +18,8 @@ use crate::pipeline::stats::Stats;
 use crate::pipeline::workers::Step;
 use crate::session::EndReason;
 
+/// What `degraded` has where the model was not asked because the scene stood still.
+const REUSED: &str = "reused";
 /// Frames that may fail to be encoded one after the other before the session ends.
 const MAX_ENCODE_FAILURES: u32 = 30;
 
@@ -309,9 +311,9 @@ impl Shared {
             self.tell_inferred(answered, &applied, elapsed + encode);
             self.stats.record(&timings.into());
         }
-        let mut degraded = [""; STEPS.len()];
+        let mut degraded = [""; STEPS.len() + 1];
         let mut steps = 0;
-        for (place, name) in degraded.iter_mut().zip(self.rung().names()) {
+        for (place, name) in degraded.iter_mut().zip(self.rung().names().chain(answered.reused.then_some(REUSED))) {
             *place = name;
             steps += 1;
         }

@@ -6,6 +6,7 @@ mod drawing;
 mod finishing;
 mod metrics;
 mod moving;
+mod still;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use self::decoding::DecodeStage;
 use self::finishing::Finisher;
 use self::metrics::Metrics;
 use self::moving::Retiring;
+use self::still::Still;
 use super::gpu::{Decoder, Gpu};
 use super::ladders::{Footing, Ladders};
 use super::load::{Demand, Load};
@@ -40,7 +42,7 @@ use crate::rtc::Peer;
 use crate::session::EndReason;
 use crate::tracker::{self, Tracker};
 use crate::zones::Watch;
-use crate::{clock, decode, degrade, infer};
+use crate::{clock, decode, degrade, infer, stillness};
 
 /// Access units that wait for the decoder; one more skips to the next keyframe.
 const DECODE_QUEUE: usize = 4;
@@ -137,12 +139,14 @@ struct Answered {
     model_id: Arc<str>,
     /// When.
     at: Instant,
+    /// It is the answer to an earlier frame, given again.
+    reused: bool,
 }
 
 impl Answered {
     fn new(inferred: infer::Inferred, model_id: Arc<str>) -> Self {
         let size = [inferred.frame.picture.width(), inferred.frame.picture.height()];
-        Self { inferred, size, model_id, at: clock::now() }
+        Self { inferred, size, model_id, at: clock::now(), reused: false }
     }
 }
 
@@ -224,6 +228,8 @@ struct Shared {
     /// Watches where they go.
     watch: Mutex<Watch>,
     events: Fifo<wire::Event>,
+    /// Gives answers again while the scene stands still.
+    still: Still,
     /// Where the session stands on the ladder of its model.
     footing: ArcSwap<Footing>,
     ladders: Arc<Ladders>,
@@ -282,6 +288,8 @@ pub(super) struct Config {
     pub(super) gpu: Option<Arc<Gpu>>,
     /// Frames a second that are processed at most.
     pub(super) max_fps: f64,
+    /// When the scene counts as still, if answers are given again then.
+    pub(super) still: Option<stillness::Settings>,
     /// Bits a second of the returned video, to begin with.
     pub(super) bitrate: u32,
     /// The publisher: what goes back to it waits until its path has room.
@@ -316,6 +324,7 @@ impl Stages {
             watch: Mutex::new(Watch::new(watching::plan(&applied.options))),
             events: Fifo::new("events", EVENT_QUEUE),
             tracking: Mutex::new(Tracking::new(applied.options.track)),
+            still: Still::new(config.still),
             footing: ArcSwap::new(footing),
             ladders: config.ladders,
             load: config.load,
@@ -414,6 +423,7 @@ impl Stages {
         if !same_model {
             shared.tracking().restart(applied.options.track);
         }
+        shared.still.forget();
         let starts_video = before.options.return_mode != applied.options.return_mode;
         shared.applied.store(Arc::new(applied));
         drop(place);

@@ -67,10 +67,11 @@ impl Shared {
         if !self.pending.is_all(place.held.as_ref().map(|frame| frame.id)) {
             return false;
         }
-        if let Some(retiring) = place.retiring.take()
-            && retiring.forgets
-        {
-            self.tracking().restart(self.applied.load().options.track);
+        if let Some(retiring) = place.retiring.take() {
+            self.still.forget();
+            if retiring.forgets {
+                self.tracking().restart(self.applied.load().options.track);
+            }
         }
         self.is_moving.store(false, Ordering::Release);
         if let Some(frame) = place.held.take() {

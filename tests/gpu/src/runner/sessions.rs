@@ -303,6 +303,7 @@ fn settings(on: &Machinery, model: &str, plan: &Plan) -> Settings {
         control_rate: Rate { per_second: 10, burst: 10 },
         degradation: plan.degradation,
         measured_admission: false,
+        still: None,
         codecs: on.tuning.codecs.clone(),
         network_bps: None,
     }

@@ -1,0 +1,141 @@
+//! Answers to still pictures that were given before.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use saccade_signaling::{ErrorCode, Options, OptionsPatch};
+
+use super::stills::Stills;
+use crate::cache::{Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgotten, Key, Purpose, Tag};
+use crate::http::{self, Order, Origin, Picture, Tell};
+use crate::infer::{Engine, Plan};
+use crate::session::{Claims, Refusal};
+use crate::{clock, infer};
+
+/// What keys begin with: another one where the same parts mean something else.
+const FORMAT: &[u8] = b"saccade stills 1";
+
+/// [`Stills`] behind a [`Cache`].
+pub struct Cached {
+    stills: Arc<Stills>,
+    engine: Arc<Engine>,
+    cache: Cache<Refusal>,
+}
+
+#[async_trait]
+impl http::Stills for Cached {
+    fn options(&self, patch: &OptionsPatch, claims: &Claims) -> Result<Options, Refusal> {
+        self.stills.options(patch, claims)
+    }
+
+    async fn detect(&self, picture: Picture, order: Arc<Order>) -> Result<Tell, Refusal> {
+        // The same picture gets the same model of a split route, here and where it is inferred.
+        let content = Key::of(&[b"picture", &picture.bytes]);
+        let split_by = order.key.clone().unwrap_or_else(|| content.to_string());
+        let order = Arc::new(Order { key: Some(split_by), ..Order::clone(&order) });
+        let Ok(models) = Models::of(&self.engine, &order) else { return self.stills.detect(picture, order).await };
+        let ask = Ask {
+            key: key(&content, &picture, &order, &models),
+            reuse: order.reuse,
+            deadline: picture.arrived + Duration::from_millis(order.options.budget_ms.into()),
+        };
+        let compute = self.compute(picture, Arc::clone(&order), models);
+        match self.cache.get_or_compute(ask, compute).await {
+            Ok(answer) => Ok(tell(&answer)),
+            Err(Error::Failed(refusal)) => Err(refusal),
+            Err(Error::Late) => Err(late(&order.options)),
+        }
+    }
+
+    async fn forget(&self, tag: &Tag) -> Option<Forgotten> {
+        Some(self.cache.forget(tag).await)
+    }
+}
+
+impl Cached {
+    /// Puts a cache before pictures.
+    #[must_use]
+    pub const fn new(stills: Arc<Stills>, engine: Arc<Engine>, cache: Cache<Refusal>) -> Self {
+        Self { stills, engine, cache }
+    }
+
+    /// How to answer a picture.
+    fn compute(&self, picture: Picture, order: Arc<Order>, models: Models) -> Compute<Refusal> {
+        let (stills, engine) = (Arc::clone(&self.stills), Arc::clone(&self.engine));
+        Box::new(move |purpose| {
+            Box::pin(async move {
+                let picture = match purpose {
+                    Purpose::Request => picture,
+                    // Its budget begins anew.
+                    Purpose::Refresh => Picture { arrived: clock::now(), ..picture },
+                };
+                let told = http::Stills::detect(&*stills, picture, Arc::clone(&order)).await;
+                let told = told.map_err(|error| Failure { shared: is_of_picture(error.code), error })?;
+                // Where models changed meanwhile, nobody can say whose answer it is.
+                let keep = Models::of(&engine, &order).is_ok_and(|now| now.ids == models.ids);
+                let mut tags = models.tags;
+                tags.extend(order.tags.iter().cloned());
+                Ok(Computed { value: told.body, media_type: told.content_type, tags, keep })
+            })
+        })
+    }
+}
+
+/// The models that answer, as keys and tags name them.
+struct Models {
+    ids: Vec<String>,
+    tags: Vec<Tag>,
+}
+
+impl Models {
+    fn of(engine: &Engine, order: &Order) -> Result<Self, infer::Error> {
+        let plan = engine.resolve(&order.options.model, order.key.as_deref().unwrap_or_default())?;
+        let Plan { members, fusion, .. } = &plan;
+        let mut ids = vec![format!("{fusion:?}")];
+        let mut tags = Vec::new();
+        for member in members {
+            let (manifest, selection) = (member.model.manifest(), member.model.selection());
+            // What the same version says depends on its manifest, and, a little, on what computes it and how.
+            ids.push(format!("{} {} {} {manifest:?}", manifest.id(), selection.provider, selection.precision));
+            tags.extend([Tag::model(&manifest.name), Tag::model(&manifest.id())]);
+        }
+        Ok(Self { ids, tags })
+    }
+}
+
+/// Everything that an answer depends on. Its place and name in the request are part of it.
+fn key(content: &Key, picture: &Picture, order: &Order, models: &Models) -> Key {
+    // The same options are the same text: fields have one order.
+    let options = serde_json::to_vec(&order.options).unwrap_or_default();
+    let shape = format!("{:?} {} {} {:?}", order.annotate, order.inline, picture.place, picture.name);
+    let mut parts: Vec<&[u8]> = vec![FORMAT, content.as_bytes(), &options, shape.as_bytes()];
+    parts.extend(models.ids.iter().map(String::as_bytes));
+    Key::of(&parts)
+}
+
+fn tell(answer: &Answer) -> Tell {
+    let entry = &answer.entry;
+    // Of what is read from a tier the type is a text; there are three.
+    let content_type = match entry.media_type() {
+        "image/jpeg" => "image/jpeg",
+        "image/png" => "image/png",
+        _ => "application/json",
+    };
+    let origin = Origin { etag: entry.etag(), outcome: answer.outcome, age: entry.elapsed(clock::wall()) };
+    Tell { body: entry.value().clone(), content_type, origin: Some(origin) }
+}
+
+/// Whether it is the picture's fault, so that everybody who sends the same is told the same.
+const fn is_of_picture(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::UnsupportedType | ErrorCode::TooLarge | ErrorCode::DecodeFailed)
+}
+
+fn late(options: &Options) -> Refusal {
+    let message = format!(
+        "The same picture, which another request sent, could not be done within the `budget_ms` of {}; try again later, or \
+         with more.",
+        options.budget_ms
+    );
+    Refusal::new(ErrorCode::Capacity, message).retry_after(Duration::from_secs(1))
+}
