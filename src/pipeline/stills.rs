@@ -30,6 +30,10 @@ use crate::{clock, http};
 const BUDGET_MS: u32 = *options::BUDGET_MS.end();
 /// When to try again after there was no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// By how much a picture that is decoded smaller is larger than what the model sees of it, as a fraction: what a decoder
+/// leaves out is not what a resizer leaves out. Without a margin scores of the default model moved by 0.014 (median), and
+/// edges by up to three pixels.
+const MARGIN: (u32, u32) = (3, 2);
 /// How long after a picture's deadline a model may still be at it.
 const OVERTIME: Duration = Duration::from_secs(5);
 /// Quality of annotated JPEGs.
@@ -380,7 +384,7 @@ fn least(plan: &Plan, [width, height]: [u32; 2]) -> Option<[u32; 2]> {
             return None;
         }
         let [_, _, content_width, content_height] = Letterbox::new(&model.manifest().input, width, height).content();
-        least = [least[0].max(content_width), least[1].max(content_height)];
+        least = [least[0].max(content_width * MARGIN.0 / MARGIN.1), least[1].max(content_height * MARGIN.0 / MARGIN.1)];
     }
     Some(least)
 }
