@@ -181,7 +181,7 @@ mod tests {
             (&[0, 0, 255, 1][..], &[0, 255, 255, 1][..]),
             "what has no name is free"
         );
-        assert_eq!(mask.row(2), []);
+        assert_eq!(mask.row(2), &[0u8; 0]);
     }
 
     #[test]
