@@ -52,7 +52,6 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         degradation: true,
         measured_admission: false,
         still: None,
-        frozen: None,
         codecs: Codecs::unknown(1),
         network_bps: None,
     };
