@@ -9,6 +9,7 @@ mod cameras;
 mod devices;
 mod routes;
 mod secured;
+mod tensors;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -31,6 +32,7 @@ use crate::hardware::Piece;
 use crate::hardware::Table;
 use crate::http;
 use crate::infer;
+use crate::kserve;
 use crate::models;
 use crate::pipeline::{self, Gpu, Sessions, Workers};
 use crate::rtc::{self, WebRtc};
@@ -56,6 +58,7 @@ pub struct App {
     http_address: SocketAddr,
     is_secure: bool,
     ops_address: SocketAddr,
+    grpc_address: Option<SocketAddr>,
     media_port: u16,
     registry: Arc<Registry>,
     workers: Arc<Workers>,
@@ -143,6 +146,10 @@ impl App {
         let gauges = watch_devices(&table);
         let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
         let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
+        let grpc = match config.grpc.listen {
+            Some(listen) => Some(bind("grpc.listen", listen).await?),
+            None => None,
+        };
         let transport = transport(config)?;
         let media_port = transport.port();
         let registry = Arc::new(Registry::shared(shares(config)));
@@ -177,8 +184,17 @@ impl App {
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
         let settings = http_settings(config, http_address, &secured);
-        let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
+        let gate = Some(Arc::clone(&settings.gate));
+        let door = http::Door { tls: secured.tls.clone(), gate, protocol: http::Protocol::Http1 };
         let is_secure = settings.is_secure;
+        let tensors: Arc<dyn kserve::Models> =
+            Arc::new(tensors::TensorModels { engine: Arc::clone(&engine), registry: Arc::clone(&registry) });
+        let grpc_address = grpc.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = grpc {
+            let door = http::Door { protocol: http::Protocol::Http2, ..door.clone() };
+            let router = http::grpc_router(&settings, Arc::clone(&tensors))?;
+            servers.spawn(http::listen(listener, router, door, stopped.clone()));
+        }
         let router = http::router(
             settings,
             Arc::clone(&registry),
@@ -186,6 +202,7 @@ impl App {
             Arc::new(move || model_views(&models, &default)),
             Arc::new(routes),
             cameras.view(),
+            tensors,
         )?;
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
@@ -194,6 +211,7 @@ impl App {
             http_address,
             is_secure,
             ops_address,
+            grpc_address,
             media_port,
             registry,
             workers,
@@ -222,6 +240,12 @@ impl App {
     #[must_use]
     pub const fn ops_address(&self) -> SocketAddr {
         self.ops_address
+    }
+
+    /// Address of the inference protocol over gRPC, if it is offered.
+    #[must_use]
+    pub const fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc_address
     }
 
     /// Port of media, over UDP and TCP.
@@ -321,8 +345,8 @@ fn ops(
     let (registry, engine) = (Arc::clone(registry), Arc::clone(engine));
     let models: http::Check = Arc::new(move || match engine.get() {
         None => Err("models are being loaded".to_owned()),
-        Some(engine) => match engine.models().iter().find(|model| !model.is_ready()) {
-            Some(model) => Err(format!("model {} failed repeatedly", model.id())),
+        Some(engine) => match engine.models().iter().find_map(|model| Some((model.id(), model.unready()?))) {
+            Some((model, reason)) => Err(format!("model {model}: {reason}")),
             None => Ok(()),
         },
     });
@@ -407,6 +431,7 @@ fn http_settings(config: &Config, address: SocketAddr, secured: &Secured) -> htt
         gate: Arc::new(http::Gate::new(quota(config), config.http.trusted_proxies.clone())),
         is_secure: secured.tls.is_some(),
         rate: message_rate(config),
+        tensor_bytes: config.limits.tensor_bytes,
         ..http::Settings::default()
     }
 }

@@ -5,6 +5,7 @@
 
 mod auth;
 mod cameras;
+mod grpc;
 mod ice;
 mod layers;
 mod mistakes;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use auth::{ApiKey, Auth};
 pub use cameras::Camera;
+pub use grpc::Grpc;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use types::{AdmissionMode, Hardware};
@@ -41,6 +43,8 @@ pub struct Config {
     pub http: Http,
     /// The operators' HTTP listener.
     pub ops: Ops,
+    /// The inference protocol over gRPC.
+    pub grpc: Grpc,
     /// The media port.
     pub media: Media,
     /// STUN and TURN servers that clients are told of, none by default. Each costs clients time to gather candidates.
@@ -190,6 +194,9 @@ pub struct Limits {
     /// Bytes that may wait in a data channel, default 1 MiB; beyond, the oldest results are dropped. More costs
     /// memory for each slow client, and gives it older results.
     pub channel_buffer_bytes: usize,
+    /// Bytes of the tensors of one request of the inference protocol, default 64 MiB. More costs memory: four such
+    /// requests, each with its answer, may be in memory at a time over HTTP, and sixteen over gRPC.
+    pub tensor_bytes: usize,
     /// Sessions at a time of all tokens with one `sub`; default none. A token's claim `max_sessions` may bind it closer.
     pub sessions_per_subject: Option<usize>,
     /// Sessions at a time from one address (of IPv6, from one /64 network); default none. Many people may share one.
@@ -300,6 +307,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
     let auth = Auth::read(from);
     let config = Config {
         http: Http::read(from, auth.is_some() || sources.insecure),
+        grpc: Grpc::read(from, auth.is_some() || sources.insecure),
         ops: Ops { listen: socket(from, "ops.listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))) },
         media: Media::read(from),
         ice_servers: ice::read(from),
@@ -331,7 +339,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
 
 /// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
 fn unbuilt(from: &mut Reader) {
-    for key in ["cache.redis_url", "store.url", "grpc.listen", "telemetry.otlp_endpoint"] {
+    for key in ["cache.redis_url", "store.url", "telemetry.otlp_endpoint"] {
         from.unbuilt(key, Raw::is_nothing);
     }
     from.unbuilt("cache.enabled", |raw| raw.boolean() == Some(true));
@@ -477,6 +485,7 @@ impl Limits {
             fps: from.number("limits.fps", 60, 1..=240, " (frames a second)"),
             bitrate_kbps: from.number("limits.bitrate_kbps", 50_000, 100..=1_000_000, " (kilobits a second)"),
             channel_buffer_bytes: bytes(from, "limits.channel_buffer_bytes", MIB, 16 * KIB..=64 * MIB),
+            tensor_bytes: bytes(from, "limits.tensor_bytes", 64 * MIB, MIB..=1024 * MIB),
             sessions_per_subject: unless_zero(from.number("limits.sessions_per_subject", 0, 0..=100_000, " (0: any)")),
             sessions_per_address: unless_zero(from.number("limits.sessions_per_address", 0, 0..=100_000, " (0: any)")),
             connections_per_address: unless_zero(from.number(

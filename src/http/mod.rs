@@ -14,6 +14,7 @@ mod cameras;
 mod connection;
 mod gate;
 mod guard;
+mod kserve;
 mod listen;
 mod measure;
 mod offer;
@@ -47,7 +48,8 @@ use crate::{clock, ice};
 
 pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
-pub use listen::{Door, listen};
+pub use kserve::grpc_router;
+pub use listen::{Door, Protocol, listen};
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 pub use routes::Routes;
@@ -98,6 +100,8 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// Messages that a socket may send.
     pub rate: Rate,
+    /// Bytes of the tensors of one request of the inference protocol (`limits.tensor_bytes`); default 64 MiB.
+    pub tensor_bytes: usize,
     /// Signaling sockets at a time; default 4096. Each holds a file descriptor.
     pub max_sockets: usize,
 }
@@ -126,6 +130,7 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(15),
             send_timeout: Duration::from_secs(10),
             rate: Rate::default(),
+            tensor_bytes: 64 * 1024 * 1024,
             max_sockets: 4096,
         }
     }
@@ -172,6 +177,7 @@ pub fn router(
     models: ListModels,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
+    tensors: Arc<dyn crate::kserve::Models>,
 ) -> Result<Router, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
@@ -204,6 +210,7 @@ pub fn router(
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback_service(assets::service())
         .with_state(Arc::clone(&context))
+        .merge(kserve::routes(&context, tensors))
         .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
         .layer(cors(&context))
         .layer(from_fn_with_state(Arc::clone(&context), guard::preflight))

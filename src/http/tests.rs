@@ -319,7 +319,8 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let models: ListModels = Arc::new(|| vec![model("other", false), model("ppe", true)]);
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let routes = Arc::new(FakeRoutes::default());
-    let router = router(settings, Arc::clone(&registry), opener, models, routes, Arc::new(OneCamera)).unwrap();
+    let tensors = Arc::new(tensors::Doubler);
+    let router = router(settings, Arc::clone(&registry), opener, models, routes, Arc::new(OneCamera), tensors).unwrap();
     Site { router, registry, fake, seen, stop: watch::Sender::new(false) }
 }
 
@@ -505,5 +506,6 @@ mod api;
 mod limits;
 mod routes;
 mod signaling;
+mod tensors;
 mod whep;
 mod whip;

@@ -31,10 +31,12 @@ mod model;
 mod plan;
 mod postprocess;
 mod prepared;
+mod remote;
 mod repository;
 mod routes;
 mod runner;
 mod shared;
+mod tensors;
 
 use std::time::Duration;
 
@@ -56,6 +58,7 @@ pub use prepared::{Prepared, Twins};
 pub use repository::{ModelSpec, Refused, Repository};
 pub(crate) use repository::{compare_versions, matches_name};
 pub use routes::{MAX_ROUTES, Put, RouteError, Routes};
+pub use tensors::Tensors;
 
 use crate::frame::Frame;
 use crate::media::Detection;

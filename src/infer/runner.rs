@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backend::Bucket;
 use super::decoder::Decoder;
@@ -36,6 +36,8 @@ pub(super) struct Item<'a> {
     pub(super) params: &'a Params,
     /// Its tensor, where several models share it.
     pub(super) prepared: Option<&'a Prepared>,
+    /// When its result is of no use any more.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Runner {
@@ -93,7 +95,8 @@ impl Runner {
         let [width, height] = self.manifest.input.size;
         let picture = Arc::new(I420::new(width, height)).into();
         let params = self.manifest.defaults.into();
-        let item = Item { picture: &picture, color: ColorInfo::default(), params: &params, prepared: None };
+        let (color, prepared, deadline) = (ColorInfo::default(), None, None);
+        let item = Item { picture: &picture, color, params: &params, prepared, deadline };
         let mut found = Vec::with_capacity(bucket);
         let mut shortest = Duration::MAX;
         for _ in 0..times.max(1) {
@@ -137,6 +140,7 @@ impl Runner {
         }
         let preprocessed = clock::now();
         let mut inferred = preprocessed;
+        backend.due(items.clone().filter_map(|item| item.deadline).min());
         backend.run(&mut |views| {
             inferred = clock::now();
             for (at, (item, letterbox)) in items.clone().zip(&*letterboxes).enumerate() {

@@ -119,10 +119,12 @@ impl Taken {
     pub(super) fn item(&self) -> Item<'_> {
         match self {
             Self::Frame { job: Job { frame, params, prepared }, .. } => {
-                Item { picture: &frame.picture, color: frame.color, params, prepared: prepared.as_deref() }
+                let (color, prepared, deadline) = (frame.color, prepared.as_deref(), Some(frame.deadline));
+                Item { picture: &frame.picture, color, params, prepared, deadline }
             }
             Self::Call(call) => {
-                Item { picture: &call.picture, color: call.color, params: &call.params, prepared: None }
+                let Call { picture, color, params, .. } = call;
+                Item { picture, color: *color, params, prepared: None, deadline: None }
             }
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 18] = [
+const LEAVES: [&str; 19] = [
     "accuracy",
     "assignment",
     "calibration",
@@ -20,6 +20,7 @@ const LEAVES: [&str; 18] = [
     "frame",
     "hardware",
     "ice",
+    "kserve",
     "media",
     "queue",
     "reload",
@@ -38,7 +39,7 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 8] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 9] = [
     ("accuracy", &["assignment", "media"]),
     ("calibration", &["clock"]),
     ("child", &["clock"]),
@@ -47,6 +48,7 @@ const LEAF_IMPORTS: [(&str, &[&str]); 8] = [
     ("frame", &["device", "media"]),
     ("hardware", &["child", "clock"]),
     ("ice", &["secret"]),
+    ("kserve", &["claims", "clock", "secret"]),
 ];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];

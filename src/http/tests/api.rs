@@ -219,9 +219,16 @@ async fn every_answer_carries_the_security_headers() {
 async fn a_panic_in_a_handler_is_a_problem() {
     let Site { registry, fake, .. } = plain();
     let models: ListModels = Arc::new(|| panic!("no list"));
-    let router =
-        router(Settings::default(), registry, fake, models, Arc::new(FakeRoutes::default()), Arc::new(OneCamera))
-            .unwrap();
+    let router = router(
+        Settings::default(),
+        registry,
+        fake,
+        models,
+        Arc::new(FakeRoutes::default()),
+        Arc::new(OneCamera),
+        Arc::new(tensors::Doubler),
+    )
+    .unwrap();
     let response = router.oneshot(Request::get("/v1/models").body(Body::empty()).unwrap()).await.unwrap();
     problem(response, 500, ErrorCode::Internal).await;
 }
