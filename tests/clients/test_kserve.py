@@ -13,6 +13,7 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from server import ROOT, Server, command
+from test_door import certify
 from tritonclient.utils import InferenceServerException
 
 HTTP, GRPC = tritonclient.http, tritonclient.grpc
@@ -298,3 +299,20 @@ def test_tokens_say_who_may_do_what(api: ModuleType, guarded: Server, folder: Pa
         with pytest.raises(InferenceServerException) as refused:
             client.unload_model("scene-blobs", headers=publisher)
         assert "can_manage_models" in str(refused.value)
+
+
+def test_grpc_has_the_certificate_of_https(folder: Path, tmp_path: Path) -> None:
+    certify(tmp_path)
+    tls = {"http__tls_cert": tmp_path / "cert.pem", "http__tls_key": tmp_path / "key.pem"}
+    server = Server(models__dir=folder, grpc__listen="127.0.0.1:0", shutdown__grace_ms=500, **tls)
+    try:
+        address = grpc_address(server).replace("127.0.0.1", "localhost")
+        trusting = {"ssl": True, "root_certificates": str(tmp_path / "cert.pem")}
+        images = pictures(graph(folder, "scene-blobs"), 1, 1.0)
+        with GRPC.InferenceServerClient(address, **trusting) as client:
+            assert client.is_server_ready()
+            assert client.infer("scene-blobs", [tensor(GRPC, "images", images)]) is not None
+        with GRPC.InferenceServerClient(address) as client, pytest.raises(InferenceServerException):
+            client.is_server_ready(client_timeout=5)
+    finally:
+        server.stop()
