@@ -15,7 +15,7 @@ TRAIN_DATA ?=
 TRAIN_WORK ?=
 TRAIN_ARGS ?=
 
-.PHONY: help run test setup setup-test build demo bench bench-budget fuzz kernels lint docs train train-test
+.PHONY: help run test setup setup-test build demo bench bench-budget bench-stills fuzz kernels lint docs train train-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: setup ## Measure Saccade beside a server of aiortc's, into tests/bench/RE
 
 bench-budget: setup ## Measure how budgets are kept under load, into tests/bench/RESULTS.md (ARGS="--seconds 60")
 	@scripts/bench.sh budget $(ARGS)
+
+bench-stills: setup ## Measure still pictures beside a FastAPI server, into tests/bench/STILLS.md (ARGS="--seconds 10 --turns 1")
+	@scripts/bench.sh stills $(ARGS)
 
 train: setup ## Train and export the default model, or go on with it (TRAIN_DATA=DATASETS; see models/train/README.md)
 	@TRAIN_DATA="$(TRAIN_DATA)" TRAIN_WORK="$(TRAIN_WORK)" scripts/train.sh run $(TRAIN_ARGS)

@@ -35,6 +35,8 @@ has_clang() {
         compgen -G "/usr/lib/$(uname -m)-linux-gnu/libclang-[0-9]*.so*" || true)
     [ -n "${LIBCLANG_PATH:-}${found}" ]
 }
+# What libjpeg-turbo is built with, which comes with its crate.
+has_jpeg_builder() { have cmake && have nasm; }
 has_python() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
 has_browser() { have chromium || have chromium-browser || have google-chrome || [ -n "${SACCADE_TEST_BROWSER:-}" ]; }
 # GStreamer as a WHIP encoder, for the system's own Python.
@@ -74,6 +76,7 @@ missing_packages() {
     has_compiler || echo build-essential
     has_ffmpeg || echo pkg-config libavcodec-dev libavformat-dev libavutil-dev libswscale-dev
     has_clang || echo clang libclang-dev
+    has_jpeg_builder || echo cmake nasm
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
     if [ "$what" = test ] || needs_runtime; then
         has_python || echo python3 python3-venv
@@ -86,6 +89,7 @@ missing_packages() {
         have ip || [ -x /usr/sbin/ip ] || echo iproute2
         have nft || [ -x /usr/sbin/nft ] || echo nftables
         have openssl || echo openssl
+        have curl || echo curl
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
             gstreamer1.0-plugins-ugly gstreamer1.0-nice
         has_camera || echo python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly

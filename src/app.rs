@@ -6,16 +6,19 @@
 //! listeners, models and codec threads stop, in this order.
 
 mod cameras;
+mod catalog;
 mod devices;
+mod kept;
 mod routes;
 mod secured;
+mod stills;
 mod tensors;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use saccade_signaling::{Limits, ModelView};
+use saccade_signaling::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -62,7 +65,9 @@ pub struct App {
     media_port: u16,
     registry: Arc<Registry>,
     workers: Arc<Workers>,
+    pictures: stills::Pictures,
     engine: Arc<infer::Engine>,
+    catalog: Arc<catalog::Catalog>,
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
     grace: Duration,
@@ -109,8 +114,11 @@ pub enum StartError {
         missing: Vec<(&'static str, String)>,
     },
     /// The system gave no threads.
-    #[error("codec threads did not start: {0}")]
+    #[error("threads did not start: {0}")]
     Threads(std::io::Error),
+    /// The program that checks models is not found.
+    #[error("the program that checks models is not found: {0}; models.check = \"off\" does without")]
+    Program(std::io::Error),
     /// A fault of the program.
     #[error("loading models panicked: {0}")]
     Panicked(String),
@@ -121,7 +129,9 @@ impl StartError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) => Exit::Unavailable,
+            Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) | Self::Program(_) => {
+                Exit::Unavailable
+            }
             Self::Names(_) | Self::Cameras { .. } | Self::Auth(_) | Self::Tls(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
@@ -160,7 +170,7 @@ impl App {
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
-        let engine = load(config, tuning, table, gpu.clone()).await?;
+        let (engine, stock) = load(config, tuning, table, gpu.clone()).await?;
         let _ = engine_cell.set(Arc::clone(&engine));
         let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
         let sessions = Sessions::new(
@@ -175,20 +185,26 @@ impl App {
         let cameras = match cameras::Cameras::new(config, &sessions, &registry) {
             Ok(cameras) => cameras,
             Err(error) => {
-                stop_threads(engine, workers).await;
+                stop_threads(engine, workers, || {}).await;
                 return Err(error);
             }
         };
         let loaded = Arc::clone(&sessions);
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
-        let (models, default) = (Arc::clone(&engine), config.models.default.clone());
-        let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
+        let default = config.models.default.clone();
+        let catalog = Arc::new(catalog::Catalog::start(stock).map_err(StartError::Threads)?);
+        let kept = kept::Kept::open(&config.models.routes_file);
+        let routes = routes::Routes::new(Arc::clone(&engine), default, kept);
+        let pictures = stills::start(config, &engine, &registry).map_err(StartError::Threads)?;
         let settings = http_settings(config, http_address, &secured);
         let gate = Some(Arc::clone(&settings.gate));
         let door = http::Door { tls: secured.tls.clone(), gate, protocol: http::Protocol::Http1 };
         let is_secure = settings.is_secure;
-        let tensors: Arc<dyn kserve::Models> =
-            Arc::new(tensors::TensorModels { engine: Arc::clone(&engine), registry: Arc::clone(&registry) });
+        let tensors: Arc<dyn kserve::Models> = Arc::new(tensors::TensorModels {
+            engine: Arc::clone(&engine),
+            registry: Arc::clone(&registry),
+            catalog: Arc::clone(&catalog) as _,
+        });
         let grpc_address = grpc.as_ref().map(|(_, address)| *address);
         if let Some((listener, _)) = grpc {
             let door = http::Door { protocol: http::Protocol::Http2, ..door.clone() };
@@ -199,10 +215,10 @@ impl App {
             settings,
             Arc::clone(&registry),
             Arc::clone(&sessions) as _,
-            Arc::new(move || model_views(&models, &default)),
+            Arc::clone(&catalog) as _,
             Arc::new(routes),
             cameras.view(),
-            tensors,
+            http::Tasks { stills: pictures.view(), tensors },
         )?;
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
@@ -215,7 +231,9 @@ impl App {
             media_port,
             registry,
             workers,
+            pictures,
             engine,
+            catalog,
             servers,
             stop,
             grace: config.shutdown.grace,
@@ -280,13 +298,19 @@ impl App {
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
         }
-        stop_threads(self.engine, self.workers).await;
+        let (pictures, catalog) = (self.pictures, self.catalog);
+        let more = move || {
+            catalog.stop();
+            pictures.stop();
+        };
+        stop_threads(self.engine, self.workers, more).await;
     }
 }
 
-/// Ends the threads of models and codecs.
-async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>) {
+/// Ends the threads of models, codecs and whatever else `more` ends.
+async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>, more: impl FnOnce() + Send + 'static) {
     let joined = tokio::task::spawn_blocking(move || {
+        more();
         engine.shutdown();
         workers.stop();
     });
@@ -432,6 +456,7 @@ fn http_settings(config: &Config, address: SocketAddr, secured: &Secured) -> htt
         is_secure: secured.tls.is_some(),
         rate: message_rate(config),
         tensor_bytes: config.limits.tensor_bytes,
+        stills: stills::bounds(config),
         ..http::Settings::default()
     }
 }
@@ -447,59 +472,28 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Loads every model of the folder, and the embedded one, and adds the routes. A model that cannot be used is left out
-/// with its reason; those of the routes and the default have to be there.
+/// Loads the models that the configuration wants, and adds the routes. A model that cannot be used is left out with its
+/// reason; those of the configured routes and the default have to be there.
 async fn load(
     config: &Config,
     tuning: &Tuning,
     hardware: Table,
     gpu: Option<Arc<Gpu>>,
-) -> Result<Arc<infer::Engine>, StartError> {
+) -> Result<(Arc<infer::Engine>, Arc<catalog::Stock>), StartError> {
     let (config, around_model) = (config.clone(), tuning.codecs.around_model());
     let loading = tokio::task::spawn_blocking(move || {
         let calibration = Calibration::standard(config.models.calibration);
         let cuda = models::cuda(&hardware, gpu.as_deref());
-        let engines = infer::Engines::Meanwhile;
-        let options = infer::Options { around_model, engines, ..models::options(&config, calibration, cuda) };
-        let engine = infer::Engine::new(options)?;
-        let repository = models::repository(&config)?;
-        for refused in repository.refused() {
-            tracing::error!(model = refused.id, error = %refused.error, "a model was refused");
-        }
-        for spec in repository.models() {
-            if let Err(error) = engine.load(spec) {
-                tracing::error!(model = spec.manifest.id(), %error, "a model was refused");
-            }
-        }
+        let (engines, checker) = (infer::Engines::Meanwhile, models::checker(&config).map_err(StartError::Program)?);
+        let options = infer::Options { around_model, engines, checker, ..models::options(&config, calibration, cuda) };
+        let engine = Arc::new(infer::Engine::new(options)?);
+        let stock = catalog::Stock::load_all(Arc::clone(&engine), &config)?;
         engine.all_loaded();
         if let Err(error) = models::name(&config, engine.routes(), |name| engine.get(name).is_some()) {
             engine.shutdown();
             return Err(error.into());
         }
-        Ok(Arc::new(engine))
+        Ok((engine, stock))
     });
     loading.await.unwrap_or_else(|panic| Err(StartError::Panicked(panic.to_string())))
-}
-
-fn model_views(engine: &infer::Engine, default: &str) -> Vec<ModelView> {
-    let default = engine.get(default).map(|model| model.id());
-    engine
-        .models()
-        .iter()
-        .map(|model| {
-            let (manifest, selection) = (model.manifest(), model.selection());
-            ModelView {
-                name: manifest.name.clone(),
-                version: manifest.version.clone(),
-                task: manifest.task.name().to_owned(),
-                licence: manifest.licence.clone(),
-                input: manifest.input.size,
-                classes: model.classes().iter().map(|class| class.name.to_string()).collect(),
-                score_threshold: manifest.defaults.score_threshold,
-                backend: selection.provider.to_string(),
-                precision: selection.precision.to_string(),
-                default: default.as_ref() == Some(&model.id()),
-            }
-        })
-        .collect()
 }

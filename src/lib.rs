@@ -41,6 +41,7 @@ pub mod rtc;
 pub mod scene;
 pub mod secret;
 pub mod session;
+pub mod stills;
 pub mod telemetry;
 pub mod token;
 pub mod tracker;

@@ -4,8 +4,10 @@
 //! run models without one, and `doctor`, which foretells what the server will do, agree. Nothing is loaded here.
 
 use crate::calibration::Calibration;
+use crate::child::Stop;
 use crate::config::{Config, Hardware};
 use crate::hardware::{Piece, Stage, Table};
+use crate::infer::check::Checker;
 use crate::infer::manifest::BackendChoice;
 use crate::infer::{Cuda, Error, Options, Repository, RouteError, Routes, TensorRt};
 use crate::pipeline::Gpu;
@@ -13,6 +15,8 @@ use crate::route::Route;
 
 /// The command of this program that builds an engine of TensorRT.
 pub const BUILD_COMMAND: &str = "build-engine";
+/// The command of this program that tries a model.
+pub const CHECK_COMMAND: &str = "check-model";
 
 /// Why sessions would not get what the configuration promises them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +65,26 @@ fn tensorrt(gpu: &str, version: &str) -> Result<TensorRt, String> {
 #[must_use]
 pub fn options(config: &Config, calibration: Calibration, cuda: Result<Cuda, String>) -> Options {
     Options { backend: backend(config), calibration, cuda, ..Options::default() }
+}
+
+/// What tries models before they are opened, unless the configuration trusts them.
+///
+/// # Errors
+/// The system's, where this program can't be found.
+pub fn checker(config: &Config) -> std::io::Result<Option<Checker>> {
+    let Some(check) = &config.models.check else { return Ok(None) };
+    let program = check.program.clone().map_or_else(std::env::current_exe, Ok)?;
+    let command = vec![program.into_os_string(), CHECK_COMMAND.into()];
+    let (limit, memory) = (check.limit, check.memory_mb << 20);
+    Ok(Some(Checker { command, limit, memory, stop: Stop::default() }))
+}
+
+/// The models that the configuration names, each as `NAME` or `NAME@VERSION`: of its default, its routes and its cameras.
+/// Some may be routes.
+pub fn named(config: &Config) -> impl Iterator<Item = &str> {
+    let routes = config.routes.values().flat_map(|route| route.models().chain(route.shadow()));
+    let cameras = config.cameras.iter().filter_map(|camera| camera.options.get("model")?.as_str());
+    std::iter::once(config.models.default.as_str()).chain(routes).chain(cameras)
 }
 
 /// The backend that the operator wants for all models.

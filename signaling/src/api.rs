@@ -213,6 +213,27 @@ pub struct ModelView {
     pub precision: String,
     /// Whether it is the default model.
     pub default: bool,
+    /// What it is up to.
+    #[serde(default)]
+    pub state: ModelState,
+    /// Why it is not ready, where there is something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a model of the repository is up to. What is only known once it was loaded, such as its backend, is empty before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelState {
+    /// Sessions can have it.
+    #[default]
+    Ready,
+    /// It waits to be loaded, is checked, or warms up.
+    Loading,
+    /// It is there, and nobody wants it loaded.
+    Unloaded,
+    /// It can't be used; the `reason` says why.
+    Refused,
 }
 
 /// A route: body of `PUT /v1/routes/{name}`, and what `GET` answers there.

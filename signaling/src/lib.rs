@@ -3,6 +3,7 @@
 //! - [`ClientMessage`] and [`ServerMessage`] travel over the `saccade.v1` WebSocket and, in part, over the `control`
 //!   data channel.
 //! - [`SessionResult`] is the message of the `results` data channel and of the Server-Sent Events stream.
+//! - [`ImageResult`] and [`ImageError`] are what `POST /v1/detect` answers for each picture.
 //! - [`Event`] is a message of the `events` data channel.
 //! - [`OfferRequest`], [`OfferResponse`], [`SessionView`], [`CameraView`], [`ModelView`], [`RoutePut`], [`RouteView`] and
 //!   [`Problem`] are bodies of the HTTP API.
@@ -12,16 +13,18 @@
 //! that a newer server can talk to an older client.
 
 mod api;
+mod image;
 mod messages;
 mod options;
 mod result;
 mod zones;
 
 pub use api::{
-    CameraReason, CameraView, EnsembleRoute, InboundVideo, ModelView, OfferRequest, OfferResponse, OutboundVideo,
-    Problem, RouteFusion, RoutePut, RouteShare, RouteView, SessionCounters, SessionView, SplitRoute, StageTiming,
-    TransportView,
+    CameraReason, CameraView, EnsembleRoute, InboundVideo, ModelState, ModelView, OfferRequest, OfferResponse,
+    OutboundVideo, Problem, RouteFusion, RoutePut, RouteShare, RouteView, SessionCounters, SessionView, SplitRoute,
+    StageTiming, TransportView,
 };
+pub use image::{ImageError, ImageResult};
 pub use messages::{
     ClientMessage, ErrorCode, IceCandidate, IceServer, Limits, ServerMessage, UnknownErrorCode, close_code,
 };

@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saccade_signaling::{
-    CameraView, ClientMessage, Event, ModelView, OfferRequest, OfferResponse, Problem, RoutePut, RouteView,
-    ServerMessage, SessionResult, SessionView,
+    CameraView, ClientMessage, Event, ImageError, ImageResult, ModelView, OfferRequest, OfferResponse, Problem,
+    RoutePut, RouteView, ServerMessage, SessionResult, SessionView,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -27,6 +27,10 @@ struct Wire {
     server_message: ServerMessage,
     /// On the `results` data channel and as Server-Sent Event.
     result: SessionResult,
+    /// Answer to `POST /v1/detect` for one picture.
+    image_result: ImageResult,
+    /// The same for one that something is wrong with, among several.
+    image_error: ImageError,
     /// On the `events` data channel.
     event: Event,
     /// Body of `POST /v1/offer`.
@@ -108,12 +112,14 @@ fn rewrite(name: &str, value: &Value) -> serde_json::Result<Value> {
         _ if name.starts_with("server_") => round::<ServerMessage>(value),
         _ if name.starts_with("event_") => round::<Event>(value),
         _ if name.starts_with("result") => round::<SessionResult>(value),
+        _ if name.starts_with("image_result") => round::<ImageResult>(value),
+        _ if name.starts_with("image_error") => round::<ImageError>(value),
         "offer_request" => round::<OfferRequest>(value),
         "offer_response" => round::<OfferResponse>(value),
         "problem" => round::<Problem>(value),
         _ if name.starts_with("session_view") => round::<SessionView>(value),
         _ if name.starts_with("camera_view") => round::<CameraView>(value),
-        "model_view" => round::<ModelView>(value),
+        _ if name.starts_with("model_view") => round::<ModelView>(value),
         "route_view" => round::<RouteView>(value),
         _ if name.starts_with("route_") => round::<RoutePut>(value),
         _ => panic!("{name}: no type belongs to this name"),

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use saccade_signaling::{EnsembleRoute, ErrorCode, RouteFusion, RoutePut, RouteShare, RouteView, SplitRoute};
 
+use super::kept::Kept;
 use crate::http;
 use crate::infer::{Engine, Put, RouteError};
 use crate::route::{Fusion, Route, Share};
@@ -12,6 +13,8 @@ pub(super) struct Routes {
     pub(super) engine: Arc<Engine>,
     /// What sessions get that name no model: a model or a route.
     pub(super) default: String,
+    /// Those that were put over HTTP.
+    pub(super) kept: Kept,
 }
 
 impl http::Routes for Routes {
@@ -33,6 +36,7 @@ impl http::Routes for Routes {
         let route = from_wire(route);
         let wire = to_wire(&route);
         let put = self.engine.put_route(name, route).map_err(|error| refusal(&error))?;
+        self.kept.note(name, Some(wire.clone()));
         tracing::info!(route = name, is_new = put == Put::New, "a route was put");
         Ok((wire, put == Put::New))
     }
@@ -45,12 +49,25 @@ impl http::Routes for Routes {
         if self.engine.routes().remove(name).is_none() {
             return Err(Refusal::new(ErrorCode::NotFound, "There is no such route; see GET /v1/routes."));
         }
+        self.kept.note(name, None);
         tracing::info!(route = name, "a route was removed");
         Ok(())
     }
 }
 
 impl Routes {
+    /// The routes of the configuration, and those that were put before the last start, but for names that are taken by now.
+    /// Models of the latter need not be loaded: until they are, nobody gets the route.
+    pub(super) fn new(engine: Arc<Engine>, default: String, kept: Kept) -> Self {
+        for (name, route) in kept.routes() {
+            match engine.restore_route(&name, from_wire(route)) {
+                Ok(()) => tracing::info!(route = name, "a kept route is back"),
+                Err(error) => tracing::warn!(route = name, %error, "a kept route is left out"),
+            }
+        }
+        Self { engine, default, kept }
+    }
+
     /// None while a model of the route is not loaded.
     fn classes(&self, route: &str) -> Vec<String> {
         let outline = self.engine.outline(route);
@@ -62,7 +79,7 @@ fn refusal(error: &RouteError) -> Refusal {
     let code = match error {
         RouteError::Name | RouteError::Mistakes { .. } => ErrorCode::BadRequest,
         RouteError::UnknownModels { .. } => ErrorCode::UnknownModel,
-        RouteError::NameTaken { .. } | RouteError::TooMany => ErrorCode::Conflict,
+        RouteError::NameTaken { .. } | RouteError::Configured { .. } | RouteError::TooMany => ErrorCode::Conflict,
     };
     let mut message = error.to_string();
     if let Some(first) = message.get_mut(..1) {

@@ -1,17 +1,21 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use saccade_signaling::{ErrorCode, ModelState, ModelView};
 
 use crate::clock;
+use crate::http;
 use crate::infer::{Engine, Model, Tensors};
 use crate::kserve::client::{self, Remote};
 use crate::kserve::{Entry, Error, Metadata, Models, Named, Request, Response, Statistics};
-use crate::session::Registry;
+use crate::session::{Refusal, Registry};
 
 /// The engine's models as the inference protocol has them.
 pub(super) struct TensorModels {
     pub(super) engine: Arc<Engine>,
     pub(super) registry: Arc<Registry>,
+    /// Loads and unloads them.
+    pub(super) catalog: Arc<dyn http::Models>,
 }
 
 impl TensorModels {
@@ -68,12 +72,12 @@ impl Models for TensorModels {
     }
 
     fn index(&self) -> Vec<Entry> {
-        let entry = |model: &Arc<Model>| {
-            let (manifest, reason) = (model.manifest(), model.unready());
-            let (name, version) = (manifest.name.clone(), manifest.version.clone());
-            Entry { name, version, ready: reason.is_none(), reason: reason.unwrap_or_default() }
+        let entry = |view: ModelView| {
+            let unready = self.engine.get(&format!("{}@{}", view.name, view.version)).and_then(|model| model.unready());
+            let ready = view.state == ModelState::Ready && unready.is_none();
+            Entry { name: view.name, version: view.version, ready, reason: unready.or(view.reason).unwrap_or_default() }
         };
-        self.engine.models().iter().map(entry).collect()
+        self.catalog.list().into_iter().map(entry).collect()
     }
 
     async fn metadata(&self, model: Named<'_>) -> Result<Arc<Metadata>, Error> {
@@ -103,11 +107,28 @@ impl Models for TensorModels {
         Ok(models.iter().filter_map(|model| Some(model.tensors()?.statistics())).collect())
     }
 
-    async fn load(&self, _: &str) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "loading models".to_owned() })
+    async fn load(&self, name: &str) -> Result<(), Error> {
+        let view = self.catalog.load(name).await.map_err(|refusal| refused(name, refusal))?;
+        let reason = || "it is being loaded, which takes longer than a request may".to_owned();
+        if view.state == ModelState::Ready {
+            Ok(())
+        } else {
+            Err(Error::NotReady { model: name.to_owned(), reason: reason() })
+        }
     }
 
-    async fn unload(&self, _: &str) -> Result<(), Error> {
-        Err(Error::Unsupported { what: "unloading models".to_owned() })
+    async fn unload(&self, name: &str) -> Result<(), Error> {
+        self.catalog.unload(name).await.map(drop).map_err(|refusal| refused(name, refusal))
+    }
+}
+
+fn refused(name: &str, refusal: Refusal) -> Error {
+    let model = name.to_owned();
+    let reason = refusal.message.trim_end_matches('.').to_owned();
+    match refusal.code {
+        ErrorCode::NotFound => Error::UnknownModel { model },
+        ErrorCode::Conflict => Error::Conflict { problem: reason },
+        ErrorCode::Capacity => Error::Busy,
+        _ => Error::Failed { model, reason },
     }
 }

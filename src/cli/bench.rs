@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Subcommand;
-use saccade_load::{Codec, Dialect, MAX_DURATION_S, MAX_SESSIONS, MAX_SIDE};
+use saccade_load::{Codec, Dialect, MAX_CONCURRENCY, MAX_DURATION_S, MAX_SESSIONS, MAX_SIDE};
 
 use super::{ModelFlags, Precision, Settings};
 
@@ -17,7 +17,7 @@ pub struct Bench {
     /// What is measured, if not a server.
     #[command(subcommand)]
     pub what: Option<BenchWhat>,
-    /// Where offers go: ws://…/v1/signal, http://…/v1/offer or http://…/v1/whip
+    /// Where offers go: ws://…/v1/signal, http://…/v1/offer or http://…/v1/whip; or pictures: http://…/v1/detect
     #[arg(long, required = true)]
     pub url: Option<String>,
     /// How offers are made: ws, offer or whip [default: by the URL]
@@ -35,9 +35,18 @@ pub struct Bench {
     /// Sessions that begin in a second, such as 5/s [default: the scenario's]
     #[arg(long, value_name = "N/s", value_parser = rate)]
     pub ramp: Option<f64>,
-    /// Video file to send, or `scene`: the drawn sample scene, whose truth is known
-    #[arg(long, value_name = "FILE|scene", default_value = "scene")]
+    /// Video file to send, or `scene`: the drawn sample scene, whose truth is known; of pictures a file or a folder
+    #[arg(long, value_name = "FILE|FOLDER|scene", default_value = "scene")]
     pub clip: String,
+    /// Pictures a second, such as 50/s [default: as many as are answered]
+    #[arg(long, value_name = "N/s", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Requests with pictures at a time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONCURRENCY)))]
+    pub concurrency: u32,
+    /// Make no two pictures the same for a cache: each JPEG gets a comment of its own
+    #[arg(long)]
+    pub distinct: bool,
     /// Width and height to send in pixels [default: the file's, 640x480 for the scene]
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = size)]
     pub size: Option<(u32, u32)>,
@@ -134,16 +143,23 @@ impl Bench {
         self.url.as_deref().unwrap_or_default()
     }
 
+    /// Whether still pictures are to be sent, by the URL's path.
+    #[must_use]
+    pub fn is_of_stills(&self) -> bool {
+        self.path().ends_with("/detect")
+    }
+
+    fn path(&self) -> &str {
+        self.url().split(['?', '#']).next().unwrap_or_default()
+    }
+
     /// As given, or what the URL looks like.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        self.signaling.unwrap_or_else(|| {
-            let path = self.url().split(['?', '#']).next().unwrap_or_default();
-            match self.url().starts_with("ws") {
-                true => Dialect::Ws,
-                false if path.ends_with("/whip") => Dialect::Whip,
-                false => Dialect::Offer,
-            }
+        self.signaling.unwrap_or_else(|| match self.url().starts_with("ws") {
+            true => Dialect::Ws,
+            false if self.path().ends_with("/whip") => Dialect::Whip,
+            false => Dialect::Offer,
         })
     }
 }

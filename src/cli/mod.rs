@@ -55,6 +55,9 @@ pub enum Command {
     /// Build the engine of TensorRT that standard input describes, for the process that started this one
     #[command(hide = true)]
     BuildEngine,
+    /// Try the model that standard input describes, for the process that started this one
+    #[command(hide = true)]
+    CheckModel,
 }
 
 /// `saccade serve`.

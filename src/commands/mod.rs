@@ -8,6 +8,7 @@ macro_rules! say {
 }
 
 mod bench;
+mod check_model;
 mod detect;
 mod engine;
 mod eval;
@@ -66,5 +67,6 @@ pub fn run(args: Args) -> Exit {
             Exit::Clean
         }
         Command::BuildEngine => engine::build(),
+        Command::CheckModel => check_model::check(),
     }
 }

@@ -9,6 +9,7 @@ mod grpc;
 mod ice;
 mod layers;
 mod mistakes;
+pub mod models;
 mod reader;
 mod routes;
 mod types;
@@ -23,6 +24,7 @@ pub use cameras::Camera;
 pub use grpc::Grpc;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
+pub use models::Models;
 pub use types::{AdmissionMode, Hardware};
 
 use ipnet::IpNet;
@@ -128,20 +130,6 @@ pub struct Media {
     pub ice_lite: bool,
 }
 
-/// `[models]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Models {
-    /// Folder of models, `NAME/VERSION/`; default `models`, where a folder that does not exist means only the
-    /// embedded model. Every model in it is loaded at start and keeps its memory.
-    pub dir: PathBuf,
-    /// Model of sessions that name none, `NAME` or `NAME@VERSION`, or a route; default `ppe-nano`, the embedded model.
-    pub default: String,
-    /// Whether what was measured of models and codecs is kept for the next start (`auto`, the default) or measured at
-    /// each one (`off`), which makes it slower by a second or so a model. What is kept is too slow when other work slowed
-    /// the machine while it was measured; `saccade doctor` tells, and measures anew.
-    pub calibration: bool,
-}
-
 /// `[hw]`: hardware for each stage, by default used where it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hw {
@@ -197,6 +185,14 @@ pub struct Limits {
     /// Bytes of the tensors of one request of the inference protocol, default 64 MiB. More costs memory: four such
     /// requests, each with its answer, may be in memory at a time over HTTP, and sixteen over gRPC.
     pub tensor_bytes: usize,
+    /// Bytes of a still picture; default 16 MiB. Sixteen times as many are held in memory at a time, of all requests
+    /// together.
+    pub image_bytes: usize,
+    /// Pixels of a still picture, read from its header before anything is decoded; default 16 million. Four times as many
+    /// are held in memory at a time, with up to eight bytes each.
+    pub image_pixels: u64,
+    /// Still pictures in one request; default 16. More let one request hold its connection longer.
+    pub images: u32,
     /// Sessions at a time of all tokens with one `sub`; default none. A token's claim `max_sessions` may bind it closer.
     pub sessions_per_subject: Option<usize>,
     /// Sessions at a time from one address (of IPv6, from one /64 network); default none. Many people may share one.
@@ -263,6 +259,9 @@ pub struct Threads {
     /// For sockets, HTTP and timers; default (`auto`): the share of the cores that transport was measured to need. Idle
     /// ones cost a wake-up for each packet, too few make packets wait.
     pub network: Option<usize>,
+    /// For decoding still pictures; default (`auto`): one a core. They step back behind those of live video; fewer leave
+    /// more to models.
+    pub stills: Option<usize>,
 }
 
 /// `[shutdown]`.
@@ -324,6 +323,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         threads: Threads {
             codec: from.number_or_auto("threads.codec", 1..=1024, ""),
             network: from.number_or_auto("threads.network", 1..=1024, ""),
+            stills: from.number_or_auto("threads.stills", 1..=1024, ""),
         },
         limits: Limits::read(from),
         rate: Rate::read(from),
@@ -343,12 +343,7 @@ fn unbuilt(from: &mut Reader) {
         from.unbuilt(key, Raw::is_nothing);
     }
     from.unbuilt("cache.enabled", |raw| raw.boolean() == Some(true));
-    for (key, default) in [
-        ("cache.max_bytes", 64 * MIB),
-        ("cache.ttl_s", 300),
-        ("limits.image_bytes", 16 * MIB),
-        ("limits.image_pixels", 16_000_000),
-    ] {
+    for (key, default) in [("cache.max_bytes", 64 * MIB), ("cache.ttl_s", 300)] {
         from.unbuilt(key, |raw| raw.number() == Some(default));
     }
 }
@@ -428,32 +423,6 @@ impl Media {
     }
 }
 
-impl Models {
-    fn read(from: &mut Reader) -> Self {
-        let dir = from.traced("models.dir", "a folder", false, |raw| raw.filled().map(PathBuf::from));
-        let dir = dir.map_or_else(
-            || PathBuf::from("models"),
-            |(dir, given)| {
-                // The default's own name may be written out without the folder being there.
-                if !dir.is_dir() && dir.as_os_str() != "models" {
-                    from.mistake(&given, "must be a folder that exists");
-                }
-                dir
-            },
-        );
-        Self {
-            dir,
-            default: from.read(
-                "models.default",
-                "ppe-nano".to_owned(),
-                "a model as NAME or NAME@VERSION, or a route: letters, digits, '.', '_' and '-'",
-                |raw| raw.string().filter(|name| is_model(name)),
-            ),
-            calibration: from.choice("models.calibration", true, &[("auto", true), ("off", false)]),
-        }
-    }
-}
-
 impl Admission {
     fn read(from: &mut Reader) -> Self {
         let modes =
@@ -486,6 +455,9 @@ impl Limits {
             bitrate_kbps: from.number("limits.bitrate_kbps", 50_000, 100..=1_000_000, " (kilobits a second)"),
             channel_buffer_bytes: bytes(from, "limits.channel_buffer_bytes", MIB, 16 * KIB..=64 * MIB),
             tensor_bytes: bytes(from, "limits.tensor_bytes", 64 * MIB, MIB..=1024 * MIB),
+            image_bytes: bytes(from, "limits.image_bytes", 16 * MIB, 64 * KIB..=64 * MIB),
+            image_pixels: from.number("limits.image_pixels", 16_000_000, 65_536..=64_000_000, " (pixels)"),
+            images: from.number("limits.images", 16, 1..=256, " (pictures)"),
             sessions_per_subject: unless_zero(from.number("limits.sessions_per_subject", 0, 0..=100_000, " (0: any)")),
             sessions_per_address: unless_zero(from.number("limits.sessions_per_address", 0, 0..=100_000, " (0: any)")),
             connections_per_address: unless_zero(from.number(

@@ -3,5 +3,6 @@
 //! What enters: encoded frames and what the model found. What leaves: RTP payloads and JSON. Plain functions and
 //! values, called by the pipeline on whatever thread it is; nothing here sends, waits or counts.
 
+pub mod image;
 pub mod packetize;
 pub mod results;

@@ -16,7 +16,7 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, SerializeStruct, Seriali
 use crate::media::{Detection, MediaTime};
 
 /// Version of the shape.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Time that one frame spent in each stage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -161,12 +161,7 @@ impl Serialize for Envelope<'_> {
         out.serialize_field("width", &frame.width)?;
         out.serialize_field("height", &frame.height)?;
         out.serialize_field("model", frame.model)?;
-        match self.format {
-            ResultFormat::Saccade => out.serialize_field("detections", &each(frame, |_, d| Ours(d)))?,
-            ResultFormat::Coco => out.serialize_field("detections", &each(frame, |_, d| Coco(frame.frame_id, d)))?,
-            ResultFormat::Roboflow => out.serialize_field("detections", &Roboflow(frame))?,
-            ResultFormat::Supervision => out.serialize_field("detections", &Columns(frame))?,
-        }
+        out.serialize_field("detections", &Found { frame, format: self.format })?;
         out.serialize_field("timing_ms", &Timing::from(frame.timings))?;
         out.serialize_field("budget_ms", &frame.budget_ms)?;
         out.serialize_field("met", &frame.met)?;
@@ -174,6 +169,24 @@ impl Serialize for Envelope<'_> {
         out.serialize_field("dropped", &frame.dropped)?;
         out.serialize_field("degraded", frame.degraded)?;
         out.end()
+    }
+}
+
+/// What was found in a frame, in a format.
+pub(super) struct Found<'a> {
+    pub(super) frame: &'a Processed<'a>,
+    pub(super) format: ResultFormat,
+}
+
+impl Serialize for Found<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let frame = self.frame;
+        match self.format {
+            ResultFormat::Saccade => each(frame, |_, d| Ours(d)).serialize(serializer),
+            ResultFormat::Coco => each(frame, |_, d| Coco(frame.frame_id, d)).serialize(serializer),
+            ResultFormat::Roboflow => Roboflow(frame).serialize(serializer),
+            ResultFormat::Supervision => Columns(frame).serialize(serializer),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, future};
 use metrics::counter;
-use saccade_signaling::{ModelView, SessionView};
+use saccade_signaling::SessionView;
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -106,20 +106,6 @@ fn stream(
     });
     let buffering = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     ([NO_STORE, buffering], Sse::new(until_end).keep_alive(KeepAlive::default())).into_response()
-}
-
-/// `GET /v1/models`.
-pub(super) async fn models(
-    State(context): State<Arc<Context>>,
-    headers: HeaderMap,
-) -> Result<Json<Vec<ModelView>>, Problem> {
-    let claims = context.claims(&headers)?;
-    Ok(Json(
-        (context.models)()
-            .into_iter()
-            .filter(|model| claims.may_use(&format!("{}@{}", model.name, model.version)))
-            .collect(),
-    ))
 }
 
 /// Session id of the path. What cannot be one names no session.

@@ -17,12 +17,14 @@ mod guard;
 mod kserve;
 mod listen;
 mod measure;
+mod models;
 mod offer;
 mod ops;
 mod origin;
 mod problem;
 mod routes;
 mod signal;
+mod stills;
 pub mod tls;
 mod whep;
 mod whip;
@@ -34,11 +36,13 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, patch, post};
-use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES, ModelView};
+use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tower::util::option_layer;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
@@ -50,9 +54,11 @@ pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
 pub use kserve::grpc_router;
 pub use listen::{Door, Protocol, listen};
+pub use models::Models;
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 pub use routes::Routes;
+pub use stills::{Annotate, Bounds, Order, Picture, Stills, Tell};
 
 /// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
 /// that the page makes itself.
@@ -104,6 +110,8 @@ pub struct Settings {
     pub tensor_bytes: usize,
     /// Signaling sockets at a time; default 4096. Each holds a file descriptor.
     pub max_sockets: usize,
+    /// Bounds of requests with still pictures.
+    pub stills: Bounds,
 }
 
 impl Default for Settings {
@@ -132,12 +140,18 @@ impl Default for Settings {
             rate: Rate::default(),
             tensor_bytes: 64 * 1024 * 1024,
             max_sockets: 4096,
+            stills: Bounds::default(),
         }
     }
 }
 
-/// Lists the models, for clients.
-pub type ListModels = Arc<dyn Fn() -> Vec<ModelView> + Send + Sync>;
+/// What models do for requests.
+pub struct Tasks {
+    /// On still pictures.
+    pub stills: Arc<dyn Stills>,
+    /// On tensors, by the inference protocol.
+    pub tensors: Arc<dyn crate::kserve::Models>,
+}
 
 /// What every handler shares.
 struct Context {
@@ -146,10 +160,12 @@ struct Context {
     verifier: Option<auth::Verifier>,
     registry: Arc<Registry>,
     opener: Arc<dyn Opener>,
-    models: ListModels,
+    models: Arc<dyn Models>,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
+    stills: Arc<dyn Stills>,
     sockets: Arc<Semaphore>,
+    uploads: stills::Uploads,
 }
 
 impl Context {
@@ -174,21 +190,23 @@ pub fn router(
     settings: Settings,
     registry: Arc<Registry>,
     opener: Arc<dyn Opener>,
-    models: ListModels,
+    models: Arc<dyn Models>,
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
-    tensors: Arc<dyn crate::kserve::Models>,
+    tasks: Tasks,
 ) -> Result<Router, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
         verifier: settings.auth.as_ref().map(auth::Verifier::new).transpose()?,
         sockets: Arc::new(Semaphore::new(settings.max_sockets)),
+        uploads: stills::Uploads::new(settings.stills.received_bytes),
         settings,
         registry,
         opener,
         models,
         routes,
         cameras,
+        stills: tasks.stills,
     });
     let router = Router::new()
         .route("/v1/signal", get(signal::upgrade))
@@ -203,14 +221,17 @@ pub fn router(
         .route("/v1/sessions/{id}/events", get(api::events))
         .route("/v1/cameras", get(cameras::list))
         .route("/v1/cameras/{name}", get(cameras::get))
-        .route("/v1/models", get(api::models))
+        .route("/v1/detect", post(stills::detect).layer(compressed()))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{name}/load", post(models::load))
+        .route("/v1/models/{name}/unload", post(models::unload))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))
         .route("/v1/{*rest}", any(problem::not_found))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback_service(assets::service())
         .with_state(Arc::clone(&context))
-        .merge(kserve::routes(&context, tensors))
+        .merge(kserve::routes(&context, tasks.tensors))
         .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
         .layer(cors(&context))
         .layer(from_fn_with_state(Arc::clone(&context), guard::preflight))
@@ -258,6 +279,11 @@ fn cors(context: &Arc<Context>) -> CorsLayer {
         .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH])
         .expose_headers([header::LOCATION, header::ETAG, header::LINK, header::RETRY_AFTER])
         .max_age(Duration::from_secs(600))
+}
+
+/// Answers by gzip, brotli or zstd, as the client takes them; neither pictures nor events, which are to leave at once.
+fn compressed() -> CompressionLayer {
+    CompressionLayer::new().quality(CompressionLevel::Fastest)
 }
 
 fn security_header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {

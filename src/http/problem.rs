@@ -12,10 +12,10 @@ use crate::session::Refusal;
 /// An error as HTTP says it: `application/problem+json` (RFC 9457) with a stable code.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    status: StatusCode,
-    code: ErrorCode,
-    detail: Cow<'static, str>,
-    retry_after: Option<Duration>,
+    pub(super) status: StatusCode,
+    pub(super) code: ErrorCode,
+    pub(super) detail: Cow<'static, str>,
+    pub(super) retry_after: Option<Duration>,
 }
 
 impl Problem {
@@ -128,7 +128,7 @@ const fn title_of(code: ErrorCode) -> &'static str {
         ErrorCode::RateLimited => "Too many requests",
         ErrorCode::IceTimeout => "No network path",
         ErrorCode::DtlsFailed => "The secure handshake failed",
-        ErrorCode::DecodeFailed => "The video cannot be decoded",
+        ErrorCode::DecodeFailed => "The video or picture cannot be decoded",
         ErrorCode::ModelFailed => "The model cannot run",
         ErrorCode::NotFound => "Not found",
         ErrorCode::Conflict => "At odds with the present state",

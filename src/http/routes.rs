@@ -16,19 +16,19 @@ use crate::session::Refusal;
 /// Bytes of a route at most; the longest legal one has a third of it.
 const MAX_BYTES: usize = 8 * 1024;
 
-/// The routes over the models, for clients. They live as long as the process: what was put is gone after a restart, and
-/// the configuration's routes are back.
+/// The routes over the models, for clients. What was put is there after a restart, unless the configuration has a route of
+/// the same name; what was removed of the configuration's is back.
 pub trait Routes: Send + Sync {
     /// All of them by name.
     fn list(&self) -> Vec<RouteView>;
     /// The route of this name.
     fn get(&self, name: &str) -> Option<RoutePut>;
-    /// Adds a route, or replaces the one of this name; gives it as it is now, and whether it is new.
+    /// Adds a route, or replaces the one of this name; gives it as it is now, and whether it is new. Blocks on a disk.
     ///
     /// # Errors
     /// [`Refusal`] with `bad_request`, `unknown_model` or `conflict`.
     fn put(&self, name: &str, route: RoutePut) -> Result<(RoutePut, bool), Refusal>;
-    /// Removes a route.
+    /// Removes a route. Blocks on a disk.
     ///
     /// # Errors
     /// [`Refusal`] with `not_found`, or `conflict` if sessions that name no model get it.
@@ -57,8 +57,7 @@ pub(super) async fn get(
     context.routes.get(&name).filter(|_| claims.may_use(&name)).map(Json).ok_or_else(no_such_route)
 }
 
-/// `PUT /v1/routes/{name}`: sessions that begin or change their options from now on get it. It is not kept beyond the
-/// process.
+/// `PUT /v1/routes/{name}`: sessions that begin or change their options from now on get it.
 pub(super) async fn put(
     State(context): State<Arc<Context>>,
     name: Name,
@@ -75,7 +74,7 @@ pub(super) async fn put(
     for used in models_of(&route).chain([name.as_str()]) {
         may_use(&claims, used)?;
     }
-    let (route, is_new) = context.routes.put(&name, route)?;
+    let (route, is_new) = blocking(&context, move |routes| routes.put(&name, route)).await?;
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(route)))
 }
 
@@ -88,8 +87,20 @@ pub(super) async fn delete(
     let claims = may_manage(&context, &headers)?;
     let Path(name) = name.map_err(|_| no_such_route())?;
     may_use(&claims, &name)?;
-    context.routes.remove(&name)?;
+    blocking(&context, move |routes| routes.remove(&name)).await?;
     Ok(StatusCode::OK)
+}
+
+/// Changes routes on a thread that may wait for a disk; whoever goes away in the meantime stops nothing.
+async fn blocking<T: Send + 'static>(
+    context: &Context,
+    change: impl FnOnce(&dyn Routes) -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Problem> {
+    let routes = Arc::clone(&context.routes);
+    let changed = tokio::task::spawn_blocking(move || change(&*routes)).await;
+    let failed =
+        |_| Problem::new(ErrorCode::Internal, "The route could not be changed; report it with the server's log.");
+    changed.map_err(failed)?.map_err(Problem::from)
 }
 
 fn may_manage(context: &Context, headers: &HeaderMap) -> Result<Claims, Problem> {

@@ -13,8 +13,8 @@ use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use saccade_signaling::{
-    ClientMessage, ErrorCode, IceCandidate, MAX_PENDING_CANDIDATES, OptionsPatch, PROTOCOL_VERSION, SUBPROTOCOL,
-    ServerMessage, close_code,
+    ClientMessage, ErrorCode, IceCandidate, MAX_PENDING_CANDIDATES, ModelState, OptionsPatch, PROTOCOL_VERSION,
+    SUBPROTOCOL, ServerMessage, close_code,
 };
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Duration, Interval, MissedTickBehavior, interval, sleep_until, timeout};
@@ -187,7 +187,7 @@ impl Client {
             }
         };
         let claims = &self.claims;
-        let models = (self.context.models)().into_iter();
+        let models = self.context.models.list().into_iter().filter(|model| model.state == ModelState::Ready);
         let models = models.filter(|model| claims.may_use(&format!("{}@{}", model.name, model.version)));
         let models = models.map(|model| (!model.default, model.name));
         let routes = self.context.routes.list().into_iter().filter(|route| claims.may_use(&route.name));

@@ -12,7 +12,8 @@ use axum::response::Response;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::Algorithm;
 use saccade_signaling::{
-    CameraReason, CameraView, ErrorCode, Options, RoutePut, RouteView, ServerMessage, SessionCounters, SessionView,
+    CameraReason, CameraView, ErrorCode, ModelState, ModelView, Options, RoutePut, RouteView, ServerMessage,
+    SessionCounters, SessionView,
 };
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -265,6 +266,42 @@ impl Cameras for OneCamera {
     }
 }
 
+/// Two models that are loaded, and `bad`, which can't be. What is asked of them is noted.
+#[derive(Default)]
+struct FakeModels {
+    asked: Mutex<Vec<String>>,
+    broken: bool,
+}
+
+#[async_trait]
+impl super::Models for FakeModels {
+    fn list(&self) -> Vec<ModelView> {
+        assert!(!self.broken, "no list");
+        let refused =
+            ModelView { state: ModelState::Refused, reason: Some("It is bad.".into()), ..model("bad", false) };
+        vec![refused, model("other", false), model("ppe", true)]
+    }
+
+    async fn load(&self, name: &str) -> Result<ModelView, Refusal> {
+        self.asked.lock().unwrap().push(format!("load {name}"));
+        match name {
+            "bad" => Err(Refusal::new(ErrorCode::ModelFailed, "It is bad.")),
+            "slow" => Ok(ModelView { state: ModelState::Loading, ..model(name, false) }),
+            "other" | "ppe" => Ok(model(name, false)),
+            _ => Err(Refusal::new(ErrorCode::NotFound, "There is no such model.")),
+        }
+    }
+
+    async fn unload(&self, name: &str) -> Result<ModelView, Refusal> {
+        self.asked.lock().unwrap().push(format!("unload {name}"));
+        match name {
+            "ppe" => Err(Refusal::new(ErrorCode::Conflict, "It is the default.")),
+            "other" => Ok(ModelView { state: ModelState::Unloaded, ..model(name, false) }),
+            _ => Err(Refusal::new(ErrorCode::NotFound, "There is no such model.")),
+        }
+    }
+}
+
 /// Routes that check nothing but one name.
 #[derive(Default)]
 struct FakeRoutes(Mutex<BTreeMap<String, RoutePut>>);
@@ -303,6 +340,7 @@ struct Site {
     router: Router,
     registry: Arc<Registry>,
     fake: Arc<Fake>,
+    models: Arc<FakeModels>,
     seen: mpsc::Receiver<String>,
     stop: watch::Sender<bool>,
 }
@@ -316,12 +354,14 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
         results: Mutex::default(),
         hold: Semaphore::new(0),
     });
-    let models: ListModels = Arc::new(|| vec![model("other", false), model("ppe", true)]);
+    let models = Arc::new(FakeModels::default());
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let routes = Arc::new(FakeRoutes::default());
-    let tensors = Arc::new(tensors::Doubler);
-    let router = router(settings, Arc::clone(&registry), opener, models, routes, Arc::new(OneCamera), tensors).unwrap();
-    Site { router, registry, fake, seen, stop: watch::Sender::new(false) }
+    let (cameras, stills) = (Arc::new(OneCamera), Arc::new(stills::Sizes));
+    let tasks = Tasks { stills, tensors: Arc::new(tensors::Doubler) };
+    let router =
+        router(settings, Arc::clone(&registry), opener, Arc::clone(&models) as _, routes, cameras, tasks).unwrap();
+    Site { router, registry, fake, models, seen, stop: watch::Sender::new(false) }
 }
 
 fn plain() -> Site {
@@ -354,6 +394,8 @@ fn model(name: &str, default: bool) -> ModelView {
         backend: "cpu".into(),
         precision: "fp32".into(),
         default,
+        state: ModelState::Ready,
+        reason: None,
     }
 }
 
@@ -506,6 +548,7 @@ mod api;
 mod limits;
 mod routes;
 mod signaling;
+mod stills;
 mod tensors;
 mod whep;
 mod whip;

@@ -4,9 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 #[cfg(feature = "cuda")]
 use super::backend::Recorded;
 use super::backend::{CpuFeatures, Library, Opener, Request, Selection, TensorRt, open_plainly};
+use super::check::Checker;
 use super::error::Error;
 use super::found::{Found, Key};
 use super::improver::{Improvement, Improver};
@@ -15,7 +18,7 @@ use super::manifest::{BackendChoice, Manifest, Precision};
 use super::model::Model;
 use super::plan::{Outline, Plan};
 use super::remote;
-use super::repository::{ModelSpec, compare_versions, matches_name};
+use super::repository::{Graphs, ModelSpec, compare_versions, matches_name};
 use super::routes::{Put, RouteError, Routes};
 use super::runner::Runner;
 use super::tensors::{self, Tensors};
@@ -25,7 +28,7 @@ use crate::media::I420;
 use crate::route::Route;
 
 /// How models are run, whatever their manifests say.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Threads inside one run of a model. More make a single run faster on an idle machine and slower on a busy one;
     /// instances use many cores better.
@@ -42,6 +45,8 @@ pub struct Options {
     pub cuda: Result<Cuda, String>,
     /// When engines of TensorRT are built; default never.
     pub engines: Engines,
+    /// What tries models before they are opened here; default nothing.
+    pub checker: Option<Checker>,
     /// What a frame costs outside its model: decoding, drawing, encoding, transport. The cores are shared with that,
     /// where nobody says how many instances there are to be; default 6 ms.
     pub around_model: Duration,
@@ -118,6 +123,7 @@ impl Default for Options {
             calibration: Calibration::Off,
             cuda: Err("not looked for".to_owned()),
             engines: Engines::Kept,
+            checker: None,
             around_model: Duration::from_millis(6),
         }
     }
@@ -131,6 +137,8 @@ pub struct Engine {
     /// By name, then version.
     models: Mutex<Vec<Arc<Model>>>,
     routes: Routes,
+    /// Raised whenever other models are in the list.
+    changes: watch::Sender<u64>,
     /// Models and what they name as smaller ones, of which a log line has said that they do not go together.
     told: Mutex<BTreeSet<(String, String)>>,
     improver: Improver,
@@ -144,7 +152,8 @@ impl Engine {
     pub fn new(options: Options) -> Result<Self, Error> {
         let library = Library::load()?;
         let (routes, improver) = (Routes::default(), Improver::default());
-        Ok(Self { library, options, models: Mutex::default(), routes, told: Mutex::default(), improver })
+        let changes = watch::Sender::new(0);
+        Ok(Self { library, options, models: Mutex::default(), routes, changes, told: Mutex::default(), improver })
     }
 
     /// The library in use.
@@ -153,15 +162,25 @@ impl Engine {
         &self.library
     }
 
-    /// Loads a model and warms it up; this takes seconds where several ways to run it are compared. A model of the
-    /// same name and version that was loaded before is replaced; its sessions keep it until they end.
+    /// Loads a model, warms it up, and puts it into the list: [`Self::open`] and [`Self::publish`].
+    ///
+    /// # Errors
+    /// Those of [`Self::open`].
+    pub fn load(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
+        let model = self.open(spec)?;
+        drop(self.publish(&model));
+        Ok(model)
+    }
+
+    /// Loads a model and warms it up, without anybody getting it yet; this takes seconds where several ways to run it are
+    /// compared.
     ///
     /// # Errors
     /// Those of reading the files, [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`],
     /// [`Error::Unavailable`], [`Error::Run`]. The models loaded before stay as they are.
-    pub fn load(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
+    pub fn open(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
         if spec.manifest.remote.is_some() {
-            return self.load_remote(spec);
+            return self.open_remote(spec);
         }
         let Prepared { opener, runner, selection, request, key, is_final, complete } = self.prepare(spec)?;
         let is_improved = is_final || self.options.engines != Engines::Meanwhile || !opener.can_improve(request);
@@ -183,33 +202,43 @@ impl Engine {
             let instances = self.pinned(&spec.manifest).unwrap_or(1);
             self.improver.add(Improvement { model, opener, request, instances, complete, calibration, key });
         }
-        self.add(&model);
         Ok(model)
     }
 
     /// A model that other servers run.
-    fn load_remote(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
+    fn open_remote(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
         let manifest = Arc::new(spec.manifest.clone());
         let opened = remote::open(Arc::clone(&manifest), self.pinned(&manifest))?;
         let model = Arc::new(Model::start(manifest, opened.selection, opened.open, opened.runners)?);
         model.set_remote(opened.remote);
         let Selection { buckets, instances, measured, .. } = &*model.selection();
         tracing::info!(model = model.id(), ?buckets, instances, ?measured, "model loaded, which other servers run");
-        self.add(&model);
         Ok(model)
     }
 
-    fn add(&self, model: &Arc<Model>) {
+    /// Puts an open model into the list. Gives the one of the same name and version that it replaces there. Sessions that
+    /// have that one, or an older version under the bare name, are told by [`Self::changes`].
+    pub fn publish(&self, model: &Arc<Model>) -> Option<Arc<Model>> {
         let id = model.id();
         let mut models = self.lock();
         // Another manifest is worth another word.
         self.told.lock().unwrap_or_else(PoisonError::into_inner).retain(|(one, other)| *one != id && *other != id);
-        models.retain(|other| other.id() != id);
+        let at = models.iter().position(|other| other.id() == id);
+        let replaced = at.map(|at| models.remove(at));
         models.push(Arc::clone(model));
         models.sort_by(|a, b| {
             let (a, b) = (a.manifest(), b.manifest());
             a.name.cmp(&b.name).then_with(|| compare_versions(&a.version, &b.version))
         });
+        drop(models);
+        self.changes.send_modify(|number| *number += 1);
+        replaced
+    }
+
+    /// Tells when other models are in the list: whoever has a plan asks for it anew then, by [`Self::renew`].
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     /// Begins with what was left for later, since it would have disturbed what was measured: all models that were to be there
@@ -260,6 +289,17 @@ impl Engine {
         Opener::new(self.library.clone(), spec, manifest, spec.read()?, threads, cuda)?.try_first(request)
     }
 
+    /// Opens a model in all the ways in which it may be run without a GPU, and runs each on an empty picture. For a process
+    /// that may crash.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`].
+    pub(super) fn try_all(&self, spec: &ModelSpec) -> Result<(), Error> {
+        let (manifest, threads) = (Arc::new(spec.manifest.clone()), self.options.intra_threads.max(1));
+        let (request, cuda) = (self.request(&manifest), self.options.cuda.clone());
+        Opener::new(self.library.clone(), spec, manifest, spec.read()?, threads, cuda)?.try_all(request)
+    }
+
     /// Runs pictures in which the model finds something on the GPU, first as they come and then recorded, and compares what is
     /// found.
     ///
@@ -308,6 +348,7 @@ impl Engine {
                 manifest.input.size, manifest.accuracy, manifest.batching, manifest.run.device_memory_mb
             ),
         };
+        self.check(spec, &graphs, &key)?;
         let opener =
             Opener::new(self.library.clone(), spec, Arc::clone(&manifest), graphs, threads, self.options.cuda.clone())?;
         let calibration = &self.options.calibration;
@@ -333,6 +374,22 @@ impl Engine {
         let fed = || if is_device { 1 } else { fed_by(cores, selection.measured, self.options.around_model) };
         selection.instances = self.pinned(&manifest).unwrap_or_else(fed);
         Ok(Prepared { opener, runner, selection, request, key, is_final, complete })
+    }
+
+    /// Has a model tried by a process of its own, unless it is part of the program, or came through with the same files on
+    /// this machine before.
+    fn check(&self, spec: &ModelSpec, graphs: &Graphs, key: &Key) -> Result<(), Error> {
+        let Some(checker) = self.options.checker.as_ref().filter(|_| !ModelSpec::is_ours(graphs)) else {
+            return Ok(());
+        };
+        graphs.inspect(&spec.manifest)?;
+        let passed = ("checked", spec.texts(), key);
+        if self.options.calibration.get::<bool>(&passed) == Some(true) {
+            return Ok(());
+        }
+        checker.check(spec, graphs)?;
+        self.options.calibration.put(&passed, &true);
+        Ok(())
     }
 
     /// All loaded models by name, then version.
@@ -361,14 +418,35 @@ impl Engine {
         self.routes.put(name, route, |name| self.get(name).is_some())
     }
 
+    /// Adds a route of an earlier start, whose models may not be loaded; one that is there wins.
+    ///
+    /// # Errors
+    /// [`RouteError`]; the routes then stay as they are.
+    pub fn restore_route(&self, name: &str, route: Route) -> Result<(), RouteError> {
+        self.routes.restore(name, route, |name| self.get(name).is_some())
+    }
+
     /// The models that the session `key` gets for the name of a route or of a model; the same ones for the same key, as
     /// long as the route stays as it is. A model that is loaded after a route of its name is reached as `name@version`.
     ///
     /// # Errors
     /// [`Error::UnknownModel`], also for a route one of whose models was unloaded.
     pub fn resolve(&self, name: &str, key: &str) -> Result<Plan, Error> {
-        let mut plan = match self.routes.get(name) {
-            Some(route) => Plan::of_route(&route, name, key, |model| self.find(model)),
+        self.plan(self.routes.get(name).as_ref(), name, key)
+    }
+
+    /// What the session `key`, which got `plan` for `name`, gets by the models that are in the list now. A route counts as
+    /// it was when the session got it.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] if one of the models was unloaded; the session is to keep what it has.
+    pub fn renew(&self, plan: &Plan, name: &str, key: &str) -> Result<Plan, Error> {
+        self.plan(plan.route.as_ref(), name, key)
+    }
+
+    fn plan(&self, route: Option<&Arc<Route>>, name: &str, key: &str) -> Result<Plan, Error> {
+        let mut plan = match route {
+            Some(route) => Plan::of_route(route, name, key, |model| self.find(model)),
             None => self.find(name).map(Plan::of_model),
         }?;
         // Members of an ensemble wait for each other, so that none is any use by itself.
@@ -407,16 +485,27 @@ impl Engine {
         }
     }
 
-    /// Takes a model out of the list; its sessions keep it until they end. Routes that name it have no answer from then
-    /// on.
+    /// Takes a model out of the list; sessions that have nothing in its place keep it until they end. Routes that name it
+    /// have no answer from then on.
     pub fn unload(&self, name: &str) -> Option<Arc<Model>> {
         let mut models = self.lock();
         let at = models.iter().rposition(|model| matches_name(model.manifest(), name))?;
-        Some(models.remove(at))
+        let model = models.remove(at);
+        drop(models);
+        self.changes.send_modify(|number| *number += 1);
+        Some(model)
+    }
+
+    /// Ends the process that tries a model, and each that would.
+    pub fn stop_checks(&self) {
+        if let Some(checker) = &self.options.checker {
+            checker.stop.stop();
+        }
     }
 
     /// Ends all models' threads, and waits for them.
     pub fn shutdown(&self) {
+        self.stop_checks();
         self.improver.close();
         let models = std::mem::take(&mut *self.lock());
         models.iter().for_each(|model| model.shutdown());

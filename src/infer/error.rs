@@ -1,6 +1,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::inspect::Unfit;
+
 /// One mistake in a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -57,6 +59,20 @@ pub enum Error {
         /// Of the file.
         actual: String,
     },
+    /// A graph is not handed to ONNX Runtime at all.
+    #[error("{file}: {reason}")]
+    Unfit {
+        /// File name.
+        file: String,
+        /// Why not.
+        reason: Unfit,
+    },
+    /// A process of its own that tried the model did not come through, or found that it can't be used.
+    #[error("{reason}")]
+    Check {
+        /// What became of it.
+        reason: String,
+    },
     /// ONNX Runtime can't read the file: it is truncated, or no ONNX, or needs operators that are not there.
     #[error("{file} is not a usable ONNX model: {reason}")]
     UnreadableModel {
@@ -95,6 +111,9 @@ pub enum Error {
         /// Why it is not there.
         reason: String,
     },
+    /// A picture could not be done by its deadline, so nothing was spent on it.
+    #[error("the picture's deadline was over before the model was free")]
+    Late,
     /// A run of the model failed.
     #[error("inference failed: {reason}")]
     Run {

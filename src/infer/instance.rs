@@ -39,6 +39,7 @@ pub(super) fn own(shared: &Shared, number: usize, way: Way, runner: Runner) {
             Task::Leave => return,
             Task::Run { bucket } => instance.run(bucket, &mut batch),
             Task::Late(inbox, frame) => inbox.deliver(shared.id(), Outcome::Late(frame)),
+            Task::Expired(call) => call.reply.send(Err(Error::Late)),
             Task::Refuse(error) => {
                 batch.drain(..).for_each(|taken| instance.answer(taken, 1, Err(error.clone())));
                 instance.done.clear();
@@ -62,9 +63,8 @@ impl Instance<'_> {
     fn run(&mut self, bucket: usize, batch: &mut Vec<Taken>) {
         let (metrics, size) = (&self.shared.metrics, batch.len());
         for taken in &*batch {
-            if let Taken::Frame { queue, .. } = taken {
-                metrics.queue_wait.record(queue.as_secs_f64());
-            }
+            let (Taken::Frame { queue, .. } | Taken::Call(_, queue)) = taken;
+            metrics.queue_wait.record(queue.as_secs_f64());
         }
         #[expect(clippy::cast_precision_loss, reason = "a batch")]
         metrics.batch_size.record(size as f64);
@@ -73,7 +73,7 @@ impl Instance<'_> {
             Ok(timing) => {
                 let mut found = std::mem::take(&mut self.found);
                 for (taken, detections) in batch.drain(..).zip(found.drain(..)) {
-                    self.answer(taken, size, Ok(Detected { detections, timing }));
+                    self.answer(taken, size, Ok(Detected { detections, timing, batch_size: size }));
                 }
                 self.found = found;
                 Some((bucket, timing.service()))
@@ -120,7 +120,7 @@ impl Instance<'_> {
                 self.restart(Some(error));
             }
             let detections = self.found.pop().unwrap_or_default();
-            self.answer(taken, 1, found.map(|timing| Detected { detections, timing }));
+            self.answer(taken, 1, found.map(|timing| Detected { detections, timing, batch_size: 1 }));
         }
         if !failed && !no_room {
             // It was not for one of the frames, so the next such batch would fail, too.
@@ -131,16 +131,16 @@ impl Instance<'_> {
 
     /// Tells a frame's session or a picture's sender what became of it.
     fn answer(&mut self, taken: Taken, batch_size: usize, found: Result<Detected, Error>) {
+        self.shared.record.note(found.as_ref().map(|detected| detected.timing.service()));
         match taken {
-            Taken::Call(call) => {
-                // Whoever asked may have gone.
-                let _ = call.reply.send(found);
+            Taken::Call(call, queue) => {
+                call.reply.send(found.map(|found| Detected { timing: Timing { queue, ..found.timing }, ..found }));
             }
             Taken::Frame { key, inbox, job, queue } => {
                 self.done.push((key, found.is_ok()));
                 let frame = job.frame;
                 let outcome = match found {
-                    Ok(Detected { detections, timing }) => {
+                    Ok(Detected { detections, timing, .. }) => {
                         let timing = Timing { queue, ..timing };
                         let met = clock::now() <= frame.deadline;
                         Outcome::Done(Inferred { frame, detections, timing, batch_size, met })

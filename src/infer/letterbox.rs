@@ -1,3 +1,4 @@
+use super::Whole;
 use super::manifest::{Input, Resize};
 
 /// Where a source picture lies in a model's input, and the way back.
@@ -35,6 +36,17 @@ impl Letterbox {
             scale: [single(f64::from(content_width) / source_width), single(f64::from(content_height) / source_height)],
             offset: [single(f64::from(left)), single(f64::from(top))],
             content: [left, top, content_width, content_height],
+        }
+    }
+
+    /// The same input as the mapping of the picture that this one's was made smaller of.
+    #[must_use]
+    pub fn of_whole(self, whole: Whole) -> Self {
+        let shrunk = f64::from(whole.shrunk.max(1));
+        Self {
+            source: [f64::from(whole.width.max(1)), f64::from(whole.height.max(1))].map(single),
+            scale: self.scale.map(|scale| single(f64::from(scale) / shrunk)),
+            ..self
         }
     }
 
@@ -106,6 +118,20 @@ mod tests {
         let tall = Letterbox::new(&input([416, 416], Resize::LetterboxCenter), 427, 640);
         assert_eq!(tall.content(), [69, 0, 278, 416]);
         assert_eq!(tall.to_input([0.0, 0.0]), [69.0, 0.0]);
+    }
+
+    #[test]
+    fn boxes_of_a_smaller_picture_are_told_in_pixels_of_the_whole_one() {
+        let input = input([320, 320], Resize::LetterboxCenter);
+        let whole = Letterbox::new(&input, 2_560, 1_920);
+        let smaller = Letterbox::new(&input, 640, 480);
+        let bbox = [10.0, 60.0, 200.0, 300.0];
+        let told = smaller.of_whole(Whole { width: 2_560, height: 1_920, shrunk: 4 });
+        assert_eq!(told.box_to_source(bbox), whole.box_to_source(bbox));
+        // The last column of the smaller picture stands for a single one of the whole.
+        let told = smaller.of_whole(Whole { width: 2_557, height: 1_920, shrunk: 4 });
+        assert_eq!(told.box_to_source([0.0, 0.0, 320.0, 320.0]), Some([0.0, 0.0, 2_557.0, 1_920.0]));
+        assert_eq!(told.box_to_source(bbox), whole.box_to_source(bbox));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 pub mod backend;
 pub mod batcher;
+pub mod check;
 pub mod fusion;
 pub mod manifest;
 pub mod preprocess;
@@ -23,8 +24,11 @@ mod decoder;
 pub mod device;
 mod engine;
 mod error;
+mod figures;
+mod folder;
 mod found;
 mod improver;
+pub mod inspect;
 mod instance;
 mod letterbox;
 mod model;
@@ -49,6 +53,7 @@ pub use decoder::device::Head;
 pub use decoder::{Outlet, View};
 pub use engine::{Cuda, Engine, Engines, Options};
 pub use error::{Error, Mistake};
+pub use figures::Figures;
 pub use letterbox::Letterbox;
 pub use manifest::Manifest;
 pub use model::{Model, Slot};
@@ -124,11 +129,25 @@ pub enum Outcome {
     Failed(Frame, Error),
 }
 
-/// What [`Model::detect`] found in a picture.
+/// What [`Model::detect`] or [`Model::infer`] found in a picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detected {
     /// Best score first; boxes in pixels of the picture, inside it.
     pub detections: Vec<Detection>,
     /// Where the time went.
     pub timing: Timing,
+    /// Frames and pictures in the same run.
+    pub batch_size: usize,
+}
+
+/// The picture that a smaller one was made of: what is found in the smaller one is told in pixels of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Its width in pixels.
+    pub width: u32,
+    /// Its height in pixels.
+    pub height: u32,
+    /// How many of its pixels, along each side, make one of the smaller picture. The last ones of a row or column may be
+    /// fewer.
+    pub shrunk: u32,
 }

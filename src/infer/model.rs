@@ -2,7 +2,9 @@ use std::fmt;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 use super::backend::Selection;
 use super::batcher::{Costs, Key, Priority};
@@ -11,9 +13,10 @@ use super::instance::{self, Open};
 use super::manifest::Manifest;
 use super::prepared::Prepared;
 use super::runner::Runner;
-use super::shared::{Call, Inbox, Job, Shared};
+use super::shared::{Call, Inbox, Job, Reply, Shared};
 use super::tensors::Tensors;
-use super::{Detected, Outcome, Params};
+use super::{Detected, Figures, Outcome, Params, Whole};
+use crate::clock;
 use crate::frame::Frame;
 use crate::kserve::client::Remote;
 use crate::media::{Class, ColorInfo, I420};
@@ -154,6 +157,18 @@ impl Model {
         let _ = self.remote.set(remote);
     }
 
+    /// How it has done since it was loaded.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.shared.record.figures()
+    }
+
+    /// Whether a session has a slot.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.shared.has_slots()
+    }
+
     /// Instances that work side by side.
     #[must_use]
     pub fn instances(&self) -> u32 {
@@ -182,8 +197,39 @@ impl Model {
     /// [`Error::Panicked`].
     pub fn detect(&self, picture: &Arc<I420>, color: ColorInfo, params: &Arc<Params>) -> Result<Detected, Error> {
         let (reply, answer) = sync_channel(1);
-        self.shared.call(Call { picture: Arc::clone(picture).into(), color, params: Arc::clone(params), reply })?;
+        self.call(picture, color, None, params, None, Reply::Thread(reply))?;
         answer.recv().unwrap_or(Err(Error::Closed))
+    }
+
+    /// The same without blocking. `whole` is the picture that this one was made smaller of. What cannot be done by the
+    /// deadline is not begun, and neither is what nobody waits for any more: dropping the future withdraws the picture.
+    ///
+    /// # Errors
+    /// Those of [`Self::detect`], at once or from the future, and [`Error::Late`].
+    pub fn infer(
+        &self,
+        picture: &Arc<I420>,
+        color: ColorInfo,
+        whole: Option<Whole>,
+        params: &Arc<Params>,
+        deadline: Instant,
+    ) -> Result<impl Future<Output = Result<Detected, Error>> + Send + use<>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.call(picture, color, whole, params, Some(deadline), Reply::Task(reply))?;
+        Ok(async move { answer.await.unwrap_or(Err(Error::Closed)) })
+    }
+
+    fn call(
+        &self,
+        picture: &Arc<I420>,
+        color: ColorInfo,
+        whole: Option<Whole>,
+        params: &Arc<Params>,
+        deadline: Option<Instant>,
+        reply: Reply,
+    ) -> Result<(), Error> {
+        let (picture, params, queued) = (Arc::clone(picture).into(), Arc::clone(params), clock::now());
+        self.shared.call(Call { picture, color, whole, params, deadline, queued, reply })
     }
 
     /// Owner threads that have not ended.

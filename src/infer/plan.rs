@@ -18,6 +18,8 @@ pub struct Plan {
     pub classes: Arc<[Class]>,
     /// How what several members find becomes one list.
     pub fusion: Option<Fusion>,
+    /// The route that the models are of, as it was then; none: of a model's own name.
+    pub(super) route: Option<Arc<Route>>,
 }
 
 /// One model of a plan.
@@ -59,13 +61,13 @@ impl Plan {
     pub(super) fn of_model(model: Arc<Model>) -> Self {
         let classes: Arc<[Class]> = model.classes().into();
         let members = vec![Member { model, classes: Arc::clone(&classes), smaller: None }];
-        Self { members, shadow: None, classes, fusion: None }
+        Self { members, shadow: None, classes, fusion: None, route: None }
     }
 
     /// What the session `key` gets of a route; `find` gives the loaded models. All of the route's models have to be
     /// there, but for the shadow, without which a session does as well.
     pub(super) fn of_route(
-        route: &Route,
+        route: &Arc<Route>,
         name: &str,
         key: &str,
         find: impl Fn(&str) -> Result<Arc<Model>, Error>,
@@ -74,7 +76,7 @@ impl Plan {
         let (classes, mappings) = unite(models.iter().map(|model| model.classes()));
         let member = |(model, classes)| Member { model, classes, smaller: None };
         let mut members: Vec<Member> = models.into_iter().zip(mappings).map(member).collect();
-        let fusion = match route {
+        let fusion = match &**route {
             Route::Split { shares, .. } => {
                 let drawn = route::draw(shares, name, key);
                 let drawn = drawn.ok_or_else(|| Error::UnknownModel { name: name.to_owned() })?;
@@ -88,7 +90,7 @@ impl Plan {
         });
         // What is compared with itself tells nothing.
         let shadow = shadow.filter(|shadow| !members.iter().any(|member| Arc::ptr_eq(&member.model, shadow)));
-        Ok(Self { members, shadow, classes, fusion })
+        Ok(Self { members, shadow, classes, fusion, route: Some(Arc::clone(route)) })
     }
 
     /// Whether all models that frames may go through find them on a device.
@@ -118,7 +120,7 @@ impl Plan {
     /// Whether frames go through the same models as by another plan, and what these find means the same.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let Self { members, shadow, classes, fusion } = self;
+        let Self { members, shadow, classes, fusion, route: _ } = self;
         let at = |model: &Option<Arc<Model>>| model.as_ref().map(Arc::as_ptr);
         let same = |(one, other): (&Member, &Member)| {
             Arc::ptr_eq(&one.model, &other.model)
@@ -130,6 +132,13 @@ impl Plan {
             && at(shadow) == at(&other.shadow)
             && *classes == other.classes
             && *fusion == other.fusion
+    }
+
+    /// Whether an object that this plan's models name is of the same class, by its id, where another's find it.
+    #[must_use]
+    pub fn agrees_on_classes(&self, other: &Self) -> bool {
+        let known = |class: &Class| other.classes.iter().find(|known| known.name == class.name);
+        self.classes.iter().all(|class| known(class).is_none_or(|known| known.id == class.id))
     }
 
     /// The member that is named first: the only one, unless there is a [`fusion`](Self::fusion).

@@ -1,11 +1,15 @@
 use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::error::{Error, Mistake};
+use super::folder::Folder;
+use super::inspect::{Unfit, inspect};
 use super::manifest::{FileRef, Manifest, Precision};
 
 const EMBEDDED_MANIFEST: &str = include_str!("../../models/ppe-nano/2/manifest.toml");
@@ -16,6 +20,13 @@ const EMBEDDED_INT8: &[u8] = include_bytes!("../../models/ppe-nano/2/model.int8.
 const EMBEDDED_FP16: Option<&[u8]> = Some(include_bytes!("../../models/ppe-nano/2/model.fp16.onnx"));
 #[cfg(not(feature = "cuda"))]
 const EMBEDDED_FP16: Option<&[u8]> = None;
+
+/// Name of the file beside a model's graphs.
+const MANIFEST: &str = "manifest.toml";
+/// Bytes of a manifest, or of a list of classes, at most.
+const MAX_TEXT: u64 = 1 << 20;
+/// Bytes of a graph at most: what one message of Protocol Buffers can hold.
+const MAX_GRAPH: u64 = 2 << 30;
 
 /// The models that can be loaded: those of a folder laid out as `NAME/VERSION/{manifest.toml, model.onnx}`, and the
 /// embedded default model. A model in the folder hides an embedded one of the same name and version.
@@ -39,6 +50,7 @@ pub struct Refused {
 pub struct ModelSpec {
     /// Its manifest.
     pub manifest: Manifest,
+    texts: Arc<Texts>,
     source: Source,
 }
 
@@ -46,6 +58,30 @@ pub struct ModelSpec {
 enum Source {
     Embedded,
     Folder(PathBuf),
+    /// Read before.
+    Held(Graphs),
+}
+
+/// What a manifest was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Texts {
+    manifest: String,
+    /// Name and text of the file that has its classes, where that is another one.
+    classes: Option<(String, String)>,
+}
+
+impl Texts {
+    fn read(
+        manifest: String,
+        read: impl FnOnce(&str) -> Result<String, Error>,
+    ) -> Result<(Arc<Self>, Manifest), Error> {
+        let mut classes = None;
+        let parsed = Manifest::parse(&manifest, |file| {
+            let text = read(file)?;
+            Ok(classes.insert((file.to_owned(), text)).1.clone())
+        })?;
+        Ok((Arc::new(Self { manifest, classes }), parsed))
+    }
 }
 
 /// The bytes of a model's graphs.
@@ -59,6 +95,25 @@ pub(super) struct Graphs {
 }
 
 impl Graphs {
+    /// Looks for what none of them may have. What passes is what is run: files are not read again.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`], [`Error::UnreadableModel`].
+    pub(super) fn inspect(&self, manifest: &Manifest) -> Result<(), Error> {
+        let variants = [(manifest.int8.as_ref(), self.int8.as_ref()), (manifest.fp16.as_ref(), self.fp16.as_ref())];
+        let variants = variants.into_iter().filter_map(|(file, graph)| file.zip(graph));
+        for (file, graph) in std::iter::once((&manifest.file, &self.fp32)).chain(variants) {
+            let file = || file.path.clone();
+            inspect(graph).map_err(|reason| match reason {
+                Unfit::Malformed | Unfit::TooDeep => {
+                    Error::UnreadableModel { file: file(), reason: reason.to_string() }
+                }
+                reason => Error::Unfit { file: file(), reason },
+            })?;
+        }
+        Ok(())
+    }
+
     /// The one that is run in a precision.
     pub(super) fn of(&self, precision: Precision) -> &Bytes {
         let variant = match precision {
@@ -145,10 +200,28 @@ impl ModelSpec {
     /// # Errors
     /// None in a good build.
     pub fn embedded() -> Result<Self, Error> {
-        let manifest = Manifest::parse(EMBEDDED_MANIFEST, |file| {
+        let (texts, manifest) = Texts::read(EMBEDDED_MANIFEST.to_owned(), |file| {
             Err(Error::Read { path: file.into(), reason: "not embedded".to_owned() })
         })?;
-        Ok(Self { manifest, source: Source::Embedded })
+        Ok(Self { manifest, texts, source: Source::Embedded })
+    }
+
+    /// A model whose files were read before.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`].
+    pub(super) fn held(texts: Texts, graphs: Graphs) -> Result<Self, Error> {
+        let Texts { manifest, classes } = texts;
+        let (texts, manifest) = Texts::read(manifest, |file| {
+            let missing = || Error::Read { path: file.into(), reason: "it was not read".to_owned() };
+            classes.filter(|(name, _)| name == file).map(|(_, text)| text).ok_or_else(missing)
+        })?;
+        Ok(Self { manifest, texts, source: Source::Held(graphs) })
+    }
+
+    /// What the manifest was read from.
+    pub(super) fn texts(&self) -> &Texts {
+        &self.texts
     }
 
     /// A model's folder `…/NAME/VERSION`. Its files are read and their checksums compared.
@@ -157,8 +230,9 @@ impl ModelSpec {
     /// [`Error::Read`], [`Error::Manifest`] (also when its name and version are not the folders'),
     /// [`Error::Checksum`].
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        let text = read_text(&folder.join("manifest.toml"))?;
-        let manifest = Manifest::parse(&text, |file| read_text(&folder.join(file)))?;
+        let inside = Folder::open(folder)?;
+        let text = inside.read_text(MANIFEST, MAX_TEXT)?;
+        let (texts, manifest) = Texts::read(text, |file| inside.read_text(file, MAX_TEXT))?;
         let (name, version) = (folder.parent().map(file_name).unwrap_or_default(), file_name(folder));
         let mut mistakes = Vec::new();
         for (key, value, expected) in [("name", &manifest.name, name), ("version", &manifest.version, version)] {
@@ -170,11 +244,18 @@ impl ModelSpec {
         if !mistakes.is_empty() {
             return Err(Error::Manifest { mistakes });
         }
-        let spec = Self { manifest, source: Source::Folder(folder.to_owned()) };
+        let spec = Self { manifest, texts, source: Source::Folder(folder.to_owned()) };
         if spec.manifest.remote.is_none() {
             spec.read()?;
         }
         Ok(spec)
+    }
+
+    /// Whether these graphs are part of the program.
+    pub(super) fn is_ours(graphs: &Graphs) -> bool {
+        let Ok(Manifest { file, int8, fp16, .. }) = Self::embedded().map(|spec| spec.manifest) else { return false };
+        let ours: Vec<_> = [Some(file), int8, fp16].into_iter().flatten().filter_map(|file| file.sha256).collect();
+        graphs.sha256.iter().all(|sha256| ours.contains(sha256))
     }
 
     /// Whether it is part of the program.
@@ -186,7 +267,7 @@ impl ModelSpec {
     /// Where it is, if it is not part of the program.
     pub(super) fn folder(&self) -> Option<&Path> {
         match &self.source {
-            Source::Embedded => None,
+            Source::Embedded | Source::Held(_) => None,
             Source::Folder(folder) => Some(folder),
         }
     }
@@ -194,12 +275,14 @@ impl ModelSpec {
     /// Reads the graphs and compares their checksums.
     pub(super) fn read(&self) -> Result<Graphs, Error> {
         let Manifest { file, int8, fp16, .. } = &self.manifest;
+        let folder = match &self.source {
+            Source::Held(graphs) => return Ok(graphs.clone()),
+            Source::Folder(folder) => Some(Folder::open(folder)?),
+            Source::Embedded => None,
+        };
         let read = |file: &FileRef, embedded: &'static [u8]| {
-            let bytes = match &self.source {
-                Source::Embedded => Bytes::from_static(embedded),
-                Source::Folder(folder) => read_bytes(&folder.join(&file.path))?,
-            };
-            checked(bytes, file)
+            let Some(folder) = &folder else { return checked(Bytes::from_static(embedded), file) };
+            checked(folder.read(&file.path, MAX_GRAPH)?.into(), file)
         };
         let (fp32, first) = read(file, EMBEDDED_MODEL)?;
         let int8 = int8.as_ref().map(|int8| read(int8, EMBEDDED_INT8)).transpose()?;
@@ -249,14 +332,6 @@ fn checked(bytes: Bytes, file: &FileRef) -> Result<(Bytes, String), Error> {
         }
         _ => Ok((bytes, actual)),
     }
-}
-
-fn read_bytes(path: &Path) -> Result<Bytes, Error> {
-    fs::read(path).map(Bytes::from).map_err(|error| Error::Read { path: path.to_owned(), reason: error.to_string() })
-}
-
-fn read_text(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|error| Error::Read { path: path.to_owned(), reason: error.to_string() })
 }
 
 fn folders(parent: &Path) -> Result<Vec<PathBuf>, Error> {

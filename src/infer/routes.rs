@@ -6,7 +6,7 @@ use crate::route::{self, Mistake, Route};
 /// Routes that there may be.
 pub const MAX_ROUTES: usize = 256;
 
-/// All routes by name; shared by those who change them and those who ask for them. They live as long as the process.
+/// All routes by name; shared by those who change them and those who ask for them.
 #[derive(Debug, Default)]
 pub struct Routes {
     by_name: Mutex<BTreeMap<String, Arc<Route>>>,
@@ -39,6 +39,12 @@ pub enum RouteError {
         /// The name.
         name: String,
     },
+    /// A route of the configuration has this name.
+    #[error("the configuration has a route `{name}`, which counts")]
+    Configured {
+        /// The name.
+        name: String,
+    },
     /// It names models that are not loaded.
     #[error("no loaded model is called {}", models.iter().map(|model| format!("`{model}`")).collect::<Vec<_>>().join(", "))]
     UnknownModels {
@@ -57,16 +63,7 @@ impl Routes {
     /// # Errors
     /// [`RouteError`]; the routes then stay as they are.
     pub fn put(&self, name: &str, route: Route, is_loaded: impl Fn(&str) -> bool) -> Result<Put, RouteError> {
-        if !route::is_name(name) {
-            return Err(RouteError::Name);
-        }
-        let mistakes = route.mistakes();
-        if !mistakes.is_empty() {
-            return Err(RouteError::Mistakes { mistakes });
-        }
-        if is_loaded(name) {
-            return Err(RouteError::NameTaken { name: name.to_owned() });
-        }
+        may_be(name, &route, &is_loaded)?;
         let named = route.models().chain(route.shadow());
         let unknown: Vec<String> = named.filter(|model| !is_loaded(model)).map(str::to_owned).collect();
         if !unknown.is_empty() {
@@ -78,6 +75,24 @@ impl Routes {
         }
         let before = routes.insert(name.to_owned(), Arc::new(route));
         Ok(if before.is_some() { Put::Replaced } else { Put::New })
+    }
+
+    /// Adds a route of an earlier start, unless there is one of this name. Its models need not be loaded: until they are,
+    /// nobody gets it.
+    ///
+    /// # Errors
+    /// [`RouteError`]; the routes then stay as they are.
+    pub fn restore(&self, name: &str, route: Route, is_loaded: impl Fn(&str) -> bool) -> Result<(), RouteError> {
+        may_be(name, &route, &is_loaded)?;
+        let mut routes = self.lock();
+        if routes.contains_key(name) {
+            return Err(RouteError::Configured { name: name.to_owned() });
+        }
+        if routes.len() >= MAX_ROUTES {
+            return Err(RouteError::TooMany);
+        }
+        routes.insert(name.to_owned(), Arc::new(route));
+        Ok(())
     }
 
     /// Takes a route out; sessions that it gave a model keep it until they name another.
@@ -100,6 +115,21 @@ impl Routes {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Route>>> {
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a route may be there under this name, apart from its models.
+fn may_be(name: &str, route: &Route, is_loaded: &impl Fn(&str) -> bool) -> Result<(), RouteError> {
+    if !route::is_name(name) {
+        return Err(RouteError::Name);
+    }
+    let mistakes = route.mistakes();
+    if !mistakes.is_empty() {
+        return Err(RouteError::Mistakes { mistakes });
+    }
+    if is_loaded(name) {
+        return Err(RouteError::NameTaken { name: name.to_owned() });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -144,6 +174,20 @@ mod tests {
         let shares = vec![Share { model: "c".into(), weight: 1 }, Share { model: "a".into(), weight: 1 }];
         let error = put(&routes, "r", Route::Split { shares, shadow: Some("r".into()) }).unwrap_err();
         assert_eq!(error.to_string(), "no loaded model is called `c`, `r`", "a route is no model");
+        assert_eq!(*routes.get("r").unwrap(), ensemble(&["a", "b"]));
+    }
+
+    #[test]
+    fn routes_of_an_earlier_start_wait_for_their_models() {
+        let routes = Routes::default();
+        put(&routes, "r", ensemble(&["a", "b"])).unwrap();
+        let restore = |name, route| routes.restore(name, route, is_loaded);
+        assert_eq!(restore("later", ensemble(&["a", "not-yet"])), Ok(()));
+        assert_eq!(*routes.get("later").unwrap(), ensemble(&["a", "not-yet"]));
+        assert_eq!(restore("r", ensemble(&["b", "a"])), Err(RouteError::Configured { name: "r".into() }));
+        assert_eq!(restore("a", ensemble(&["b", "a"])), Err(RouteError::NameTaken { name: "a".into() }));
+        assert_eq!(restore("../r", ensemble(&["b", "a"])), Err(RouteError::Name));
+        assert!(matches!(restore("one", ensemble(&["a"])), Err(RouteError::Mistakes { .. })));
         assert_eq!(*routes.get("r").unwrap(), ensemble(&["a", "b"]));
     }
 

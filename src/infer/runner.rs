@@ -9,7 +9,7 @@ use super::manifest::Manifest;
 use super::postprocess::Postprocessor;
 use super::prepared::Prepared;
 use super::preprocess::Preprocessor;
-use super::{Params, Timing};
+use super::{Params, Timing, Whole};
 use crate::clock;
 use crate::frame::Picture;
 use crate::media::{ColorInfo, Detection, FramePool, I420};
@@ -33,6 +33,8 @@ pub(super) struct Runner {
 pub(super) struct Item<'a> {
     pub(super) picture: &'a Picture,
     pub(super) color: ColorInfo,
+    /// What the picture was made smaller of.
+    pub(super) whole: Option<Whole>,
     pub(super) params: &'a Params,
     /// Its tensor, where several models share it.
     pub(super) prepared: Option<&'a Prepared>,
@@ -95,8 +97,8 @@ impl Runner {
         let [width, height] = self.manifest.input.size;
         let picture = Arc::new(I420::new(width, height)).into();
         let params = self.manifest.defaults.into();
-        let (color, prepared, deadline) = (ColorInfo::default(), None, None);
-        let item = Item { picture: &picture, color, params: &params, prepared, deadline };
+        let (color, whole, prepared, deadline) = (ColorInfo::default(), None, None, None);
+        let item = Item { picture: &picture, color, whole, params: &params, prepared, deadline };
         let mut found = Vec::with_capacity(bucket);
         let mut shortest = Duration::MAX;
         for _ in 0..times.max(1) {
@@ -133,10 +135,11 @@ impl Runner {
         let places = backend.input().chunks_exact_mut(manifest.input.item_len());
         for (item, place) in items.clone().zip(places) {
             let picture = item.picture.host(pool).map_err(|error| Error::Run { reason: error.to_string() })?;
-            letterboxes.push(match item.prepared.filter(|prepared| prepared.suits(&manifest.input)) {
+            let letterbox = match item.prepared.filter(|prepared| prepared.suits(&manifest.input)) {
                 Some(prepared) => prepared.fill(preprocessor, &picture, item.color, place),
                 None => preprocessor.fill(&picture, item.color, place),
-            });
+            };
+            letterboxes.push(item.whole.map_or(letterbox, |whole| letterbox.of_whole(whole)));
         }
         let preprocessed = clock::now();
         let mut inferred = preprocessed;

@@ -6,14 +6,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::sync::oneshot;
 
 use super::batcher::{Batcher, Choice, Costs, Key, Member, Priority};
 use super::error::Error;
+use super::figures::Record;
 use super::instance::Open;
 use super::manifest::Batching;
 use super::prepared::Prepared;
 use super::runner::{Item, Runner};
-use super::{Detected, Outcome, Params};
+use super::{Detected, Outcome, Params, Whole};
 use crate::clock;
 use crate::frame::{Frame, Picture};
 use crate::media::ColorInfo;
@@ -34,6 +36,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     ready: AtomicBool,
+    pub(super) record: Record,
     pub(super) metrics: Metrics,
 }
 
@@ -82,8 +85,38 @@ pub(super) struct Job {
 pub(super) struct Call {
     pub(super) picture: Picture,
     pub(super) color: ColorInfo,
+    pub(super) whole: Option<Whole>,
     pub(super) params: Arc<Params>,
-    pub(super) reply: SyncSender<Result<Detected, Error>>,
+    /// When the answer is of no use any more; none: never.
+    pub(super) deadline: Option<Instant>,
+    pub(super) queued: Instant,
+    pub(super) reply: Reply,
+}
+
+/// Where the answer to a call goes.
+pub(super) enum Reply {
+    /// To a thread that waits.
+    Thread(SyncSender<Result<Detected, Error>>),
+    /// To a task that waits, unless it has gone.
+    Task(oneshot::Sender<Result<Detected, Error>>),
+}
+
+impl Reply {
+    /// Whoever asked may have gone.
+    pub(super) fn send(self, found: Result<Detected, Error>) {
+        match self {
+            Self::Thread(reply) => drop(reply.send(found)),
+            Self::Task(reply) => drop(reply.send(found)),
+        }
+    }
+}
+
+impl Call {
+    /// Whether it is not to be run any more: nobody waits for it, or it cannot be done in time.
+    fn is_idle(&self, now: Instant, takes: Duration) -> bool {
+        let is_gone = matches!(&self.reply, Reply::Task(reply) if reply.is_closed());
+        is_gone || self.deadline.is_some_and(|deadline| now + takes > deadline)
+    }
 }
 
 pub(super) struct Metrics {
@@ -103,6 +136,8 @@ pub(super) enum Task {
     Late(Arc<Inbox>, Frame),
     /// Give what it was given back with this error.
     Refuse(Error),
+    /// Tell its sender that this picture is too late.
+    Expired(Call),
     /// Run everything this way from now on, with this runner.
     Change(Way, Runner),
     /// End: fewer instances run the model by now.
@@ -112,7 +147,7 @@ pub(super) enum Task {
 /// A member of a batch, taken out of its queue.
 pub(super) enum Taken {
     Frame { key: Key, inbox: Arc<Inbox>, job: Job, queue: Duration },
-    Call(Call),
+    Call(Call, Duration),
 }
 
 impl Taken {
@@ -120,11 +155,11 @@ impl Taken {
         match self {
             Self::Frame { job: Job { frame, params, prepared }, .. } => {
                 let (color, prepared, deadline) = (frame.color, prepared.as_deref(), Some(frame.deadline));
-                Item { picture: &frame.picture, color, params, prepared, deadline }
+                Item { picture: &frame.picture, color, whole: None, params, prepared, deadline }
             }
-            Self::Call(call) => {
-                let Call { picture, color, params, .. } = call;
-                Item { picture, color: *color, params, prepared: None, deadline: None }
+            Self::Call(call, _) => {
+                let Call { picture, color, whole, params, .. } = call;
+                Item { picture, color: *color, whole: *whole, params, prepared: None, deadline: call.deadline }
             }
         }
     }
@@ -152,7 +187,7 @@ impl Shared {
             closed: false,
         };
         let (state, ready) = (Mutex::new(state), AtomicBool::new(true));
-        Self { id, max_queue, state, wake: Condvar::new(), ready, metrics }
+        Self { id, max_queue, state, wake: Condvar::new(), ready, record: Record::default(), metrics }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -186,6 +221,11 @@ impl Shared {
             let entry = state.entries.remove(at);
             entry.inbox.detached.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether any slot is attached.
+    pub(super) fn has_slots(&self) -> bool {
+        !self.lock().entries.is_empty()
     }
 
     /// Puts a frame into a slot. What comes back is not going to be inferred: the frame it replaced, or itself once
@@ -352,6 +392,11 @@ impl State {
 
     fn choose_next(&mut self, instance: usize, batch: &mut Vec<Taken>) -> Option<Task> {
         let now = clock::now();
+        let takes = self.batcher.costs().single();
+        if let Some(at) = self.calls.iter().position(|call| call.is_idle(now, takes)) {
+            self.batcher.withdraw_call(at);
+            return self.calls.remove(at).map(Task::Expired);
+        }
         let choice = self.batcher.next(now, instance)?;
         let inbox = |entries: &[Entry], key| {
             let at = entries.binary_search_by_key(&key, |entry: &Entry| entry.key).ok()?;
@@ -367,7 +412,10 @@ impl State {
         };
         for member in self.batcher.members() {
             let taken = match *member {
-                Member::Call => self.calls.pop_front().map(Taken::Call),
+                Member::Call => self.calls.pop_front().map(|call| {
+                    let queue = now.saturating_duration_since(call.queued);
+                    Taken::Call(call, queue)
+                }),
                 Member::Slot(key) => inbox(&self.entries, key).and_then(|inbox| {
                     let job = inbox.mailbox.take()?;
                     let queue = now.saturating_duration_since(job.frame.decoded_at);
@@ -384,7 +432,7 @@ impl State {
     fn refuse_next(&mut self, batch: &mut Vec<Taken>) -> bool {
         if let Some(call) = self.calls.pop_front() {
             self.batcher.withdraw(Member::Call);
-            batch.push(Taken::Call(call));
+            batch.push(Taken::Call(call, Duration::ZERO));
             return true;
         }
         let idle = self.entries.iter().filter(|entry| !self.batcher.is_in_flight(entry.key));

@@ -6,6 +6,8 @@
 //! place besides `app` that knows several stages; it decides nothing that a stage can decide itself.
 
 mod cameras;
+mod catalogue;
+mod following;
 mod gpu;
 mod ice;
 mod ladders;
@@ -18,6 +20,7 @@ mod path;
 mod spare;
 mod stages;
 mod stats;
+mod stills;
 mod trial;
 mod viewers;
 mod watching;
@@ -36,9 +39,11 @@ use tracing::Instrument;
 pub use self::gpu::Gpu;
 #[cfg(feature = "cuda")]
 pub use self::gpu::{Libraries, Unusable};
+pub use self::stills::{StillLimits, Stills};
 pub use self::trial::Codecs;
 pub use self::workers::{Lane, Step, Workers};
 
+use self::catalogue::Catalogue;
 use self::ice::Ice;
 use self::ladders::Ladders;
 use self::load::{Demand, Load};
@@ -392,7 +397,10 @@ async fn begin(
         losses: Losses::new(),
         path: PathMetrics::new(),
     };
-    let inputs = Inputs { commands, events, packets, outputs, drain: deps.registry.draining() };
+    let (drain, mut models) = (deps.registry.draining(), deps.engine.changes());
+    // There may have been changes since the session was given its own.
+    models.mark_changed();
+    let inputs = Inputs { commands, events, packets, outputs, drain, models };
     Ok(Begun { owner, inputs, handle, answer: Answer { sdp, options } })
 }
 
@@ -434,23 +442,30 @@ struct Models<'a> {
 }
 
 impl Models<'_> {
+    fn catalogue(&self) -> Catalogue<'_> {
+        Catalogue { engine: &self.deps.engine, default: &self.deps.settings.default_model, claims: self.claims }
+    }
+
     /// Passes if the publisher may use the model that the options name, if they name one.
     fn check(&self, patch: &OptionsPatch) -> Result<(), Refusal> {
-        match &patch.model {
-            Some(model) if !self.claims.may_use(model) => Err(Refusal::may_not_use(model)),
-            _ => Ok(()),
-        }
+        self.catalogue().check(patch.model.as_ref())
     }
 
     /// Options as the stages use them. `key` says which of a split's models a session gets; `kept` is what a session had
     /// under the name, for when the name is gone.
     fn apply(&self, options: Options, key: &SessionId, kept: Option<infer::Plan>) -> Result<Applied, Refusal> {
-        let plan = self.deps.engine.resolve(&options.model, key.as_str()).ok().or(kept).ok_or_else(|| {
+        let plan = self.deps.engine.resolve(&options.model, key.as_str()).ok().or(kept);
+        let plan = plan.ok_or_else(|| {
             Refusal::new(
                 ErrorCode::UnknownModel,
                 format!("There is no model {}; see GET /v1/models and GET /v1/routes.", options.model),
             )
         })?;
+        Ok(self.applied(options, plan))
+    }
+
+    /// Options as the stages use them with these models.
+    fn applied(&self, options: Options, plan: infer::Plan) -> Applied {
         let ids = |names: &Vec<String>| {
             let wanted = plan.classes.iter().filter(|class| names.iter().any(|name| **name == *class.name));
             wanted.map(|class| class.id).collect()
@@ -473,34 +488,17 @@ impl Models<'_> {
             Priority::Normal => infer::Priority::Normal,
             Priority::High => infer::Priority::High,
         };
-        Ok(Applied { options, plan, orders, model_id, priority })
+        Applied { options, plan, orders, model_id, priority }
     }
 }
 
 impl options::Models for Models<'_> {
     fn facts(&self, name: &str) -> Option<ModelFacts> {
-        let infer::Outline { classes, defaults } = self.deps.engine.outline(name).ok()?;
-        Some(ModelFacts {
-            name: name.to_owned(),
-            classes: classes.iter().map(|class| class.name.to_string()).collect(),
-            score_threshold: defaults.score_threshold,
-            iou_threshold: defaults.iou_threshold,
-            max_detections: u32::try_from(defaults.max_detections).unwrap_or(u32::MAX),
-        })
+        self.catalogue().facts(name)
     }
 
     fn names(&self) -> Vec<String> {
-        let Deps { engine, settings, .. } = self.deps;
-        let models = engine.models().into_iter().map(|model| model.manifest().name.clone());
-        let routes = engine.routes().list().into_iter().map(|(name, _)| name);
-        let mut names = Vec::new();
-        for name in [settings.default_model.clone()].into_iter().chain(models).chain(routes) {
-            if !names.contains(&name) && self.claims.may_use(&name) {
-                names.push(name);
-            }
-        }
-        // A version is no name of its own, but it may be all that is allowed.
-        if names.is_empty() { self.claims.models.clone() } else { names }
+        self.catalogue().names()
     }
 }
 

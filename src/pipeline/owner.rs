@@ -122,6 +122,7 @@ pub(super) struct Inputs {
     pub(super) packets: mpsc::Receiver<RtpPacket>,
     pub(super) outputs: mpsc::Receiver<Output>,
     pub(super) drain: watch::Receiver<Option<Drain>>,
+    pub(super) models: watch::Receiver<u64>,
 }
 
 /// What the owner remembers of the way out.
@@ -190,6 +191,7 @@ impl Owner {
                         self.machine.handle_drain(clock::now(), drain.deadline);
                     }
                 }
+                Ok(()) = inputs.models.changed() => self.follow_models(),
                 () = tokio::time::sleep_until(deadline.into()) => self.handle_timeout(clock::now()).await,
             }
             self.follow_path(clock::now());
@@ -352,7 +354,7 @@ impl Owner {
     }
 
     /// Sends to the socket, if there is one; a socket that does not read ends the session.
-    fn signal(&mut self, message: ServerMessage) {
+    pub(super) fn signal(&mut self, message: ServerMessage) {
         let Some(signals) = &self.signals else { return };
         match signals.try_send(message) {
             Ok(()) => {}

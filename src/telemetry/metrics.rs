@@ -80,6 +80,13 @@ table! {
     INFERENCE_IN_FLIGHT = Gauge "saccade_inference_in_flight" [] "Batches that run now.";
     MODEL_CHANGES_TOTAL = Counter "saccade_model_changes_total" ["model"] "Models that were run another way from then on, such as on TensorRT once its engines were built.";
     MODEL_RESTARTS_TOTAL = Counter "saccade_model_restarts_total" ["model"] "Model instances that were started again after a fault.";
+    MODELS = Gauge "saccade_models" ["state"] "Models of the repository, by what they are up to.";
+    MODEL_LOADS_TOTAL = Counter "saccade_model_loads_total" ["outcome"] "Versions of models that were loaded, refused, or had to make way for the version before.";
+    MODEL_REFUSALS_TOTAL = Counter "saccade_model_refusals_total" ["reason"] "Versions of models that could not be used.";
+    MODEL_SWAPS_TOTAL = Counter "saccade_model_swaps_total" [] "Versions that took the place of another one while the server ran.";
+    MODEL_ROLLBACKS_TOTAL = Counter "saccade_model_rollbacks_total" ["reason"] "Versions that had to make way for the one before: they were slower (`p95`), failed more often (`errors`) or altogether (`failed`).";
+    SESSION_MODEL_MOVES_TOTAL = Counter "saccade_session_model_moves_total" ["outcome"] "Sessions that moved to another version of their model, or were kept from that by their options.";
+    ROUTES_UNSAVED_TOTAL = Counter "saccade_routes_unsaved_total" [] "Changes of routes that could not be written to their file.";
     DEGRADED_SESSIONS = Gauge "saccade_degraded_sessions" ["step"] "Sessions that give something up now, by step of the ladder.";
     DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";
     LOAD_RATIO = Gauge "saccade_load_ratio" ["resource"] "Share of the processors and of the network that the sessions need at the least that they can do with.";
@@ -103,6 +110,11 @@ table! {
     REMOTE_RETRIES_TOTAL = Counter "saccade_remote_retries_total" [] "Requests that were sent to another endpoint because nobody was at the first.";
     CONNECTIONS_REFUSED_TOTAL = Counter "saccade_connections_refused_total" ["reason"] "Connections that were closed without an answer.";
     MESSAGES_REFUSED_TOTAL = Counter "saccade_messages_refused_total" ["channel", "reason"] "Messages of peers that were not acted upon.";
+    STILLS_RECEIVED_TOTAL = Counter "saccade_stills_received_total" [] "Still pictures that were received whole.";
+    STILLS_ANSWERED_TOTAL = Counter "saccade_stills_answered_total" [] "Still pictures that were answered.";
+    STILLS_REFUSED_TOTAL = Counter "saccade_stills_refused_total" ["reason"] "Still pictures that were refused, by error code.";
+    STILLS_DECODE_SECONDS = Histogram "saccade_stills_decode_seconds" ["format"] "Time to decode a still picture, in seconds.";
+    STILLS_LATENCY_SECONDS = Histogram "saccade_stills_latency_seconds" [] "Last byte of a still picture in to its answer, in seconds.";
     BUILD_INFO = Gauge "saccade_build_info" ["version"] "Always 1; its label says which version runs.";
 }
 

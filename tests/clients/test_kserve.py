@@ -229,6 +229,28 @@ def test_statistics_count_requests_runs_and_items(client: object, api: ModuleTyp
     assert int(after["last_inference"]) > 1.6e12
 
 
+# --- loading ---
+
+
+def test_models_are_unloaded_and_loaded_again(client: object, api: ModuleType, folder: Path) -> None:
+    if not (folder / "yolox-nano/1/model.onnx").exists():
+        graph(folder, "yolox-nano")
+    client.unload_model("yolox-nano")
+    with pytest.raises(InferenceServerException):
+        client.get_model_metadata("yolox-nano")
+    client.load_model("yolox-nano")
+    assert client.is_model_ready("yolox-nano")
+    assert as_dict(client.get_model_metadata("yolox-nano"))["versions"] == ["1"]
+    for act, model, status in (
+        (client.load_model, "nobody", "404|NOT_FOUND"),
+        (client.unload_model, "nobody", "404|NOT_FOUND"),
+        (client.unload_model, "scene-blobs", "409|FAILED_PRECONDITION"),
+    ):
+        with pytest.raises(InferenceServerException) as refused:
+            act(model)
+        assert re.search(status, str(refused.value.status())), refused.value
+
+
 # --- what is refused ---
 
 

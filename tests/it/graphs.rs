@@ -12,12 +12,90 @@ pub enum Float {
 /// The means of an input of this size, put in the place of a yolov8 output with one anchor: centre and size of the one box
 /// and the scores of two classes are those of red, green, blue, red, green and blue.
 pub fn means(size: u64, float: Float) -> Vec<u8> {
+    graph(&means_of("images"), size, float, &[("output0", &[1, 6, 1])])
+}
+
+/// The same as [`means`] of single floats, after so many sigmoids of each value.
+pub fn slow_means(size: u64, sigmoids: usize) -> Vec<u8> {
+    let name = |number: usize| if number == 0 { "images".to_owned() } else { format!("s{number}") };
+    let mut nodes: Vec<_> =
+        (0..sigmoids).map(|number| node(&[&name(number)], &name(number + 1), "Sigmoid", &[])).collect();
+    nodes.extend(means_of(&name(sigmoids)));
+    graph(&nodes, size, Float::Single, &[("output0", &[1, 6, 1])])
+}
+
+/// The same as [`means`] of single floats where nothing in the picture is red; anything else ends the run with an error.
+pub fn failing_means(size: u64) -> Vec<u8> {
+    let zero = [number(2, 7), part(8, b"zero"), part(9, &[0; 8])].concat();
     let nodes = [
         node(&["images"], "rows", "ReduceMean", &[ints("axes", 2), int("keepdims", 0)]),
         node(&["rows"], "means", "ReduceMean", &[ints("axes", 2), int("keepdims", 1)]),
-        node(&["means", "means"], "output0", "Concat", &[int("axis", 1)]),
+        node(&["means", "zero"], "red", "Gather", &[int("axis", 1)]),
+        node(&["red"], "up", "Ceil", &[]),
+        // INT64.
+        node(&["up"], "index", "Cast", &[int("to", 7)]),
+        // There is one value there.
+        node(&["means", "index"], "picked", "Gather", &[int("axis", 2)]),
+        node(&["picked"], "same", "ReduceMax", &[ints("axes", 3), int("keepdims", 0)]),
+        node(&["same", "same"], "output0", "Concat", &[int("axis", 1)]),
     ];
-    graph(&nodes, size, float, &[("output0", &[1, 6, 1])])
+    with_initializers(&nodes, size, &[zero])
+}
+
+/// A loop that never ends, before [`means`].
+pub fn endless(size: u64) -> Vec<u8> {
+    // BOOL.
+    let yes = [number(2, 9), part(8, b"yes"), part(9, &[1])].concat();
+    let scalar = |name: &str, kind| {
+        let tensor = [number(1, kind), part(2, &[])].concat();
+        [part(1, name.as_bytes()), part(2, &part(1, &tensor))].concat()
+    };
+    let picture = |name: &str| value(name, &[1, 3, size, size], Float::Single);
+    let nodes = [node(&["go on"], "goes on", "Identity", &[]), node(&["before"], "after", "Sigmoid", &[])].concat();
+    let inputs = [part(11, &scalar("round", 7)), part(11, &scalar("go on", 9)), part(11, &picture("before"))].concat();
+    let outputs = [part(12, &scalar("goes on", 9)), part(12, &picture("after"))].concat();
+    let body = [nodes, part(2, b"body"), inputs, outputs].concat();
+    // 5 is GRAPH.
+    let body = [part(1, b"body"), part(6, &body), number(20, 5)].concat();
+    let mut nodes = vec![node(&["", "yes", "images"], "looped", "Loop", &[body])];
+    nodes.extend(means_of("looped"));
+    with_initializers(&nodes, size, &[yes])
+}
+
+/// Four tebibytes of zeros, added to [`means`].
+pub fn enormous(size: u64) -> Vec<u8> {
+    let shape = [number(1, 1), number(2, 7), part(8, b"shape"), part(9, &(1_u64 << 40).to_le_bytes())].concat();
+    let nodes = [
+        node(&["shape"], "zeros", "ConstantOfShape", &[]),
+        node(&["zeros"], "nothing", "ReduceMax", &[int("keepdims", 0)]),
+        node(&["images", "nothing"], "same", "Add", &[]),
+    ];
+    let nodes = [&nodes[..], &means_of("same")].concat();
+    with_initializers(&nodes, size, &[shape])
+}
+
+/// [`means`] of single floats, with a tensor that is in another file.
+pub fn external(size: u64, file: &str) -> Vec<u8> {
+    let place = [part(1, b"location"), part(2, file.as_bytes())].concat();
+    let elsewhere = [number(1, 1), number(2, 1), part(8, b"weights"), part(13, &place), number(14, 1)].concat();
+    let nodes = [node(&["images", "weights"], "same", "Add", &[])];
+    let nodes = [&nodes[..], &means_of("same")].concat();
+    with_initializers(&nodes, size, &[elsewhere])
+}
+
+fn means_of(input: &str) -> Vec<Vec<u8>> {
+    vec![
+        node(&[input], "rows", "ReduceMean", &[ints("axes", 2), int("keepdims", 0)]),
+        node(&["rows"], "means", "ReduceMean", &[ints("axes", 2), int("keepdims", 1)]),
+        node(&["means", "means"], "output0", "Concat", &[int("axis", 1)]),
+    ]
+}
+
+/// A graph of single floats with tensors of its own.
+fn with_initializers(nodes: &[Vec<u8>], size: u64, tensors: &[Vec<u8>]) -> Vec<u8> {
+    let tensors = tensors.iter().map(|tensor| part(5, tensor));
+    let nodes: Vec<_> = nodes.iter().cloned().chain(tensors).collect();
+    graph(&nodes, size, Float::Single, &[("output0", &[1, 6, 1])])
 }
 
 /// An ssd-boxes output with a prior for each of three channels: its score is the channel's mean, its box lies between the

@@ -33,6 +33,7 @@ mod kernels;
 mod kserve;
 mod lifecycle;
 mod live;
+mod model_ops;
 mod models;
 mod narrow;
 #[cfg(feature = "cuda")]
@@ -49,6 +50,7 @@ mod relay;
 mod repository;
 mod routes;
 mod server;
+mod stills;
 #[cfg(feature = "cuda")]
 mod tensorrt;
 mod whep;

@@ -437,6 +437,49 @@ export interface SessionResult {
 	/** Steps by which the server saves work now, each a {@link DegradationStep} or one of a newer server. */
 	degraded: string[];
 }
+/** What `POST /v1/detect` answers for one picture, in the `saccade` format. */
+export interface ImageResult {
+	type: "result";
+	/** Version of this shape: 1. */
+	version: number;
+	/** Place of the picture in its request, from 0. */
+	image: number;
+	/** File name or name of the picture's part; `null` where the picture is the body. */
+	name: string | null;
+	/** Width of the upright picture, in pixels. */
+	width: number;
+	/** Height of the upright picture, in pixels. */
+	height: number;
+	/** Name and version of the model; of several, that of their route. */
+	model: string;
+	/** What was found, best score first, in pixels of the whole upright picture. */
+	detections: Detection[];
+	/** Where the time went; `reorder` is always 0. */
+	timing_ms: Timing;
+	/** The picture's latency budget. */
+	budget_ms: number;
+	/** Whether it was kept. */
+	met: boolean;
+	/** Frames and pictures that ran through the model together with this one. */
+	batch_size: number;
+	/** The picture with what was found drawn on it, as a `data:` URL, where it was asked for. */
+	annotated?: string;
+}
+/** What takes the place of an {@link ImageResult} among those of several pictures. */
+export interface ImageError {
+	type: "error";
+	/** Place of the picture in its request, from 0. */
+	image: number;
+	name: string | null;
+	/** Stable code. */
+	code: string;
+	/** What to do about it. */
+	message: string;
+	/** HTTP status that the picture would have got by itself. */
+	status: number;
+	/** When to try again, in milliseconds. */
+	retry_after_ms?: number;
+}
 /** Body of `POST /v1/offer`. */
 export interface OfferRequest {
 	sdp: string;
@@ -551,6 +594,10 @@ export interface ModelView {
 	backend: string;
 	precision: string;
 	default: boolean;
+	/** `ready`, `loading`, `unloaded` or `refused`; older servers list those that are ready, and say nothing. */
+	state?: string;
+	/** Why it is not ready, where there is something to say. */
+	reason?: string;
 }
 /** One route as `GET /v1/routes` shows it. */
 export interface RouteView {
@@ -585,6 +632,10 @@ export declare class WireError extends Error {
 export declare function parseServerMessage(text: string): ServerMessage | null;
 /** Whether `value` is a {@link SessionResult}; false for the other result formats. */
 export declare function isSessionResult(value: unknown): value is SessionResult;
+/** Whether `value` is an {@link ImageResult}; false for the other result formats. */
+export declare function isImageResult(value: unknown): value is ImageResult;
+/** Whether `value` is an {@link ImageError}. */
+export declare function isImageError(value: unknown): value is ImageError;
 /** Whether `value` is a {@link Problem}. */
 export declare function isProblem(value: unknown): value is Problem;
 /** Whether `value` is a {@link SessionView}. */

@@ -156,6 +156,12 @@ function parseServerMessage(text2) {
 function isSessionResult(value) {
   return sessionResult(value);
 }
+function isImageResult(value) {
+  return imageResult(value);
+}
+function isImageError(value) {
+  return imageError(value);
+}
 function isProblem(value) {
   return problem(value);
 }
@@ -268,7 +274,13 @@ var options = shape({
   closed: shape({ type: literal("closed"), reason: isString })
 }, dropped = shape({ superseded: isNumber, late: isNumber, skipped: optional(isNumber) }), timing = shape(
   Object.fromEntries([...STAGES, "total"].map((stage) => [stage, isNumber]))
-), sessionResult = shape({
+), detection = shape({
+  box: numbers(4),
+  class_id: isNumber,
+  class: isString,
+  score: isNumber,
+  object_id: nullable(isNumber)
+}), sessionResult = shape({
   type: literal("result"),
   version: isNumber,
   session_id: isString,
@@ -279,19 +291,35 @@ var options = shape({
   width: isNumber,
   height: isNumber,
   model: isString,
-  detections: list(shape({
-    box: numbers(4),
-    class_id: isNumber,
-    class: isString,
-    score: isNumber,
-    object_id: nullable(isNumber)
-  })),
+  detections: list(detection),
   timing_ms: timing,
   budget_ms: isNumber,
   met: isBoolean,
   batch_size: isNumber,
   dropped,
   degraded: list(isString)
+}), imageResult = shape({
+  type: literal("result"),
+  version: isNumber,
+  image: isNumber,
+  name: nullable(isString),
+  width: isNumber,
+  height: isNumber,
+  model: isString,
+  detections: list(detection),
+  timing_ms: timing,
+  budget_ms: isNumber,
+  met: isBoolean,
+  batch_size: isNumber,
+  annotated: optional(isString)
+}), imageError = shape({
+  type: literal("error"),
+  image: isNumber,
+  name: nullable(isString),
+  code: isString,
+  message: isString,
+  status: isNumber,
+  retry_after_ms: optional(isNumber)
 }), problem = shape({ code: isString, title: isString, detail: isString, status: isNumber }), transportView = shape({
   round_trip_ms: nullable(isNumber),
   local_candidate: isString,
@@ -347,7 +375,9 @@ var options = shape({
   score_threshold: isNumber,
   backend: isString,
   precision: isString,
-  default: isBoolean
+  default: isBoolean,
+  state: optional(isString),
+  reason: optional(isString)
 }), splitRoute = shape({
   split: list(shape({ model: isString, weight: isNumber })),
   shadow: optional(isString)
@@ -854,9 +884,9 @@ function classColor(classId) {
 function drawDetections(context, detections, size, { boxes = !0, labels = !0, opacity = 1 } = {}) {
   let { width, height } = context.canvas, scaleX = width / Math.max(1, size.width), scaleY = height / Math.max(1, size.height), stroke = Math.max(2, Math.round(Math.min(width, height) / 220)), text2 = Math.max(11, Math.round(Math.min(width, height) / 32));
   context.save(), context.globalAlpha = opacity, context.lineJoin = "round", context.textBaseline = "middle", context.font = `600 ${text2}px system-ui, sans-serif`;
-  for (let detection of [...detections].reverse()) {
-    let [x1, y1, x2, y2] = detection.box, left = x1 * scaleX, top = y1 * scaleY, color = classColor(detection.class_id);
-    boxes && (context.lineWidth = stroke + 2, context.strokeStyle = "rgba(0, 0, 0, 0.55)", context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY), context.lineWidth = stroke, context.strokeStyle = color, context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY)), labels && drawLabel(context, labelOf(detection), left - stroke / 2, top, text2, color);
+  for (let detection2 of [...detections].reverse()) {
+    let [x1, y1, x2, y2] = detection2.box, left = x1 * scaleX, top = y1 * scaleY, color = classColor(detection2.class_id);
+    boxes && (context.lineWidth = stroke + 2, context.strokeStyle = "rgba(0, 0, 0, 0.55)", context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY), context.lineWidth = stroke, context.strokeStyle = color, context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY)), labels && drawLabel(context, labelOf(detection2), left - stroke / 2, top, text2, color);
   }
   context.restore();
 }
@@ -1893,6 +1923,8 @@ export {
   drawShapes,
   errorOfCapture,
   isCameraView,
+  isImageError,
+  isImageResult,
   isLine,
   isModelView,
   isOfferResponse,

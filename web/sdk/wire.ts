@@ -305,6 +305,51 @@ export interface SessionResult {
   degraded: string[];
 }
 
+/** What `POST /v1/detect` answers for one picture, in the `saccade` format. */
+export interface ImageResult {
+  type: "result";
+  /** Version of this shape: 1. */
+  version: number;
+  /** Place of the picture in its request, from 0. */
+  image: number;
+  /** File name or name of the picture's part; `null` where the picture is the body. */
+  name: string | null;
+  /** Width of the upright picture, in pixels. */
+  width: number;
+  /** Height of the upright picture, in pixels. */
+  height: number;
+  /** Name and version of the model; of several, that of their route. */
+  model: string;
+  /** What was found, best score first, in pixels of the whole upright picture. */
+  detections: Detection[];
+  /** Where the time went; `reorder` is always 0. */
+  timing_ms: Timing;
+  /** The picture's latency budget. */
+  budget_ms: number;
+  /** Whether it was kept. */
+  met: boolean;
+  /** Frames and pictures that ran through the model together with this one. */
+  batch_size: number;
+  /** The picture with what was found drawn on it, as a `data:` URL, where it was asked for. */
+  annotated?: string;
+}
+
+/** What takes the place of an {@link ImageResult} among those of several pictures. */
+export interface ImageError {
+  type: "error";
+  /** Place of the picture in its request, from 0. */
+  image: number;
+  name: string | null;
+  /** Stable code. */
+  code: string;
+  /** What to do about it. */
+  message: string;
+  /** HTTP status that the picture would have got by itself. */
+  status: number;
+  /** When to try again, in milliseconds. */
+  retry_after_ms?: number;
+}
+
 /** Body of `POST /v1/offer`. */
 export interface OfferRequest {
   sdp: string;
@@ -410,6 +455,10 @@ export interface ModelView {
   backend: string;
   precision: string;
   default: boolean;
+  /** `ready`, `loading`, `unloaded` or `refused`; older servers list those that are ready, and say nothing. */
+  state?: string;
+  /** Why it is not ready, where there is something to say. */
+  reason?: string;
 }
 
 /** One route as `GET /v1/routes` shows it. */
@@ -449,6 +498,16 @@ export function parseServerMessage(text: string): ServerMessage | null {
 /** Whether `value` is a {@link SessionResult}; false for the other result formats. */
 export function isSessionResult(value: unknown): value is SessionResult {
   return sessionResult(value);
+}
+
+/** Whether `value` is an {@link ImageResult}; false for the other result formats. */
+export function isImageResult(value: unknown): value is ImageResult {
+  return imageResult(value);
+}
+
+/** Whether `value` is an {@link ImageError}. */
+export function isImageError(value: unknown): value is ImageError {
+  return imageError(value);
 }
 
 /** Whether `value` is a {@link Problem}. */
@@ -594,6 +653,14 @@ const timing = shape<Timing>(
   >,
 );
 
+const detection = shape<Detection>({
+  box: numbers<Detection["box"]>(4),
+  class_id: isNumber,
+  class: isString,
+  score: isNumber,
+  object_id: nullable(isNumber),
+});
+
 const sessionResult = shape<SessionResult>({
   type: literal("result"),
   version: isNumber,
@@ -605,19 +672,39 @@ const sessionResult = shape<SessionResult>({
   width: isNumber,
   height: isNumber,
   model: isString,
-  detections: list(shape<Detection>({
-    box: numbers<Detection["box"]>(4),
-    class_id: isNumber,
-    class: isString,
-    score: isNumber,
-    object_id: nullable(isNumber),
-  })),
+  detections: list(detection),
   timing_ms: timing,
   budget_ms: isNumber,
   met: isBoolean,
   batch_size: isNumber,
   dropped,
   degraded: list(isString),
+});
+
+const imageResult = shape<ImageResult>({
+  type: literal("result"),
+  version: isNumber,
+  image: isNumber,
+  name: nullable(isString),
+  width: isNumber,
+  height: isNumber,
+  model: isString,
+  detections: list(detection),
+  timing_ms: timing,
+  budget_ms: isNumber,
+  met: isBoolean,
+  batch_size: isNumber,
+  annotated: optional(isString),
+});
+
+const imageError = shape<ImageError>({
+  type: literal("error"),
+  image: isNumber,
+  name: nullable(isString),
+  code: isString,
+  message: isString,
+  status: isNumber,
+  retry_after_ms: optional(isNumber),
 });
 
 const problem = shape<Problem>({ code: isString, title: isString, detail: isString, status: isNumber });
@@ -684,6 +771,8 @@ const modelView = shape<ModelView>({
   backend: isString,
   precision: isString,
   default: isBoolean,
+  state: optional(isString),
+  reason: optional(isString),
 });
 
 const splitRoute = shape<Extract<RouteView["route"], { split: unknown }>>({

@@ -5,6 +5,8 @@ import { test } from "node:test";
 import {
   build,
   isCameraView,
+  isImageError,
+  isImageResult,
   isModelView,
   isRouteView,
   isOfferResponse,
@@ -18,6 +20,7 @@ import {
   mergeOptions,
   parseServerMessage,
   SERVER_ERROR_CODES,
+  type ModelView,
   type Options,
   type OptionsPatch,
   type RouteView,
@@ -57,6 +60,16 @@ test("results are told from what only looks like one", () => {
   const bad = golden("bad_result");
   assert.ok(bad.length >= 3);
   for (const [name, value] of bad) assert.ok(!isSessionResult(value), name);
+});
+
+test("what is told of pictures is known by its shape", () => {
+  const results = golden("image_result");
+  assert.ok(results.length >= 2);
+  for (const [name, value] of results) assert.ok(isImageResult(value) && !isSessionResult(value), name);
+  for (const [name, value] of golden("bad_image_result")) assert.ok(!isImageResult(value), name);
+  const errors = golden("image_error");
+  assert.ok(errors.length >= 2);
+  for (const [name, value] of errors) assert.ok(isImageError(value) && !isImageResult(value), name);
 });
 
 test("every event is known by its shape", () => {
@@ -138,7 +151,10 @@ test("bodies of the HTTP API are recognised", () => {
   assert.ok(!isSessionView({ ...older, transport: { ...transport, round_trip_ms: "fast" } }));
   for (const [name, value] of golden("camera_view")) assert.ok(isCameraView(value), name);
   assert.ok(!isCameraView({ ...goldenOne<object>("camera_view"), reason: "broken" }));
-  assert.ok(isModelView(goldenOne("model_view")));
+  for (const [name, value] of golden("model_view")) assert.ok(isModelView(value), name);
+  const { state, reason, ...oldest } = goldenOne<ModelView>("model_view_refused");
+  assert.deepEqual([state, typeof reason], ["refused", "string"]);
+  assert.ok(isModelView(oldest));
   const route = goldenOne<RouteView>("route_view");
   assert.ok(isRouteView(route));
   assert.ok(isRouteView({ ...route, route: goldenOne("route_ensemble") }));

@@ -6,6 +6,7 @@
 mod footage;
 mod plan;
 mod stages;
+mod stills;
 
 use std::num::NonZero;
 use std::path::Path;
@@ -23,6 +24,7 @@ pub(super) fn run(args: Bench) -> Exit {
     offline::interruptible(move |interrupted| {
         let done = match &args.what {
             Some(BenchWhat::Stages(stages)) => stages::run(stages, interrupted),
+            None if args.is_of_stills() => stills::run(&args, interrupted),
             None => bench(&args, interrupted),
         };
         done.unwrap_or_else(|(exit, message)| {
@@ -133,14 +135,18 @@ impl Progress {
         Self(bar)
     }
 
-    fn show(&self, whole: Duration, what: &str, status: &Status) {
+    fn tell(&self, whole: Duration, elapsed: Duration, message: String) {
         self.0.set_length(whole.as_secs());
-        self.0.set_position(status.elapsed.as_secs());
+        self.0.set_position(elapsed.as_secs());
+        self.0.set_message(message);
+    }
+
+    fn show(&self, whole: Duration, what: &str, status: &Status) {
         let p95 = status.latency_p95.map_or_else(|| "-".to_owned(), |p95| format!("{p95:.0} ms"));
         let refused = if status.refused > 0 { format!(", {} refused", status.refused) } else { String::new() };
         let sessions = if status.live == 1 { "session" } else { "sessions" };
         let message = format!("{what}{} {sessions}{refused}, {} results/s, p95 {p95}", status.live, status.results);
-        self.0.set_message(message);
+        self.tell(whole, status.elapsed, message);
     }
 
     fn finish(&self) {

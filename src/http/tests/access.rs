@@ -299,3 +299,56 @@ async fn a_cameras_session_is_nobodys_to_take_over_or_to_end_but_who_configures(
     problem(site.ask("PATCH", &path, &operator).await, 409, ErrorCode::Conflict).await;
     assert_eq!(site.ask("DELETE", &path, &operator).await.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn models_are_loaded_by_whoever_may_manage_them() {
+    let site = site(with_auth(), None);
+    let manager = bearer(&json!({"can_manage_models": true}));
+    let ask = async |path: &str, token: &str| site.ask("POST", &format!("/v1/models/{path}"), token).await;
+    for path in ["ppe/load", "ppe/unload"] {
+        problem(ask(path, "x").await, 401, ErrorCode::Unauthorized).await;
+        problem(ask(path, &bearer(&json!({"can_configure": true}))).await, 403, ErrorCode::Forbidden).await;
+        let bound = bearer(&json!({"can_manage_models": true, "models": ["other"]}));
+        problem(ask(path, &bound).await, 403, ErrorCode::Forbidden).await;
+    }
+    let loaded = ask("other/load", &manager).await;
+    assert_eq!(loaded.status(), StatusCode::OK);
+    assert_eq!(body(loaded).await["state"], "ready");
+    let pending = ask("slow@3/load", &manager).await;
+    assert_eq!(pending.status(), StatusCode::ACCEPTED);
+    assert_eq!(body(pending).await["state"], "loading");
+    let unloaded = ask("other/unload", &manager).await;
+    assert_eq!((unloaded.status(), &body(unloaded).await["state"]), (StatusCode::OK, &json!("unloaded")));
+    problem(ask("nobody/load", &manager).await, 404, ErrorCode::NotFound).await;
+    problem(ask("ppe/unload", &manager).await, 409, ErrorCode::Conflict).await;
+    let reason = problem(ask("bad/load", &manager).await, 422, ErrorCode::ModelFailed).await;
+    assert_eq!(reason, "It is bad.");
+    problem(ask("%ff/load", &manager).await, 400, ErrorCode::BadRequest).await;
+    let asked = site.models.asked.lock().unwrap().clone();
+    assert_eq!(asked, ["load other", "load slow@3", "unload other", "load nobody", "unload ppe", "load bad"]);
+}
+
+#[tokio::test]
+async fn a_load_takes_no_options_yet_and_lists_show_what_is_asked_for() {
+    let site = plain();
+    let send = async |kind: &str, text: &str| {
+        let request = Request::post("/v1/models/other/load").header("content-type", kind);
+        site.request(request.body(text.to_owned().into()).unwrap()).await
+    };
+    assert_eq!(send("application/json", "{}").await.status(), StatusCode::OK);
+    let unknown = problem(send("application/json", "{\"warm\": 1}").await, 400, ErrorCode::BadRequest).await;
+    assert!(unknown.contains("`warm`"), "{unknown}");
+    problem(send("application/json", "[]").await, 400, ErrorCode::BadRequest).await;
+    problem(send("text/plain", "{}").await, 415, ErrorCode::UnsupportedType).await;
+    problem(send("application/json", &" ".repeat(9000)).await, 413, ErrorCode::TooLarge).await;
+    let names = async |query: &str| {
+        let listed = body(site.get(&format!("/v1/models{query}")).await).await;
+        listed.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (names("").await, names("?all=false").await),
+        (vec!["other".into(), "ppe".into()], vec!["other".into(), "ppe".into()])
+    );
+    assert_eq!(names("?all=true").await, ["bad", "other", "ppe"]);
+    problem(site.get("/v1/models?state=all").await, 400, ErrorCode::BadRequest).await;
+}

@@ -218,7 +218,7 @@ async fn every_answer_carries_the_security_headers() {
 #[tokio::test]
 async fn a_panic_in_a_handler_is_a_problem() {
     let Site { registry, fake, .. } = plain();
-    let models: ListModels = Arc::new(|| panic!("no list"));
+    let models = Arc::new(FakeModels { broken: true, ..FakeModels::default() });
     let router = router(
         Settings::default(),
         registry,
@@ -226,7 +226,7 @@ async fn a_panic_in_a_handler_is_a_problem() {
         models,
         Arc::new(FakeRoutes::default()),
         Arc::new(OneCamera),
-        Arc::new(tensors::Doubler),
+        Tasks { stills: Arc::new(stills::Sizes), tensors: Arc::new(tensors::Doubler) },
     )
     .unwrap();
     let response = router.oneshot(Request::get("/v1/models").body(Body::empty()).unwrap()).await.unwrap();

@@ -149,7 +149,7 @@ impl Opener {
     /// Checks the graphs against the manifest. `cuda` is the GPU that may be used, or why there is none.
     ///
     /// # Errors
-    /// [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`].
+    /// [`Error::Unfit`], [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`].
     pub(in crate::infer) fn new(
         library: Library,
         spec: &ModelSpec,
@@ -158,6 +158,7 @@ impl Opener {
         threads: usize,
         cuda: Result<Cuda, String>,
     ) -> Result<Self, Error> {
+        graphs.inspect(&manifest)?;
         let folder = spec.folder().map(Path::to_owned);
         let read = |file: &FileRef, bytes: &Bytes, precision| {
             let graph = Graph::read(&library, &manifest, &file.path, bytes, precision)?;
@@ -322,6 +323,21 @@ impl Opener {
             return Err(Error::Unavailable { what: request.precision.to_string(), reason: reasons.join("; ") });
         };
         self.warmed_up(*candidate, None).map(|(_, time)| time)
+    }
+
+    /// Opens all that may be selected here without a GPU, and runs each on an empty picture. What only some ways cannot do is
+    /// no mistake: it is not selected then.
+    ///
+    /// # Errors
+    /// The first error if nothing works.
+    pub(in crate::infer) fn try_all(&self, request: Request) -> Result<(), Error> {
+        let (candidates, reasons) = self.candidates(request);
+        let mut tried: Vec<_> = candidates.iter().map(|candidate| self.warmed_up(*candidate, None).map(drop)).collect();
+        if tried.iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        let nothing = || Error::Unavailable { what: request.precision.to_string(), reason: reasons.join("; ") };
+        if tried.is_empty() { Err(nothing()) } else { tried.swap_remove(0) }
     }
 
     /// Opens what was selected at an earlier start, without measuring.

@@ -288,6 +288,11 @@ impl Batcher {
         }
     }
 
+    /// The picture with this many that have waited longer was taken away without having been run.
+    pub fn withdraw_call(&mut self, at: usize) {
+        self.calls.waiting.remove(at);
+    }
+
     /// Whether a frame of this slot is in work.
     #[must_use]
     pub fn is_in_flight(&self, key: Key) -> bool {

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -76,7 +77,8 @@ impl Answers {
                 let id = frame.id;
                 match error {
                     infer::Error::NoRoom { .. } | infer::Error::Remote { .. } => self.no_room(frame, &error),
-                    error => self.failed(frame, &error),
+                    infer::Error::NotReady => self.stranded(frame),
+                    error => self.failed(Some(frame), &error),
                 }
                 id
             }
@@ -84,6 +86,9 @@ impl Answers {
         // After the answer is in its mailbox: frames behind it must not overtake it.
         shared.pending.remove(frame_id);
         self.finish.wake();
+        if shared.is_moving.load(Ordering::Acquire) {
+            shared.wake_decoder();
+        }
     }
 
     fn done(&mut self, mut inferred: infer::Inferred, model_id: &Arc<str>) {
@@ -117,11 +122,20 @@ impl Answers {
         drop(shared.answered.put(Answered::new(inferred, Arc::clone(model_id))));
     }
 
-    fn failed(&mut self, frame: Frame, error: &infer::Error) {
+    /// The model takes no more work: the frame waits for the session to move to another version. The one that waited before
+    /// it has failed.
+    fn stranded(&mut self, frame: Frame) {
+        let before = self.shared.stranded().replace(frame);
+        self.failed(before, &infer::Error::NotReady);
+    }
+
+    fn failed(&mut self, frame: Option<Frame>, error: &infer::Error) {
         self.failures += 1;
-        self.note_failure(error);
-        let shared = &self.shared;
-        frame.picture.recycle(&shared.pool);
+        let shared = Arc::clone(&self.shared);
+        if let Some(frame) = frame {
+            self.note_failure(error);
+            frame.picture.recycle(&shared.pool);
+        }
         if self.failures >= MAX_MODEL_FAILURES {
             shared.fail(EndReason::ModelFailed);
         }

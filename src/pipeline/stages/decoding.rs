@@ -35,6 +35,9 @@ impl DecodeStage {
     }
 
     pub(super) fn step(&mut self) -> Step {
+        if self.shared.is_moving.load(Ordering::Acquire) {
+            self.shared.finish_move();
+        }
         let Some(unit) = self.shared.units.pop() else { return Step::Idle };
         let started = clock::now();
         let waiting_since = unit.arrival + unit.reorder_wait;
@@ -132,9 +135,10 @@ impl DecodeStage {
 
 /// Hands a frame to the model, past it to be drawn, or both.
 fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut Place, frame: Frame) {
-    let Place { crew, orders, footing } = place;
+    let is_between = place.retiring.is_some() && !shared.look_whether_moved(place);
+    let Place { crew, orders, footing, .. } = &mut *place;
     let (rung, now, id) = (shared.rung_at(footing), frame.decoded_at, frame.id);
-    let for_model = rung.infers(id) && crew.choose(rung.smaller_input, shared.pending.is_empty());
+    let for_model = rung.infers(id) && (is_between || crew.choose(rung.smaller_input, shared.pending.is_empty()));
     let past = Past {
         shared,
         finish,
@@ -168,6 +172,10 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
         past.put(now, frame.clone());
     }
     shared.pending.add(id);
+    if is_between {
+        shared.hold(place, frame);
+        return;
+    }
     let Some(replaced) = crew.submit(frame, orders) else { return };
     shared.pending.remove(replaced.id);
     if replaced.id == id {

@@ -5,10 +5,11 @@ mod decoding;
 mod drawing;
 mod finishing;
 mod metrics;
+mod moving;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -22,6 +23,7 @@ pub(super) use self::crew::Orders;
 use self::decoding::DecodeStage;
 use self::finishing::Finisher;
 use self::metrics::Metrics;
+use self::moving::Retiring;
 use super::gpu::{Decoder, Gpu};
 use super::ladders::{Footing, Ladders};
 use super::load::{Demand, Load};
@@ -84,6 +86,10 @@ struct Place {
     crew: Crew,
     orders: Arc<Orders>,
     footing: Arc<Footing>,
+    /// Models that the session moves away from, until they have answered.
+    retiring: Option<Retiring>,
+    /// The newest frame that waits for that.
+    held: Option<Frame>,
 }
 
 /// Numbers of the frames that were handed to the model and of which it is not known yet what becomes of them: one
@@ -106,6 +112,11 @@ impl Pending {
 
     fn is_empty(&self) -> bool {
         self.lock().is_empty()
+    }
+
+    /// Whether there is none but this one.
+    fn is_all(&self, only: Option<u64>) -> bool {
+        self.lock().iter().all(|id| Some(*id) == only)
     }
 
     /// The oldest; the largest number if there is none.
@@ -222,6 +233,12 @@ struct Shared {
     /// Where decoded frames go. Changed together with `applied` while it is locked, so that no frame meets one model
     /// with the options of another.
     place: Mutex<Option<Place>>,
+    /// The session moves to other models, and those before have frames yet.
+    is_moving: AtomicBool,
+    /// The last frame that a model did not take since it takes no more work.
+    stranded: Mutex<Option<Frame>>,
+    /// The lane of the decoder.
+    decode: OnceLock<Weak<Lane>>,
     outputs: mpsc::Sender<Output>,
     listeners: broadcast::Sender<Arc<str>>,
     failed: OnceLock<EndReason>,
@@ -316,6 +333,9 @@ impl Stages {
             shown: AtomicU32::new(0),
             told: AtomicU64::new(0),
             place: Mutex::default(),
+            is_moving: AtomicBool::new(false),
+            stranded: Mutex::default(),
+            decode: OnceLock::new(),
             outputs: config.outputs,
             listeners: config.listeners,
             failed: OnceLock::new(),
@@ -338,6 +358,7 @@ impl Stages {
             let (mut stage, failed) = (stage, Arc::clone(&shared));
             workers.lane(move || stage.step(), move || failed.fail(EndReason::Internal))
         };
+        let _ = shared.decode.set(Arc::downgrade(&decode));
         let stages = Self { shared, decode, finish };
         let applied = stages.shared.applied.load_full();
         *stages.shared.place() = Some(stages.take_place(&applied));
@@ -489,7 +510,8 @@ impl Stages {
     fn take_place(&self, applied: &Applied) -> Place {
         let answers = Answers::new(Arc::clone(&self.shared), Arc::clone(&self.finish));
         let crew = Crew::join(applied, answers);
-        Place { crew, orders: Arc::clone(&applied.orders), footing: self.shared.footing.load_full() }
+        let (orders, footing) = (Arc::clone(&applied.orders), self.shared.footing.load_full());
+        Place { crew, orders, footing, retiring: None, held: None }
     }
 }
 
@@ -522,6 +544,16 @@ impl Shared {
 
     fn place(&self) -> MutexGuard<'_, Option<Place>> {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stranded(&self) -> MutexGuard<'_, Option<Frame>> {
+        self.stranded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_decoder(&self) {
+        if let Some(decode) = self.decode.get().and_then(Weak::upgrade) {
+            decode.wake();
+        }
     }
 
     fn tracking(&self) -> MutexGuard<'_, Tracking> {

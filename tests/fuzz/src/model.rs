@@ -1,8 +1,20 @@
 //! Models: what their manifests say, and what they put out.
 
 use arbitrary::{Arbitrary, Unstructured};
+use saccade::infer::inspect::{Unfit, inspect};
 use saccade::infer::manifest::Output;
 use saccade::infer::{Error, Letterbox, Manifest, Outlet, Params, Postprocessor, View};
+
+/// A graph with an initializer whose values are in another file.
+const EXTERNAL: [u8; 6] = [0x3a, 0x04, 0x2a, 0x02, 0x70, 0x01];
+
+/// A graph: what is added to one that passes is looked at, too.
+pub(crate) fn onnx(bytes: &[u8]) {
+    if inspect(bytes).is_ok() {
+        let more = inspect(&[bytes, &EXTERNAL].concat());
+        assert_eq!(more, Err(Unfit::External { tensor: String::new() }));
+    }
+}
 
 /// Output of a model, and how the frame was.
 #[derive(Debug, Arbitrary)]

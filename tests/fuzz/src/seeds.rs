@@ -103,6 +103,17 @@ pub fn write_all(corpus: &Path) -> io::Result<()> {
     for bytes in HEADERS {
         writer.write("picture_header", bytes)?;
     }
+    // A node with a tensor, and one with a graph, in attributes; an initializer that is elsewhere.
+    for graph in [
+        &[0x3a, 0x0a, 0x0a, 0x08, 0x22, 0x02, b'I', b'f', 0x2a, 0x02, 0x32, 0x00][..],
+        &[0x3a, 0x08, 0x0a, 0x06, 0x2a, 0x04, 0x2a, 0x02, 0x42, 0x00],
+        &[0x3a, 0x07, 0x2a, 0x05, 0x42, 0x01, b'w', 0x70, 0x01],
+    ] {
+        writer.write("onnx", graph)?;
+    }
+    for bytes in crate::stills::seeds() {
+        writer.write("stills", &bytes)?;
+    }
     for name in ["models/ppe-nano/2/manifest.toml", "tests/data/models/yunet/1/manifest.toml"] {
         writer.write("manifest", &fs::read(root.join(name))?)?;
     }

@@ -18,6 +18,7 @@ mod scenario;
 mod search;
 mod session;
 mod signal;
+mod stills;
 mod truth;
 
 pub use clip::{Clip, ClipError, Codec, Encoding, Footage, MAX_FRAMES, MAX_SIDE, Object, Picture};
@@ -30,3 +31,4 @@ pub use scenario::{
 };
 pub use search::{Bounds, Found as Capacity, Trial, Wanted, search};
 pub use signal::{Dialect, SignalError, Target};
+pub use stills::{MAX_CONCURRENCY, Still, StillLoad, StillReport, StillSecond, StillStatus, still_table, stills};

@@ -60,7 +60,7 @@ pub(super) async fn whip(target: &Target, sdp: String, options: &OptionsPatch) -
 }
 
 /// A query's value (RFC 3986 section 2.1).
-fn percent(value: &str) -> String {
+pub(crate) fn percent(value: &str) -> String {
     value.bytes().fold(String::new(), |mut out, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
@@ -134,22 +134,25 @@ async fn send(
 
 fn agent() -> &'static Agent {
     static AGENT: OnceLock<Agent> = OnceLock::new();
-    AGENT.get_or_init(|| {
-        let certificates = rustls_native_certs::load_native_certs().certs;
-        let certificates = certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .root_certs(RootCerts::from(certificates))
-            .build();
-        Agent::config_builder()
-            .tls_config(tls)
-            .http_status_as_error(false)
-            .timeout_connect(Some(CONNECT))
-            .timeout_global(Some(super::ANSWER))
-            .build()
-            .new_agent()
-    })
+    AGENT.get_or_init(|| new_agent(super::ANSWER))
+}
+
+/// A client with connections of its own, whose requests may take so long.
+pub(crate) fn new_agent(answer: Duration) -> Agent {
+    let certificates = rustls_native_certs::load_native_certs().certs;
+    let certificates = certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(RootCerts::from(certificates))
+        .build();
+    Agent::config_builder()
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .timeout_connect(Some(CONNECT))
+        .timeout_global(Some(answer))
+        .build()
+        .new_agent()
 }
 
 impl Resource {

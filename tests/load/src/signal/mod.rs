@@ -11,6 +11,8 @@ use std::time::Duration;
 use saccade_signaling::OptionsPatch;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use http::{new_agent, percent};
+
 /// Longest time until a server answers.
 const ANSWER: Duration = Duration::from_secs(15);
 /// Largest answer in bytes.

@@ -1,0 +1,191 @@
+//! Several pictures in one request: each is worked on as soon as it is whole, and what is wrong with one is told in its
+//! place.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use axum::body::{Body, BodyDataStream};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{Stream, StreamExt};
+use multer::{Constraints, Multipart, SizeLimit};
+use saccade_signaling::{ErrorCode, ImageError};
+use tokio::sync::mpsc;
+use tokio::time::timeout_at;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::super::api::NO_STORE;
+use super::super::{Context, Problem};
+use super::bodies::{Held, Part, next_part, too_slow};
+use super::{Order, Picture, Tell};
+use crate::clock;
+
+/// Pictures of one request that are worked on at a time; while so many are, no further one is read.
+const PARALLEL: usize = 4;
+/// Bytes of a form besides its pictures, for each of them.
+const FORM_BYTES: u64 = 4096;
+
+/// What is told of one picture of several.
+pub(super) struct Entry {
+    place: u32,
+    told: Result<Bytes, (Option<String>, Problem)>,
+    /// Whether it is the request that something is wrong with.
+    is_fatal: bool,
+}
+
+/// The picture of a request without a form, as the only one of several.
+pub(super) fn single(
+    context: Arc<Context>,
+    (picture, held): (Picture, Held),
+    order: Arc<Order>,
+) -> impl Stream<Item = Entry> + Send + 'static {
+    stream::once(work(context, picture, held, order))
+}
+
+/// The pictures of a form, in the order in which they are done. Whoever drops the stream withdraws them.
+pub(super) fn parts(
+    context: Arc<Context>,
+    body: Body,
+    boundary: String,
+    order: Arc<Order>,
+) -> impl Stream<Item = Entry> + Send + 'static {
+    let (entries, told) = mpsc::channel(PARALLEL);
+    let driver = stream::once(drive(context, body, boundary, order, entries)).filter_map(async |()| None);
+    stream::select(ReceiverStream::new(told), Box::pin(driver))
+}
+
+async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<Order>, entries: mpsc::Sender<Entry>) {
+    let bounds = context.settings.stills;
+    let due = (clock::now() + bounds.timeout).into();
+    let most = u64::from(bounds.pictures + 1) * (bounds.picture_bytes as u64 + FORM_BYTES);
+    let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
+    let form = Multipart::with_constraints(Paced::new(body), boundary, constraints);
+    let (mut place, mut working) = (0, FuturesUnordered::new());
+    let mut reading = Some(Box::pin(next_part(Arc::clone(&context), form, place)));
+    while reading.is_some() || !working.is_empty() {
+        let read = async {
+            match reading.as_mut() {
+                Some(reading) => timeout_at(due, reading).await,
+                None => std::future::pending().await,
+            }
+        };
+        let entry = tokio::select! {
+            Some(entry) = working.next() => Some(entry),
+            part = read, if working.len() < PARALLEL => {
+                let (told, form) = match part {
+                    Err(_) => (Some((None, too_slow(), true)), None),
+                    Ok((_, Part::End)) if place == 0 => {
+                        let problem = Problem::new(ErrorCode::BadRequest, "The form has no parts; send a picture in each.");
+                        (Some((None, problem, true)), None)
+                    }
+                    Ok((_, Part::End)) => (None, None),
+                    Ok((_, Part::Broken(problem))) => (Some((None, problem, true)), None),
+                    Ok((form, Part::Bad { name, problem })) => {
+                        // The one beyond all that may be is the last that is looked at.
+                        let goes_on = place < bounds.pictures;
+                        (Some((name, problem, false)), goes_on.then_some(form))
+                    }
+                    Ok((form, Part::Picture(picture, held))) => {
+                        working.push(work(Arc::clone(&context), picture, held, Arc::clone(&order)));
+                        (None, Some(form))
+                    }
+                };
+                let entry = told.map(|(name, problem, is_fatal)| Entry { place, told: Err((name, problem)), is_fatal });
+                place += 1;
+                reading = form.map(|form| Box::pin(next_part(Arc::clone(&context), form, place)));
+                entry
+            }
+        };
+        if let Some(entry) = entry
+            && entries.send(entry).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+async fn work(context: Arc<Context>, picture: Picture, held: Held, order: Arc<Order>) -> Entry {
+    let (place, name) = (picture.place, picture.name.clone());
+    let told = context.stills.detect(picture, order).await;
+    drop(held);
+    let told = told.map(|Tell { body, .. }| body).map_err(|refusal| (name, refusal.into()));
+    Entry { place, told, is_fatal: false }
+}
+
+impl Entry {
+    fn into_json(self) -> Bytes {
+        let (name, problem) = match self.told {
+            Ok(body) => return body,
+            Err(problem) => problem,
+        };
+        let error = ImageError {
+            image: self.place,
+            name,
+            code: problem.code,
+            message: problem.detail.into_owned(),
+            status: problem.status.as_u16(),
+            retry_after_ms: problem.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        };
+        serde_json::to_vec(&error).unwrap_or_default().into()
+    }
+}
+
+/// One event for each picture, as it is done.
+pub(super) fn events(entries: impl Stream<Item = Entry> + Send + 'static) -> Response {
+    let events = entries.map(|entry| {
+        let json = entry.into_json();
+        Ok::<_, Infallible>(Event::default().data(String::from_utf8_lossy(&json)))
+    });
+    let buffering = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    ([NO_STORE, buffering], Sse::new(events).keep_alive(KeepAlive::default())).into_response()
+}
+
+/// All of them as a list, in the order of the request.
+pub(super) async fn list(entries: impl Stream<Item = Entry>) -> Result<Response, Problem> {
+    let mut entries: Vec<Entry> = entries.collect().await;
+    entries.sort_unstable_by_key(|entry| entry.place);
+    // A request that is none as a whole, and nothing of which was answered, is refused as a whole.
+    if entries.len() == 1 && entries[0].is_fatal {
+        if let Some(Entry { told: Err((_, problem)), .. }) = entries.pop() {
+            return Err(problem);
+        }
+    }
+    let mut text = BytesMut::new();
+    for (at, entry) in entries.into_iter().enumerate() {
+        text.put_u8(if at == 0 { b'[' } else { b',' });
+        text.put(entry.into_json());
+    }
+    text.put_u8(b']');
+    Ok(([(header::CONTENT_TYPE, "application/json")], text.freeze()).into_response())
+}
+
+/// A body that is pending after each chunk, since the reader of forms takes all that there is at once.
+struct Paced {
+    body: BodyDataStream,
+    rests: bool,
+}
+
+impl Paced {
+    fn new(body: Body) -> Self {
+        Self { body: body.into_data_stream(), rests: false }
+    }
+}
+
+impl Stream for Paced {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        if std::mem::take(&mut self.rests) {
+            task.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = self.body.poll_next_unpin(task);
+        self.rests = matches!(polled, Poll::Ready(Some(Ok(_))));
+        polled
+    }
+}

@@ -1,0 +1,218 @@
+//! `POST /v1/detect`: what models find in still pictures, one as the body or several as a form.
+
+mod bodies;
+mod many;
+mod query;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use saccade_signaling::{ErrorCode, Options, OptionsPatch};
+
+use super::auth::{Caller, Claims};
+use super::{Context, Problem};
+use crate::clock;
+use crate::session::Refusal;
+
+pub(super) use bodies::Uploads;
+
+/// Types of bodies and parts that are taken; what a picture really is, its bytes say.
+const TYPES: &str = "image/jpeg, image/png or image/webp, or several of these as multipart/form-data";
+/// When to try again after there was no room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Bounds of requests with pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Bytes of one picture (`limits.image_bytes`).
+    pub picture_bytes: usize,
+    /// Pictures of one request (`limits.images`).
+    pub pictures: u32,
+    /// Bytes of pictures that may be received at a time, of all requests together.
+    pub received_bytes: usize,
+    /// From a request's head to the end of its body; default 20 s.
+    pub timeout: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { picture_bytes: 16 << 20, pictures: 16, received_bytes: 256 << 20, timeout: Duration::from_secs(20) }
+    }
+}
+
+/// A format that an annotated picture is returned in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Annotate {
+    /// Small, with losses.
+    Jpeg,
+    /// Without losses.
+    Png,
+}
+
+impl Annotate {
+    /// Its media type.
+    #[must_use]
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+        }
+    }
+}
+
+impl fmt::Display for Annotate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.content_type())
+    }
+}
+
+/// A picture of a request, as it came.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// A JPEG, PNG or WebP, or anything else.
+    pub bytes: Bytes,
+    /// Its place in the request, from 0.
+    pub place: u32,
+    /// What the request calls it.
+    pub name: Option<String>,
+    /// When its last byte came: its budget counts from then.
+    pub arrived: Instant,
+}
+
+/// What is wanted of all pictures of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// In force.
+    pub options: Options,
+    /// Whether the picture with what was found drawn on it is wanted, too.
+    pub annotate: Option<Annotate>,
+    /// Whether that goes into the result; else it takes the result's place.
+    pub inline: bool,
+    /// What decides which of a split route's models is asked; none: the picture itself.
+    pub key: Option<String>,
+}
+
+/// The answer to one picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tell {
+    /// JSON, or a picture.
+    pub body: Bytes,
+    /// Which of them.
+    pub content_type: &'static str,
+}
+
+/// Finds things in still pictures.
+#[async_trait]
+pub trait Stills: Send + Sync {
+    /// What is in force for somebody who asks for this.
+    ///
+    /// # Errors
+    /// [`Refusal`] with `forbidden`, `unknown_model` or `bad_options`.
+    fn options(&self, patch: &OptionsPatch, claims: &Claims) -> Result<Options, Refusal>;
+
+    /// Takes one picture through. Dropping the future withdraws it.
+    ///
+    /// # Errors
+    /// [`Refusal`] with `unsupported_type`, `too_large`, `decode_failed`, `unknown_model`, `capacity`, `model_failed`,
+    /// `draining` or `internal`.
+    async fn detect(&self, picture: Picture, order: Arc<Order>) -> Result<Tell, Refusal>;
+}
+
+/// What a request's body is, by its header.
+enum Shape {
+    One,
+    Many { boundary: String },
+}
+
+/// `POST /v1/detect`.
+pub(super) async fn detect(
+    State(context): State<Arc<Context>>,
+    Caller { claims, .. }: Caller,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let begun = begin(&context, &claims, &uri, &headers);
+    let (order, shape) = match begun {
+        Ok(begun) => begun,
+        Err(problem) => {
+            bodies::discard(body, &context.settings.stills).await;
+            return Err(problem);
+        }
+    };
+    let streams = wants_events(&headers);
+    match shape {
+        Shape::One if streams => {
+            let picture = bodies::whole(&context, &headers, body).await?;
+            Ok(many::events(many::single(context, picture, Arc::new(Order { inline: true, ..order }))))
+        }
+        Shape::One => {
+            let (picture, _room) = bodies::whole(&context, &headers, body).await?;
+            let Tell { body, content_type } = context.stills.detect(picture, Arc::new(order)).await?;
+            Ok(([(header::CONTENT_TYPE, content_type)], body).into_response())
+        }
+        Shape::Many { boundary } => {
+            let order = Arc::new(Order { inline: true, ..order });
+            let entries = many::parts(context, body, boundary, order);
+            if streams { Ok(many::events(entries)) } else { many::list(entries).await }
+        }
+    }
+}
+
+/// Everything that is checked before the body is read.
+fn begin(context: &Context, claims: &Claims, uri: &Uri, headers: &HeaderMap) -> Result<(Order, Shape), Problem> {
+    Claims::require(claims.can_publish, "can_publish")?;
+    if claims.session.is_some() {
+        let message = "The token is for one session; ask for one without `session` to send pictures.";
+        return Err(Problem::new(ErrorCode::Forbidden, message));
+    }
+    if context.registry.is_draining() {
+        return Err(context.registry.refuse_draining().into());
+    }
+    let shape = shape(headers)?;
+    let query::Query { patch, annotate, key } = query::Query::read(uri.query().unwrap_or_default())?;
+    let options = context.stills.options(&patch, claims)?;
+    Ok((Order { options, annotate, inline: false, key }, shape))
+}
+
+fn shape(headers: &HeaderMap) -> Result<Shape, Problem> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Shape::One) };
+    let value = value.to_str().unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("multipart/form-data") {
+        let boundary = multer::parse_boundary(value);
+        let boundary = boundary.map_err(|_| Problem::new(ErrorCode::BadRequest, "The form's type has no boundary."))?;
+        return Ok(Shape::Many { boundary });
+    }
+    if is_taken(essence) { Ok(Shape::One) } else { Err(unsupported()) }
+}
+
+/// Whether something of this media type may be a picture that is read.
+fn is_taken(essence: &str) -> bool {
+    let taken = ["image/jpeg", "image/jpg", "image/png", "image/webp", "image/*", "application/octet-stream"];
+    taken.iter().any(|taken| essence.eq_ignore_ascii_case(taken))
+}
+
+fn unsupported() -> Problem {
+    Problem::new(ErrorCode::UnsupportedType, format!("Send {TYPES}."))
+}
+
+fn wants_events(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted.any(|value| {
+        let mut kinds = value.split(',').filter_map(|kind| kind.split(';').next());
+        kinds.any(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+    })
+}
+
+/// A picture that came now.
+fn picture(bytes: Bytes, place: u32, name: Option<String>) -> Picture {
+    Picture { bytes, place, name, arrived: clock::now() }
+}
