@@ -14,6 +14,7 @@ mod routes;
 mod secured;
 mod sinks;
 mod stills;
+mod tensors;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
@@ -37,6 +38,7 @@ use crate::hardware::Piece;
 use crate::hardware::Table;
 use crate::http;
 use crate::infer;
+use crate::kserve;
 use crate::models;
 use crate::pipeline::{self, Gpu, Sessions, Workers};
 use crate::rtc::{self, WebRtc};
@@ -64,6 +66,7 @@ pub struct App {
     http_address: SocketAddr,
     is_secure: bool,
     ops_address: SocketAddr,
+    grpc_address: Option<SocketAddr>,
     media_port: u16,
     registry: Arc<Registry>,
     workers: Arc<Workers>,
@@ -166,6 +169,10 @@ impl App {
         let gauges = watch_devices(&table);
         let (http_listener, http_address) = bind("http.listen", config.http.listen).await?;
         let (ops_listener, ops_address) = bind("ops.listen", config.ops.listen).await?;
+        let grpc = match config.grpc.listen {
+            Some(listen) => Some(bind("grpc.listen", listen).await?),
+            None => None,
+        };
         let transport = transport(config)?;
         let media_port = transport.port();
         let registry = Arc::new(Registry::shared(shares(config)));
@@ -225,8 +232,20 @@ impl App {
         let results = results::start(config).await;
         let detect = pictures.view(&engine, results.as_ref());
         let settings = http_settings(config, http_address, &secured);
-        let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
+        let gate = Some(Arc::clone(&settings.gate));
+        let door = http::Door { tls: secured.tls.clone(), gate, protocol: http::Protocol::Http1 };
         let is_secure = settings.is_secure;
+        let tensors: Arc<dyn kserve::Models> = Arc::new(tensors::TensorModels {
+            engine: Arc::clone(&engine),
+            registry: Arc::clone(&registry),
+            catalog: Arc::clone(&catalog) as _,
+        });
+        let grpc_address = grpc.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = grpc {
+            let door = http::Door { protocol: http::Protocol::Http2, ..door.clone() };
+            let router = http::grpc_router(&settings, Arc::clone(&tensors))?;
+            servers.spawn(http::listen(listener, router, door, stopped.clone()));
+        }
         let services = http::Services {
             registry: Arc::clone(&registry),
             opener: Arc::clone(&sessions) as _,
@@ -234,6 +253,7 @@ impl App {
             routes: Arc::new(routes),
             cameras: cameras.view(),
             stills: Arc::clone(&detect),
+            tensors,
             sinks: Arc::new(sinks::View(outlets)),
         };
         let router = http::router(settings, services)?;
@@ -247,6 +267,7 @@ impl App {
             http_address,
             is_secure,
             ops_address,
+            grpc_address,
             media_port,
             registry,
             workers,
@@ -280,6 +301,12 @@ impl App {
     #[must_use]
     pub const fn ops_address(&self) -> SocketAddr {
         self.ops_address
+    }
+
+    /// Address of the inference protocol over gRPC, if it is offered.
+    #[must_use]
+    pub const fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc_address
     }
 
     /// Port of media, over UDP and TCP.
@@ -392,8 +419,8 @@ fn ops(
     let (registry, engine) = (Arc::clone(registry), Arc::clone(engine));
     let models: http::Check = Arc::new(move || match engine.get() {
         None => Err("models are being loaded".to_owned()),
-        Some(engine) => match engine.models().iter().find(|model| !model.is_ready()) {
-            Some(model) => Err(format!("model {} failed repeatedly", model.id())),
+        Some(engine) => match engine.models().iter().find_map(|model| Some((model.id(), model.unready()?))) {
+            Some((model, reason)) => Err(format!("model {model}: {reason}")),
             None => Ok(()),
         },
     });
@@ -479,6 +506,7 @@ fn http_settings(config: &Config, address: SocketAddr, secured: &Secured) -> htt
         gate: Arc::new(http::Gate::new(quota(config), config.http.trusted_proxies.clone())),
         is_secure: secured.tls.is_some(),
         rate: message_rate(config),
+        tensor_bytes: config.limits.tensor_bytes,
         stills: stills::bounds(config),
         ..http::Settings::default()
     }

@@ -31,6 +31,7 @@ pub mod http;
 pub mod ice;
 pub mod infer;
 pub mod ingest;
+pub mod kserve;
 pub mod media;
 pub mod models;
 pub mod pipeline;

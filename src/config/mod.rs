@@ -6,6 +6,7 @@
 mod auth;
 mod cache;
 mod cameras;
+mod grpc;
 mod ice;
 mod layers;
 mod mistakes;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub use auth::{ApiKey, Auth};
 pub use cache::{Cache, Disk};
 pub use cameras::Camera;
+pub use grpc::Grpc;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use models::Models;
@@ -46,6 +48,8 @@ pub struct Config {
     pub http: Http,
     /// The operators' HTTP listener.
     pub ops: Ops,
+    /// The inference protocol over gRPC.
+    pub grpc: Grpc,
     /// The media port.
     pub media: Media,
     /// STUN and TURN servers that clients are told of, none by default. Each costs clients time to gather candidates.
@@ -185,6 +189,9 @@ pub struct Limits {
     /// Bytes that may wait in a data channel, default 1 MiB; beyond, the oldest results are dropped. More costs
     /// memory for each slow client, and gives it older results.
     pub channel_buffer_bytes: usize,
+    /// Bytes of the tensors of one request of the inference protocol, default 64 MiB. More costs memory: four such
+    /// requests, each with its answer, may be in memory at a time over HTTP, and sixteen over gRPC.
+    pub tensor_bytes: usize,
     /// Bytes of a still picture; default 16 MiB. Sixteen times as many are held in memory at a time, of all requests
     /// together.
     pub image_bytes: usize,
@@ -310,6 +317,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
     let auth = Auth::read(from);
     let config = Config {
         http: Http::read(from, auth.is_some() || sources.insecure),
+        grpc: Grpc::read(from, auth.is_some() || sources.insecure),
         ops: Ops { listen: socket(from, "ops.listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))) },
         media: Media::read(from),
         ice_servers: ice::read(from),
@@ -344,7 +352,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
 
 /// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
 fn unbuilt(from: &mut Reader) {
-    for key in ["store.url", "grpc.listen", "telemetry.otlp_endpoint"] {
+    for key in ["store.url", "telemetry.otlp_endpoint"] {
         from.unbuilt(key, Raw::is_nothing);
     }
 }
@@ -455,6 +463,7 @@ impl Limits {
             fps: from.number("limits.fps", 60, 1..=240, " (frames a second)"),
             bitrate_kbps: from.number("limits.bitrate_kbps", 50_000, 100..=1_000_000, " (kilobits a second)"),
             channel_buffer_bytes: bytes(from, "limits.channel_buffer_bytes", MIB, 16 * KIB..=64 * MIB),
+            tensor_bytes: bytes(from, "limits.tensor_bytes", 64 * MIB, MIB..=1024 * MIB),
             image_bytes: bytes(from, "limits.image_bytes", 16 * MIB, 64 * KIB..=64 * MIB),
             image_pixels: from.number("limits.image_pixels", 16_000_000, 65_536..=64_000_000, " (pixels)"),
             images: from.number("limits.images", 16, 1..=256, " (pictures)"),

@@ -266,10 +266,10 @@ impl Context {
     /// What this request's `Authorization` header allows; `None` where there is no header and one is needed.
     pub(super) fn header_claims(&self, headers: &HeaderMap) -> Result<Option<Claims>, Problem> {
         let Some(verifier) = &self.verifier else { return Ok(Some(Claims::everything())) };
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-        let token = value.to_str().ok().and_then(|value| value.split_once(' '));
-        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
-        match token.and_then(|token| verifier.verify(token)) {
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return Ok(None);
+        }
+        match bearer(headers).and_then(|token| verifier.verify(token)) {
             Some(claims) => Ok(Some(claims)),
             None => Err(unauthorized()),
         }
@@ -298,6 +298,12 @@ impl Context {
         let found = claims.may_know(id).then(|| self.registry.get(id)).flatten();
         found.ok_or_else(Problem::no_such_session)
     }
+}
+
+/// The token of an `authorization` header (RFC 6750 section 2.1).
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// Waits until claims end; never, if they do not.

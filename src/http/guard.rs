@@ -9,7 +9,7 @@ use saccade_signaling::ErrorCode;
 
 use super::address::{ClientAddress, counted};
 use super::listen::Arrival;
-use super::{Context, Problem};
+use super::{Context, Gate, Problem};
 use crate::clock;
 use crate::session::Refusal;
 
@@ -65,6 +65,13 @@ fn refused(context: &Context, request: &mut Request) -> Option<Response> {
     }
     request.extensions_mut().insert(ClientAddress(counted(client)));
     None
+}
+
+/// How long a request has to wait whose address asks or connects too often.
+pub(super) fn wait_before_next(gate: &Gate, request: &Request) -> Option<Duration> {
+    let arrival = request.extensions().get::<Arrival>()?;
+    let client = gate.proxies().client(arrival.peer, request.headers());
+    arrival.refused.or_else(|| gate.request(clock::now(), client).err())
 }
 
 fn too_often(what: &str, wait: Duration) -> Problem {

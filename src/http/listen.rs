@@ -7,10 +7,11 @@ use std::time::Duration;
 use axum::Router;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1::Builder;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::counter;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -30,6 +31,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of one listener at a time, WebSockets included; further ones wait in the system's own queue.
 const MAX_CONNECTIONS: u32 = 8192;
+/// HTTP/2: requests of one connection at a time, bytes of bodies that are on their way unread, and how often a silent
+/// client is asked whether it is still there.
+const MAX_STREAMS: u32 = 128;
+const WINDOW: u32 = 4 * 1024 * 1024;
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Pause after the system refused a connection, which happens when no file descriptor is left.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,6 +46,18 @@ pub struct Door {
     pub tls: Option<Arc<Tls>>,
     /// What one address may ask for.
     pub gate: Option<Arc<Gate>>,
+    /// What is spoken behind it.
+    pub protocol: Protocol,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1, with WebSockets.
+    #[default]
+    Http1,
+    /// HTTP/2 from the first byte on, as gRPC has it; over TLS by `h2` of ALPN.
+    Http2,
 }
 
 /// How a request came here; beside it as an extension.
@@ -89,12 +107,13 @@ pub async fn listen(listener: TcpListener, router: Router, door: Door, mut stop:
             }
         };
         let (arrival, router, stop) = (Arrival { peer, refused }, router.clone(), stop.clone());
-        match door.tls.as_ref().map(|tls| tls.get()) {
-            None => connections.spawn(serve(connection, router, arrival, stop)),
+        let protocol = door.protocol;
+        match door.tls.as_ref().map(|tls| protocol.secured(tls.get())) {
+            None => connections.spawn(serve(connection, protocol, router, arrival, stop)),
             Some(tls) => connections.spawn(async move {
                 let handshake = TlsAcceptor::from(tls).accept(connection);
                 match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                    Ok(Ok(stream)) => serve(stream, router, arrival, stop).await,
+                    Ok(Ok(stream)) => serve(stream, protocol, router, arrival, stop).await,
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "a TLS handshake failed");
                         refuse("tls_failed");
@@ -110,16 +129,52 @@ pub async fn listen(listener: TcpListener, router: Router, door: Door, mut stop:
     places.acquire_many(MAX_CONNECTIONS).await.ok();
 }
 
-async fn serve<S>(stream: S, router: Router, arrival: Arrival, mut stop: watch::Receiver<bool>)
+impl Protocol {
+    /// The certificate with what a client may choose to speak.
+    fn secured(self, tls: Arc<ServerConfig>) -> Arc<ServerConfig> {
+        match self {
+            Self::Http1 => tls,
+            Self::Http2 => {
+                let mut tls = (*tls).clone();
+                tls.alpn_protocols = vec![b"h2".to_vec()];
+                Arc::new(tls)
+            }
+        }
+    }
+}
+
+async fn serve<S>(stream: S, protocol: Protocol, router: Router, arrival: Arrival, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let service = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(arrival);
         request
     });
+    if protocol == Protocol::Http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(HEAD_TIMEOUT);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = stopped(&mut stop) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection broke");
+        }
+        return;
+    }
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
     let mut connection = pin!(connection);
     let served = tokio::select! {

@@ -14,6 +14,7 @@ mod cameras;
 mod connection;
 mod gate;
 mod guard;
+mod kserve;
 mod listen;
 mod measure;
 mod models;
@@ -54,7 +55,8 @@ use crate::{clock, ice};
 
 pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
-pub use listen::{Door, listen};
+pub use kserve::grpc_router;
+pub use listen::{Door, Protocol, listen};
 pub use models::Models;
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
@@ -109,6 +111,8 @@ pub struct Settings {
     pub send_timeout: Duration,
     /// Messages that a socket may send.
     pub rate: Rate,
+    /// Bytes of the tensors of one request of the inference protocol (`limits.tensor_bytes`); default 64 MiB.
+    pub tensor_bytes: usize,
     /// Signaling sockets at a time; default 4096. Each holds a file descriptor.
     pub max_sockets: usize,
     /// Bounds of requests with still pictures.
@@ -139,6 +143,7 @@ impl Default for Settings {
             ping_interval: Duration::from_secs(15),
             send_timeout: Duration::from_secs(10),
             rate: Rate::default(),
+            tensor_bytes: 64 * 1024 * 1024,
             max_sockets: 4096,
             stills: Bounds::default(),
         }
@@ -159,6 +164,8 @@ pub struct Services {
     pub cameras: Arc<dyn Cameras>,
     /// Finds things in still pictures.
     pub stills: Arc<dyn Stills>,
+    /// Runs models on tensors, by the inference protocol.
+    pub tensors: Arc<dyn crate::kserve::Models>,
     /// Where events and results go.
     pub sinks: Arc<dyn Sinks>,
 }
@@ -233,6 +240,7 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback_service(assets::service())
         .with_state(Arc::clone(&context))
+        .merge(kserve::routes(&context, tasks.tensors))
         .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
         .layer(cors(&context))
         .layer(from_fn_with_state(Arc::clone(&context), guard::preflight))

@@ -381,6 +381,7 @@ fn services(registry: &Arc<Registry>, opener: Arc<dyn Opener>, models: &Arc<Fake
         routes: Arc::new(FakeRoutes::default()),
         cameras: Arc::new(OneCamera),
         stills: Arc::new(stills::Sizes),
+        tensors: Arc::new(tensors::Doubler),
         sinks: Arc::new(OneSink),
     }
 }
@@ -570,5 +571,6 @@ mod limits;
 mod routes;
 mod signaling;
 mod stills;
+mod tensors;
 mod whep;
 mod whip;

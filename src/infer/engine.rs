@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 #[cfg(feature = "cuda")]
 use super::backend::Recorded;
-use super::backend::{CpuFeatures, Library, Opener, Request, Selection, TensorRt};
+use super::backend::{CpuFeatures, Library, Opener, Request, Selection, TensorRt, open_plainly};
 use super::check::Checker;
 use super::error::Error;
 use super::found::{Found, Key};
@@ -18,9 +18,11 @@ use super::manifest::{BackendChoice, Manifest, Precision};
 use super::model::Model;
 use super::plan::{Outline, Plan};
 use super::quantizer::Quantizer;
+use super::remote;
 use super::repository::{Graphs, ModelSpec, compare_versions, matches_name};
 use super::routes::{Put, RouteError, Routes};
 use super::runner::Runner;
+use super::tensors::{self, Tensors};
 use crate::calibration::Calibration;
 #[cfg(feature = "cuda")]
 use crate::media::I420;
@@ -178,6 +180,9 @@ impl Engine {
     /// Those of reading the files, [`Error::UnreadableModel`], [`Error::WrongInput`], [`Error::WrongOutput`],
     /// [`Error::Unavailable`], [`Error::Run`]. The models loaded before stay as they are.
     pub fn open(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
+        if spec.manifest.remote.is_some() {
+            return self.open_remote(spec);
+        }
         let Prepared { opener, runner, selection, request, key, is_final, complete } = self.prepare(spec)?;
         let is_improved = is_final || self.options.engines != Engines::Meanwhile || !opener.can_improve(request);
         let opener = Arc::new(opener);
@@ -188,6 +193,7 @@ impl Engine {
             }
         }
         let model = Arc::new(start(spec, selection, Arc::clone(&opener), runners)?);
+        model.set_tensors(self.tensors(spec, key.files.first().cloned().unwrap_or_default(), model.instances()));
         let Selection { provider, precision, buckets, instances, origin, others, .. } = &*model.selection();
         let id = model.id();
         tracing::debug!(model = id, ?others, "other ways to run the model");
@@ -197,6 +203,17 @@ impl Engine {
             let instances = self.pinned(&spec.manifest).unwrap_or(1);
             self.improver.add(Improvement { model, opener, request, instances, complete, calibration, key });
         }
+        Ok(model)
+    }
+
+    /// A model that other servers run.
+    fn open_remote(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
+        let manifest = Arc::new(spec.manifest.clone());
+        let opened = remote::open(Arc::clone(&manifest), self.pinned(&manifest))?;
+        let model = Arc::new(Model::start(manifest, opened.selection, opened.open, opened.runners)?);
+        model.set_remote(opened.remote);
+        let Selection { buckets, instances, measured, .. } = &*model.selection();
+        tracing::info!(model = model.id(), ?buckets, instances, ?measured, "model loaded, which other servers run");
         Ok(model)
     }
 
@@ -231,12 +248,35 @@ impl Engine {
         self.improver.begin();
     }
 
+    /// What runs a model's file on tensors, as long as it is the one with this checksum.
+    fn tensors(&self, spec: &ModelSpec, sha256: String, instances: u32) -> Tensors {
+        let (library, threads, cuda) =
+            (self.library.clone(), self.options.intra_threads.max(1), self.options.cuda.is_ok());
+        let (name, version) = (spec.manifest.name.clone(), spec.manifest.version.clone());
+        let (max_batch, spec) = (spec.manifest.batching.max_batch, spec.clone());
+        let open = move || {
+            let graphs = spec.read().map_err(|error| error.to_string())?;
+            if graphs.sha256.first() != Some(&sha256) {
+                return Err("its file is not the one that it was loaded from; load it again".to_owned());
+            }
+            open_plainly(&library, &graphs.fp32, threads, cuda).map_err(|error| error.to_string())
+        };
+        Tensors::new(tensors::Settings { name, version, max_batch, threads: instances, open: Box::new(open) })
+    }
+
     /// How a model would be run, without keeping it.
     ///
     /// # Errors
     /// Those of [`Self::load`].
     pub fn look(&self, spec: &ModelSpec) -> Result<Selection, Error> {
-        self.prepare(spec).map(|prepared| prepared.selection)
+        match &spec.manifest.remote {
+            None => self.prepare(spec).map(|prepared| prepared.selection),
+            Some(_) => {
+                let manifest = Arc::new(spec.manifest.clone());
+                let pinned = self.pinned(&manifest);
+                remote::open(manifest, pinned).map(|opened| opened.selection)
+            }
+        }
     }
 
     /// Runs a model on empty pictures in the first way that is allowed, without measuring others or keeping it, and says how

@@ -130,6 +130,12 @@ pub enum Error {
         /// What there was no room for.
         reason: String,
     },
+    /// Another server that runs the model gave no answer to this; it may to the next.
+    #[error("the server that runs the model: {reason}")]
+    Remote {
+        /// What is known of it.
+        reason: String,
+    },
     /// A run that is recorded on a device, or repeated there, failed; another instance of the model does without.
     #[error("inference failed: {reason}")]
     Recording {

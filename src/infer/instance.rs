@@ -77,12 +77,12 @@ impl Instance<'_> {
                 self.found = found;
                 Some((bucket, timing.service()))
             }
-            Err(error) if size > 1 && !matches!(error, Error::Recording { .. }) => {
+            Err(error) if size > 1 && !matches!(error, Error::Recording { .. } | Error::Remote { .. }) => {
                 self.run_one_by_one(bucket, batch, &error);
                 None
             }
             // The model is not to blame.
-            Err(error @ Error::NoRoom { .. }) => {
+            Err(error @ (Error::NoRoom { .. } | Error::Remote { .. })) => {
                 batch.drain(..).for_each(|taken| self.answer(taken, size, Err(error.clone())));
                 None
             }

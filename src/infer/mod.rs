@@ -38,10 +38,12 @@ mod postprocess;
 mod prepared;
 mod proposal;
 mod quantizer;
+mod remote;
 mod repository;
 mod routes;
 mod runner;
 mod shared;
+mod tensors;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +69,7 @@ pub use quantizer::Quantizer;
 pub use repository::{ModelSpec, Refused, Repository};
 pub(crate) use repository::{compare_versions, matches_name};
 pub use routes::{MAX_ROUTES, Put, RouteError, Routes};
+pub use tensors::Tensors;
 
 use crate::frame::Frame;
 use crate::media::{Detection, Overall};

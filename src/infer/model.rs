@@ -1,6 +1,6 @@
 use std::fmt;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,11 @@ use super::manifest::Manifest;
 use super::prepared::Prepared;
 use super::runner::Runner;
 use super::shared::{Call, Inbox, Job, Reply, Shared};
+use super::tensors::Tensors;
 use super::{Detected, Figures, Outcome, Params, Whole};
 use crate::clock;
 use crate::frame::Frame;
+use crate::kserve::client::Remote;
 use crate::media::{Class, ColorInfo, I420};
 
 /// A loaded model, shared by all sessions that use it. Dropping the last handle ends its threads.
@@ -25,6 +27,8 @@ pub struct Model {
     selection: Mutex<Arc<Selection>>,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    tensors: OnceLock<Tensors>,
+    remote: OnceLock<Arc<Remote>>,
 }
 
 /// One session's place at a model: a mailbox of one. Dropping it detaches the session; a callback that is under way
@@ -49,7 +53,8 @@ impl Model {
         let shared = Arc::new(Shared::new(id.clone(), costs, &manifest.batching, open));
         let instances = selection.instances.max(1) as usize;
         let selection = Mutex::new(Arc::new(selection));
-        let model = Self { manifest, selection, shared, threads: Mutex::default() };
+        let (threads, tensors, remote) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        let model = Self { manifest, selection, shared, threads, tensors, remote };
         let mut runners = runners.into_iter();
         for n in 0..instances {
             let (shared, way, runner) = (Arc::clone(&model.shared), model.shared.way(), runners.next());
@@ -114,10 +119,42 @@ impl Model {
         changed
     }
 
-    /// Whether it takes work: not after repeated failures, nor after it was shut down.
+    /// What runs its file on tensors, beside it.
+    #[must_use]
+    pub fn tensors(&self) -> Option<&Tensors> {
+        self.tensors.get()
+    }
+
+    /// Gives it what runs its file on tensors, once.
+    pub(super) fn set_tensors(&self, tensors: Tensors) {
+        let _ = self.tensors.set(tensors);
+    }
+
+    /// Why it takes no work; none: it does.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        if !self.shared.is_ready() {
+            return Some(Error::NotReady.to_string());
+        }
+        self.remote.get()?.unavailable()
+    }
+
+    /// Whether it takes work: not after repeated failures, nor after it was shut down, nor while no server that runs it
+    /// answers.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.shared.is_ready()
+        self.unready().is_none()
+    }
+
+    /// The servers that run it, if others do.
+    #[must_use]
+    pub fn remote(&self) -> Option<&Arc<Remote>> {
+        self.remote.get()
+    }
+
+    /// Says which servers run it, once.
+    pub(super) fn set_remote(&self, remote: Arc<Remote>) {
+        let _ = self.remote.set(remote);
     }
 
     /// How it has done since it was loaded.

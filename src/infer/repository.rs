@@ -245,7 +245,9 @@ impl ModelSpec {
             return Err(Error::Manifest { mistakes });
         }
         let spec = Self { manifest, texts, source: Source::Folder(folder.to_owned()) };
-        spec.read()?;
+        if spec.manifest.remote.is_none() {
+            spec.read()?;
+        }
         Ok(spec)
     }
 

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backend::Bucket;
 use super::decoder::Decoder;
@@ -38,6 +38,8 @@ pub(super) struct Item<'a> {
     pub(super) params: &'a Params,
     /// Its tensor, where several models share it.
     pub(super) prepared: Option<&'a Prepared>,
+    /// When its result is of no use any more.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Runner {
@@ -95,8 +97,8 @@ impl Runner {
         let [width, height] = self.manifest.input.size;
         let picture = Arc::new(I420::new(width, height)).into();
         let params = self.manifest.defaults.into();
-        let color = ColorInfo::default();
-        let item = Item { picture: &picture, color, whole: None, params: &params, prepared: None };
+        let (color, whole, prepared, deadline) = (ColorInfo::default(), None, None, None);
+        let item = Item { picture: &picture, color, whole, params: &params, prepared, deadline };
         let mut found = Vec::with_capacity(bucket);
         let mut shortest = Duration::MAX;
         for _ in 0..times.max(1) {
@@ -141,6 +143,7 @@ impl Runner {
         }
         let preprocessed = clock::now();
         let mut inferred = preprocessed;
+        backend.due(items.clone().filter_map(|item| item.deadline).min());
         backend.run(&mut |views| {
             inferred = clock::now();
             for (at, (item, letterbox)) in items.clone().zip(&*letterboxes).enumerate() {

@@ -154,12 +154,12 @@ impl Taken {
     pub(super) fn item(&self) -> Item<'_> {
         match self {
             Self::Frame { job: Job { frame, params, prepared }, .. } => {
-                let prepared = prepared.as_deref();
-                Item { picture: &frame.picture, color: frame.color, whole: None, params, prepared }
+                let (color, prepared, deadline) = (frame.color, prepared.as_deref(), Some(frame.deadline));
+                Item { picture: &frame.picture, color, whole: None, params, prepared, deadline }
             }
             Self::Call(call, _) => {
                 let Call { picture, color, whole, params, .. } = call;
-                Item { picture, color: *color, whole: *whole, params, prepared: None }
+                Item { picture, color: *color, whole: *whole, params, prepared: None, deadline: call.deadline }
             }
         }
     }

@@ -197,7 +197,8 @@ impl Load {
         let megapixels = f64::from(demand.pixels.load(Ordering::Relaxed)) / 1e6;
         let rate = f64::from(demand.rate.load(Ordering::Relaxed)) / 1e3;
         let Rung { infer_every, return_every, half_size, .. } = Rung::TOP.within(needs.can);
-        let models = needs.models.iter().filter_map(Weak::upgrade);
+        // What other servers run takes nothing of these processors.
+        let models = needs.models.iter().filter_map(Weak::upgrade).filter(|model| model.remote().is_none());
         let model: Duration = models.map(|model| model.estimate()).sum();
         let encode = if needs.can.return_less {
             let returned = if half_size { megapixels / 4.0 } else { megapixels };

@@ -280,6 +280,7 @@ impl Stills {
             infer::Error::Busy => full("As many pictures wait for the model as may wait; try again later."),
             infer::Error::Late => late(options),
             infer::Error::NoRoom { .. } => full("The device has no memory left for the picture; try again later."),
+            infer::Error::Remote { .. } => full("The servers that run the model do not answer; try again later."),
             infer::Error::Closed => self.registry.refuse_draining(),
             infer::Error::UnknownModel { .. } => {
                 let model = &options.model;

@@ -120,6 +120,11 @@ table! {
     SINK_DEAD_LETTERS_TOTAL = Counter "saccade_sink_dead_letters_total" ["sink", "outcome"] "Messages that a sink did not get and that were written to its file, or could not be.";
     HTTP_REQUESTS_TOTAL = Counter "saccade_http_requests_total" ["route", "method", "status"] "HTTP requests that were answered.";
     HTTP_REQUEST_SECONDS = Histogram "saccade_http_request_seconds" ["route"] "Time to answer an HTTP request, in seconds.";
+    TENSOR_REQUESTS_TOTAL = Counter "saccade_tensor_requests_total" ["protocol", "outcome"] "Requests of the inference protocol to run a model.";
+    TENSOR_REQUEST_SECONDS = Histogram "saccade_tensor_request_seconds" ["protocol"] "Time that a model took to answer a request of the inference protocol, waiting included, in seconds.";
+    TENSOR_BYTES_TOTAL = Counter "saccade_tensor_bytes_total" ["protocol", "direction"] "Bytes of tensors in requests of the inference protocol and in their answers.";
+    REMOTE_REQUESTS_TOTAL = Counter "saccade_remote_requests_total" ["outcome"] "Requests to other servers that run models of this one.";
+    REMOTE_RETRIES_TOTAL = Counter "saccade_remote_retries_total" [] "Requests that were sent to another endpoint because nobody was at the first.";
     CONNECTIONS_REFUSED_TOTAL = Counter "saccade_connections_refused_total" ["reason"] "Connections that were closed without an answer.";
     MESSAGES_REFUSED_TOTAL = Counter "saccade_messages_refused_total" ["channel", "reason"] "Messages of peers that were not acted upon.";
     STILLS_RECEIVED_TOTAL = Counter "saccade_stills_received_total" [] "Still pictures that were received whole.";

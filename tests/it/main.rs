@@ -31,6 +31,7 @@ mod hardware;
 mod in_place;
 #[cfg(feature = "cuda")]
 mod kernels;
+mod kserve;
 mod lifecycle;
 mod live;
 mod model_ops;

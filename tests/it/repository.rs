@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 20] = [
+const LEAVES: [&str; 21] = [
     "accuracy",
     "assignment",
     "cache",
@@ -21,6 +21,7 @@ const LEAVES: [&str; 20] = [
     "frame",
     "hardware",
     "ice",
+    "kserve",
     "media",
     "queue",
     "reload",
@@ -50,6 +51,7 @@ const LEAF_IMPORTS: [(&str, &[&str]); 9] = [
     ("frame", &["device", "media"]),
     ("hardware", &["child", "clock"]),
     ("ice", &["secret"]),
+    ("kserve", &["claims", "clock", "secret"]),
 ];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];

@@ -165,7 +165,7 @@ async fn a_certificate_is_exchanged_under_open_connections() {
     let old = certify(folder.path());
     let tls = Arc::new(tls::watch(folder.path().join("cert"), folder.path().join("key")).unwrap());
     let site = site(Settings { is_secure: true, ..Settings::default() }, None);
-    let address = site.listen_behind(Door { tls: Some(Arc::clone(&tls)), gate: None }).await;
+    let address = site.listen_behind(Door { tls: Some(Arc::clone(&tls)), ..Door::default() }).await;
     let mut held = secured(&old, address).await.unwrap();
     ask_over(&mut held).await;
 
@@ -187,7 +187,7 @@ async fn sockets_open_over_tls_and_plain_text_does_not() {
     let client = certify(folder.path());
     let tls = tls::watch(folder.path().join("cert"), folder.path().join("key")).unwrap();
     let site = plain();
-    let address = site.listen_behind(Door { tls: Some(Arc::new(tls)), gate: None }).await;
+    let address = site.listen_behind(Door { tls: Some(Arc::new(tls)), ..Door::default() }).await;
     let mut request = format!("wss://{address}/v1/signal").into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", "saccade.v1".parse().unwrap());
     let stream = secured(&client, address).await.unwrap();

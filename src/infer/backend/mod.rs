@@ -25,8 +25,10 @@ pub use tensorrt::{Job, TensorRt};
 
 #[cfg(feature = "cuda")]
 pub(super) use in_place::InPlace;
-pub(super) use onnx::{Graph, builder as onnx_builder};
+pub(super) use onnx::{Graph, builder as onnx_builder, open_plainly};
 pub(super) use select::{Opener, Request};
+
+use std::time::Instant;
 
 use super::decoder::View;
 use super::error::Error;
@@ -54,6 +56,11 @@ pub(super) enum Bucket {
 
 /// A model's graph, ready to run on a fixed number of pictures at a time. It belongs to one thread at a time.
 pub(super) trait Backend: Send {
+    /// When the next run is of no use any more, for those whose runs can be given up.
+    fn due(&mut self, due: Option<Instant>) {
+        let _ = due;
+    }
+
     /// The input tensor, to write the next pictures to, one after the other. It keeps its values between runs.
     fn input(&mut self) -> &mut [f32];
 

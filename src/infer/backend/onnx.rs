@@ -230,6 +230,34 @@ impl OnnxBackend {
     }
 }
 
+/// A session of a graph as it is, for whatever its input has, in the precision of the file; on a GPU where `cuda` says so and
+/// it can be.
+///
+/// # Errors
+/// What ONNX Runtime says.
+pub(in crate::infer) fn open_plainly(
+    library: &Library,
+    bytes: &Bytes,
+    threads: usize,
+    cuda: bool,
+) -> ort::Result<Session> {
+    #[cfg(not(feature = "cuda"))]
+    let _ = cuda;
+    let plain = || -> ort::Result<SessionBuilder> {
+        Ok(builder(library, threads)?.with_optimization_level(GraphOptimizationLevel::All)?)
+    };
+    #[cfg(feature = "cuda")]
+    if cuda {
+        let cuda = ep::CUDA::default().with_tf32(false).build().error_on_failure();
+        let opened = plain().and_then(|builder| builder.with_execution_providers([cuda])?.commit_from_memory(bytes));
+        match opened {
+            Ok(session) => return Ok(session),
+            Err(error) => tracing::warn!(%error, "a model runs on tensors on processors, since a GPU does not do it"),
+        }
+    }
+    plain()?.commit_from_memory(bytes)
+}
+
 /// How every session begins.
 pub(in crate::infer) fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
     let builder = Session::builder(library.environment())?.with_log_level(LogLevel::Error)?;

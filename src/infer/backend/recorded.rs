@@ -57,8 +57,8 @@ fn runs(runner: &mut Runner, pictures: &[Arc<I420>], params: &Params) -> Result<
     for _ in 0..RUNS {
         for picture in pictures {
             let picture = Arc::clone(picture).into();
-            let color = ColorInfo::default();
-            let item = Item { picture: &picture, color, whole: None, params, prepared: None };
+            let (color, whole, prepared, deadline) = (ColorInfo::default(), None, None, None);
+            let item = Item { picture: &picture, color, whole, params, prepared, deadline };
             let mut found = Vec::new();
             let timing = runner.run(1, &std::iter::once(item), &mut found)?;
             shortest = shortest.min(timing.service());

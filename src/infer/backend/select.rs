@@ -37,6 +37,8 @@ pub enum Provider {
     Cuda,
     /// TensorRT on an NVIDIA GPU, with engines that are built for it.
     TensorRt,
+    /// Other servers.
+    Remote,
 }
 
 impl Provider {
@@ -59,6 +61,7 @@ impl Provider {
             Self::OpenVino => "openvino",
             Self::Cuda => "cuda",
             Self::TensorRt => "tensorrt",
+            Self::Remote => "kserve",
         }
     }
 }
@@ -587,7 +590,7 @@ fn candidates(request: Request, means: &Means<'_>) -> (Vec<Candidate>, Vec<Strin
 /// that loses, so that it has to be asked for.
 fn has_half(provider: Provider, means: &Means<'_>, wanted: Precision) -> bool {
     match provider {
-        Provider::Cpu | Provider::OpenVino => false,
+        Provider::Cpu | Provider::OpenVino | Provider::Remote => false,
         Provider::Cuda => means.fp16.is_ok(),
         Provider::TensorRt => means.fp16.is_ok() || wanted == Precision::Fp16,
     }

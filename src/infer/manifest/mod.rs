@@ -2,6 +2,7 @@
 
 mod batching;
 mod output;
+mod remote;
 pub(crate) mod table;
 
 use std::collections::HashSet;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 pub use self::batching::Batching;
 pub use self::output::{Output, Scores};
+pub use self::remote::Remote;
 use self::table::{Mistakes, Table};
 use super::error::Error;
 use crate::media::Class;
@@ -49,6 +51,8 @@ pub struct Manifest {
     pub batching: Batching,
     /// How the model is run.
     pub run: Run,
+    /// Where it runs, if other servers run it; it then has no file.
+    pub remote: Option<Remote>,
     /// Measured losses of lower precisions.
     pub accuracy: Accuracy,
     /// Runs before the model counts as ready (`accuracy.warmup`).
@@ -260,10 +264,12 @@ pub enum BackendChoice {
     TensorRt,
     /// Whichever is faster on an NVIDIA GPU.
     Gpu,
+    /// Other servers, which speak the inference protocol.
+    KServe,
 }
 
 impl BackendChoice {
-    const ALL: [Self; 6] = [Self::Auto, Self::Cpu, Self::OpenVino, Self::Cuda, Self::TensorRt, Self::Gpu];
+    const ALL: [Self; 7] = [Self::Auto, Self::Cpu, Self::OpenVino, Self::Cuda, Self::TensorRt, Self::Gpu, Self::KServe];
 
     /// Name in manifests.
     #[must_use]
@@ -275,6 +281,7 @@ impl BackendChoice {
             Self::Cuda => "cuda",
             Self::TensorRt => "tensorrt",
             Self::Gpu => "gpu",
+            Self::KServe => "kserve",
         }
     }
 }
@@ -333,6 +340,11 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
     let defaults = Defaults::read(root.table("defaults"), output.as_ref());
     let batching = Batching::read(root.table("batching"));
     let run = run(root.table("run"));
+    let remote = root.optional_table("remote");
+    if remote.is_some() != (run.backend == BackendChoice::KServe) {
+        root.mistake("run.backend", "\"kserve\" and a table [remote] go together: one is here without the other");
+    }
+    let remote = remote.and_then(Remote::read);
     let (accuracy, warmup) = accuracy(root.table("accuracy"));
     if run.precision == Some(Precision::Int8) && int8.is_none() {
         root.mistake("run.precision", "int8 needs a [variants.int8] file");
@@ -360,6 +372,7 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
         defaults,
         batching,
         run,
+        remote,
         accuracy,
         warmup,
     })

@@ -76,7 +76,7 @@ impl Answers {
             Outcome::Failed(frame, error) => {
                 let id = frame.id;
                 match error {
-                    infer::Error::NoRoom { .. } => self.no_room(frame, &error),
+                    infer::Error::NoRoom { .. } | infer::Error::Remote { .. } => self.no_room(frame, &error),
                     infer::Error::NotReady => self.stranded(frame),
                     error => self.failed(Some(frame), &error),
                 }

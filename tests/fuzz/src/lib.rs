@@ -17,6 +17,7 @@ mod session;
 mod settings;
 mod signaling;
 mod stills;
+mod tensors;
 mod transport;
 mod video;
 
@@ -34,7 +35,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     Target { name: "signaling_json", run: signaling::json, max_len: 4096 },
     Target { name: "sdp_offer", run: signaling::offer, max_len: 8192 },
     Target { name: "sdp_fragment", run: signaling::fragment, max_len: 4096 },
@@ -51,6 +52,7 @@ pub const TARGETS: [Target; 16] = [
     Target { name: "onnx", run: model::onnx, max_len: 4096 },
     Target { name: "config", run: settings::config, max_len: 4096 },
     Target { name: "token", run: settings::token, max_len: 2048 },
+    Target { name: "tensor_request", run: tensors::request, max_len: 4096 },
     Target { name: "session_life", run: session::life, max_len: 512 },
 ];
 

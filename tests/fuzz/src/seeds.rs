@@ -38,6 +38,22 @@ const OPTIONS: [&str; 3] = [
     r#"{"type":"configure","options":{"zones":[{"name":"work","polygon":[[0.2,0.3],[0.8,0.3],[0.9,1],[0.1,1]],"dwell_s":60}],"lines":[{"name":"gate","points":[[0.05,0.9],[0.05,0.3]]}],"rules":[{"name":"bare head","zone":"work","classes":["head"],"longer_than_s":2,"more_than":1}],"overlay":{"zones":true}}}"#,
     r#"{"type":"configure","options":{"budget":1,"return":"video","track":7,"overlay":{"boxs":true},"zones":{}}}"#,
 ];
+/// Requests of the inference protocol, and how many bytes of them are JSON where others follow.
+const TENSORS: [(&str, Option<usize>); 4] = [
+    (
+        r#"{"id":"1","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2.5],[-3e2,0]]}],"outputs":[{"name":"y","parameters":{"binary_data":true}}],"parameters":{"timeout":1000}}"#,
+        None,
+    ),
+    (
+        r#"{"inputs":[{"name":"s","shape":[2],"datatype":"BYTES","data":["a","\u00e9"]},{"name":"b","shape":[3],"datatype":"BOOL","data":[true,false,1]},{"name":"h","shape":[1],"datatype":"BF16","data":[0.1]}]}"#,
+        None,
+    ),
+    (
+        r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"UINT16","parameters":{"binary_data_size":4}}],"parameters":{"binary_data_output":true}}abcd"#,
+        Some(136),
+    ),
+    (r#"{"inputs":[{"name":"x","shape":[9223372036854775807,0,2],"datatype":"INT64","data":[-1]}]}"#, None),
+];
 /// Beginnings of bitstreams, behind the number of their codec.
 const HEADERS: [&[u8]; 4] = [
     &[0, 0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x28, 0xda, 0x01, 0xe0, 0x08, 0x9f, 0x95],
@@ -78,6 +94,11 @@ pub fn write_all(corpus: &Path) -> io::Result<()> {
     }
     for text in CANDIDATES {
         writer.write("ice_candidate", text.as_bytes())?;
+    }
+    for (text, head) in TENSORS {
+        let [low, high] = u16::try_from(head.unwrap_or(0)).unwrap_or(0).to_le_bytes();
+        writer
+            .write("tensor_request", &[&[if head.is_some() { 4 } else { 0 }, low, high], text.as_bytes()].concat())?;
     }
     for bytes in HEADERS {
         writer.write("picture_header", bytes)?;

@@ -70,6 +70,7 @@ replayed![
     postprocess,
     manifest,
     config,
+    tensor_request,
     token,
     session_life,
 ];

@@ -1,0 +1,445 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response as Answer};
+use axum::routing::{any, get, post};
+use axum::{Json, response};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::{HEADER_LENGTH, Wanted};
+use crate::claims::Claims;
+use crate::kserve::access::{Denied, Identify, count, may_infer, may_manage, may_see, measured};
+use crate::kserve::compression::Encoding;
+use crate::kserve::error::Error;
+use crate::kserve::tensor::Tensor;
+use crate::kserve::{Entry, Metadata, Models, Named, Request};
+
+/// What a body may have beyond its tensors.
+const BODY_ROOM: usize = 64 * 1024;
+/// Bytes of a request's body that has no tensors.
+const MAX_SMALL_BODY: usize = 8 * 1024;
+/// From a request's head to the end of its body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a request waits for room among those whose bodies are in memory.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bodies of the largest size that are in memory at a time; of smaller ones there may be more.
+const BODIES: usize = 4;
+/// Bytes that are read or written on the spot; what takes longer is done where nothing waits for it.
+const SHORT: usize = 64 * 1024;
+
+/// The protocol over HTTP, over these models.
+pub struct Service {
+    models: Arc<dyn Models>,
+    identify: Identify,
+    limit: usize,
+    server: (&'static str, &'static str),
+    /// Kibibytes of bodies that may still come to be in memory.
+    room: Arc<Semaphore>,
+}
+
+type Shared = State<Arc<Service>>;
+
+impl Service {
+    /// `limit` are the bytes of a request's tensors at most; `server` is its name and version.
+    #[must_use]
+    pub fn new(
+        models: Arc<dyn Models>,
+        identify: Identify,
+        limit: usize,
+        server: (&'static str, &'static str),
+    ) -> Self {
+        let room = Arc::new(Semaphore::new(kibibytes(limit.saturating_add(BODY_ROOM)) as usize * BODIES));
+        Self { models, identify, limit, server, room }
+    }
+
+    /// The routes below `/v2`.
+    #[must_use]
+    pub fn router(self) -> Router {
+        let service = Arc::new(self);
+        let model = |below: &str| {
+            [format!("/v2/models/{{model}}{below}"), format!("/v2/models/{{model}}/versions/{{version}}{below}")]
+        };
+        let mut router = Router::new()
+            .route("/v2", get(server))
+            .route("/v2/", get(server))
+            .route("/v2/health/live", get(async || StatusCode::OK))
+            .route("/v2/health/ready", get(ready))
+            .route("/v2/models/stats", get(all_statistics))
+            .route("/v2/repository/index", post(index))
+            .route("/v2/repository/models/{model}/load", post(load))
+            .route("/v2/repository/models/{model}/unload", post(unload))
+            .route("/v2/{*rest}", any(nothing));
+        for path in model("") {
+            router = router.route(&path, get(metadata));
+        }
+        for path in model("/ready") {
+            router = router.route(&path, get(model_ready));
+        }
+        for path in model("/config") {
+            router = router.route(&path, get(config));
+        }
+        for path in model("/stats") {
+            router = router.route(&path, get(statistics));
+        }
+        for path in model("/infer") {
+            router = router.route(&path, post(infer));
+        }
+        router.method_not_allowed_fallback(wrong_method).with_state(service)
+    }
+
+    fn claims(&self, headers: &HeaderMap) -> Result<Claims, Failure> {
+        (self.identify)(headers).ok_or(Failure::Denied(Denied::Unauthenticated))
+    }
+
+    fn seen<'a>(&self, headers: &HeaderMap, path: &'a InPath) -> Result<Named<'a>, Failure> {
+        may_see(&self.claims(headers)?, path.named())?;
+        Ok(path.named())
+    }
+}
+
+/// A model in a path.
+#[derive(Deserialize)]
+struct InPath {
+    model: String,
+    version: Option<String>,
+}
+
+impl InPath {
+    fn named(&self) -> Named<'_> {
+        Named { name: &self.model, version: self.version.as_deref() }
+    }
+}
+
+/// Why there is no answer, as clients of the protocol read it: `{"error": …}`, and our code beside it.
+#[derive(Debug)]
+enum Failure {
+    Error(Error),
+    Denied(Denied),
+    Nothing,
+    WrongMethod,
+    Slow,
+    BrokeOff,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Denied> for Failure {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Answer {
+        let (status, code) = match &self {
+            Self::Error(error) => of(error),
+            Self::Denied(Denied::Unauthenticated) => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::Denied(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Nothing => (StatusCode::NOT_FOUND, "not_found"),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "bad_request"),
+            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "bad_request"),
+            Self::BrokeOff => (StatusCode::BAD_REQUEST, "bad_request"),
+        };
+        let text = match self {
+            Self::Error(error) => sentence(&error.to_string()),
+            Self::Denied(denied) => denied.to_string(),
+            Self::Nothing => "There is nothing at this path.".to_owned(),
+            Self::WrongMethod => {
+                "This path does not take this method; the `allow` header lists those it takes.".to_owned()
+            }
+            Self::Slow => "The body took too long; send it again, and faster.".to_owned(),
+            Self::BrokeOff => "The body broke off; send it again.".to_owned(),
+        };
+        let mut answer = (status, no_store(), Json(json!({ "error": text, "code": code }))).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        } else if status == StatusCode::SERVICE_UNAVAILABLE {
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        answer
+    }
+}
+
+const fn of(error: &Error) -> (StatusCode, &'static str) {
+    match error {
+        Error::Malformed { .. }
+        | Error::BadTensor { .. }
+        | Error::WrongInput { .. }
+        | Error::Inputs { .. }
+        | Error::NoOutput { .. }
+        | Error::Unsupported { .. } => (StatusCode::BAD_REQUEST, "bad_request"),
+        Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, "unknown_model"),
+        Error::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_failed"),
+        Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "capacity"),
+        Error::Late => (StatusCode::GATEWAY_TIMEOUT, "capacity"),
+        Error::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
+        Error::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
+    }
+}
+
+fn sentence(text: &str) -> String {
+    let mut text = format!("{text}.");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
+
+const fn no_store() -> [(header::HeaderName, &'static str); 1] {
+    [(header::CACHE_CONTROL, "no-store")]
+}
+
+async fn nothing() -> Failure {
+    Failure::Nothing
+}
+
+async fn wrong_method() -> Failure {
+    Failure::WrongMethod
+}
+
+async fn server(State(service): Shared) -> Json<Value> {
+    Json(super::server(service.server.0, service.server.1))
+}
+
+async fn ready(State(service): Shared) -> StatusCode {
+    if service.models.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+async fn model_ready(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Result<Answer, Failure> {
+    let model = service.seen(&headers, &path)?;
+    if service.models.is_model_ready(model)? {
+        return Ok(StatusCode::OK.into_response());
+    }
+    let reason = service
+        .models
+        .index()
+        .into_iter()
+        .find(|entry| entry.name == model.name && model.version.is_none_or(|version| entry.version == version));
+    let reason = reason.map(|entry: Entry| entry.reason).unwrap_or_default();
+    Err(Error::NotReady { model: model.id(), reason }.into())
+}
+
+type Told = Result<([(header::HeaderName, &'static str); 1], Json<Value>), Failure>;
+
+async fn metadata(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Told {
+    let metadata = service.models.metadata(service.seen(&headers, &path)?).await?;
+    Ok((no_store(), Json(super::metadata(&metadata))))
+}
+
+async fn config(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Told {
+    let metadata = service.models.metadata(service.seen(&headers, &path)?).await?;
+    Ok((no_store(), Json(super::config(&metadata))))
+}
+
+async fn statistics(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Told {
+    let model = service.seen(&headers, &path)?;
+    Ok((no_store(), Json(super::statistics(&service.models.statistics(Some(model))?))))
+}
+
+async fn all_statistics(State(service): Shared, headers: HeaderMap) -> Told {
+    let claims = service.claims(&headers)?;
+    let mut all = service.models.statistics(None)?;
+    all.retain(|it| may_see(&claims, Named::new(&it.name, &it.version)).is_ok());
+    Ok((no_store(), Json(super::statistics(&all))))
+}
+
+#[derive(Deserialize, Default)]
+struct IndexRequest {
+    #[serde(default)]
+    ready: bool,
+}
+
+async fn index(State(service): Shared, headers: HeaderMap, body: Body) -> Told {
+    let claims = service.claims(&headers)?;
+    let request: IndexRequest = small(body).await?;
+    let mut entries = service.models.index();
+    entries.retain(|it| it.ready || !request.ready);
+    entries.retain(|it| may_see(&claims, Named::new(&it.name, &it.version)).is_ok());
+    Ok((no_store(), Json(super::index(&entries))))
+}
+
+#[derive(Deserialize, Default)]
+struct LoadRequest {
+    #[serde(default)]
+    parameters: HashMap<String, Value>,
+}
+
+async fn load(
+    State(service): Shared,
+    Path(path): Path<InPath>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Failure> {
+    may_manage(&service.claims(&headers)?, path.named())?;
+    let request: LoadRequest = small(body).await?;
+    if !request.parameters.is_empty() {
+        return Err(Error::Unsupported { what: "loading a model with parameters".to_owned() }.into());
+    }
+    service.models.load(&path.model).await?;
+    Ok(StatusCode::OK)
+}
+
+async fn unload(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Result<StatusCode, Failure> {
+    may_manage(&service.claims(&headers)?, path.named())?;
+    service.models.unload(&path.model).await?;
+    Ok(StatusCode::OK)
+}
+
+/// A body without tensors; an empty one says nothing.
+async fn small<T: for<'de> Deserialize<'de> + Default>(body: Body) -> Result<T, Failure> {
+    let limit = MAX_SMALL_BODY;
+    let body = read(body, limit).await?.ok_or(Error::TooLarge { what: "the body", limit })?;
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(&body).map_err(|error| Error::malformed(format!("the JSON: {error}")).into())
+}
+
+async fn infer(
+    State(service): Shared,
+    Path(path): Path<InPath>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Answer, Failure> {
+    let model = path.named();
+    may_infer(&service.claims(&headers)?, model)?;
+    let answered = service.infer(model, &headers, body).await;
+    if let Err((Failure::Error(error), false)) = &answered {
+        count("http", Some(error));
+    }
+    answered.map_err(|(failure, _)| failure)
+}
+
+impl Service {
+    /// With an error, whether it was counted.
+    async fn infer(&self, model: Named<'_>, headers: &HeaderMap, body: Body) -> Result<Answer, (Failure, bool)> {
+        let (request, wanted, _room) = self.take(model, headers, body).await.map_err(|failure| (failure, false))?;
+        let answer = measured("http", request, async |request| self.models.infer(model, request).await).await;
+        let response = answer.map_err(|error| (error.into(), true))?;
+        let encoding = headers.get(header::ACCEPT_ENCODING).and_then(|value| Encoding::asked(value.to_str().ok()?));
+        let size: usize = response.outputs.iter().map(|tensor| tensor.data.len()).sum();
+        let write = move || {
+            let (body, head) = super::write(&response, &wanted)?;
+            // In memory nothing goes wrong; and if, it is sent as it is.
+            let packed = encoding.and_then(|encoding| Some((encoding.deflate(&body).ok()?, encoding)));
+            Ok::<_, Error>((packed.as_ref().map_or(body, |(body, _)| body.clone()), head, packed.map(|it| it.1)))
+        };
+        let (body, head, encoding) = off(size > SHORT || encoding.is_some(), write).await.map_err(|it| (it, true))?;
+        let kind = if head.is_some() { "application/octet-stream" } else { "application/json" };
+        let mut answer = response::Response::new(Body::from(body));
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(head) = head {
+            headers.insert(HEADER_LENGTH, HeaderValue::from(head));
+        }
+        if let Some(encoding) = encoding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.name()));
+        }
+        Ok(answer)
+    }
+
+    /// The request in a body, and the room that it takes.
+    async fn take(
+        &self,
+        model: Named<'_>,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(Request, Wanted, OwnedSemaphorePermit), Failure> {
+        let most = self.limit.saturating_add(BODY_ROOM);
+        let too_large = || Error::TooLarge { what: "the body", limit: self.limit };
+        let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?"));
+        let encoding = encoding.map(Encoding::named).transpose()?.flatten();
+        let header = headers.get(HEADER_LENGTH).map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
+        let header =
+            header.map(|length| length.ok_or_else(|| Error::malformed(format!("`{HEADER_LENGTH}` is no number"))));
+        let header: Option<usize> = header.transpose()?;
+        let said = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if said.is_some_and(|said| said > most) {
+            return Err(too_large().into());
+        }
+        // Nobody knows what becomes of a compressed body.
+        let size = said.filter(|_| encoding.is_none()).unwrap_or(most);
+        let room = Arc::clone(&self.room).acquire_many_owned(kibibytes(size));
+        let room = timeout(ROOM_TIMEOUT, room).await.ok().and_then(Result::ok).ok_or(Error::Busy)?;
+        let body = read(body, most).await?.ok_or_else(too_large)?;
+        let limit = self.limit;
+        let parse = move || {
+            let body = match encoding {
+                Some(encoding) => encoding.inflate(&body, most)?,
+                None => body,
+            };
+            super::read(&body, header, limit)
+        };
+        match off(size > SHORT, parse).await? {
+            super::Body::Request(request, wanted) => Ok((request, wanted, room)),
+            super::Body::Raw(data) => {
+                let request = raw(&*self.models.metadata(model).await?, data)?;
+                Ok((request, Wanted { binary: true, except: Vec::new() }, room))
+            }
+        }
+    }
+}
+
+/// The only input's bytes, whose first side may be free.
+fn raw(metadata: &Metadata, data: Bytes) -> Result<Request, Error> {
+    let unfit = |problem: &str| Error::malformed(format!("a body without JSON {problem}; send JSON"));
+    let [input] = &*metadata.inputs else { return Err(unfit("is for models of one input")) };
+    let size = input.datatype.size().ok_or_else(|| unfit("is for inputs whose elements have one size"))?;
+    let mut shape = input.shape.clone();
+    if let Some(first) = shape.first_mut().filter(|side| **side < 0) {
+        let item =
+            input.shape[1..].iter().try_fold(size, |bytes, side| bytes.checked_mul(usize::try_from(*side).ok()?));
+        let item = item.filter(|item| *item > 0).ok_or_else(|| unfit("is for inputs with one free side"))?;
+        *first = i64::try_from(data.len() / item).unwrap_or(i64::MAX);
+    }
+    let tensor = Tensor::new(input.name.clone(), input.datatype, shape, data)?;
+    Ok(Request { inputs: vec![tensor], ..Request::default() })
+}
+
+/// Does what takes long where nothing waits for it.
+async fn off<T: Send + 'static>(
+    long: bool,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Failure> {
+    if !long {
+        return Ok(work()?);
+    }
+    Ok(spawn_blocking(work).await.map_err(|_| Error::malformed("it cannot be read"))??)
+}
+
+/// A body, or none if it has more than `most` bytes.
+async fn read(body: Body, most: usize) -> Result<Option<Bytes>, Failure> {
+    let all = async {
+        let (mut chunks, mut bytes) = (body.into_data_stream(), BytesMut::new());
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(|_| Failure::BrokeOff)?;
+            if bytes.len() + chunk.len() > most {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Some(bytes.freeze()))
+    };
+    timeout(BODY_TIMEOUT, all).await.map_err(|_| Failure::Slow)?
+}
+
+fn kibibytes(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
+}
