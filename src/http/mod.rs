@@ -240,7 +240,7 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback_service(assets::service())
         .with_state(Arc::clone(&context))
-        .merge(kserve::routes(&context, tasks.tensors))
+        .merge(kserve::routes(&context, Arc::clone(&context.tensors)))
         .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
         .layer(cors(&context))
         .layer(from_fn_with_state(Arc::clone(&context), guard::preflight))
