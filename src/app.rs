@@ -7,6 +7,8 @@
 
 mod cameras;
 mod devices;
+mod gauges;
+mod history;
 mod routes;
 mod secured;
 
@@ -60,6 +62,7 @@ pub struct App {
     registry: Arc<Registry>,
     workers: Arc<Workers>,
     engine: Arc<infer::Engine>,
+    history: history::Kept,
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
     grace: Duration,
@@ -149,6 +152,7 @@ impl App {
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
+        let queues = gauges::queues(metrics.clone());
         let ops = ops(&registry, &engine_cell, table.clone(), metrics.clone());
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
@@ -176,7 +180,8 @@ impl App {
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
-        let settings = http_settings(config, http_address, &secured);
+        let history = history::Kept::start(config);
+        let settings = http::Settings { history: history.reader(), queues, ..http_settings(config, http_address, &secured) };
         let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
         let is_secure = settings.is_secure;
         let router = http::router(
@@ -187,6 +192,7 @@ impl App {
             Arc::new(routes),
             cameras.view(),
         )?;
+        history.record(&mut servers, &registry, stopped.clone());
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));
@@ -198,6 +204,7 @@ impl App {
             registry,
             workers,
             engine,
+            history,
             servers,
             stop,
             grace: config.shutdown.grace,
@@ -256,6 +263,7 @@ impl App {
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
         }
+        self.history.end().await;
         stop_threads(self.engine, self.workers).await;
     }
 }

@@ -10,6 +10,7 @@ mod layers;
 mod mistakes;
 mod reader;
 mod routes;
+mod store;
 mod types;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use auth::{ApiKey, Auth};
 pub use cameras::Camera;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
+pub use store::{Place as StorePlace, Store};
 pub use types::{AdmissionMode, Hardware};
 
 use ipnet::IpNet;
@@ -66,6 +68,8 @@ pub struct Config {
     pub rate: Rate,
     /// What each session begins with.
     pub session: Session,
+    /// Where history is kept.
+    pub store: Store,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// What the process says about itself.
@@ -320,6 +324,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         limits: Limits::read(from),
         rate: Rate::read(from),
         session: Session::read(from),
+        store: Store::read(from),
         shutdown: Shutdown { grace: from.millis("shutdown.grace_ms", 30_000, 0..=3_600_000) },
         telemetry: Telemetry::read(from),
         auth,
@@ -331,7 +336,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
 
 /// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
 fn unbuilt(from: &mut Reader) {
-    for key in ["cache.redis_url", "store.url", "grpc.listen", "telemetry.otlp_endpoint"] {
+    for key in ["cache.redis_url", "grpc.listen", "telemetry.otlp_endpoint"] {
         from.unbuilt(key, Raw::is_nothing);
     }
     from.unbuilt("cache.enabled", |raw| raw.boolean() == Some(true));

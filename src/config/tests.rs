@@ -439,7 +439,6 @@ fn what_is_not_built_is_refused_unless_it_asks_for_nothing() {
         ("cache.enabled", "false", "true"),
         ("cache.max_bytes", "1", "67108864"),
         ("cache.redis_url", "\"redis://u:p@h\"", "\"\""),
-        ("store.url", "\"sqlite:x\"", "\"\""),
         ("grpc.listen", "\"127.0.0.1:1\"", "\"\""),
         ("telemetry.otlp_endpoint", "\"http://o\"", "\"\""),
     ] {

@@ -1,4 +1,4 @@
-//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras and routes, the page, and the
+//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras, routes and history, the page, and the
 //! operators' listener.
 //!
 //! What enters: requests. What leaves: answers, and calls of [`Opener`], [`Registry`] and [`Handle`]. Everything runs
@@ -14,6 +14,7 @@ mod cameras;
 mod connection;
 mod gate;
 mod guard;
+mod history;
 mod listen;
 mod measure;
 mod offer;
@@ -22,10 +23,13 @@ mod origin;
 mod problem;
 mod routes;
 mod signal;
+mod status;
 pub mod tls;
 mod whep;
 mod whip;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,7 +47,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::claims::Claims;
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
-use crate::{clock, ice};
+use crate::{clock, history as store, ice};
 
 pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
@@ -51,6 +55,7 @@ pub use listen::{Door, listen};
 pub use ops::{Check, Ops, router as ops_router};
 pub use problem::Problem;
 pub use routes::Routes;
+pub use status::Queues;
 
 /// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
 /// that the page makes itself.
@@ -64,7 +69,7 @@ const PERMISSIONS_POLICY: &str =
 const STRICT_TRANSPORT_SECURITY: &str = "max-age=31536000";
 
 /// What the endpoints need to know of the configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// How clients reach the server from outside (`http.public_url`).
     pub public_url: Option<String>,
@@ -100,6 +105,16 @@ pub struct Settings {
     pub rate: Rate,
     /// Signaling sockets at a time; default 4096. Each holds a file descriptor.
     pub max_sockets: usize,
+    /// What happened, where that is kept.
+    pub history: Option<store::Reader>,
+    /// How full the queues are, for whoever watches.
+    pub queues: Queues,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Settings").field("public_url", &self.public_url).field("auth", &self.auth).finish_non_exhaustive()
+    }
 }
 
 impl Default for Settings {
@@ -127,6 +142,8 @@ impl Default for Settings {
             send_timeout: Duration::from_secs(10),
             rate: Rate::default(),
             max_sockets: 4096,
+            history: None,
+            queues: Arc::new(BTreeMap::new),
         }
     }
 }
@@ -145,6 +162,10 @@ struct Context {
     routes: Arc<dyn Routes>,
     cameras: Arc<dyn Cameras>,
     sockets: Arc<Semaphore>,
+    /// Places of sockets that tell the status.
+    watchers: Arc<Semaphore>,
+    /// Places of exports.
+    exports: Arc<Semaphore>,
 }
 
 impl Context {
@@ -177,6 +198,8 @@ pub fn router(
         origins: origin::Policy::new(&settings),
         verifier: settings.auth.as_ref().map(auth::Verifier::new).transpose()?,
         sockets: Arc::new(Semaphore::new(settings.max_sockets)),
+        watchers: Arc::new(Semaphore::new(status::MAX_SOCKETS)),
+        exports: Arc::new(Semaphore::new(history::MAX_EXPORTS)),
         settings,
         registry,
         opener,
@@ -198,6 +221,9 @@ pub fn router(
         .route("/v1/cameras", get(cameras::list))
         .route("/v1/cameras/{name}", get(cameras::get))
         .route("/v1/models", get(api::models))
+        .route("/v1/events", get(history::events))
+        .route("/v1/stats", get(history::stats))
+        .route("/v1/status", get(status::upgrade))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))
         .route("/v1/{*rest}", any(problem::not_found))

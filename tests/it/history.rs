@@ -77,6 +77,7 @@ impl Postgres {
             .command("initdb")
             .args(["--username=tester", "--auth=scram-sha-256", "--no-sync", "--no-instructions", "--encoding=UTF8"])
             .arg(format!("--pwfile={}/password", made.folder.path().display()))
+            .stderr(Stdio::piped())
             .output()
             .unwrap();
         assert!(initdb.status.success(), "{}", String::from_utf8_lossy(&initdb.stderr));
@@ -112,6 +113,8 @@ impl Postgres {
             .env_remove("PGDATA")
             .env("PGPASSWORD", PASSWORD)
             .args(["-h", self.folder.path().to_str().unwrap(), "-U", "tester", "-tA", "-c", statement, "postgres"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .output()
             .unwrap();
         assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));

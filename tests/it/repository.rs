@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 18] = [
+const LEAVES: [&str; 19] = [
     "accuracy",
     "assignment",
     "calibration",
@@ -19,6 +19,7 @@ const LEAVES: [&str; 18] = [
     "estimate",
     "frame",
     "hardware",
+    "history",
     "ice",
     "media",
     "queue",
@@ -38,7 +39,7 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 8] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 9] = [
     ("accuracy", &["assignment", "media"]),
     ("calibration", &["clock"]),
     ("child", &["clock"]),
@@ -46,6 +47,7 @@ const LEAF_IMPORTS: [(&str, &[&str]); 8] = [
     ("draw", &["media"]),
     ("frame", &["device", "media"]),
     ("hardware", &["child", "clock"]),
+    ("history", &["clock", "queue", "secret"]),
     ("ice", &["secret"]),
 ];
 /// Where wire types may be touched.

@@ -58,6 +58,7 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
         ("models.dir", concat!(env!("CARGO_MANIFEST_DIR"), "/models")),
         ("models.default", "scene-blobs"),
         ("models.calibration", "off"),
+        ("store.url", "off"),
         ("session.budget_ms", "1000"),
         ("shutdown.grace_ms", "2000"),
         // No trial of others.

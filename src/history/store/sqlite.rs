@@ -71,7 +71,7 @@ impl Store {
             .disable_statement_logging();
         let pool = |connections| SqlitePoolOptions::new().max_connections(connections).acquire_timeout(CONNECT_LIMIT);
         let writer = pool(1).connect_with(options.clone()).await?;
-        let store = Self { writer, readers: pool(READERS).connect_lazy_with(options.read_only(true)) };
+        let store = Self { writer, readers: pool(READERS).connect_lazy_with(options.pragma("query_only", "on")) };
         migrator(&MIGRATIONS).run(&store.writer).await?;
         Ok(store)
     }
