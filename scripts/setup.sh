@@ -37,6 +37,7 @@ has_clang() {
 }
 has_python() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
 has_browser() { have chromium || have chromium-browser || have google-chrome || [ -n "${SACCADE_TEST_BROWSER:-}" ]; }
+has_postgres() { [ -n "$(compgen -G '/usr/lib/postgresql/*/bin/postgres' || true)" ]; }
 # GStreamer as a WHIP encoder, for the system's own Python.
 has_encoder() {
     /usr/bin/python3 - 2>/dev/null <<'PYTHON'
@@ -86,20 +87,27 @@ missing_packages() {
         have ip || [ -x /usr/sbin/ip ] || echo iproute2
         have nft || [ -x /usr/sbin/nft ] || echo nftables
         have openssl || echo openssl
+        # Clusters of the tests' own.
+        has_postgres || echo postgresql
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
             gstreamer1.0-plugins-ugly gstreamer1.0-nice
         has_camera || echo python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
     fi
 }
 
-# coturn would start as a service on a machine that only tests with it. Where nobody said so already, policy-rc.d(8) keeps
-# it from that until everything is installed; afterwards the service is off unless it was there before.
+# coturn and PostgreSQL would start as services on a machine that only tests with them. Where nobody said so already,
+# policy-rc.d(8) keeps them from that until everything is installed; afterwards they are off unless they were there before.
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
 held_services=''
+held_names=()
 as_root=()
 hold_services() {
-    [[ " $* " == *" coturn "* ]] || return 0
+    local service
+    for service in coturn postgresql; do
+        [[ " $* " != *" $service "* ]] || held_names+=("$service")
+    done
+    [ ${#held_names[@]} -gt 0 ] || return 0
     held_services=yes
     [ ! -e "$POLICY" ] || return 0
     printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_MARK" | "${as_root[@]}" install -m 755 /dev/stdin "$POLICY"
@@ -108,7 +116,7 @@ hold_services() {
 release_services() {
     [ -n "$held_services" ] || return 0
     [ "$held_services" != policy ] || "${as_root[@]}" rm -f "$POLICY"
-    ! have systemctl || "${as_root[@]}" systemctl --quiet disable coturn >/dev/null 2>&1 || true
+    ! have systemctl || "${as_root[@]}" systemctl --quiet disable "${held_names[@]}" >/dev/null 2>&1 || true
     held_services=''
 }
 

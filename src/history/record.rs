@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::latency::Latencies;
 
 /// A longer event is not kept, in bytes.
-pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+const MAX_EVENT_BYTES: usize = 64 * 1024;
 /// Names are cut after so many characters; the configuration and the options of sessions allow fewer.
 const MAX_NAME_CHARS: usize = 200;
 

@@ -18,7 +18,7 @@ const SUFFIX: &str = ".jsonl";
 
 /// A bounded spool.
 #[derive(Debug)]
-pub struct Spool {
+pub(super) struct Spool {
     folder: PathBuf,
     max_bytes: u64,
     /// Oldest first.
@@ -37,12 +37,12 @@ struct Piece {
 
 /// The oldest file of a spool.
 #[derive(Debug)]
-pub struct Oldest {
+pub(super) struct Oldest {
     number: u64,
     /// What it holds, in its order.
-    pub records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     /// Lines that could not be read: of a process that ended while it wrote.
-    pub damaged: u64,
+    pub(super) damaged: u64,
 }
 
 impl Spool {
@@ -50,7 +50,7 @@ impl Spool {
     ///
     /// # Errors
     /// Of the system; [`io::ErrorKind::WouldBlock`] where another process uses it.
-    pub fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let lock = private().create(true).truncate(false).open(folder.join("lock"))?;
         lock.try_lock().map_err(|error| match error {
@@ -72,13 +72,13 @@ impl Spool {
 
     /// Whether nothing is in it.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
     /// Bytes on disk.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
@@ -86,7 +86,7 @@ impl Spool {
     ///
     /// # Errors
     /// Of the system; then nobody knows how many of them are kept.
-    pub fn append(&mut self, records: &[Record]) -> io::Result<u64> {
+    pub(super) fn append(&mut self, records: &[Record]) -> io::Result<u64> {
         let mut dropped = 0;
         for record in records {
             let mut line = serde_json::to_vec(record)?;
@@ -110,7 +110,7 @@ impl Spool {
     ///
     /// # Errors
     /// Of the system.
-    pub fn oldest(&mut self) -> io::Result<Option<Oldest>> {
+    pub(super) fn oldest(&mut self) -> io::Result<Option<Oldest>> {
         let Some(file) = self.files.front().copied() else { return Ok(None) };
         if self.files.len() == 1 {
             self.open = None;
@@ -130,7 +130,7 @@ impl Spool {
     ///
     /// # Errors
     /// Of the system.
-    pub fn remove(&mut self, oldest: &Oldest) -> io::Result<()> {
+    pub(super) fn remove(&mut self, oldest: &Oldest) -> io::Result<()> {
         if self.files.front().is_some_and(|file| file.number == oldest.number) {
             fs::remove_file(self.path(oldest.number))?;
             self.files.pop_front();

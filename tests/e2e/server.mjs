@@ -39,6 +39,7 @@ export class Server {
       "media.listen": "127.0.0.1",
       "media.port": "0",
       "models.dir": join(ROOT, "models"),
+      "store.url": "off",
       ...settings,
     };
     const args = Object.entries(keys).flatMap(([key, value]) => ["--set", `${key}=${value}`]);

@@ -111,7 +111,7 @@ impl From<sqlx::migrate::MigrateError> for Error {
 
 /// An open store. Cheap to clone.
 #[derive(Debug, Clone)]
-pub enum Store {
+pub(super) enum Store {
     /// A file.
     Sqlite(sqlite::Store),
     /// A database.
@@ -123,7 +123,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn open(target: &Target) -> Result<Self, Error> {
+    pub(super) async fn open(target: &Target) -> Result<Self, Error> {
         let opening = async {
             match target {
                 Target::Sqlite(path) => sqlite::Store::open(path).await.map(Self::Sqlite),
@@ -139,7 +139,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`] and [`Error::Refused`].
-    pub async fn insert(&self, records: &[Record]) -> Result<(), Error> {
+    pub(super) async fn insert(&self, records: &[Record]) -> Result<(), Error> {
         let inserting = async {
             match self {
                 Self::Sqlite(store) => store.insert(records).await,
@@ -153,7 +153,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn clean(&self, before_ms: i64) -> Result<bool, Error> {
+    pub(super) async fn clean(&self, before_ms: i64) -> Result<bool, Error> {
         let cleaning = async {
             match self {
                 Self::Sqlite(store) => store.clean(before_ms).await,
@@ -167,7 +167,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn events(&self, query: &Events, limit: u32) -> Result<Vec<Event>, Error> {
+    pub(super) async fn events(&self, query: &Events, limit: u32) -> Result<Vec<Event>, Error> {
         let reading = async {
             match self {
                 Self::Sqlite(store) => queries::sqlite::events(store.readers(), query, limit).await,
@@ -181,7 +181,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`] and [`Error::TooMany`].
-    pub async fn stats(&self, query: &Stats) -> Result<Vec<Point>, Error> {
+    pub(super) async fn stats(&self, query: &Stats) -> Result<Vec<Point>, Error> {
         let mut points = Points::new(query);
         let reading = async {
             match self {
@@ -194,7 +194,7 @@ impl Store {
     }
 
     /// Closes its connections, as far as they close in time.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         let closing = async {
             match self {
                 Self::Sqlite(store) => store.close().await,

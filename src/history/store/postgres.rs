@@ -44,7 +44,7 @@ const MIGRATIONS: [(i64, &str, &str); 1] = [(
 
 /// An open database.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(in crate::history) struct Store {
     pool: PgPool,
     /// Days that have partitions.
     days: Arc<Mutex<BTreeSet<i64>>>,

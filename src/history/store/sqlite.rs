@@ -44,7 +44,7 @@ const MIGRATIONS: [(i64, &str, &str); 1] = [(
 
 /// An open file.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub(in crate::history) struct Store {
     writer: SqlitePool,
     readers: SqlitePool,
 }
