@@ -181,7 +181,8 @@ impl App {
         let (models, default) = (Arc::clone(&engine), config.models.default.clone());
         let routes = routes::Routes { engine: Arc::clone(&engine), default: default.clone() };
         let history = history::Kept::start(config);
-        let settings = http::Settings { history: history.reader(), queues, ..http_settings(config, http_address, &secured) };
+        let settings =
+            http::Settings { history: history.reader(), queues, ..http_settings(config, http_address, &secured) };
         let door = http::Door { tls: secured.tls.clone(), gate: Some(Arc::clone(&settings.gate)) };
         let is_secure = settings.is_secure;
         let router = http::router(

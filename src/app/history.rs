@@ -211,7 +211,9 @@ fn columns(object: &serde_json::Map<String, Value>) -> Vec<(String, Option<u64>)
     };
     let objects = column("tracker_id");
     let names = column("class_name").into_iter().enumerate();
-    names.map(|(at, name)| (name.as_str().unwrap_or_default().to_owned(), objects.get(at).and_then(Value::as_u64))).collect()
+    names
+        .map(|(at, name)| (name.as_str().unwrap_or_default().to_owned(), objects.get(at).and_then(Value::as_u64)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -223,7 +225,10 @@ mod tests {
     fn a_result_is_understood_in_every_format() {
         let head = r#"{"type":"result","frame_id":5,"model":"m@1","met":true,"timing_ms":{"total":12.5},"dropped":{"superseded":1,"late":2,"skipped":3},"detections":"#;
         for (detections, expected) in [
-            (r#"[{"class":"head","object_id":7},{"class":"helmet","object_id":null}]"#, vec![("head", Some(7)), ("helmet", None)]),
+            (
+                r#"[{"class":"head","object_id":7},{"class":"helmet","object_id":null}]"#,
+                vec![("head", Some(7)), ("helmet", None)],
+            ),
             (r#"[{"category_id":3}]"#, vec![("class 3", None)]),
             (r#"{"image":{},"predictions":[{"class":"head","tracker_id":7}]}"#, vec![("head", Some(7))]),
             (r#"{"xyxy":[],"class_id":[0],"tracker_id":[9],"data":{"class_name":["head"]}}"#, vec![("head", Some(9))]),

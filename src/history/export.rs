@@ -141,7 +141,11 @@ fn field(cell: &Cell, kind: Kind) -> String {
         Cell::Integer(number) => number.to_string(),
         Cell::Number(number) => number.to_string(),
         Cell::Text(text) => {
-            let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']) { "'" } else { "" };
+            let guard = if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']) {
+                "'"
+            } else {
+                ""
+            };
             let quoted = !guard.is_empty() || text.contains([',', '"', '\r', '\n', ';']) || text.trim() != text;
             if quoted { format!("\"{guard}{}\"", text.replace('"', "\"\"")) } else { text.clone() }
         }
@@ -246,7 +250,18 @@ mod tests {
         let nothing = table.add(vec![vec![Cell::Nothing, Cell::Nothing, Cell::Nothing, Cell::Nothing]]).unwrap();
         let rest = table.finish().unwrap();
         let text = String::from_utf8([text, nothing, rest].concat()).unwrap();
-        let shown = ["door", "\"a \"\"b\"\", c\"", "\"'=HYPERLINK(\"\"x\"\")\"", "\"'+1\"", "\"'-1\"", "\"'@x\"", "\"'\t=1\"", "\" edge\"", "\"two\nlines\"", ""];
+        let shown = [
+            "door",
+            "\"a \"\"b\"\", c\"",
+            "\"'=HYPERLINK(\"\"x\"\")\"",
+            "\"'+1\"",
+            "\"'-1\"",
+            "\"'@x\"",
+            "\"'\t=1\"",
+            "\" edge\"",
+            "\"two\nlines\"",
+            "",
+        ];
         let mut expected = "time,name,count,p95\r\n".to_owned();
         for name in shown {
             expected.push_str(&format!("1970-01-01T00:00:00.000Z,{name},-3,1.5\r\n"));

@@ -66,7 +66,9 @@ pub fn parse(text: &str) -> Option<i64> {
                 _ => return None,
             };
             let (hours, minutes) = offset.get(1..)?.split_once(':')?;
-            let two = |part: &str| (part.len() == 2 && part.bytes().all(|one| one.is_ascii_digit())).then(|| part.parse::<i64>().ok())?;
+            let two = |part: &str| {
+                (part.len() == 2 && part.bytes().all(|one| one.is_ascii_digit())).then(|| part.parse::<i64>().ok())?
+            };
             let (hours, minutes) = (two(hours)?, two(minutes)?);
             if hours > 23 || minutes > 59 {
                 return None;
@@ -130,9 +132,21 @@ mod tests {
             assert_eq!(parse(written), Some(millis), "{written}");
         }
         for nonsense in [
-            "", "yesterday", "2026-11-22", "2026-11-22T18:23:45", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z",
-            "2026-11-00T00:00:00Z", "2026-11-22T24:00:00Z", "2026-11-22T18:23:45.Z", "2026-11-22T18:23:45+2:00",
-            "2026-11-22T18:23:45Zulu", "-5", "999999999999999999", "1969-12-31T23:59:59Z", "2026-11-22T18:23:45.5",
+            "",
+            "yesterday",
+            "2026-11-22",
+            "2026-11-22T18:23:45",
+            "2026-02-29T00:00:00Z",
+            "2026-13-01T00:00:00Z",
+            "2026-11-00T00:00:00Z",
+            "2026-11-22T24:00:00Z",
+            "2026-11-22T18:23:45.Z",
+            "2026-11-22T18:23:45+2:00",
+            "2026-11-22T18:23:45Zulu",
+            "-5",
+            "999999999999999999",
+            "1969-12-31T23:59:59Z",
+            "2026-11-22T18:23:45.5",
             "２０２６-11-22T18:23:45Z",
         ] {
             assert_eq!(parse(nonsense), None, "{nonsense}");

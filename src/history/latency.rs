@@ -45,7 +45,12 @@ impl Latencies {
         if total == 0 {
             return None;
         }
-        #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts")]
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counts"
+        )]
         let rank = ((total as f64 * share).ceil() as u64).clamp(1, total);
         let mut seen = 0;
         for (bucket, count) in &self.buckets {

@@ -34,8 +34,8 @@ pub use latency::Latencies;
 pub use minutes::{Facts, MINUTE_MS, Minutes};
 pub use query::{Cursor, Events, Group, Order, Point, Stats};
 pub use record::{Counts, Event, LineCounts, Minute, Record, Source, ZoneCounts};
-pub use store::{Error, Target};
 use store::Store;
+pub use store::{Error, Target};
 
 /// Records that wait for the writer; at 30 sessions with an event a second each, that is minutes.
 pub const QUEUE_CAPACITY: usize = 8192;

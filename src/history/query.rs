@@ -193,7 +193,8 @@ mod tests {
             points.map(|point| (point.time_ms, point.group, point.counts.results)).collect::<Vec<_>>()
         };
         assert_eq!(put(&stats), [(0, None, 7), (300_000, None, 8)]);
-        let by_session = [(0, Some("a".to_owned()), 5), (0, Some("b".to_owned()), 2), (300_000, Some("b".to_owned()), 8)];
+        let by_session =
+            [(0, Some("a".to_owned()), 5), (0, Some("b".to_owned()), 2), (300_000, Some("b".to_owned()), 8)];
         assert_eq!(put(&Stats { group: Group::Session, ..stats }), by_session);
     }
 

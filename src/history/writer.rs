@@ -109,7 +109,8 @@ impl Writer {
     /// Opens the store where that is due, and gives it what was put aside.
     async fn catch_up(&mut self) {
         let limit = clock::now() + CATCH_UP;
-        while self.is_open().await && self.spool.as_ref().is_some_and(|spool| !spool.is_empty()) && clock::now() < limit {
+        while self.is_open().await && self.spool.as_ref().is_some_and(|spool| !spool.is_empty()) && clock::now() < limit
+        {
             let oldest = match self.with_spool(Spool::oldest).await {
                 Some(Ok(Some(oldest))) => oldest,
                 Some(Err(error)) => {
@@ -235,7 +236,10 @@ impl Writer {
     }
 
     /// Does something with the spool that may block.
-    async fn with_spool<T: Send + 'static>(&mut self, doing: impl FnOnce(&mut Spool) -> T + Send + 'static) -> Option<T> {
+    async fn with_spool<T: Send + 'static>(
+        &mut self,
+        doing: impl FnOnce(&mut Spool) -> T + Send + 'static,
+    ) -> Option<T> {
         let mut spool = self.spool.take()?;
         let done = tokio::task::spawn_blocking(move || {
             let done = doing(&mut spool);

@@ -149,10 +149,13 @@ impl From<Error> for Problem {
         match error {
             Error::TooMany(_) => Self::new(
                 ErrorCode::BadRequest,
-                format!("There would be more than {MAX_POINTS} points; choose a longer step, a shorter range or no group."),
+                format!(
+                    "There would be more than {MAX_POINTS} points; choose a longer step, a shorter range or no group."
+                ),
             ),
             _ => {
-                let refusal = Refusal::new(ErrorCode::Capacity, "The store of history does not answer; try again later.");
+                let refusal =
+                    Refusal::new(ErrorCode::Capacity, "The store of history does not answer; try again later.");
                 refusal.retry_after(RETRY_AFTER).into()
             }
         }
@@ -347,7 +350,9 @@ impl Asked {
         };
         let range = to_ms - from_ms;
         let step_ms = match self.0.remove("step") {
-            Some(text) => step(&text).ok_or_else(|| bad("`step` is a multiple of a minute, such as 60s, 5m, 1h or 1d."))?,
+            Some(text) => {
+                step(&text).ok_or_else(|| bad("`step` is a multiple of a minute, such as 60s, 5m, 1h or 1d."))?
+            }
             None => STEPS.into_iter().find(|step| range / step <= POINTS).unwrap_or(STEPS[STEPS.len() - 1]),
         };
         if usize::try_from(range / step_ms).is_ok_and(|points| points > MAX_POINTS) {
@@ -469,7 +474,8 @@ struct Latency {
 
 impl<'a> PointView<'a> {
     fn of(point: &'a Point) -> Self {
-        let Counts { frames, results, met, dropped, detections, objects, zones, lines, alerts, latencies } = &point.counts;
+        let Counts { frames, results, met, dropped, detections, objects, zones, lines, alerts, latencies } =
+            &point.counts;
         Self {
             time: instant::text(point.time_ms),
             time_ms: point.time_ms,

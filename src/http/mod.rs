@@ -113,7 +113,10 @@ pub struct Settings {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Settings").field("public_url", &self.public_url).field("auth", &self.auth).finish_non_exhaustive()
+        out.debug_struct("Settings")
+            .field("public_url", &self.public_url)
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
     }
 }
 

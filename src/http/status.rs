@@ -211,8 +211,15 @@ impl Watch {
             let id = format!("{}@{}", model.name, model.version);
             claims.may_use(&id).then(|| {
                 let of = sessions.iter().filter(|session| session.model.as_deref() == Some(&id));
-                let (count, rate) = of.fold((0, 0.0), |(count, rate), session| (count + 1, rate + session.results_per_s));
-                ModelStatus { model: id, precision: model.precision, backend: model.backend, sessions: count, results_per_s: tenth(rate) }
+                let (count, rate) =
+                    of.fold((0, 0.0), |(count, rate), session| (count + 1, rate + session.results_per_s));
+                ModelStatus {
+                    model: id,
+                    precision: model.precision,
+                    backend: model.backend,
+                    sessions: count,
+                    results_per_s: tenth(rate),
+                }
             })
         });
         Status {

@@ -87,7 +87,8 @@ impl Postgres {
 
     fn run(&mut self) {
         let socket = self.folder.path().display().to_string();
-        let server = self.command("postgres").args(["-c", "listen_addresses=", "-c", "fsync=off", "-k", &socket]).spawn();
+        let server =
+            self.command("postgres").args(["-c", "listen_addresses=", "-c", "fsync=off", "-k", &socket]).spawn();
         self.server = Some(server.unwrap());
     }
 
@@ -203,7 +204,10 @@ async fn filters_and_cursors(place: Place) {
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(ask(Events::default()).await, (0..60).rev().collect::<Vec<_>>());
     assert_eq!(ask(Events { session: some("b"), ..Events::default() }).await, (30..60).rev().collect::<Vec<_>>());
-    assert_eq!(ask(Events { from_ms: Some(now + 2), to_ms: Some(now + 3), ..Events::default() }).await, [14, 13, 12, 11, 10]);
+    assert_eq!(
+        ask(Events { from_ms: Some(now + 2), to_ms: Some(now + 3), ..Events::default() }).await,
+        [14, 13, 12, 11, 10]
+    );
     let heads = Events { kind: some("zone_entered"), class: some("head"), session: some("a"), ..Events::default() };
     assert_eq!(ask(heads).await, [24, 18, 12, 6, 0]);
     assert_eq!(ask(Events { zone: some("yard"), to_ms: Some(now + 1), ..Events::default() }).await, [3, 1]);
@@ -259,7 +263,12 @@ async fn minutes_are_summed(place: Place) {
         let reader = history.reader().clone();
         async move { reader.stats(&stats).await.unwrap_or_default() }
     };
-    let points = eventually("the minutes", || ask(stats.clone()), |points| points.first().is_some_and(|it| it.counts.alerts == 2)).await;
+    let points = eventually(
+        "the minutes",
+        || ask(stats.clone()),
+        |points| points.first().is_some_and(|it| it.counts.alerts == 2),
+    )
+    .await;
     assert_eq!(points.iter().map(|point| point.time_ms).collect::<BTreeSet<_>>().len(), points.len());
     let total = |points: &[saccade::history::Point], what: fn(&saccade::history::Counts) -> u64| -> u64 {
         points.iter().map(|point| what(&point.counts)).sum()
@@ -405,7 +414,11 @@ async fn a_postgres_that_crashes_loses_and_doubles_nothing() {
     assert_eq!(numbers(&have(&history, 5000).await), (0..5000).collect::<Vec<_>>());
     let postgres = place.postgres.as_ref().unwrap();
     assert_eq!(postgres.ask("SELECT count(*) FROM saccade_events"), "5000");
-    assert_eq!(postgres.ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'saccade' AND state LIKE 'idle in%'"), "0");
+    assert_eq!(
+        postgres
+            .ask("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'saccade' AND state LIKE 'idle in%'"),
+        "0"
+    );
     history.end().await;
     assert_eq!(place.spool_files(), 0);
 }
@@ -442,7 +455,8 @@ async fn a_spool_outlives_the_process_with_postgres() {
         let data = folder.join("data");
         let mut command = server.command("postgres");
         command.env("PGDATA", data).current_dir(&folder);
-        server.server = Some(command.args(["-c", "listen_addresses=", "-c", "fsync=off", "-k", &socket]).spawn().unwrap());
+        server.server =
+            Some(command.args(["-c", "listen_addresses=", "-c", "fsync=off", "-k", &socket]).spawn().unwrap());
     };
     restart_with_a_spool(&place, down, up).await;
 }
@@ -459,7 +473,8 @@ async fn a_store_that_is_never_there_holds_nobody_up() {
     eventually("a spool", async || place.spool_files(), |files| *files > 0).await;
     assert!(history.reader().events(&Events::default(), 1).await.is_err());
     timeout(LIMIT, history.end()).await.unwrap();
-    let bytes: u64 = std::fs::read_dir(place.folder.path().join("spool")).unwrap().map(|file| size(&file.unwrap().path())).sum();
+    let bytes: u64 =
+        std::fs::read_dir(place.folder.path().join("spool")).unwrap().map(|file| size(&file.unwrap().path())).sum();
     assert!(bytes > 32 * 1024 && bytes <= 64 * 1024, "{bytes}");
 }
 

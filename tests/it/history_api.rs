@@ -70,7 +70,10 @@ async fn eventually(server: &Server, path: &str, right: impl Fn(&Value) -> bool)
 }
 
 fn events_of(page: &Value) -> Vec<Value> {
-    page["events"].as_array().map(|events| events.iter().map(|event| event["event"].clone()).collect()).unwrap_or_default()
+    page["events"]
+        .as_array()
+        .map(|events| events.iter().map(|event| event["event"].clone()).collect())
+        .unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +82,9 @@ async fn what_a_session_told_is_kept_while_its_store_fails() {
     let server = server(&folder, &[]).await;
     let (mut socket, mut peer, id, _) = connect(server.http, Codec::Vp8, watching()).await;
     let (mut publisher, mut viewer) = (Publisher::new(Codec::Vp8), Viewer::new(Codec::Vp8));
-    let alerts = |count| move |events: &[Event]| events.iter().filter(|it| matches!(it, Event::AlertStarted { .. })).count() >= count;
+    let alerts = |count| {
+        move |events: &[Event]| events.iter().filter(|it| matches!(it, Event::AlertStarted { .. })).count() >= count
+    };
     let is_first = alerts(1);
     let mut told = exchange(&mut peer, &mut publisher, &mut viewer, |returned| is_first(&returned.events)).await;
     eventually(&server, "/v1/events?type=alert_started", |page| !events_of(page).is_empty()).await;
@@ -167,7 +172,8 @@ async fn nonsense_is_told_what_would_be_right() {
         assert_eq!(problem["code"], "bad_request");
         assert!(problem["detail"].as_str().unwrap().contains(words), "{path}: {problem}");
     }
-    let picture = reqwest::Client::new().get(server.url("/v1/events")).header("accept", "image/png").send().await.unwrap();
+    let picture =
+        reqwest::Client::new().get(server.url("/v1/events")).header("accept", "image/png").send().await.unwrap();
     assert_eq!(picture.status(), StatusCode::NOT_ACCEPTABLE);
     server.app.shut_down().await;
 
@@ -254,7 +260,8 @@ async fn the_status_shows_what_runs() {
             let Some(Ok(Message::Text(text))) = socket.next().await else { panic!("the socket ended") };
             let status: Value = serde_json::from_str(&text).unwrap();
             let session = &status["sessions"][0];
-            if session["results_per_s"].as_f64().is_some_and(|rate| rate > 5.0) && session["latency_ms"]["p95"].is_f64() {
+            if session["results_per_s"].as_f64().is_some_and(|rate| rate > 5.0) && session["latency_ms"]["p95"].is_f64()
+            {
                 return status;
             }
         }

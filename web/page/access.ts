@@ -12,6 +12,8 @@ export function token(): string {
 export function watchToken(onChange: () => void): void {
   const field = element("token", HTMLInputElement);
   field.value = token();
+  // A form of its own keeps browsers content; it goes nowhere.
+  field.form?.addEventListener("submit", (event) => event.preventDefault());
   field.addEventListener("change", () => {
     sessionStorage.setItem(KEY, field.value.trim());
     onChange();

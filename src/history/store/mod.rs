@@ -57,7 +57,8 @@ impl Target {
             return Ok(Self::Sqlite(path.into()));
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            postgres::options(url, None).map_err(|_| "it is no URL of PostgreSQL: postgres://USER@HOST:PORT/DATABASE")?;
+            postgres::options(url, None)
+                .map_err(|_| "it is no URL of PostgreSQL: postgres://USER@HOST:PORT/DATABASE")?;
             return Ok(Self::Postgres { url: Secret::new(url.to_owned()), password });
         }
         Err("it has to begin with sqlite: or postgres://")
@@ -206,10 +207,7 @@ impl Store {
 }
 
 /// The future is on the heap, which keeps those of its callers small.
-async fn within<'a, T>(
-    limit: Duration,
-    doing: impl Future<Output = Result<T, Error>> + Send + 'a,
-) -> Result<T, Error> {
+async fn within<'a, T>(limit: Duration, doing: impl Future<Output = Result<T, Error>> + Send + 'a) -> Result<T, Error> {
     let doing: BoxFuture<'a, Result<T, Error>> = Box::pin(doing);
     timeout(limit, doing).await.unwrap_or_else(|_| Err(Error::Unavailable(format!("no answer within {limit:?}"))))
 }
@@ -230,7 +228,16 @@ mod tests {
         }
         let target = Target::parse("postgres://me:hunter2@db.example:5433/history", None).unwrap();
         assert_eq!(format!("{target:?}"), "PostgreSQL");
-        for nonsense in ["", "sqlite:", "sqlite://", "sqlite::memory:", "sqlite:///folder/", "mysql://db", "postgres://me@:x/", "history.db"] {
+        for nonsense in [
+            "",
+            "sqlite:",
+            "sqlite://",
+            "sqlite::memory:",
+            "sqlite:///folder/",
+            "mysql://db",
+            "postgres://me@:x/",
+            "history.db",
+        ] {
             assert!(Target::parse(nonsense, None).is_err(), "{nonsense}");
         }
     }

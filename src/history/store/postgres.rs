@@ -57,7 +57,8 @@ pub(super) fn options(url: &str, password: Option<&Secret>) -> Result<PgConnectO
         Some(password) => options.password(password.expose()),
         None => options,
     };
-    let limits = [("statement_timeout", "14000"), ("lock_timeout", "3000"), ("idle_in_transaction_session_timeout", "30000")];
+    let limits =
+        [("statement_timeout", "14000"), ("lock_timeout", "3000"), ("idle_in_transaction_session_timeout", "30000")];
     Ok(options.application_name("saccade").options(limits).disable_statement_logging())
 }
 

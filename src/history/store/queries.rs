@@ -29,7 +29,8 @@ macro_rules! queries {
                     }
                 }
                 if !events.is_empty() {
-                    let mut query = QueryBuilder::<$Database>::new(format!("INSERT INTO saccade_events ({EVENT_COLUMNS}) "));
+                    let mut query =
+                        QueryBuilder::<$Database>::new(format!("INSERT INTO saccade_events ({EVENT_COLUMNS}) "));
                     query.push_values(events, |mut row, event: &Event| {
                         row.push_bind(event.id.clone())
                             .push_bind(event.time_ms)
@@ -47,7 +48,8 @@ macro_rules! queries {
                     query.build().persistent(false).execute(&mut *connection).await?;
                 }
                 if !minutes.is_empty() {
-                    let mut query = QueryBuilder::<$Database>::new(format!("INSERT INTO saccade_minutes ({MINUTE_COLUMNS}) "));
+                    let mut query =
+                        QueryBuilder::<$Database>::new(format!("INSERT INTO saccade_minutes ({MINUTE_COLUMNS}) "));
                     query.push_values(minutes, |mut row, minute: &Minute| {
                         let counts = serde_json::to_string(&minute.counts).unwrap_or_default();
                         row.push_bind(minute.id.clone())
