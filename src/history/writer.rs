@@ -20,6 +20,8 @@ const FLUSH: Duration = Duration::from_millis(500);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Longest that catching up goes on while others wait.
 const CATCH_UP: Duration = Duration::from_secs(2);
+/// Longest that a batch may take once the server stops; then it goes to the spool.
+const LAST_INSERT: Duration = Duration::from_millis(1500);
 /// How often old records are looked for.
 const CLEAN_PERIOD: Duration = Duration::from_secs(3600);
 /// Between two steps of cleaning.
@@ -27,7 +29,7 @@ const CLEAN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Writes until it is told to stop; then it writes what waits, and ends.
 pub(super) async fn run(settings: Settings, queue: Arc<Queue>, reader: Reader, mut stopped: watch::Receiver<bool>) {
-    let mut writer = Writer::new(settings, reader).await;
+    let mut writer = Writer::new(settings, reader, stopped.clone()).await;
     loop {
         writer.catch_up().await;
         let stopping = tokio::select! {
@@ -55,6 +57,7 @@ pub(super) async fn run(settings: Settings, queue: Arc<Queue>, reader: Reader, m
 struct Writer {
     settings: Settings,
     reader: Reader,
+    stopped: watch::Receiver<bool>,
     /// `None` while it has to be opened.
     store: Option<Store>,
     /// Not before then is a store that failed tried again.
@@ -65,7 +68,7 @@ struct Writer {
 }
 
 impl Writer {
-    async fn new(settings: Settings, reader: Reader) -> Self {
+    async fn new(settings: Settings, reader: Reader, stopped: watch::Receiver<bool>) -> Self {
         let (folder, max_bytes) = (settings.spool.clone(), settings.spool_bytes);
         let opening = tokio::task::spawn_blocking(move || folder.map(|folder| Spool::open(&folder, max_bytes)));
         let spool = match opening.await.ok().flatten() {
@@ -79,7 +82,7 @@ impl Writer {
         let now = clock::now();
         is_up(false);
         spooled(spool.as_ref().map_or(0, Spool::bytes));
-        Self { settings, reader, store: None, retry_at: now, backoff: BACKOFF.0, spool, clean_at: now }
+        Self { settings, reader, stopped, store: None, retry_at: now, backoff: BACKOFF.0, spool, clean_at: now }
     }
 
     /// Keeps a batch, in the store where that answers and nothing waits before it.
@@ -153,8 +156,9 @@ impl Writer {
             }
             let Some(store) = self.store.clone() else { return Err(()) };
             let begin = clock::now();
-            let inserted = store.insert(part).await;
+            let inserted = self.unless_stopped(LAST_INSERT, store.insert(part)).await;
             took("insert", begin);
+            let inserted = inserted.unwrap_or_else(|| Err(Error::Unavailable("the server stops".to_owned())));
             match inserted {
                 Ok(()) => {}
                 Err(Error::Refused(reason)) if part.len() == 1 => {
@@ -181,14 +185,15 @@ impl Writer {
         if self.store.is_some() {
             return true;
         }
-        if clock::now() < self.retry_at {
+        if clock::now() < self.retry_at || *self.stopped.borrow() {
             return false;
         }
         let begin = clock::now();
-        let opened = Store::open(&self.settings.target).await;
+        let opened = self.unless_stopped(Duration::ZERO, Store::open(&self.settings.target)).await;
         took("open", begin);
         match opened {
-            Ok(store) => {
+            None => false,
+            Some(Ok(store)) => {
                 tracing::info!(store = ?self.settings.target, "history is kept");
                 if let Some(before) = self.reader.set(store.clone()) {
                     before.close().await;
@@ -198,7 +203,7 @@ impl Writer {
                 is_up(true);
                 true
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 failed("open");
                 tracing::warn!(store = ?self.settings.target, %error, "the store of history does not open");
                 self.set_down();
@@ -221,7 +226,7 @@ impl Writer {
         let Some(store) = self.store.clone().filter(|_| now >= self.clean_at) else { return };
         let retention = i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX);
         let before = instant::millis(clock::wall()).saturating_sub(retention);
-        let cleaned = store.clean(before).await;
+        let Some(cleaned) = self.unless_stopped(Duration::ZERO, store.clean(before)).await else { return };
         took("clean", now);
         let pause = match cleaned {
             Ok(true) => CLEAN_PAUSE,
@@ -233,6 +238,20 @@ impl Writer {
             }
         };
         self.clean_at = clock::now() + pause;
+    }
+
+    /// Waits for something to be done, but not for longer than `limit` once the server stops.
+    async fn unless_stopped<T>(&self, limit: Duration, doing: impl Future<Output = T>) -> Option<T> {
+        let mut stopped = self.stopped.clone();
+        let late = async {
+            let _ = stopped.wait_for(|stop| *stop).await;
+            tokio::time::sleep(limit).await;
+        };
+        tokio::select! {
+            biased;
+            done = doing => Some(done),
+            () = late => None,
+        }
     }
 
     /// Does something with the spool that may block.
