@@ -39,6 +39,7 @@ has_clang() {
 has_jpeg_builder() { have cmake && have nasm; }
 has_python() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
 has_browser() { have chromium || have chromium-browser || have google-chrome || [ -n "${SACCADE_TEST_BROWSER:-}" ]; }
+has_postgres() { [ -n "$(compgen -G '/usr/lib/postgresql/*/bin/postgres' || true)" ]; }
 # GStreamer as a WHIP encoder, for the system's own Python.
 has_encoder() {
     /usr/bin/python3 - 2>/dev/null <<'PYTHON'
@@ -98,6 +99,8 @@ missing_packages() {
         has_mosquitto || echo mosquitto
         have mosquitto_sub || echo mosquitto-clients
         has_nats || echo nats-server
+        # Clusters of the tests' own.
+        has_postgres || echo postgresql
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
             gstreamer1.0-plugins-ugly gstreamer1.0-nice
         has_camera || echo python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly
@@ -106,7 +109,7 @@ missing_packages() {
 
 # These would start as services on a machine that only tests with them. Where nobody said so already, policy-rc.d(8) keeps
 # them from that until everything is installed; afterwards a service is off unless it was there before.
-SERVICES=(coturn mosquitto nats-server redis-server)
+SERVICES=(coturn mosquitto nats-server postgresql redis-server)
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
 held_services=''

@@ -8,6 +8,8 @@
 mod cameras;
 mod catalog;
 mod devices;
+mod gauges;
+mod history;
 mod kept;
 mod results;
 mod routes;
@@ -74,6 +76,7 @@ pub struct App {
     results: Option<cache::Cache<Refusal>>,
     engine: Arc<infer::Engine>,
     catalog: Arc<catalog::Catalog>,
+    history: history::Kept,
     servers: JoinSet<()>,
     stop: watch::Sender<bool>,
     feed: Arc<sinks::Feed>,
@@ -179,6 +182,7 @@ impl App {
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
         let (stop, stopped) = watch::channel(false);
         let mut servers = JoinSet::new();
+        let queues = gauges::queues(metrics.clone());
         let ops = ops(&registry, &engine_cell, table.clone(), metrics.clone());
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
@@ -231,7 +235,9 @@ impl App {
         let pictures = stills::start(config, &engine, &registry).map_err(StartError::Threads)?;
         let results = results::start(config).await;
         let detect = pictures.view(&engine, results.as_ref());
-        let settings = http_settings(config, http_address, &secured);
+        let history = history::Kept::start(config);
+        let settings =
+            http::Settings { history: history.reader(), queues, ..http_settings(config, http_address, &secured) };
         let gate = Some(Arc::clone(&settings.gate));
         let door = http::Door { tls: secured.tls.clone(), gate, protocol: http::Protocol::Http1 };
         let is_secure = settings.is_secure;
@@ -260,6 +266,7 @@ impl App {
         if results.is_some() {
             servers.spawn(results::warm(detect, config.cache.warm.clone(), stopped.clone()));
         }
+        history.record(&mut servers, &registry, stopped.clone());
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));
@@ -275,6 +282,7 @@ impl App {
             results,
             engine,
             catalog,
+            history,
             servers,
             stop,
             feed,
@@ -345,6 +353,7 @@ impl App {
         if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
             self.servers.shutdown().await;
         }
+        self.history.end().await;
         if let Some(results) = self.results {
             results.close(clock::now() + results::CLOSE_LIMIT).await;
         }

@@ -27,6 +27,7 @@ pub mod encode;
 pub mod estimate;
 pub mod frame;
 pub mod hardware;
+pub mod history;
 pub mod http;
 pub mod ice;
 pub mod infer;

@@ -14,6 +14,7 @@ pub mod models;
 mod reader;
 mod routes;
 mod sinks;
+mod store;
 mod types;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub use grpc::Grpc;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use models::Models;
+pub use store::{Place as StorePlace, Store};
 pub use types::{AdmissionMode, Hardware};
 
 use ipnet::IpNet;
@@ -79,6 +81,8 @@ pub struct Config {
     pub session: Session,
     /// Results of still pictures that are given again.
     pub cache: Cache,
+    /// Where history is kept.
+    pub store: Store,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// What the process says about itself.
@@ -341,6 +345,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         rate: Rate::read(from),
         session: Session::read(from),
         cache: Cache::read(from),
+        store: Store::read(from),
         shutdown: Shutdown { grace: from.millis("shutdown.grace_ms", 30_000, 0..=3_600_000) },
         telemetry: Telemetry::read(from),
         auth,
@@ -352,7 +357,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
 
 /// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
 fn unbuilt(from: &mut Reader) {
-    for key in ["store.url", "telemetry.otlp_endpoint"] {
+    for key in ["telemetry.otlp_endpoint"] {
         from.unbuilt(key, Raw::is_nothing);
     }
 }

@@ -435,9 +435,7 @@ fn names_and_urls_are_checked() {
 
 #[test]
 fn what_is_not_built_is_refused_unless_it_asks_for_nothing() {
-    for (key, asks, asks_nothing) in
-        [("store.url", "\"sqlite:x\"", "\"\""), ("telemetry.otlp_endpoint", "\"http://o\"", "\"\"")]
-    {
+    for (key, asks, asks_nothing) in [("telemetry.otlp_endpoint", "\"http://o\"", "\"\"")] {
         let (section, name) = key.split_once('.').unwrap();
         let mistake = only_mistake(&file(&format!("[{section}]\n{name} = {asks}\n")));
         assert_eq!(mistake.key, key);

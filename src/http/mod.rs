@@ -1,5 +1,5 @@
-//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras, routes and sinks, the page, and
-//! the operators' listener.
+//! The outside of the server over HTTP: signaling endpoints, the APIs of sessions, cameras, models, routes, pictures, tensors, sinks
+//! and history, the pages, and the operators' listener.
 //!
 //! What enters: requests. What leaves: answers, and calls of [`Opener`], [`Registry`] and [`Handle`]. Everything runs
 //! on Tokio's workers, so nothing here blocks, decodes or infers. Every error is `application/problem+json` with a
@@ -14,6 +14,7 @@ mod cameras;
 mod connection;
 mod gate;
 mod guard;
+mod history;
 mod kserve;
 mod listen;
 mod measure;
@@ -26,11 +27,14 @@ mod results;
 mod routes;
 mod signal;
 mod sinks;
+mod status;
 mod stills;
 pub mod tls;
 mod whep;
 mod whip;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +55,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::claims::Claims;
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
-use crate::{clock, ice};
+use crate::{clock, history as store, ice};
 
 pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
@@ -63,6 +67,7 @@ pub use problem::Problem;
 pub use results::Origin;
 pub use routes::Routes;
 pub use sinks::Sinks;
+pub use status::Queues;
 pub use stills::{Annotate, Bounds, Order, Picture, Stills, Tell};
 
 /// What the page may load: its own files, and nothing of anybody else. `blob:` is the camera, recordings and pictures
@@ -77,7 +82,7 @@ const PERMISSIONS_POLICY: &str =
 const STRICT_TRANSPORT_SECURITY: &str = "max-age=31536000";
 
 /// What the endpoints need to know of the configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// How clients reach the server from outside (`http.public_url`).
     pub public_url: Option<String>,
@@ -117,6 +122,19 @@ pub struct Settings {
     pub max_sockets: usize,
     /// Bounds of requests with still pictures.
     pub stills: Bounds,
+    /// What happened, where that is kept.
+    pub history: Option<store::Reader>,
+    /// How full the queues are, for whoever watches.
+    pub queues: Queues,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Settings")
+            .field("public_url", &self.public_url)
+            .field("auth", &self.auth)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Settings {
@@ -146,6 +164,8 @@ impl Default for Settings {
             tensor_bytes: 64 * 1024 * 1024,
             max_sockets: 4096,
             stills: Bounds::default(),
+            history: None,
+            queues: Arc::new(BTreeMap::new),
         }
     }
 }
@@ -178,6 +198,10 @@ struct Context {
     services: Services,
     sockets: Arc<Semaphore>,
     uploads: stills::Uploads,
+    /// Places of sockets that tell the status.
+    watchers: Arc<Semaphore>,
+    /// Places of exports.
+    exports: Arc<Semaphore>,
 }
 
 impl Deref for Context {
@@ -212,6 +236,8 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         verifier: settings.auth.as_ref().map(auth::Verifier::new).transpose()?,
         sockets: Arc::new(Semaphore::new(settings.max_sockets)),
         uploads: stills::Uploads::new(settings.stills.received_bytes),
+        watchers: Arc::new(Semaphore::new(status::MAX_SOCKETS)),
+        exports: Arc::new(Semaphore::new(history::MAX_EXPORTS)),
         settings,
         services,
     });
@@ -234,6 +260,9 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         .route("/v1/models", get(models::list))
         .route("/v1/models/{name}/load", post(models::load))
         .route("/v1/models/{name}/unload", post(models::unload))
+        .route("/v1/events", get(history::events))
+        .route("/v1/stats", get(history::stats))
+        .route("/v1/status", get(status::upgrade))
         .route("/v1/routes", get(routes::list))
         .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))
         .route("/v1/{*rest}", any(problem::not_found))

@@ -217,6 +217,12 @@ impl Registry {
         self.drain.send_replace(Some(drain));
     }
 
+    /// Changes whenever a session comes or goes, or is about to; its value is the number of places taken.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
     /// Whether the shutdown has begun.
     #[must_use]
     pub fn is_draining(&self) -> bool {

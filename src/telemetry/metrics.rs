@@ -132,6 +132,12 @@ table! {
     STILLS_REFUSED_TOTAL = Counter "saccade_stills_refused_total" ["reason"] "Still pictures that were refused, by error code.";
     STILLS_DECODE_SECONDS = Histogram "saccade_stills_decode_seconds" ["format"] "Time to decode a still picture, in seconds.";
     STILLS_LATENCY_SECONDS = Histogram "saccade_stills_latency_seconds" [] "Last byte of a still picture in to its answer, in seconds.";
+    HISTORY_UP = Gauge "saccade_history_up" [] "1 while the store of history answers, else 0.";
+    HISTORY_RECORDS_TOTAL = Counter "saccade_history_records_total" ["to"] "Events and minutes that were written: to the store, or aside to the spool, from which the store gets them later.";
+    HISTORY_DROPPED_TOTAL = Counter "saccade_history_dropped_total" ["reason"] "Events and minutes that were not kept.";
+    HISTORY_FAILURES_TOTAL = Counter "saccade_history_failures_total" ["operation"] "Times that the store of history did not do what it was asked for.";
+    HISTORY_STORE_SECONDS = Histogram "saccade_history_store_seconds" ["operation"] "Time that the store of history took, in seconds.";
+    HISTORY_SPOOL_BYTES = Gauge "saccade_history_spool_bytes" [] "Bytes on disk of what the store of history has yet to take.";
     BUILD_INFO = Gauge "saccade_build_info" ["version"] "Always 1; its label says which version runs.";
 }
 

@@ -36,7 +36,8 @@ def free_port() -> int:
 
 def serve_words(http: int, ops: int, settings: dict[str, object], host: str = "127.0.0.1") -> list[str]:
     defaults = {"models.dir": ROOT / "models", "models.default": "scene-blobs", "models.routes_file": "off"}
-    defaults |= {"session.budget_ms": 2000, "media.port": 0}
+    # Nothing of the tests is kept in the user's folder.
+    defaults |= {"session.budget_ms": 2000, "media.port": 0, "store.url": "off"}
     words = ["serve", "--listen", f"{host}:{http}", "--ops-listen", f"127.0.0.1:{ops}"]
     for key, value in (defaults | settings).items():
         words += ["--set", f"{key}={value}"]

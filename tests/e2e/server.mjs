@@ -40,6 +40,7 @@ export class Server {
       "media.port": "0",
       "models.dir": join(ROOT, "models"),
       "models.routes_file": "off",
+      "store.url": "off",
       ...settings,
     };
     const args = Object.entries(keys).flatMap(([key, value]) => ["--set", `${key}=${value}`]);

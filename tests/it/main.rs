@@ -27,6 +27,8 @@ mod graphs;
 #[cfg(feature = "cuda")]
 mod half;
 mod hardware;
+mod history;
+mod history_api;
 #[cfg(feature = "cuda")]
 mod in_place;
 #[cfg(feature = "cuda")]

@@ -14,6 +14,7 @@ pub fn saccade(command: &str) -> Command {
     }
     // Measurements of a busy machine are not to be kept.
     program.env("SACCADE_MODELS__CALIBRATION", "off");
+    program.env("SACCADE_STORE__URL", "off");
     program
 }
 

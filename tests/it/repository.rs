@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 21] = [
+const LEAVES: [&str; 22] = [
     "accuracy",
     "assignment",
     "cache",
@@ -20,6 +20,7 @@ const LEAVES: [&str; 21] = [
     "estimate",
     "frame",
     "hardware",
+    "history",
     "ice",
     "kserve",
     "media",
@@ -41,7 +42,7 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 9] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 11] = [
     ("accuracy", &["assignment", "media"]),
     ("cache", &["clock", "secret", "telemetry"]),
     ("calibration", &["clock"]),
@@ -50,6 +51,7 @@ const LEAF_IMPORTS: [(&str, &[&str]); 9] = [
     ("draw", &["media"]),
     ("frame", &["device", "media"]),
     ("hardware", &["child", "clock"]),
+    ("history", &["clock", "queue", "secret"]),
     ("ice", &["secret"]),
     ("kserve", &["claims", "clock", "secret"]),
 ];

@@ -61,6 +61,7 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
         ("models.check", "off"),
         ("models.watch", "off"),
         ("models.routes_file", "off"),
+        ("store.url", "off"),
         ("session.budget_ms", "1000"),
         ("shutdown.grace_ms", "2000"),
         // No trial of others.

@@ -1,0 +1,243 @@
+//! History of this server's sessions: where it is kept, and how sessions' results and events come to it.
+//!
+//! One task looks after all sessions, and one after each of them, which reads what any listener gets: whatever becomes
+//! of history, no session waits for it.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{env, fmt};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinSet;
+use tokio::time::interval;
+
+use crate::clock;
+use crate::config::{Config, StorePlace};
+use crate::history::{Facts, History, Reader, Recorder, Settings, Source, Target};
+use crate::session::{Handle, Registry};
+
+/// How often a session looks at the time: a minute ends this late at most.
+const TICK: Duration = Duration::from_secs(5);
+
+/// The history of a server, where it is kept.
+pub(super) struct Kept {
+    history: Option<History>,
+}
+
+impl Kept {
+    /// Starts what the configuration says.
+    pub(super) fn start(config: &Config) -> Self {
+        Self { history: settings(config).map(History::start) }
+    }
+
+    /// What is kept, for those who ask.
+    pub(super) fn reader(&self) -> Option<Reader> {
+        self.history.as_ref().map(|history| history.reader().clone())
+    }
+
+    /// Records all sessions that begin from now on, until it is told to stop.
+    pub(super) fn record(&self, servers: &mut JoinSet<()>, registry: &Arc<Registry>, stopped: watch::Receiver<bool>) {
+        if let Some(history) = &self.history {
+            servers.spawn(watch_all(Arc::clone(registry), history.recorder().clone(), stopped));
+        }
+    }
+
+    /// Writes what waits, and ends.
+    pub(super) async fn end(self) {
+        if let Some(history) = self.history {
+            history.end().await;
+        }
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Kept").finish_non_exhaustive()
+    }
+}
+
+fn settings(config: &Config) -> Option<Settings> {
+    let store = &config.store;
+    let target = match &store.place {
+        StorePlace::Off => return None,
+        StorePlace::At(target) => target.clone(),
+        StorePlace::Auto => match state_folder() {
+            Some(folder) => Target::Sqlite(folder.join("history.db")),
+            None => {
+                tracing::warn!("no history is kept, since neither XDG_STATE_HOME nor HOME is set; set store.url");
+                return None;
+            }
+        },
+    };
+    let beside = match &target {
+        Target::Sqlite(path) => {
+            let mut name = path.clone().into_os_string();
+            name.push("-spool");
+            Some(PathBuf::from(name))
+        }
+        Target::Postgres { .. } => state_folder().map(|folder| folder.join("spool")),
+    };
+    let spool = store.spool_dir.clone().or(beside);
+    Some(Settings { target, retention: store.retention, spool, spool_bytes: store.spool_bytes })
+}
+
+/// `saccade` in the user's folder for what programs keep from one run to the next.
+fn state_folder() -> Option<PathBuf> {
+    let folder = |variable| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("saccade"))
+}
+
+async fn watch_all(registry: Arc<Registry>, recorder: Recorder, mut stopped: watch::Receiver<bool>) {
+    let mut changes = registry.changes();
+    changes.mark_changed();
+    let mut sessions = JoinSet::new();
+    let mut known = HashSet::new();
+    loop {
+        tokio::select! {
+            Ok(()) = changes.changed() => {
+                for handle in registry.list() {
+                    if known.insert(handle.id().clone()) {
+                        let view = handle.view();
+                        let source = Source { session: view.session_id, camera: view.camera };
+                        let (id, session) = (handle.id().clone(), recorder.session(source));
+                        sessions.spawn(async move {
+                            watch_one(handle, session).await;
+                            id
+                        });
+                    }
+                }
+            }
+            Some(ended) = sessions.join_next() => {
+                if let Ok(id) = ended {
+                    known.remove(&id);
+                    // A camera's next session has the same id, and may have begun before this one was forgotten.
+                    changes.mark_changed();
+                }
+            }
+            _ = stopped.wait_for(|stop| *stop) => break,
+        }
+    }
+    sessions.shutdown().await;
+}
+
+async fn watch_one(handle: Handle, mut session: crate::history::Session) {
+    let (mut results, mut events) = (handle.results(), handle.events());
+    let mut timer = interval(TICK);
+    let over = handle.closed();
+    tokio::pin!(over);
+    let mut is_over = false;
+    loop {
+        tokio::select! {
+            // What was told before the end is told before it here, too.
+            biased;
+            event = events.recv() => match event {
+                Ok(json) => session.event(clock::wall(), &json),
+                Err(broadcast::error::RecvError::Lagged(lost)) => {
+                    metrics::counter!("saccade_history_dropped_total", "reason" => "slow_tap").increment(lost);
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            result = results.recv() => match result {
+                Ok(json) => {
+                    if let Some(facts) = facts(&json) {
+                        session.result(clock::wall(), &facts);
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            },
+            () = &mut over, if !is_over => is_over = true,
+            _ = timer.tick(), if !is_over => session.tick(clock::wall()),
+            // The handle's own senders keep the channels open: what is there has been read, and no more comes.
+            () = std::future::ready(()), if is_over => return,
+        }
+    }
+}
+
+/// What is read of a result, in whichever format the session wants it.
+#[derive(Deserialize)]
+struct Heard {
+    frame_id: u64,
+    model: String,
+    met: bool,
+    timing_ms: Total,
+    dropped: saccade_signaling::Dropped,
+    detections: Value,
+}
+
+#[derive(Deserialize)]
+struct Total {
+    total: f64,
+}
+
+/// The facts of a result. A format that tells no class has detections without one: they are counted by the id.
+fn facts(json: &str) -> Option<Facts> {
+    let heard: Heard = serde_json::from_str(json).ok()?;
+    let found = match &heard.detections {
+        Value::Array(list) => list.iter().map(|one| detection(one, "class", "object_id")).collect(),
+        Value::Object(object) => match object.get("predictions").and_then(Value::as_array) {
+            Some(list) => list.iter().map(|one| detection(one, "class", "tracker_id")).collect(),
+            None => columns(object),
+        },
+        _ => Vec::new(),
+    };
+    let dropped = heard.dropped;
+    Some(Facts {
+        frame_id: heard.frame_id,
+        model: heard.model,
+        detections: found,
+        total_ms: heard.timing_ms.total,
+        met: heard.met,
+        dropped: vec![("superseded", dropped.superseded), ("late", dropped.late), ("skipped", dropped.skipped)],
+    })
+}
+
+fn detection(one: &Value, class: &str, object: &str) -> (String, Option<u64>) {
+    let name = one.get(class).and_then(Value::as_str).map(str::to_owned);
+    let name = name.or_else(|| one.get("category_id").map(|id| format!("class {id}")));
+    (name.unwrap_or_default(), one.get(object).and_then(Value::as_u64))
+}
+
+/// Detections as columns.
+fn columns(object: &serde_json::Map<String, Value>) -> Vec<(String, Option<u64>)> {
+    let column = |name: &str| {
+        let found = object.get(name).or_else(|| object.get("data").and_then(|data| data.get(name)));
+        found.and_then(Value::as_array).cloned().unwrap_or_default()
+    };
+    let objects = column("tracker_id");
+    let names = column("class_name").into_iter().enumerate();
+    names
+        .map(|(at, name)| (name.as_str().unwrap_or_default().to_owned(), objects.get(at).and_then(Value::as_u64)))
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_understood_in_every_format() {
+        let head = r#"{"type":"result","frame_id":5,"model":"m@1","met":true,"timing_ms":{"total":12.5},"dropped":{"superseded":1,"late":2,"skipped":3},"detections":"#;
+        for (detections, expected) in [
+            (
+                r#"[{"class":"head","object_id":7},{"class":"helmet","object_id":null}]"#,
+                vec![("head", Some(7)), ("helmet", None)],
+            ),
+            (r#"[{"category_id":3}]"#, vec![("class 3", None)]),
+            (r#"{"image":{},"predictions":[{"class":"head","tracker_id":7}]}"#, vec![("head", Some(7))]),
+            (r#"{"xyxy":[],"class_id":[0],"tracker_id":[9],"data":{"class_name":["head"]}}"#, vec![("head", Some(9))]),
+        ] {
+            let facts = facts(&format!("{head}{detections}}}")).unwrap();
+            let found: Vec<_> = facts.detections.iter().map(|(name, id)| (name.as_str(), *id)).collect();
+            assert_eq!(found, expected, "{detections}");
+            assert_eq!((facts.frame_id, facts.dropped[1]), (5, ("late", 2)));
+        }
+        assert!(facts("{}").is_none());
+    }
+}
