@@ -13,7 +13,7 @@ const ENV_PREFIX: &str = "SACCADE_";
 /// File that is read where no other is named.
 pub const DEFAULT_FILE: &str = "saccade.toml";
 /// Top-level keys that are no section, so that their environment variable has no `__`.
-const TOP_LEVEL: [&str; 2] = ["ice_servers", "cameras"];
+const TOP_LEVEL: [&str; 3] = ["ice_servers", "cameras", "sinks"];
 
 /// Where configuration comes from, weakest first: defaults, file, environment, flags.
 #[derive(Debug, Clone, Default)]

@@ -67,7 +67,7 @@ pub struct Check {
     pub program: Option<PathBuf>,
     /// How long that may take; default 60 s. More lets a hostile graph keep a core busy for longer.
     pub limit: Duration,
-    /// Mebibytes of address space that it may take beside the model itself; default 8192. Large models may need more; more
+    /// Mebibytes of address space that it may take beside the model itself; default 4096. Large models may need more; more
     /// lets a hostile graph take more.
     pub memory_mb: u64,
 }
@@ -113,7 +113,7 @@ impl Models {
         let check = Check {
             program: None,
             limit: Duration::from_secs(from.number("models.check_limit_s", 60, 1..=3600, seconds)),
-            memory_mb: from.number("models.check_memory_mb", 8192, 512..=1_048_576, " (MiB)"),
+            memory_mb: from.number("models.check_memory_mb", 4096, 512..=1_048_576, " (MiB)"),
         };
         let window = from.number("models.rollback_window_s", 60, 0..=86_400, " (seconds; 0: off)");
         let rollback = Rollback {
