@@ -165,6 +165,8 @@ impl App {
         devices: Devices,
         metrics: telemetry::metrics::Handle,
     ) -> Result<Self, StartError> {
+        // Clients of libraries ask for it; that there is one already is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let secured = Secured::read(config)?;
         let Devices { table, gpu } = devices;
         devices::insist(config.hw, &table)?;

@@ -10,7 +10,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
-use saccade_signaling::{ClientMessage, ErrorCode, SessionCounters, SessionView, close_code};
+use saccade_signaling::{ClientMessage, ErrorCode, ModelState, SessionCounters, SessionView, close_code};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -207,7 +207,7 @@ impl Watch {
         let there: HashSet<&str> = handles.iter().map(|handle| handle.id().as_str()).collect();
         self.sessions.retain(|id, _| there.contains(id.as_str()));
         let sessions: Vec<SessionStatus> = handles.iter().map(|handle| self.session(handle, passed)).collect();
-        let models = (context.models)().into_iter().filter_map(|model| {
+        let models = context.models.list().into_iter().filter(|model| model.state == ModelState::Ready).filter_map(|model| {
             let id = format!("{}@{}", model.name, model.version);
             claims.may_use(&id).then(|| {
                 let of = sessions.iter().filter(|session| session.model.as_deref() == Some(&id));

@@ -372,6 +372,12 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     Site { router, registry, fake, models, seen, stop: watch::Sender::new(false) }
 }
 
+/// A client that nobody here wrote.
+fn client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
 /// What requests are handed on to.
 fn services(registry: &Arc<Registry>, opener: Arc<dyn Opener>, models: &Arc<FakeModels>) -> Services {
     Services {

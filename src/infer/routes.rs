@@ -213,7 +213,7 @@ mod tests {
     fn routes_of_an_earlier_start_wait_for_their_models() {
         let routes = Routes::default();
         put(&routes, "r", ensemble(&["a", "b"])).unwrap();
-        let restore = |name, route| routes.restore(name, route, is_loaded);
+        let restore = |name, route| routes.restore(name, route, |name| task(name).is_some());
         assert_eq!(restore("later", ensemble(&["a", "not-yet"])), Ok(()));
         assert_eq!(*routes.get("later").unwrap(), ensemble(&["a", "not-yet"]));
         assert_eq!(restore("r", ensemble(&["b", "a"])), Err(RouteError::Configured { name: "r".into() }));

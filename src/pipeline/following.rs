@@ -21,6 +21,7 @@ impl options::Models for Renewed<'_> {
         let defaults = self.plan.first().model.default_params();
         Some(ModelFacts {
             name: self.name.to_owned(),
+            task: Some(self.plan.first().model.manifest().task),
             classes: self.plan.classes.iter().map(|class| class.name.to_string()).collect(),
             score_threshold: defaults.score_threshold,
             iou_threshold: defaults.iou_threshold,

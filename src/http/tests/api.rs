@@ -49,7 +49,7 @@ async fn a_bad_offer_is_refused_with_its_code() {
 async fn a_client_with_a_huge_body_reads_why_it_is_refused() {
     let site = plain();
     let address = site.listen().await;
-    let request = reqwest::Client::new().post(format!("http://{address}/v1/offer"));
+    let request = client().post(format!("http://{address}/v1/offer"));
     let response =
         request.header("content-type", "application/json").body("x".repeat(12_000_000)).send().await.unwrap();
     let head = (response.status(), response.headers().clone());

@@ -40,7 +40,7 @@ async fn a_whole_conversation() {
 async fn the_door_takes_sockets_of_this_protocol_only() {
     let site = plain();
     let address = site.listen().await;
-    let http = reqwest::get(format!("http://{address}/v1/signal")).await.unwrap();
+    let http = client().get(format!("http://{address}/v1/signal")).send().await.unwrap();
     assert_eq!(http.headers()["upgrade"], "websocket");
     let head = (http.status(), http.headers().clone());
     is_problem(426, ErrorCode::BadRequest, &head, &http.json().await.unwrap());
