@@ -86,8 +86,8 @@ pub(super) fn finish(response: Response, origins: &[Option<Origin>], asked: &Hea
     let etag = Etag::of_all(&etags);
     let is_hit = origins.iter().all(|origin| is_hit(origin.outcome));
     let mut response = response;
-    let named = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    if named.into_iter().any(|field| etag.is_named_by(field)) {
+    let mut named = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    if named.any(|field| etag.is_named_by(field)) {
         response = StatusCode::NOT_MODIFIED.into_response();
     }
     let headers = response.headers_mut();
