@@ -239,11 +239,11 @@ impl Watch {
         let view = handle.view();
         let watched = self.sessions.entry(view.session_id.clone()).or_insert_with(|| Watched {
             results: handle.results(),
-            counters: view.counters.clone(),
+            counters: view.counters,
             degraded: Vec::new(),
             model: None,
         });
-        let before = std::mem::replace(&mut watched.counters, view.counters.clone());
+        let before = std::mem::replace(&mut watched.counters, view.counters);
         let mut latencies = Vec::new();
         let (mut met, mut heard) = (0_u32, 0_u32);
         loop {

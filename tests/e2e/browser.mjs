@@ -40,9 +40,9 @@ export function launch(executablePath, camera, more = []) {
 }
 
 /**
- * Opens a page in a context of its own. What it writes to the console, throws, or fails to load goes to `complaints`.
+ * Opens a page in a context of its own; the probe is for the live page. What it writes to the console, throws, or fails to load goes to `complaints`.
  */
-export async function openPage(browser, url, { script, ...looks } = {}) {
+export async function openPage(browser, url, { script, probed = true, ...looks } = {}) {
   const context = await browser.newContext({ ...DESKTOP, ...looks });
   const page = await context.newPage();
   const complaints = [];
@@ -52,7 +52,7 @@ export async function openPage(browser, url, { script, ...looks } = {}) {
     if (response.status() >= 400) complaints.push(`${response.status()}: ${response.url()}`);
   });
   page.setDefaultTimeout(20_000);
-  await page.addInitScript({ path: PROBE });
+  if (probed) await page.addInitScript({ path: PROBE });
   if (script) await page.addInitScript(script);
   await page.goto(url);
   return { page, complaints, close: () => context.close() };

@@ -48,7 +48,7 @@ test("a live session is on the status page, and its events in the history", opti
   t.after(live.close);
   await live.page.waitForFunction(() => saccadePage.state === "connected" && saccadePage.joined > 10);
 
-  const status = await openPage(browser, `${server.url}/status.html`);
+  const status = await openPage(browser, `${server.url}/status.html`, { probed: false });
   t.after(status.close);
   await status.page.waitForFunction(() => Number(document.getElementById("tile-results").textContent) > 1);
   assert.equal(await status.page.locator("#status-text").textContent(), "Live");
@@ -59,7 +59,7 @@ test("a live session is on the status page, and its events in the history", opti
   await status.page.setViewportSize(PHONE.viewport);
   assert.ok(await fits(status.page));
 
-  const { page, complaints, close } = await openPage(browser, `${server.url}/history.html?range=3600000`);
+  const { page, complaints, close } = await openPage(browser, `${server.url}/history.html?range=3600000`, { probed: false });
   t.after(close);
   // Zones come and go with what is seen: look again until something is there.
   for (let left = 60; left > 0 && (await page.locator("#space .line").count()) < 3; left -= 1) {
@@ -99,7 +99,7 @@ test("a live session is on the status page, and its events in the history", opti
 });
 
 test("of fifty thousand events only those in sight are in the document", options, async (t) => {
-  const { page, complaints, close } = await openPage(browser, `${server.url}/status.html`);
+  const { page, complaints, close } = await openPage(browser, `${server.url}/status.html`, { probed: false });
   t.after(close);
   const at = Date.UTC(2026, 10, 22, 12);
   await page.route("**/v1/events?*", (route) => {
@@ -129,7 +129,7 @@ test("of fifty thousand events only those in sight are in the document", options
 });
 
 test("pictures are made smaller, sent a few at a time, and drawn over; one that fails says why", options, async (t) => {
-  const { page, complaints, close } = await openPage(browser, `${server.url}/stills.html`, PHONE);
+  const { page, complaints, close } = await openPage(browser, `${server.url}/stills.html`, { probed: false, ...PHONE });
   t.after(close);
   let [running, most] = [0, 0];
   const sizes = [];

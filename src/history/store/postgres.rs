@@ -18,8 +18,8 @@ use crate::secret::Secret;
 const CONNECTIONS: u32 = 4;
 /// An idle connection is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(300);
-/// Tables that have partitions.
-const TABLES: [&str; 2] = ["saccade_events", "saccade_minutes"];
+/// Tables that have partitions; each name begins with `saccade_`.
+const TABLES: [&str; 2] = ["events", "minutes"];
 /// Several servers may share a database; one at a time makes and drops partitions.
 const LOCK: i64 = 0x5acc_ade0;
 
@@ -107,7 +107,7 @@ impl Store {
             for table in TABLES {
                 let (from, to) = (day * DAY_MS, (day + 1) * DAY_MS);
                 let make = format!(
-                    "CREATE TABLE IF NOT EXISTS {} PARTITION OF {table} FOR VALUES FROM ({from}) TO ({to})",
+                    "CREATE TABLE IF NOT EXISTS {} PARTITION OF saccade_{table} FOR VALUES FROM ({from}) TO ({to})",
                     partition(table, *day)
                 );
                 sqlx::query(AssertSqlSafe(make)).execute(&mut *transaction).await?;
@@ -127,9 +127,12 @@ impl Store {
                 "SELECT child.relname::text FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid \
                  WHERE inhparent = to_regclass($1) AND child.relname::text COLLATE \"C\" < $2 ORDER BY 1 LIMIT 1",
             );
-            let Some(row) = old.bind(table).bind(oldest).fetch_optional(&mut *transaction).await? else { continue };
+            let parent = format!("saccade_{table}");
+            let Some(row) = old.bind(parent.clone()).bind(oldest).fetch_optional(&mut *transaction).await? else {
+                continue;
+            };
             let name: String = row.try_get(0)?;
-            let is_ours = name.strip_prefix(table).and_then(|rest| rest.strip_prefix('_'));
+            let is_ours = name.strip_prefix(&*parent).and_then(|rest| rest.strip_prefix('_'));
             if is_ours.is_none_or(|day| day.len() != 8 || !day.bytes().all(|byte| byte.is_ascii_digit())) {
                 continue;
             }
@@ -149,7 +152,7 @@ impl Store {
 /// Name of the partition of a day, counted from 1970: names are in the order of their days.
 fn partition(table: &str, day: i64) -> String {
     let (year, month, day) = date(day);
-    format!("{table}_{year:04}{month:02}{day:02}")
+    format!("saccade_{table}_{year:04}{month:02}{day:02}")
 }
 
 #[cfg(test)]
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn partitions_are_named_by_their_day() {
-        assert_eq!(partition("saccade_events", 0), "saccade_events_19700101");
-        assert_eq!(partition("saccade_events", 20_779), "saccade_events_20261122");
+        assert_eq!(partition("events", 0), "saccade_events_19700101");
+        assert_eq!(partition("events", 20_779), "saccade_events_20261122");
     }
 }

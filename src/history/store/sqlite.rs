@@ -114,6 +114,6 @@ pub(super) fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator 
         Migration::new(*version, (*description).into(), MigrationType::Simple, SqlStr::from_static(sql), false)
     };
     let mut migrator = Migrator::with_migrations(steps.iter().map(step).collect());
-    migrator.dangerous_set_table_name("saccade_migrations");
+    migrator.dangerous_set_table_name("_saccade_migrations");
     migrator
 }
