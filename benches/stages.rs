@@ -23,7 +23,7 @@ use saccade::media::{
 };
 use saccade::scene::Scene;
 use saccade::tracker::{self, Tracker};
-use saccade_signaling::{Dropped, ResultFormat};
+use saccade_signaling::{Dropped, Masks, ResultFormat};
 
 const SIZE: (u32, u32) = (640, 480);
 const FPS: u32 = 30;
@@ -174,7 +174,13 @@ fn track(bench: &mut Criterion) {
         let object = |index: u32| {
             let walked = ((number + 7 * index) % 120).abs_diff(60) as f32;
             let (x, y) = (120.0 * (index % 5) as f32 + walked, 20.0 + 115.0 * (index / 5) as f32);
-            Detection { bbox: [x, y, x + 30.0, y + 34.0], class: class.clone(), score: 0.8, object_id: None }
+            Detection {
+                bbox: [x, y, x + 30.0, y + 34.0],
+                class: class.clone(),
+                score: 0.8,
+                object_id: None,
+                keypoints: Vec::new(),
+            }
         };
         (0..20).map(object).collect::<Vec<_>>()
     };
@@ -236,7 +242,13 @@ fn crowd() -> Vec<Detection> {
         let class =
             Class { id: u32::from(number % 3), name: ["head", "helmet", "vest"][usize::from(number % 3)].into() };
         let object_id = Some(u64::from(number) + 1);
-        Detection { bbox: [x, y, x + side, y + 1.3 * side], class, score: 0.91 - 0.01 * f32::from(number), object_id }
+        Detection {
+            bbox: [x, y, x + side, y + 1.3 * side],
+            class,
+            score: 0.91 - 0.01 * f32::from(number),
+            object_id,
+            keypoints: Vec::new(),
+        }
     };
     (0..50).map(object).collect()
 }
@@ -275,6 +287,8 @@ fn serialise(bench: &mut Criterion) {
         height: SIZE.1,
         model: "ppe-nano@2",
         detections: &detections,
+        overall: None,
+        masks: Masks::default(),
         timings: Timings { total: Duration::from_micros(12_345), ..Timings::default() },
         budget_ms: 200,
         met: true,

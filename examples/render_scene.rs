@@ -72,6 +72,7 @@ fn pictures<'a>(scene: &'a Scene, arguments: &'a Arguments) -> impl Iterator<Ite
                 class: Class { id: head.class_id, name: Scene::CLASSES[head.class_id as usize].into() },
                 score: 1.0,
                 object_id: Some(head.person_id.into()),
+                keypoints: Vec::new(),
             };
             let detections: Vec<_> = scene.truth(number).into_iter().map(detection).collect();
             let overlay = Overlay { detections: &detections, ..Overlay::default() };

@@ -447,7 +447,9 @@ async fn load(
             }
         }
         engine.all_loaded();
-        if let Err(error) = models::name(&config, engine.routes(), |name| engine.get(name).is_some()) {
+        if let Err(error) =
+            models::name(&config, engine.routes(), |name| engine.get(name).map(|model| model.manifest().task))
+        {
             engine.shutdown();
             return Err(error.into());
         }

@@ -8,6 +8,7 @@ use crate::config::{Config, Hardware};
 use crate::hardware::{Piece, Stage, Table};
 use crate::infer::manifest::BackendChoice;
 use crate::infer::{Cuda, Error, Options, Repository, RouteError, Routes, TensorRt};
+use crate::media::Task;
 use crate::pipeline::Gpu;
 use crate::route::Route;
 
@@ -81,14 +82,14 @@ pub fn repository(config: &Config) -> Result<Repository, Error> {
     Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir()))
 }
 
-/// Adds the configured routes, and makes sure of the default. `is_loaded` tells whether there is a model of a name, with
-/// or without its version.
+/// Adds the configured routes, and makes sure of the default. `task` tells the task of the model of a name, with or without
+/// its version, if there is one.
 ///
 /// # Errors
 /// [`WrongNames`]: the server does not start like this.
-pub fn name(config: &Config, routes: &Routes, is_loaded: impl Fn(&str) -> bool) -> Result<(), WrongNames> {
+pub fn name(config: &Config, routes: &Routes, task: impl Fn(&str) -> Option<Task>) -> Result<(), WrongNames> {
     let put = |(name, route): (&String, &Route)| {
-        let error = routes.put(name, route.clone(), &is_loaded).err()?;
+        let error = routes.put(name, route.clone(), &task).err()?;
         Some((name.clone(), error))
     };
     let wrong: Vec<_> = config.routes.iter().filter_map(put).collect();
@@ -96,7 +97,7 @@ pub fn name(config: &Config, routes: &Routes, is_loaded: impl Fn(&str) -> bool) 
         return Err(WrongNames::Routes { wrong });
     }
     let default = &config.models.default;
-    if is_loaded(default) || routes.get(default).is_some() {
+    if task(default).is_some() || routes.get(default).is_some() {
         return Ok(());
     }
     Err(WrongNames::Default { name: default.clone() })

@@ -31,7 +31,7 @@ use saccade::infer::{
 use saccade::ingest::{self, Ingest};
 use saccade::media::{Codec, FramePool, MediaTime, RtpPacket};
 use saccade::scene::Scene;
-use saccade_signaling::{Dropped, ResultFormat};
+use saccade_signaling::{Dropped, Masks, ResultFormat};
 
 const SIZE: (u32, u32) = (640, 480);
 const FPS: u32 = 30;
@@ -346,6 +346,8 @@ fn measure(codec: Codec) -> Stages {
                 height,
                 model: &model_id,
                 detections: &inferred.detections,
+                overall: None,
+                masks: Masks::default(),
                 timings: Timings::default(),
                 budget_ms: 200,
                 met: inferred.met,

@@ -60,7 +60,7 @@ impl Routes {
 
 fn refusal(error: &RouteError) -> Refusal {
     let code = match error {
-        RouteError::Name | RouteError::Mistakes { .. } => ErrorCode::BadRequest,
+        RouteError::Name | RouteError::Mistakes { .. } | RouteError::Tasks { .. } => ErrorCode::BadRequest,
         RouteError::UnknownModels { .. } => ErrorCode::UnknownModel,
         RouteError::NameTaken { .. } | RouteError::TooMany => ErrorCode::Conflict,
     };

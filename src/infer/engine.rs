@@ -312,7 +312,7 @@ impl Engine {
     /// # Errors
     /// [`RouteError`]; the routes then stay as they are.
     pub fn put_route(&self, name: &str, route: Route) -> Result<Put, RouteError> {
-        self.routes.put(name, route, |name| self.get(name).is_some())
+        self.routes.put(name, route, |name| self.get(name).map(|model| model.manifest().task))
     }
 
     /// The models that the session `key` gets for the name of a route or of a model; the same ones for the same key, as
@@ -388,6 +388,9 @@ impl Engine {
 /// Whether a model can take over from a larger one; otherwise why not.
 fn takes_over(smaller: &Manifest, larger: &Manifest) -> Result<(), &'static str> {
     let pixels = |manifest: &Manifest| manifest.input.size.map(u64::from).iter().product::<u64>();
+    if smaller.task != larger.task {
+        return Err("it has another task");
+    }
     if smaller.classes != larger.classes {
         return Err("it has other classes");
     }

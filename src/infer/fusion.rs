@@ -119,7 +119,7 @@ impl Cluster {
         let models = u16::try_from(models).unwrap_or(u16::MAX).max(1);
         let seen = f64::from(self.boxes.min(models)) / f64::from(models);
         let score = (self.scores / f64::from(self.boxes) * seen) as f32;
-        Detection { bbox: self.bbox, class: self.class, score, object_id: None }
+        Detection { bbox: self.bbox, class: self.class, score, object_id: None, keypoints: Vec::new() }
     }
 }
 
@@ -163,7 +163,7 @@ mod tests {
 
     fn found(class: u32, score: f32, bbox: [f32; 4]) -> Detection {
         let class = Class { id: class, name: Arc::from(NAMES[class as usize]) };
-        Detection { bbox, class, score, object_id: None }
+        Detection { bbox, class, score, object_id: None, keypoints: Vec::new() }
     }
 
     fn fuse_all(found: &[Vec<Detection>], iou_threshold: f32) -> Vec<Detection> {

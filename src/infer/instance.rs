@@ -5,9 +5,8 @@ use super::batcher::Key;
 use super::error::Error;
 use super::runner::{Item, Runner};
 use super::shared::{Shared, Taken, Task, Way};
-use super::{Detected, Inferred, Outcome, Timing};
+use super::{Detected, Findings, Inferred, Outcome, Timing};
 use crate::clock;
-use crate::media::Detection;
 
 /// Makes an instance's runner, warmed up.
 pub(super) type Open = dyn Fn() -> Result<Runner, Error> + Send + Sync;
@@ -54,7 +53,7 @@ struct Instance<'a> {
     /// None after a fault that a new one could not be opened after.
     runner: Option<Runner>,
     /// Of the batch in work; kept, so that none allocates.
-    found: Vec<Vec<Detection>>,
+    found: Vec<Findings>,
     done: Vec<(Key, bool)>,
 }
 
@@ -72,8 +71,8 @@ impl Instance<'_> {
         let ran = match self.infer(bucket, &batch.iter().map(Taken::item)) {
             Ok(timing) => {
                 let mut found = std::mem::take(&mut self.found);
-                for (taken, detections) in batch.drain(..).zip(found.drain(..)) {
-                    self.answer(taken, size, Ok(Detected { detections, timing }));
+                for (taken, Findings { detections, overall }) in batch.drain(..).zip(found.drain(..)) {
+                    self.answer(taken, size, Ok(Detected { detections, overall, timing }));
                 }
                 self.found = found;
                 Some((bucket, timing.service()))
@@ -119,8 +118,8 @@ impl Instance<'_> {
                 failed = true;
                 self.restart(Some(error));
             }
-            let detections = self.found.pop().unwrap_or_default();
-            self.answer(taken, 1, found.map(|timing| Detected { detections, timing }));
+            let Findings { detections, overall } = self.found.pop().unwrap_or_default();
+            self.answer(taken, 1, found.map(|timing| Detected { detections, overall, timing }));
         }
         if !failed && !no_room {
             // It was not for one of the frames, so the next such batch would fail, too.
@@ -140,10 +139,10 @@ impl Instance<'_> {
                 self.done.push((key, found.is_ok()));
                 let frame = job.frame;
                 let outcome = match found {
-                    Ok(Detected { detections, timing }) => {
+                    Ok(Detected { detections, overall, timing }) => {
                         let timing = Timing { queue, ..timing };
                         let met = clock::now() <= frame.deadline;
-                        Outcome::Done(Inferred { frame, detections, timing, batch_size, met })
+                        Outcome::Done(Inferred { frame, detections, overall, timing, batch_size, met })
                     }
                     Err(error) => Outcome::Failed(frame, error),
                 };

@@ -38,6 +38,12 @@ impl Letterbox {
         }
     }
 
+    /// Width and height of the source picture.
+    #[must_use]
+    pub const fn source(&self) -> [f32; 2] {
+        self.source
+    }
+
     /// Left, top, width and height in input pixels of what the picture covers.
     #[must_use]
     pub const fn content(&self) -> [u32; 4] {

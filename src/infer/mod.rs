@@ -1,4 +1,4 @@
-//! Inference: frames in, detections out.
+//! Inference: frames in, what models find in them out.
 //!
 //! **Enters**: raw [`Frame`]s of many sessions, each through its own [`Slot`], a mailbox of one
 //! in which the newest frame wins. **Leaves**: one [`Outcome`] a frame taken from a slot, through the callback given
@@ -31,11 +31,13 @@ mod model;
 mod plan;
 mod postprocess;
 mod prepared;
+mod proposal;
 mod repository;
 mod routes;
 mod runner;
 mod shared;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "cuda")]
@@ -53,12 +55,13 @@ pub use model::{Model, Slot};
 pub use plan::{Member, Outline, Plan};
 pub use postprocess::Postprocessor;
 pub use prepared::{Prepared, Twins};
+pub use proposal::{File, Picture, Proposal};
 pub use repository::{ModelSpec, Refused, Repository};
 pub(crate) use repository::{compare_versions, matches_name};
 pub use routes::{MAX_ROUTES, Put, RouteError, Routes};
 
 use crate::frame::Frame;
-use crate::media::Detection;
+use crate::media::{Detection, Overall};
 
 /// What a session wants of a model's detections.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,7 +86,7 @@ pub struct Timing {
     pub preprocess: Duration,
     /// The run itself.
     pub inference: Duration,
-    /// From tensors to detections.
+    /// From tensors to what was found.
     pub postprocess: Duration,
 }
 
@@ -102,6 +105,8 @@ pub struct Inferred {
     pub frame: Frame,
     /// Best score first; boxes in pixels of the frame, inside it.
     pub detections: Vec<Detection>,
+    /// What the model says of the whole frame, where it says that.
+    pub overall: Option<Arc<Overall>>,
     /// Where the time went.
     pub timing: Timing,
     /// Frames and pictures in the same run.
@@ -126,6 +131,17 @@ pub enum Outcome {
 pub struct Detected {
     /// Best score first; boxes in pixels of the picture, inside it.
     pub detections: Vec<Detection>,
+    /// What the model says of the whole picture, where it says that.
+    pub overall: Option<Arc<Overall>>,
     /// Where the time went.
     pub timing: Timing,
+}
+
+/// What a model found in one picture.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Findings {
+    /// Best score first; boxes in pixels of the picture, inside it.
+    pub detections: Vec<Detection>,
+    /// What is said of the whole picture.
+    pub overall: Option<Arc<Overall>>,
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::fusion;
 use super::model::Model;
 use super::{Error, Params};
-use crate::media::{Class, Detection};
+use crate::media::{Class, Detection, Overall, Task};
 use crate::route::{self, Fusion, Route};
 
 /// The models that one session's frames go through. Cheap to clone.
@@ -34,6 +34,8 @@ pub struct Member {
 /// What a name that sessions may ask for promises them, whichever model they get.
 #[derive(Debug, Clone)]
 pub struct Outline {
+    /// What they do, all of them.
+    pub task: Task,
     /// Classes by id: those of all the models, by name, in the models' order.
     pub classes: Arc<[Class]>,
     /// What a session gets that states nothing else: the defaults of the model that is named first.
@@ -42,7 +44,8 @@ pub struct Outline {
 
 impl Outline {
     pub(super) fn of_model(model: &Model) -> Self {
-        Self { classes: model.classes().into(), defaults: model.default_params() }
+        let (task, classes) = (model.manifest().task, model.classes().into());
+        Self { task, classes, defaults: model.default_params() }
     }
 
     /// `find` gives the loaded models.
@@ -50,7 +53,7 @@ impl Outline {
         let models = route.models().map(find).collect::<Result<Vec<_>, _>>()?;
         let first = models.first().ok_or_else(|| Error::UnknownModel { name: String::new() })?;
         let (classes, _) = unite(models.iter().map(|model| model.classes()));
-        Ok(Self { classes, defaults: first.default_params() })
+        Ok(Self { task: first.manifest().task, classes, defaults: first.default_params() })
     }
 }
 
@@ -165,6 +168,14 @@ impl Member {
             if let Some(class) = self.classes.get(detection.class.id as usize) {
                 detection.class = class.clone();
             }
+        }
+    }
+
+    /// The same for what the model says of the whole frame.
+    pub fn rename_overall(&self, overall: Option<&mut Arc<Overall>>) {
+        let is_same = || (0..).zip(self.classes.iter()).all(|(id, class)| class.id == id);
+        if let Some(overall) = overall.filter(|_| !is_same()) {
+            Arc::make_mut(overall).rename(|class| self.classes.get(class.id as usize).cloned());
         }
     }
 

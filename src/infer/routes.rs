@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::media::Task;
 use crate::route::{self, Mistake, Route};
 
 /// Routes that there may be.
@@ -45,18 +46,26 @@ pub enum RouteError {
         /// All of them.
         models: Vec<String>,
     },
+    /// Its models do not do the same, or what they do can be neither fused nor compared.
+    #[error("the models {}: {reason}", models.iter().map(|model| format!("`{model}`")).collect::<Vec<_>>().join(", "))]
+    Tasks {
+        /// Those that do not fit.
+        models: Vec<String>,
+        /// What is the matter, and what to do.
+        reason: &'static str,
+    },
     /// There are [`MAX_ROUTES`] already.
     #[error("there are {MAX_ROUTES} routes already; remove one first")]
     TooMany,
 }
 
 impl Routes {
-    /// Adds a route, or replaces the one of this name. `is_loaded` tells whether there is a model of a name, with or
-    /// without its version.
+    /// Adds a route, or replaces the one of this name. `task` tells the task of the model of a name, with or without its
+    /// version, if there is one.
     ///
     /// # Errors
     /// [`RouteError`]; the routes then stay as they are.
-    pub fn put(&self, name: &str, route: Route, is_loaded: impl Fn(&str) -> bool) -> Result<Put, RouteError> {
+    pub fn put(&self, name: &str, route: Route, task: impl Fn(&str) -> Option<Task>) -> Result<Put, RouteError> {
         if !route::is_name(name) {
             return Err(RouteError::Name);
         }
@@ -64,14 +73,15 @@ impl Routes {
         if !mistakes.is_empty() {
             return Err(RouteError::Mistakes { mistakes });
         }
-        if is_loaded(name) {
+        if task(name).is_some() {
             return Err(RouteError::NameTaken { name: name.to_owned() });
         }
         let named = route.models().chain(route.shadow());
-        let unknown: Vec<String> = named.filter(|model| !is_loaded(model)).map(str::to_owned).collect();
+        let unknown: Vec<String> = named.filter(|model| task(model).is_none()).map(str::to_owned).collect();
         if !unknown.is_empty() {
             return Err(RouteError::UnknownModels { models: unknown });
         }
+        check_tasks(&route, task)?;
         let mut routes = self.lock();
         if routes.len() >= MAX_ROUTES && !routes.contains_key(name) {
             return Err(RouteError::TooMany);
@@ -102,14 +112,36 @@ impl Routes {
     }
 }
 
+/// Sessions of a route get results of one kind, only boxes can be fused, and a shadow's boxes are compared with the answer's.
+fn check_tasks(route: &Route, task: impl Fn(&str) -> Option<Task>) -> Result<(), RouteError> {
+    let refuse = |models: Vec<&str>, reason| {
+        if models.is_empty() {
+            return Ok(());
+        }
+        Err(RouteError::Tasks { models: models.into_iter().map(str::to_owned).collect(), reason })
+    };
+    if let Route::Ensemble { .. } = route {
+        let others = route.models().filter(|model| task(model) != Some(Task::Detect)).collect();
+        refuse(others, "only models of the task detect can be fused; leave these out")?;
+    }
+    let first = route.models().next().and_then(&task);
+    let others = route.models().filter(|model| task(model) != first).collect();
+    refuse(others, "all models of a route need the same task; make a route for each task")?;
+    let compared = route.models().chain(route.shadow()).filter(|_| route.shadow().is_some());
+    let others = compared.filter(|model| !task(model).is_some_and(Task::has_boxes)).collect();
+    refuse(others, "a shadow is compared by its boxes, and these find none; leave the shadow out")
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
     use crate::route::{Fusion, Share};
 
-    fn is_loaded(name: &str) -> bool {
-        ["a", "a@1", "a@2", "b", "b@1"].contains(&name)
+    fn task(name: &str) -> Option<Task> {
+        let tasks = [("digits", Task::Classify), ("streets", Task::Segment), ("faces", Task::Pose)];
+        let detector = ["a", "a@1", "a@2", "b", "b@1"].contains(&name).then_some(Task::Detect);
+        detector.or_else(|| tasks.iter().find(|(other, _)| *other == name).map(|(_, task)| *task))
     }
 
     fn ensemble(models: &[&str]) -> Route {
@@ -117,7 +149,7 @@ mod tests {
     }
 
     fn put(routes: &Routes, name: &str, route: Route) -> Result<Put, RouteError> {
-        routes.put(name, route, is_loaded)
+        routes.put(name, route, task)
     }
 
     #[test]
@@ -145,6 +177,29 @@ mod tests {
         let error = put(&routes, "r", Route::Split { shares, shadow: Some("r".into()) }).unwrap_err();
         assert_eq!(error.to_string(), "no loaded model is called `c`, `r`", "a route is no model");
         assert_eq!(*routes.get("r").unwrap(), ensemble(&["a", "b"]));
+    }
+
+    #[test]
+    fn models_of_a_route_do_the_same_and_what_is_compared_has_boxes() {
+        let routes = Routes::default();
+        let share = |model: &str| Share { model: model.into(), weight: 1 };
+        let split = |models: &[&str], shadow: Option<&str>| Route::Split {
+            shares: models.iter().copied().map(share).collect(),
+            shadow: shadow.map(str::to_owned),
+        };
+        for (route, models, part) in [
+            (ensemble(&["a", "digits"]), vec!["digits"], "can be fused"),
+            (ensemble(&["faces", "streets"]), vec!["faces", "streets"], "can be fused"),
+            (split(&["a", "digits", "b"], None), vec!["digits"], "the same task"),
+            (split(&["digits"], Some("digits")), vec!["digits", "digits"], "leave the shadow out"),
+            (split(&["a"], Some("streets")), vec!["streets"], "leave the shadow out"),
+        ] {
+            let error = put(&routes, "r", route).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+            assert!(matches!(error, RouteError::Tasks { models: found, .. } if found == models));
+        }
+        assert_eq!(put(&routes, "r", split(&["streets"], None)), Ok(Put::New));
+        assert_eq!(put(&routes, "r", split(&["faces"], Some("a"))), Ok(Put::Replaced));
     }
 
     #[test]

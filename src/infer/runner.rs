@@ -9,10 +9,10 @@ use super::manifest::Manifest;
 use super::postprocess::Postprocessor;
 use super::prepared::Prepared;
 use super::preprocess::Preprocessor;
-use super::{Params, Timing};
+use super::{Findings, Params, Timing};
 use crate::clock;
 use crate::frame::Picture;
-use crate::media::{ColorInfo, Detection, FramePool, I420};
+use crate::media::{ColorInfo, FramePool, I420};
 
 /// Everything that one instance needs for its pictures: preprocessing, a backend with its input tensor for each batch
 /// size, postprocessing.
@@ -110,7 +110,7 @@ impl Runner {
         &mut self,
         bucket: usize,
         items: &(impl Iterator<Item = Item<'a>> + Clone),
-        found: &mut Vec<Vec<Detection>>,
+        found: &mut Vec<Findings>,
     ) -> Result<Timing, Error> {
         let Self { manifest, preprocessor, backends, postprocessor, letterboxes, pool } = self;
         let backend = backends.iter_mut().find(|(size, _)| *size == bucket).map(|(_, backend)| backend);

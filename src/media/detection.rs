@@ -20,6 +20,17 @@ pub struct Detection {
     pub score: f32,
     /// Identity across frames, where something tracks.
     pub object_id: Option<u64>,
+    /// Points of it, in the model's order; none where the model finds none, or did not see this frame.
+    pub keypoints: Vec<Keypoint>,
+}
+
+/// A point of an object, such as an eye of a face.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Keypoint {
+    /// In pixels of the upright source frame; it may lie outside, where the object does.
+    pub at: [f32; 2],
+    /// How sure the model is, 0..1.
+    pub score: f32,
 }
 
 /// Area of a box given by its corners `[x1, y1, x2, y2]`; 0 for one that is turned inside out.

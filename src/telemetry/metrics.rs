@@ -89,6 +89,7 @@ table! {
     DEVICE_TEMPERATURE_CELSIUS = Gauge "saccade_device_temperature_celsius" ["device"] "Temperature of a GPU, in degrees Celsius.";
     DEVICE_POWER_WATTS = Gauge "saccade_device_power_watts" ["device"] "Power that a GPU draws, in watts.";
     DEVICE_WATCH_FAILURES_TOTAL = Counter "saccade_device_watch_failures_total" [] "Times that the GPUs could not be asked how they are.";
+    TENSORS_LEFT_OUT_TOTAL = Counter "saccade_tensors_left_out_total" ["model"] "Raw tensors whose values were left out of a result, because a message has no room for so many.";
     SHADOW_FRAMES_TOTAL = Counter "saccade_shadow_frames_total" ["model"] "Frames of which what a shadow found was compared with what was answered.";
     SHADOW_AGREEMENT_RATIO = Histogram "saccade_shadow_agreement_ratio" ["model"] "Mean overlap of what a shadow found with what was answered, by frame, 0 to 1.";
     RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";

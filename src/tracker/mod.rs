@@ -282,7 +282,13 @@ impl Tracker {
             let corners = [x1 * by[0], y1 * by[1], x2 * by[0], y2 * by[1]];
             #[expect(clippy::cast_possible_truncation, reason = "detections have the precision of pixels")]
             let Some(bbox) = clip(corners.map(|corner| corner as f32), size) else { continue };
-            out.push(Detection { bbox, class: object.class.clone(), score: object.score, object_id: Some(object.id) });
+            out.push(Detection {
+                bbox,
+                class: object.class.clone(),
+                score: object.score,
+                object_id: Some(object.id),
+                keypoints: Vec::new(),
+            });
         }
         out.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.object_id.cmp(&b.object_id)));
     }

@@ -26,7 +26,7 @@ fn class(id: u32) -> Class {
 }
 
 fn detection(bbox: [f32; 4], id: u32, score: f32) -> Detection {
-    Detection { bbox, class: class(id), score, object_id: None }
+    Detection { bbox, class: class(id), score, object_id: None, keypoints: Vec::new() }
 }
 
 /// Numbers from a seed (SplitMix64).

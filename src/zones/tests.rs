@@ -61,7 +61,13 @@ fn found(id: u64, class: &str, [x, y]: Point) -> Detection {
     let class_id = CLASSES.iter().position(|name| *name == class).unwrap();
     let class = Class { id: u32::try_from(class_id).unwrap(), name: class.into() };
     let (x, y, half) = (x * FRAME, y * FRAME, BOX / 2.0);
-    Detection { bbox: [x - half, y - half, x + half, y + half], class, score: 0.9, object_id: Some(id) }
+    Detection {
+        bbox: [x - half, y - half, x + half, y + half],
+        class,
+        score: 0.9,
+        object_id: Some(id),
+        keypoints: Vec::new(),
+    }
 }
 
 fn text(event: &Event) -> String {
@@ -493,7 +499,7 @@ fn bare_heads_in_the_work_zone_raise_one_alert_each() {
                 if random(&mut state) > 1.0 / 12.0 {
                     let name = Scene::CLASSES[head.class_id as usize].into();
                     let class = Class { id: head.class_id, name };
-                    detections.push(Detection { bbox, class, score: 0.8, object_id: Some(*id) });
+                    detections.push(Detection { bbox, class, score: 0.8, object_id: Some(*id), keypoints: Vec::new() });
                 }
             }
             let time = MediaTime(u32::try_from(number).unwrap() * STEP);

@@ -87,7 +87,8 @@ fn a_plan_holds_what_a_session_gets_for_a_name() {
     let all = engine.resolve("all", "session").unwrap();
     assert_eq!((models(&all), all.fusion), (vec!["a@1".to_owned(), "b@1".to_owned()], Some(Fusion::Wbf)));
     assert_eq!(ids(&all.members[1].classes), [(2, "face"), (0, "head")]);
-    let Outline { classes, defaults } = engine.outline("all").unwrap();
+    let Outline { task, classes, defaults } = engine.outline("all").unwrap();
+    assert_eq!(task, saccade::media::Task::Detect);
     assert_eq!((ids(&classes), defaults), (ids(&all.classes), model("a").default_params()));
 
     // A shadow that is gone is missed by nobody, a model that answers is.
@@ -124,6 +125,7 @@ fn members_of_an_ensemble_become_one_list() {
         class: model.class(class).unwrap().clone(),
         score,
         object_id: None,
+        keypoints: Vec::new(),
     };
     let [a, b] = &plan.members[..] else { panic!() };
     let mut of_a = vec![found(&a.model, "head", 0.9), found(&a.model, "helmet", 0.8)];

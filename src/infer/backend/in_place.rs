@@ -37,8 +37,7 @@ use crate::infer::manifest::Manifest;
 use crate::infer::postprocess::Postprocessor;
 use crate::infer::preprocess::device::Tables;
 use crate::infer::runner::Item;
-use crate::infer::{Params, Timing};
-use crate::media::Detection;
+use crate::infer::{Findings, Params, Timing};
 
 /// Sizes of pictures whose tables are kept.
 const KEPT_TABLES: usize = 16;
@@ -159,6 +158,11 @@ impl InPlace {
         for name in decoder.outputs() {
             binding.bind_output_to_device(name, &memory).map_err(from_ort)?;
         }
+        let is_read = |name: &str| decoder.outputs().any(|read| read == name);
+        let read = session.outputs().iter().filter(|output| is_read(output.name()));
+        if let Some(output) = read.into_iter().find(|output| !onnx::is_of_floats(output.dtype().tensor_type())) {
+            return Err(unavailable(format!("output `{}` is not of floats", output.name())));
+        }
         // A first run says which shapes the outputs have.
         let found: Vec<(Precision, Vec<i64>)> = {
             let outputs = session.run_binding_with_options(&binding, &options).map_err(from_ort)?;
@@ -226,7 +230,7 @@ impl InPlace {
         items: &(impl Iterator<Item = Item<'a>> + Clone),
         postprocessor: &mut Postprocessor,
         letterboxes: &mut Vec<Letterbox>,
-        found: &mut Vec<Vec<Detection>>,
+        found: &mut Vec<Findings>,
     ) -> Result<Timing, Error> {
         let start = clock::now();
         let ran = self.hand_over(items, letterboxes);
@@ -243,7 +247,9 @@ impl InPlace {
         }
         for (at, (item, letterbox)) in items.clone().zip(&*letterboxes).enumerate() {
             found.push(match &self.reading {
-                Reading::There(boxes) => postprocessor.decoded(boxes.read(at), letterbox),
+                Reading::There(boxes) => {
+                    Findings { detections: postprocessor.decoded(boxes.read(at), letterbox), overall: None }
+                }
                 Reading::Here(fetched) => {
                     let mut views = [View::default(); MAX_OUTPUTS];
                     for (view, (output, fetched)) in views.iter_mut().zip(self.outputs.iter().zip(fetched)) {

@@ -7,18 +7,21 @@ use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider};
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::{Outlet as OrtOutlet, Shape, Tensor, TensorElementType, ValueType};
+use ort::value::{DynValue, Outlet as OrtOutlet, Shape, Tensor, TensorElementType, ValueType};
 
 use super::select::Provider;
 use super::{Backend, Library};
 use crate::infer::decoder::{Decoder, MAX_OUTPUTS, Outlet, View, shape_text};
 use crate::infer::error::Error;
-use crate::infer::manifest::{Manifest, Precision};
+use crate::infer::manifest::{Manifest, Output, Precision};
 
 /// A model's graph as far as it can be told without running it: its checked input and its outputs.
 #[derive(Debug, Clone)]
 pub(in crate::infer) struct Graph {
+    /// Of floats.
     outputs: Vec<Outlet>,
+    /// Those of whole numbers, too.
+    all_outputs: Vec<Outlet>,
     /// Names of the input and of outputs that are of 16-bit floats.
     halves: Vec<String>,
     batch: Batch,
@@ -99,19 +102,26 @@ impl Graph {
         let session = builder.commit_from_memory(bytes).map_err(|error| unreadable(error.to_string()))?;
         let has_halves = precision == Precision::Fp16;
         let (batch, free_sides) = check_input(manifest, session.inputs(), has_halves)?;
-        let outlet = |outlet: &OrtOutlet| {
+        let outlet = |outlet: &OrtOutlet, fits: bool| {
             let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
-            fits(outlet.dtype().tensor_type(), has_halves).then(|| Outlet { name: outlet.name().to_owned(), shape })
+            fits.then(|| Outlet { name: outlet.name().to_owned(), shape })
         };
+        let outputs = || session.outputs().iter().map(|outlet| (outlet, outlet.dtype().tensor_type()));
+        let all_outputs = outputs().filter_map(|(one, ty)| outlet(one, fits(ty, has_halves) || is_whole(ty)));
+        let (all_outputs, outputs) =
+            (all_outputs.collect(), outputs().filter_map(|(one, ty)| outlet(one, fits(ty, has_halves))).collect());
         let halves = session.inputs().iter().chain(session.outputs());
         let halves = halves.filter(|outlet| outlet.dtype().tensor_type() == Some(TensorElementType::Float16));
         let halves = halves.map(|outlet| outlet.name().to_owned()).collect();
-        Ok(Self { outputs: session.outputs().iter().filter_map(outlet).collect(), halves, batch, free_sides })
+        Ok(Self { outputs, all_outputs, halves, batch, free_sides })
     }
 
-    /// Outputs of floats.
-    pub(in crate::infer) fn outputs(&self) -> &[Outlet] {
-        &self.outputs
+    /// Outputs that the manifest's decoder may read: of floats, and where it takes them, of whole numbers.
+    pub(in crate::infer) fn outputs(&self, manifest: &Manifest) -> &[Outlet] {
+        match manifest.output {
+            Output::Argmax { .. } | Output::Raw { .. } => &self.all_outputs,
+            _ => &self.outputs,
+        }
     }
 
     /// The input, or else an output that the decoder reads, if it is of 16-bit floats.
@@ -172,6 +182,30 @@ fn fits(ty: Option<TensorElementType>, has_halves: bool) -> bool {
     ty == Some(TensorElementType::Float32) || (has_halves && ty == Some(TensorElementType::Float16))
 }
 
+/// Whether a tensor is of whole numbers that are read here.
+fn is_whole(ty: Option<TensorElementType>) -> bool {
+    matches!(ty, Some(TensorElementType::Int64 | TensorElementType::Int32 | TensorElementType::Uint8))
+}
+
+/// Whether a tensor is of floats of any kind that a device leaves.
+#[cfg(feature = "cuda")]
+pub(super) fn is_of_floats(ty: Option<TensorElementType>) -> bool {
+    fits(ty, true)
+}
+
+/// A tensor of whole numbers as floats; none for another one.
+#[expect(clippy::cast_precision_loss, reason = "numbers of classes; raw tensors say that they are single precision")]
+pub(super) fn widened(value: &DynValue) -> Option<Vec<f32>> {
+    if let Ok((_, numbers)) = value.try_extract_tensor::<i64>() {
+        return Some(numbers.iter().map(|number| *number as f32).collect());
+    }
+    if let Ok((_, numbers)) = value.try_extract_tensor::<i32>() {
+        return Some(numbers.iter().map(|number| *number as f32).collect());
+    }
+    let (_, numbers) = value.try_extract_tensor::<u8>().ok()?;
+    Some(numbers.iter().copied().map(f32::from).collect())
+}
+
 impl OnnxBackend {
     /// Makes a session of a graph for `settings.batch` pictures a run. Each number of pictures has a session of its own,
     /// so that its shapes are known when it is optimised.
@@ -196,7 +230,7 @@ impl OnnxBackend {
     }
 }
 
-fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
+pub(super) fn builder(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
     let builder = Session::builder(library.environment())?.with_log_level(LogLevel::Error)?;
     // Threads that spin between runs would take the cores that decode and encode need.
     Ok(builder.with_intra_threads(threads)?.with_inter_threads(1)?.with_intra_op_spinning(false)?)
@@ -331,10 +365,21 @@ impl Backend for OnnxBackend {
         // By position: a graph that runs on a picture alone has no other input.
         let outputs = self.session.run(ort::inputs![&self.tensor]).map_err(failed)?;
         let mut views = [View::default(); MAX_OUTPUTS];
+        // No memory but for outputs of whole numbers.
+        let mut whole = Vec::new();
+        for name in &self.outputs {
+            let value = outputs.get(name).ok_or_else(|| Error::Run { reason: format!("no output `{name}`") })?;
+            if is_whole(value.dtype().tensor_type()) {
+                whole.push((name, widened(value).unwrap_or_default()));
+            }
+        }
         for (view, name) in views.iter_mut().zip(&self.outputs) {
             let value = outputs.get(name).ok_or_else(|| Error::Run { reason: format!("no output `{name}`") })?;
-            let (shape, data): (&Shape, &[f32]) = value.try_extract_tensor::<f32>().map_err(failed)?;
-            if self.batch > 1 && shape.first().map(|side| usize::try_from(*side)) != Some(Ok(self.batch)) {
+            let (shape, data): (&Shape, &[f32]) = match whole.iter().find(|(other, _)| *other == name) {
+                Some((_, data)) => (value.shape(), data),
+                None => value.try_extract_tensor::<f32>().map_err(failed)?,
+            };
+            if shape.first().map(|side| usize::try_from(*side)) != Some(Ok(self.batch)) {
                 let shape = shape_text(shape);
                 return Err(Error::Run { reason: format!("`{name}` {shape} for a batch of {}", self.batch) });
             }

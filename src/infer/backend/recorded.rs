@@ -61,7 +61,7 @@ fn runs(runner: &mut Runner, pictures: &[Arc<I420>], params: &Params) -> Result<
             let mut found = Vec::new();
             let timing = runner.run(1, &std::iter::once(item), &mut found)?;
             shortest = shortest.min(timing.service());
-            all.append(&mut found);
+            all.extend(found.into_iter().map(|found| found.detections));
         }
     }
     Ok((all, shortest))
@@ -97,7 +97,7 @@ mod tests {
 
     fn detection(left: f32, score: f32, class: u32) -> Detection {
         let class = Class { id: class, name: Arc::from("a") };
-        Detection { bbox: [left, 10.0, 50.0, 60.0], class, score, object_id: None }
+        Detection { bbox: [left, 10.0, 50.0, 60.0], class, score, object_id: None, keypoints: Vec::new() }
     }
 
     #[test]

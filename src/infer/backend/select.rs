@@ -158,7 +158,7 @@ impl Opener {
         let folder = spec.folder().map(Path::to_owned);
         let read = |file: &FileRef, bytes: &Bytes, precision| {
             let graph = Graph::read(&library, &manifest, &file.path, bytes, precision)?;
-            let decoder = Decoder::bind(&manifest, graph.outputs())?;
+            let decoder = Decoder::bind(&manifest, graph.outputs(&manifest))?;
             Ok::<_, Error>((graph, decoder))
         };
         let variant = |file: &Option<FileRef>, bytes: &Option<Bytes>, precision| {

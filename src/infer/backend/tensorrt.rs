@@ -286,7 +286,7 @@ impl Job {
             device_memory_mb: self.device_memory_mb,
             kept: Some(Kept { engine: &self.engine, timing: &self.timing }),
         };
-        let decoder = Decoder::bind(manifest, graph.outputs())?;
+        let decoder = Decoder::bind(manifest, graph.outputs(manifest))?;
         if graph.half_tensor(&decoder).is_some() {
             // Run with tensors on the GPU only. Its sizes are known.
             let built = onnx::commit(&library, &graph, bytes, settings, None);

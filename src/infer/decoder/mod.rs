@@ -1,12 +1,17 @@
-//! Output tensors in, candidates in input pixels out; then non-maximum suppression. Pure: no thread, no I/O.
+//! Output tensors in, candidates in input pixels out, then non-maximum suppression; or what is said of the whole picture.
+//! Pure: no thread, no I/O.
 //!
 //! A decoder is bound to a model's outputs once, when the model is loaded: names and shapes are checked then. It reads
 //! whatever numbers come, NaN and infinities included, without a panic: what is not a box with a score is left out.
 
+mod argmax;
 #[cfg(feature = "cuda")]
 pub(super) mod device;
 mod exp;
+mod fastestdet;
 mod nms;
+mod raw;
+mod softmax;
 mod ssd_boxes;
 mod yolov8;
 mod yolox;
@@ -14,11 +19,14 @@ mod yunet;
 
 use super::error::Error;
 use super::manifest::{Manifest, Output};
+#[cfg(doc)]
+use crate::media::Mask;
+use crate::media::Tensor;
 
 pub(super) use nms::{overlap, suppress};
 
-/// Outputs that a decoder reads at most: three for each of the eight strides that a manifest may name.
-pub(super) const MAX_OUTPUTS: usize = 24;
+/// Outputs that a decoder reads at most: four for each of the eight strides that a manifest may name.
+pub(super) const MAX_OUTPUTS: usize = 32;
 
 /// An output of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +53,30 @@ pub(super) struct Candidate {
     pub(super) bbox: [f32; 4],
     pub(super) class: u32,
     pub(super) score: f32,
+    /// The cell that it was read from, where that has more to tell: see [`Decoder::keypoints`].
+    pub(super) cell: u32,
+}
+
+/// What an output says of a whole picture.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Whole {
+    /// Classes and their scores, best first.
+    Scores(Vec<(u32, f32)>),
+    /// The class of each pixel of a part of the picture.
+    Map(Map),
+    /// Outputs as they are.
+    Tensors(Vec<Tensor>),
+}
+
+/// The class of each pixel of a part of the input.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Map {
+    /// Width and height.
+    pub(super) size: [u32; 2],
+    /// Row by row; [`Mask::NONE`] is none.
+    pub(super) classes: Vec<u8>,
+    /// Left, top, right and bottom of what it covers, in input pixels.
+    pub(super) covers: [f32; 4],
 }
 
 /// What a decoder need not report.
@@ -61,9 +93,14 @@ impl Filter<'_> {
 
     /// Adds a candidate if it is a box, wanted, and sure enough.
     fn offer(&self, found: &mut Vec<Candidate>, bbox: [f32; 4], class: u32, score: f32) {
+        self.offer_cell(found, bbox, class, score, 0);
+    }
+
+    /// The same for one that was read from a cell that has more to tell.
+    fn offer_cell(&self, found: &mut Vec<Candidate>, bbox: [f32; 4], class: u32, score: f32, cell: u32) {
         let sound = bbox.iter().all(|side| side.is_finite()) && bbox[2] > bbox[0] && bbox[3] > bbox[1];
         if score >= self.score_threshold && score.is_finite() && sound && self.wants(class) {
-            found.push(Candidate { bbox, class, score: score.clamp(0.0, 1.0) });
+            found.push(Candidate { bbox, class, score: score.clamp(0.0, 1.0), cell });
         }
     }
 }
@@ -82,6 +119,10 @@ enum Kind {
     Yolox(yolox::Yolox),
     SsdBoxes(ssd_boxes::SsdBoxes),
     Yunet(yunet::Yunet),
+    FastestDet(fastestdet::FastestDet),
+    Softmax(softmax::Softmax),
+    Argmax(argmax::Argmax),
+    Raw(raw::Raw),
 }
 
 /// An output that a decoder reads: its name and shape after the batch axis.
@@ -132,10 +173,31 @@ impl Decoder {
                 let boxes = Expected { name: boxes.clone(), sides: vec![Side::Any, Side::Exactly(4)] };
                 (Kind::SsdBoxes(ssd), vec![scores, boxes])
             }
-            Output::Yunet { strides } => {
-                let yunet = yunet::Yunet { strides: strides.clone(), size };
+            Output::Yunet { strides, keypoints } => {
+                let yunet = yunet::Yunet { strides: strides.clone(), size, keypoints: *keypoints };
                 let outputs = yunet.outputs();
                 (Kind::Yunet(yunet), outputs)
+            }
+            Output::FastestDet { tensor } => {
+                let fastestdet = fastestdet::FastestDet { classes, size };
+                let sides = vec![Side::Exactly(5 + classes), Side::Any, Side::Any];
+                (Kind::FastestDet(fastestdet), vec![Expected { name: only(tensor)?, sides }])
+            }
+            Output::Softmax { tensor, scores, .. } => {
+                let softmax = softmax::Softmax { scores: *scores };
+                let name = only(tensor)?;
+                let sides = softmax::Softmax::sides(classes, shape_of(outlets, &name));
+                (Kind::Softmax(softmax), vec![Expected { name, sides }])
+            }
+            Output::Argmax { tensor, layout, background } => {
+                let name = only(tensor)?;
+                let argmax = argmax::Argmax::new(classes, *background, *layout, size, shape_of(outlets, &name));
+                let sides = argmax.sides();
+                (Kind::Argmax(argmax), vec![Expected { name, sides }])
+            }
+            Output::Raw { tensors } => {
+                let outputs = raw::outputs(tensors.as_deref(), outlets)?;
+                (Kind::Raw(raw::Raw::new(&outputs)), outputs)
             }
         };
         for expected in &outputs {
@@ -154,7 +216,8 @@ impl Decoder {
         self.outputs.iter().map(|output| output.name.as_str())
     }
 
-    /// Reads item `item` of a batch and adds what passes `filter` to `found`.
+    /// Reads item `item` of a batch and adds what passes `filter` to `found`. Decoders of what is said of whole pictures find
+    /// nothing: see [`Self::whole`].
     ///
     /// # Errors
     /// [`Error::WrongOutput`] if the tensors are not shaped as the model declared.
@@ -165,6 +228,58 @@ impl Decoder {
         filter: &Filter<'_>,
         found: &mut Vec<Candidate>,
     ) -> Result<(), Error> {
+        let items = self.items(views, item)?;
+        match &self.kind {
+            Kind::Yolov8(yolov8) => yolov8.decode(items[0], filter, found),
+            Kind::Yolox(yolox) => yolox.decode(items[0], filter, found),
+            Kind::SsdBoxes(ssd) => ssd.decode(items[0], items[1], filter, found),
+            Kind::Yunet(yunet) => yunet.decode(&items, filter, found),
+            Kind::FastestDet(fastestdet) => {
+                let [_, _, rows, columns] = sides(views[0].shape);
+                fastestdet.decode(items[0], [columns, rows], filter, found);
+            }
+            Kind::Softmax(_) | Kind::Argmax(_) | Kind::Raw(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether it reads what is said of whole pictures, instead of boxes.
+    pub(super) const fn is_of_the_whole(&self) -> bool {
+        matches!(self.kind, Kind::Softmax(_) | Kind::Argmax(_) | Kind::Raw(_))
+    }
+
+    /// What item `item` of a batch says of its whole picture, which covers `content` (left, top, width, height) of the
+    /// input: `most` scores at most. None: the decoder reads boxes.
+    ///
+    /// # Errors
+    /// Those of [`Self::decode`].
+    pub(super) fn whole(
+        &self,
+        views: &[View<'_>],
+        item: usize,
+        filter: &Filter<'_>,
+        content: [u32; 4],
+        most: usize,
+    ) -> Result<Option<Whole>, Error> {
+        let items = self.items(views, item)?;
+        Ok(match &self.kind {
+            Kind::Softmax(softmax) => Some(Whole::Scores(softmax.decode(items[0], filter, most))),
+            Kind::Argmax(argmax) => argmax.decode(items[0], sides(views[0].shape), filter, content).map(Whole::Map),
+            Kind::Raw(raw) => Some(Whole::Tensors(raw.decode(views, &items))),
+            _ => None,
+        })
+    }
+
+    /// The keypoints of a candidate that [`Self::decode`] found in this item, in input pixels.
+    pub(super) fn keypoints(&self, views: &[View<'_>], item: usize, candidate: &Candidate) -> Vec<[f32; 2]> {
+        match (&self.kind, self.items(views, item)) {
+            (Kind::Yunet(yunet), Ok(items)) => yunet.keypoints(&items, candidate.cell),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The values of item `item` in each of the outputs that are read.
+    fn items<'a>(&self, views: &[View<'a>], item: usize) -> Result<[&'a [f32]; MAX_OUTPUTS], Error> {
         if views.len() != self.outputs.len() {
             return Err(Error::Run { reason: format!("{} outputs instead of {}", views.len(), self.outputs.len()) });
         }
@@ -173,13 +288,7 @@ impl Decoder {
             let found = expected.item(view, item);
             *values = found.ok_or_else(|| expected.mismatch(self.name(), shape_text(view.shape)))?;
         }
-        match &self.kind {
-            Kind::Yolov8(yolov8) => yolov8.decode(items[0], filter, found),
-            Kind::Yolox(yolox) => yolox.decode(items[0], filter, found),
-            Kind::SsdBoxes(ssd) => ssd.decode(items[0], items[1], filter, found),
-            Kind::Yunet(yunet) => yunet.decode(&items, filter, found),
-        }
-        Ok(())
+        Ok(items)
     }
 
     const fn name(&self) -> &'static str {
@@ -188,6 +297,10 @@ impl Decoder {
             Kind::Yolox(_) => "yolox",
             Kind::SsdBoxes(_) => "ssd-boxes",
             Kind::Yunet(_) => "yunet",
+            Kind::FastestDet(_) => "fastestdet",
+            Kind::Softmax(_) => "softmax",
+            Kind::Argmax(_) => "argmax",
+            Kind::Raw(_) => "raw",
         }
     }
 }
@@ -235,6 +348,16 @@ fn names(outlets: &[Outlet]) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
 
+/// The declared shape of an output; none if it is not there.
+fn shape_of<'a>(outlets: &'a [Outlet], name: &str) -> &'a [i64] {
+    outlets.iter().find(|outlet| outlet.name == name).map(|outlet| &*outlet.shape).unwrap_or_default()
+}
+
+/// The first four sides of a shape that a run gave; 0 for those that it has not.
+fn sides(shape: &[i64]) -> [usize; 4] {
+    std::array::from_fn(|at| shape.get(at).map_or(0, |side| usize::try_from(*side).unwrap_or(0)))
+}
+
 /// Columns and rows of the grid that a stride lays over the input.
 const fn grid([width, height]: [u32; 2], stride: u32) -> (usize, usize) {
     (width.div_ceil(stride) as usize, height.div_ceil(stride) as usize)
@@ -276,6 +399,7 @@ mod tests {
             (manifest("yolox", "'a', 'b'"), vec![outlet("out", &[1, 42, 7])]),
             (manifest("ssd-boxes", "'a'"), vec![outlet("scores", &[1, 40, 2]), outlet("boxes", &[1, 40, 4])]),
             (manifest("yunet", "'a'"), yunet.collect()),
+            (manifest("fastestdet", "'a', 'b'"), vec![outlet("out", &[1, 7, 4, 8])]),
         ]
     }
 
@@ -295,7 +419,7 @@ mod tests {
                 flat[at].shape.truncate(2);
                 assert!(Decoder::bind(&manifest, &flat).is_err());
                 let mut free = outlets.clone();
-                free[at].shape = vec![-1, -1, -1];
+                free[at].shape.fill(-1);
                 assert!(Decoder::bind(&manifest, &free).is_ok(), "free sides are checked when it runs");
             }
         }

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     fn candidate(x: f32, class: u32, score: f32) -> Candidate {
-        Candidate { bbox: [x, 0.0, x + 10.0, 10.0], class, score }
+        Candidate { bbox: [x, 0.0, x + 10.0, 10.0], class, score, cell: 0 }
     }
 
     #[test]
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn of_equally_sure_ones_the_order_does_not_depend_on_who_came_first() {
-        let sure = |bbox: [f32; 4], class: u32| Candidate { bbox, class, score: 0.5 };
+        let sure = |bbox: [f32; 4], class: u32| Candidate { bbox, class, score: 0.5, cell: 0 };
         let sorted = [
             sure([9.0, -0.0, 10.0, 5.0], 7),
             sure([9.0, 0.0, 10.0, 4.0], 1),
@@ -111,7 +111,7 @@ mod tests {
             boxes in prop::collection::vec((0f32..50.0, 0f32..50.0, 1f32..30.0, 1f32..30.0, 0u32..3, 0f32..1.0), 0..60),
             threshold in 0.1f32..0.9,
         ) {
-            let all = boxes.into_iter().map(|(x, y, w, h, class, score)| Candidate { bbox: [x, y, x + w, y + h], class, score });
+            let all = boxes.into_iter().map(|(x, y, w, h, class, score)| Candidate { bbox: [x, y, x + w, y + h], class, score, cell: 0 });
             let all = all.collect::<Vec<_>>();
             let mut kept = all.clone();
             suppress(&mut kept, threshold, 1000);

@@ -41,6 +41,6 @@ mod tests {
         let boxes = [0.0, 0.0, 1.0, 1.0, 0.25, 0.5, 0.5, 1.0, 0.0, 0.0, 1.0, 1.0];
         let mut found = Vec::new();
         ssd.decode(&scores, &boxes, &Filter { score_threshold: 0.5, classes: None }, &mut found);
-        assert_eq!(found, [Candidate { bbox: [80.0, 120.0, 160.0, 240.0], class: 0, score: 0.8 }]);
+        assert_eq!(found, [Candidate { bbox: [80.0, 120.0, 160.0, 240.0], class: 0, score: 0.8, cell: 0 }]);
     }
 }

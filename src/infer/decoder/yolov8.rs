@@ -55,8 +55,8 @@ mod tests {
         let mut found = Vec::new();
         let filter = Filter { score_threshold: 0.3, classes: None };
         Yolov8 { classes: 2 }.decode(values.as_flattened(), &filter, &mut found);
-        let first = Candidate { bbox: [8.0, 17.0, 12.0, 23.0], class: 1, score: 0.8 };
-        assert_eq!(found, [first, Candidate { bbox: [46.0, 59.0, 54.0, 61.0], class: 1, score: 0.3 }]);
+        let first = Candidate { bbox: [8.0, 17.0, 12.0, 23.0], class: 1, score: 0.8, cell: 0 };
+        assert_eq!(found, [first, Candidate { bbox: [46.0, 59.0, 54.0, 61.0], class: 1, score: 0.3, cell: 0 }]);
         found.clear();
         Yolov8 { classes: 2 }.decode(values.as_flattened(), &Filter { classes: Some(&[0]), ..filter }, &mut found);
         assert!(found.is_empty());

@@ -67,8 +67,8 @@ mod tests {
         values[2] = [f32::INFINITY, 0.0, 1e30, 0.0, 1.0, f32::NAN, 1.0];
         let mut found = Vec::new();
         yolox.decode(values.as_flattened(), &Filter { score_threshold: 0.4, classes: None }, &mut found);
-        let small = Candidate { bbox: [8.0, 2.0, 16.0, 18.0], class: 1, score: 0.4 };
-        let large = Candidate { bbox: [8.0, -8.0, 24.0, 8.0], class: 0, score: 0.9 };
+        let small = Candidate { bbox: [8.0, 2.0, 16.0, 18.0], class: 1, score: 0.4, cell: 0 };
+        let large = Candidate { bbox: [8.0, -8.0, 24.0, 8.0], class: 0, score: 0.9, cell: 0 };
         assert_eq!(found, [small, large]);
     }
 }

@@ -1,6 +1,7 @@
 //! `manifest.toml`: what a model is, what it takes, and how its outputs are to be read.
 
 mod batching;
+mod output;
 pub(crate) mod table;
 
 use std::collections::HashSet;
@@ -8,9 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use self::batching::Batching;
+pub use self::output::{Output, Scores};
 use self::table::{Mistakes, Table};
 use super::error::Error;
 use crate::media::Class;
+pub use crate::media::Task;
 use crate::route;
 
 /// Largest loss of AP (0..1) against fp32 at which `auto` may take a lower precision.
@@ -38,7 +41,7 @@ pub struct Manifest {
     pub input: Input,
     /// How the outputs are read.
     pub output: Output,
-    /// Class names by id.
+    /// Class names by id; none where the model gives raw tensors.
     pub classes: Vec<Class>,
     /// What a session gets that states nothing else.
     pub defaults: Defaults,
@@ -50,23 +53,6 @@ pub struct Manifest {
     pub accuracy: Accuracy,
     /// Runs before the model counts as ready (`accuracy.warmup`).
     pub warmup: u32,
-}
-
-/// What a model does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
-    /// Boxes, classes and scores.
-    Detect,
-}
-
-impl Task {
-    /// Name in the manifest and in the API.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Detect => "detect",
-        }
-    }
 }
 
 /// A file beside the manifest.
@@ -168,59 +154,36 @@ impl Input {
     }
 }
 
-/// Which decoder reads the outputs, and what it needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// `[N, 4 + classes, anchors]`: centre x, centre y, width, height in input pixels, then class scores.
-    Yolov8 {
-        /// Output name; none: the only output.
-        tensor: Option<String>,
-    },
-    /// `[N, anchors, 5 + classes]`, undecoded: offsets, log sizes, objectness, class scores.
-    Yolox {
-        /// Output name; none: the only output.
-        tensor: Option<String>,
-        /// Strides of the levels, in the order of the anchors.
-        strides: Vec<u32>,
-    },
-    /// Scores `[N, priors, columns]` and corners `[N, priors, 4]` in 0..1 of the input.
-    SsdBoxes {
-        /// Name of the scores.
-        scores: String,
-        /// Name of the boxes.
-        boxes: String,
-        /// Whether column 0 of the scores is background; class 0 is then column 1.
-        background: bool,
-    },
-    /// `cls_S`, `obj_S` and `bbox_S` for each stride S.
-    Yunet {
-        /// Strides of the levels.
-        strides: Vec<u32>,
-    },
-}
-
-impl Output {
-    /// Name of the decoder.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Yolov8 { .. } => "yolov8",
-            Self::Yolox { .. } => "yolox",
-            Self::SsdBoxes { .. } => "ssd-boxes",
-            Self::Yunet { .. } => "yunet",
-        }
-    }
-}
-
 /// What a session gets that states nothing else.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Defaults {
-    /// Lowest score that is reported; default 0.35.
+    /// Lowest score that is reported; default 0.35, and 0 where a model names classes of the whole frame.
     pub score_threshold: f32,
     /// Overlap above which the weaker of two boxes of one class goes; default 0.45.
     pub iou_threshold: f32,
-    /// Detections reported at most; default 100.
+    /// Detections reported at most; default 100. Of classes of the whole frame `output.top_k`.
     pub max_detections: usize,
+}
+
+impl Defaults {
+    fn read(mut table: Table<'_>, output: Option<&Output>) -> Self {
+        let top_k = if let Some(Output::Softmax { top_k, .. }) = output { Some(*top_k) } else { None };
+        if top_k.is_some() && table.has("max_detections") {
+            table.mistake("max_detections", "is not legal for classification: `output.top_k` says how many classes");
+        }
+        let max_detections = table.integer("max_detections", 1..=1000);
+        let defaults = Self {
+            score_threshold: table.float("score_threshold", 0.0..=1.0).unwrap_or(if top_k.is_some() {
+                0.0
+            } else {
+                0.35
+            }),
+            iou_threshold: table.float("iou_threshold", 0.0..=1.0).unwrap_or(0.45),
+            max_detections: top_k.or(max_detections).unwrap_or(100) as usize,
+        };
+        table.finish();
+        defaults
+    }
 }
 
 /// How the model is run.
@@ -353,7 +316,7 @@ impl Manifest {
 fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String, Error>) -> Option<Manifest> {
     let name = identifier(&mut root, "name");
     let version = identifier(&mut root, "version");
-    let task = root.choice("task", &[("detect", Task::Detect)]).unwrap_or(Task::Detect);
+    let stated = root.choice("task", &Task::ALL.map(|task| (task.name(), task)));
     let licence = root.required_string("licence");
     let file = file_ref(root.table("file"), "model.onnx");
     let mut variants = root.table("variants");
@@ -361,9 +324,13 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
     let fp16 = variants.optional_table("fp16").map(|table| file_ref(table, "model.fp16.onnx"));
     variants.finish();
     let input = input(root.table("input"));
-    let output = output(root.table("output"));
-    let classes = classes(root.table("classes"), read_file);
-    let defaults = defaults(root.table("defaults"));
+    let output = Output::read(root.table("output"), input.as_ref(), stated);
+    let task = output.as_ref().and_then(|output| output.task(stated, &root));
+    let classes = classes(root.table("classes"), task == Some(Task::Raw), read_file);
+    if let Some((output, classes)) = output.as_ref().zip(classes.as_ref()) {
+        output.check_classes(classes.len(), &root);
+    }
+    let defaults = Defaults::read(root.table("defaults"), output.as_ref());
     let batching = Batching::read(root.table("batching"));
     let run = run(root.table("run"));
     let (accuracy, warmup) = accuracy(root.table("accuracy"));
@@ -382,7 +349,7 @@ fn parse_root(mut root: Table<'_>, read_file: impl FnOnce(&str) -> Result<String
     Some(Manifest {
         name: name?,
         version: version?,
-        task,
+        task: task?,
         licence: licence?,
         file,
         int8,
@@ -449,41 +416,17 @@ fn by_channel(values: Option<Vec<f32>>, default: f32) -> [f32; 3] {
     std::array::from_fn(|channel| values.get(channel).copied().unwrap_or(default))
 }
 
-fn output(mut table: Table<'_>) -> Option<Output> {
-    #[derive(Clone, Copy)]
-    enum Kind {
-        Yolov8,
-        Yolox,
-        SsdBoxes,
-        Yunet,
-    }
-    let kinds =
-        [("yolov8", Kind::Yolov8), ("yolox", Kind::Yolox), ("ssd-boxes", Kind::SsdBoxes), ("yunet", Kind::Yunet)];
-    if !table.has("decoder") {
-        table.mistake("decoder", format!("is missing: one of {}", table::names(&kinds)));
-    }
-    // The other keys depend on the decoder: without it, they are not looked at.
-    let kind = table.choice("decoder", &kinds)?;
-    let output = match kind {
-        Kind::Yolov8 => Output::Yolov8 { tensor: table.string("tensor") },
-        Kind::Yolox => Output::Yolox { tensor: table.string("tensor"), strides: strides(&mut table) },
-        Kind::SsdBoxes => Output::SsdBoxes {
-            scores: table.string("scores").unwrap_or_else(|| "scores".to_owned()),
-            boxes: table.string("boxes").unwrap_or_else(|| "boxes".to_owned()),
-            background: table.choice("background", &[("first", true), ("none", false)]).unwrap_or(true),
-        },
-        Kind::Yunet => Output::Yunet { strides: strides(&mut table) },
-    };
-    table.finish();
-    Some(output)
-}
-
-fn strides(table: &mut Table<'_>) -> Vec<u32> {
-    table.integers("strides", 1..=8, 1..=256).unwrap_or_else(|| vec![8, 16, 32])
-}
-
-fn classes(mut table: Table<'_>, read_file: impl FnOnce(&str) -> Result<String, Error>) -> Option<Vec<Class>> {
+fn classes(
+    mut table: Table<'_>,
+    is_raw: bool,
+    read_file: impl FnOnce(&str) -> Result<String, Error>,
+) -> Option<Vec<Class>> {
     match (table.has("names"), table.has("file")) {
+        // Tensors have none.
+        (false, false) if is_raw => {
+            table.finish();
+            return Some(Vec::new());
+        }
         (true, true) => table.mistake("file", "is not legal together with `names`"),
         (false, false) => table.mistake("names", "is missing: a list of class names, or `file`"),
         _ => {}
@@ -514,16 +457,6 @@ fn from_file(table: &Table<'_>, file: &str, read: impl FnOnce(&str) -> Result<St
             None
         }
     }
-}
-
-fn defaults(mut table: Table<'_>) -> Defaults {
-    let defaults = Defaults {
-        score_threshold: table.float("score_threshold", 0.0..=1.0).unwrap_or(0.35),
-        iou_threshold: table.float("iou_threshold", 0.0..=1.0).unwrap_or(0.45),
-        max_detections: table.integer("max_detections", 1..=1000).unwrap_or(100) as usize,
-    };
-    table.finish();
-    defaults
 }
 
 fn run(mut table: Table<'_>) -> Run {
@@ -637,7 +570,7 @@ warmup = 5
         let manifest = manifest.unwrap();
         assert_eq!(manifest.file, FileRef { path: "model.onnx".to_owned(), sha256: None });
         assert_eq!((manifest.input.pad, manifest.input.scale), (114.0, [1.0; 3]));
-        assert_eq!(manifest.output, Output::Yunet { strides: vec![8, 16, 32] });
+        assert_eq!(manifest.output, Output::Yunet { strides: vec![8, 16, 32], keypoints: false });
         assert_eq!((manifest.batching.max_batch, manifest.run.precision, manifest.warmup), (16, None, 3));
     }
 

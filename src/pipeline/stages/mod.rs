@@ -606,7 +606,13 @@ mod tests {
                 tracking.restart(on);
             }
             let class = Class { id: 0, name: "a".into() };
-            let mut found = vec![Detection { bbox: [10.0, 10.0, 60.0, 60.0], class, score: 0.9, object_id: None }];
+            let mut found = vec![Detection {
+                bbox: [10.0, 10.0, 60.0, 60.0],
+                class,
+                score: 0.9,
+                object_id: None,
+                keypoints: Vec::new(),
+            }];
             if let Some(tracker) = tracking.tracker() {
                 tracker.update(MediaTime(90_000 * seconds), [640, 480], 0.5, &mut found);
             }

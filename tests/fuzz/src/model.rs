@@ -2,7 +2,8 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use saccade::infer::manifest::Output;
-use saccade::infer::{Error, Letterbox, Manifest, Outlet, Params, Postprocessor, View};
+use saccade::infer::{Error, Findings, Letterbox, Manifest, Outlet, Params, Postprocessor, View};
+use saccade::media::{Class, Overall, Task};
 
 /// Output of a model, and how the frame was.
 #[derive(Debug, Arbitrary)]
@@ -21,19 +22,25 @@ struct Run<'a> {
     numbers: &'a [u8],
 }
 
-const DECODERS: [&str; 4] = [
+const DECODERS: [&str; 9] = [
     "decoder = \"yolov8\"",
     "decoder = \"yolox\"\nstrides = [8, 16]",
     "decoder = \"ssd-boxes\"",
     "decoder = \"yunet\"\nstrides = [8, 16]",
+    "decoder = \"fastestdet\"",
+    "decoder = \"softmax\"\ntop_k = 2",
+    "decoder = \"argmax\"\nlayout = \"nhwc\"",
+    "decoder = \"argmax\"\nbackground = \"none\"",
+    "decoder = \"raw\"",
 ];
 
 fn written(decoder: &str, resize: u8) -> String {
     let classes = if decoder.contains("yunet") { "\"face\"" } else { "\"head\", \"helmet\"" };
+    let classes = if decoder.contains("raw") { String::new() } else { format!("[classes]\nnames = [{classes}]\n") };
     let resize = ["letterbox-center", "letterbox-top-left", "stretch"][usize::from(resize) % 3];
     format!(
         "name = \"m\"\nversion = \"1\"\nlicence = \"MIT\"\n[input]\nsize = [48, 32]\nresize = \"{resize}\"\n[output]\n\
-         {decoder}\n[classes]\nnames = [{classes}]\n"
+         {decoder}\n{classes}"
     )
 }
 
@@ -53,7 +60,12 @@ fn outlets(manifest: &Manifest) -> Vec<Outlet> {
         Output::SsdBoxes { scores, boxes, background } => {
             vec![outlet(scores, &[1, 40, classes + i64::from(*background)]), outlet(boxes, &[1, 40, 4])]
         }
-        Output::Yunet { strides } => strides
+        Output::FastestDet { .. } => vec![outlet("out", &[1, 5 + classes, 2, 3])],
+        Output::Softmax { .. } => vec![outlet("out", &[1, classes, 1, 1])],
+        Output::Argmax { background: true, .. } => vec![outlet("out", &[1, 5, 7, 1 + classes])],
+        Output::Argmax { .. } => vec![outlet("out", &[1, 4, 6])],
+        Output::Raw { .. } => vec![outlet("a", &[1, 3, 2]), outlet("b", &[1, 5])],
+        Output::Yunet { strides, .. } => strides
             .iter()
             .flat_map(|stride| {
                 [("cls", 1), ("obj", 1), ("bbox", 4)]
@@ -100,7 +112,7 @@ pub(crate) fn postprocess(data: &[u8]) {
         classes: run.classes.map(|classes| classes.into_iter().map(u32::from).collect()),
     };
     let letterbox = Letterbox::new(&manifest.input, width, height);
-    let found = match postprocessor.detections(&views, &letterbox, &params) {
+    let Findings { detections: found, overall } = match postprocessor.findings(&views, &letterbox, &params) {
         Ok(found) => found,
         Err(error) => {
             assert!(run.flaw <= 5, "{error}");
@@ -108,6 +120,26 @@ pub(crate) fn postprocess(data: &[u8]) {
             return;
         }
     };
+    assert_eq!(overall.is_some(), !manifest.task.has_boxes());
+    assert!(overall.is_none() || found.is_empty());
+    let is_wanted = |class: &Class| {
+        assert_eq!(manifest.classes.get(class.id as usize), Some(class));
+        params.classes.as_ref().is_none_or(|wanted| wanted.contains(&class.id))
+    };
+    match overall.as_deref() {
+        None => {}
+        Some(Overall::Labels(labels)) => {
+            assert!(labels.len() <= params.max_detections && labels.is_sorted_by(|a, b| a.score >= b.score));
+            assert!(labels.iter().all(|label| (params.score_threshold..=1.0).contains(&label.score)));
+            assert!(labels.iter().all(|label| is_wanted(&label.class)));
+        }
+        Some(Overall::Mask(mask)) => {
+            let shares = mask.segments().iter().map(|segment| segment.area_ratio);
+            assert!(mask.segments().len() <= params.max_detections && shares.sum::<f32>() <= 1.0 + 1e-4);
+            assert!(mask.segments().iter().all(|segment| is_wanted(&segment.class)));
+        }
+        Some(Overall::Tensors(tensors)) => assert!(tensors.len() == 2 && tensors.iter().all(|one| one.data.is_some())),
+    }
     assert!(found.len() <= params.max_detections);
     assert!(found.is_sorted_by(|a, b| a.score >= b.score));
     #[expect(clippy::cast_precision_loss, reason = "16 bits")]
@@ -144,8 +176,8 @@ pub(crate) fn manifest(data: &[u8]) {
                 assert!(!path.path.contains(['/', '\\']) && !matches!(&path.path[..], "." | ".."), "{}", path.path);
             }
             // No model has these outputs, and the decoder says so.
-            let strange = [Outlet { name: "out".to_owned(), shape: vec![1, 3] }];
-            assert!(Postprocessor::bind(manifest.into(), &strange).is_err());
+            let strange = [Outlet { name: "out".to_owned(), shape: vec![1, 3, 5, 7, 9] }];
+            assert!(manifest.task == Task::Raw || Postprocessor::bind(manifest.into(), &strange).is_err());
         }
         Err(Error::Manifest { mistakes }) => assert!(!mistakes.is_empty()),
         Err(error) => panic!("{error}"),

@@ -30,6 +30,7 @@ impl Models for Two {
             _ => return None,
         };
         Some(ModelFacts {
+            task: None,
             name: name.to_owned(),
             classes: classes.iter().map(|&class| class.to_owned()).collect(),
             score_threshold: 0.35,

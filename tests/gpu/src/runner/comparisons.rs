@@ -423,7 +423,7 @@ pub fn drawn((picture, pitch): (&I420, u32), color: ColorInfo, overlay: &Overlay
 /// A detection; one in three is of no object.
 pub fn found(bbox: [f32; 4], id: u32, name: &str) -> Detection {
     let object_id = (!id.is_multiple_of(3)).then_some(u64::from(id) * 37);
-    Detection { bbox, class: Class { id, name: name.into() }, score: 0.87, object_id }
+    Detection { bbox, class: Class { id, name: name.into() }, score: 0.87, object_id, keypoints: Vec::new() }
 }
 
 fn painted<P: Place>(place: &P, numbers: &mut Numbers, picture: &I420) -> Result<usize, String> {
@@ -441,6 +441,7 @@ fn painted<P: Place>(place: &P, numbers: &mut Numbers, picture: &I420) -> Result
     let ends = [polygon.first(), polygon.last()].map(|end| end.copied().unwrap_or_default());
     let overlay = Overlay {
         detections: &detections,
+        overall: None,
         boxes: numbers.between(0, 3) > 0,
         labels: numbers.between(0, 3) > 0,
         timing: &["latency 12 ms of 200 ms", "decode 1.2  queue 3.4  model 5.6"],
