@@ -25,8 +25,8 @@ pub use api::{
 pub use messages::{
     ClientMessage, ErrorCode, IceCandidate, IceServer, Limits, ServerMessage, UnknownErrorCode, close_code,
 };
-pub use options::{Options, OptionsPatch, Overlay, OverlayPatch, ResultFormat, ReturnMode};
-pub use result::{Detection, Dropped, Event, SessionResult, Timing};
+pub use options::{Masks, Options, OptionsPatch, Overlay, OverlayPatch, ResultFormat, ReturnMode};
+pub use result::{Detection, Dropped, Event, Label, Rle, Segment, SessionResult, Tensor, Timing};
 pub use zones::{
     Anchor, Direction, Line, MAX_LINES, MAX_NAME_CHARS, MAX_POLYGON_POINTS, MAX_RULES, MAX_ZONES, Point, Rule, Zone,
 };

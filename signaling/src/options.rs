@@ -33,12 +33,25 @@ pub enum ResultFormat {
     Supervision,
 }
 
+/// What results tell of the segments that a model finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Masks {
+    /// Their outlines, as polygons in pixels of the frame.
+    #[default]
+    Outlines,
+    /// Each of their pixels, in the run lengths of COCO, at the resolution of the model.
+    Rle,
+    /// Neither: classes, shares and boxes alone.
+    None,
+}
+
 /// What is drawn on returned video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Overlay {
-    /// Outlines of detections.
+    /// What was found, where it is: outlines of detections, their keypoints, tinted segments.
     pub boxes: bool,
-    /// Class, score and object id beside each box.
+    /// What it is: class, score and object id beside each box; classes of the whole frame in a corner.
     pub labels: bool,
     /// A strip with the times of the stages.
     pub timing: bool,
@@ -94,6 +107,9 @@ pub struct Options {
     pub overlay: Overlay,
     /// Shape of the results.
     pub format: ResultFormat,
+    /// What is told of segments.
+    #[serde(default)]
+    pub masks: Masks,
     /// Watched areas, at most [`crate::MAX_ZONES`]; they, lines and rules need [`Options::track`].
     pub zones: Vec<Zone>,
     /// Counting lines, at most [`crate::MAX_LINES`].
@@ -136,6 +152,9 @@ pub struct OptionsPatch {
     /// See [`Options::format`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<ResultFormat>,
+    /// See [`Options::masks`]; for models that segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub masks: Option<Masks>,
     /// See [`Options::zones`]; this list, like the next two, replaces the whole one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zones: Option<Vec<Zone>>,

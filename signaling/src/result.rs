@@ -26,8 +26,20 @@ pub struct SessionResult {
     pub height: u32,
     /// Name and version of the model, such as `ppe-nano@1`.
     pub model: String,
-    /// What was found, best score first.
+    /// What was found, best score first; empty where the model's task is not to find boxes.
     pub detections: Vec<Detection>,
+    /// Classes of the whole frame, best score first, where the model's task is `classify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Vec<Label>>,
+    /// Classes of its pixels, the largest first, where the model's task is `segment`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<Segment>>,
+    /// Where the corners of the masks in [`Segment::rle`] lie, in pixels of the upright frame: `[x1, y1, x2, y2]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask_box: Option<[f32; 4]>,
+    /// The model's outputs as they are, where its task is `raw`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tensors: Option<Vec<Tensor>>,
     /// Where the time went.
     pub timing_ms: Timing,
     /// The session's latency budget in milliseconds.
@@ -56,6 +68,70 @@ pub struct Detection {
     pub score: f32,
     /// Identity across frames; `null` while nothing tracks.
     pub object_id: Option<u64>,
+    /// Points `[x, y, score]` in pixels of the upright frame, in the model's order, where the model's task is `pose` and it
+    /// saw this frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keypoints: Option<Vec<[f32; 3]>>,
+}
+
+/// A class of the whole frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Label {
+    /// Index of the class in the model.
+    pub class_id: u32,
+    /// Name of the class.
+    pub class: String,
+    /// Score, 0..1.
+    pub score: f32,
+}
+
+/// All pixels of one class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Segment {
+    /// Index of the class in the model.
+    pub class_id: u32,
+    /// Name of the class.
+    pub class: String,
+    /// Share of the frame that it covers, 0..1.
+    pub area_ratio: f32,
+    /// Corners `[x1, y1, x2, y2]` around all of it, in pixels of the upright frame.
+    #[serde(rename = "box")]
+    pub bbox: [f32; 4],
+    /// Its outlines with `masks: "outlines"`, the longest first: closed rings of points `[x, y]` in pixels of the upright
+    /// frame. A ring inside another one is a hole (even-odd rule).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub polygons: Option<Vec<Vec<[f32; 2]>>>,
+    /// Its pixels with `masks: "rle"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rle: Option<Rle>,
+    /// Small outlines that were left out, or 1 for its run lengths, where the message would have become too large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<u32>,
+}
+
+/// A mask in the run lengths of COCO, as `pycocotools.mask` takes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Rle {
+    /// Height and width of the mask: the resolution in which the model tells it. [`SessionResult::mask_box`] says where it
+    /// lies in the frame.
+    pub size: [u32; 2],
+    /// Lengths of runs down the columns, outside and inside by turns, in COCO's compressed text.
+    pub counts: String,
+}
+
+/// An output of a model for one frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Tensor {
+    /// Its name.
+    pub name: String,
+    /// Its shape, the batch first: 1.
+    pub shape: Vec<i64>,
+    /// Its values, row by row, as 32-bit floats; `null` for one that is no number. `null` altogether where they are left
+    /// out.
+    pub data: Option<Vec<Option<f32>>>,
+    /// How many values are left out, since a message would have become too large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<u64>,
 }
 
 /// Milliseconds spent in each stage.

@@ -121,6 +121,9 @@ pub struct Detect {
     /// Shape of the results
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+    /// What is told of the segments that a model finds
+    #[arg(long, value_enum, default_value_t)]
+    pub masks: Masks,
     /// Lowest score that is reported, 0..1 [default: the model's]
     #[arg(long, value_name = "SCORE", value_parser = fraction)]
     pub score_threshold: Option<f32>,
@@ -206,6 +209,18 @@ pub enum Format {
     Supervision,
 }
 
+/// What is told of segments, as the session option `masks`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Masks {
+    /// Their outlines
+    #[default]
+    Outlines,
+    /// Run lengths of COCO, at the model's resolution
+    Rle,
+    /// Neither
+    None,
+}
+
 /// `saccade models`.
 #[derive(Debug, Subcommand)]
 pub enum Models {
@@ -237,8 +252,9 @@ pub struct ModelsList {
     after_help = "Exit codes: 0 all work, 64 wrong argument or unknown model, 69 ONNX Runtime is missing, 70 a model does not work."
 )]
 pub struct ModelsCheck {
-    /// Models as NAME or NAME@VERSION [default: all]
-    #[arg(value_name = "MODEL")]
+    /// Models as NAME or NAME@VERSION [default: all]; or folders or ONNX files, whose tensors are explained and for which a
+    /// manifest is proposed
+    #[arg(value_name = "MODEL|DIR|FILE")]
     pub names: Vec<String>,
     /// Configuration.
     #[command(flatten)]
@@ -246,6 +262,9 @@ pub struct ModelsCheck {
     /// Folder of models
     #[arg(long, value_name = "DIR")]
     pub models_dir: Option<PathBuf>,
+    /// Write the proposed manifest beside the ONNX file, if there is none
+    #[arg(long, requires = "names")]
+    pub write: bool,
     /// Measure on these pictures and objects (COCO JSON) what lower precisions cost, for the manifest's `[accuracy]`
     #[arg(long, value_name = "FILE", requires = "images", requires = "names")]
     pub data: Option<PathBuf>,

@@ -3,5 +3,8 @@
 //! What enters: encoded frames and what the model found. What leaves: RTP payloads and JSON. Plain functions and
 //! values, called by the pipeline on whatever thread it is; nothing here sends, waits or counts.
 
+mod outlines;
 pub mod packetize;
 pub mod results;
+mod rle;
+mod whole;

@@ -3,17 +3,25 @@
 //! Every format has the same envelope ([`SessionResult`](saccade_signaling::SessionResult)); only the value of
 //! `detections` differs:
 //!
-//! - `saccade`: a list of [`Detection`](saccade_signaling::Detection)s.
-//! - `coco`: a list of COCO result objects, `bbox` as left, top, width, height, `image_id` the frame's id.
-//! - `roboflow`: what `supervision.Detections.from_inference` takes: `image` and `predictions`.
-//! - `supervision`: the columns of `supervision.Detections`; make arrays of them.
+//! - `saccade`: a list of [`Detection`](saccade_signaling::Detection)s. What is said of the whole frame has keys of its own:
+//!   `classes`, `segments` with `mask_box`, or `tensors`.
+//! - `coco`: a list of COCO result objects, `bbox` as left, top, width, height, `image_id` the frame's id, `keypoints` as
+//!   x, y and 2 for each. Segments are results of its stuff task: `segmentation` is a mask of the frame's size.
+//! - `roboflow`: what `supervision.Detections.from_inference` takes: `image` and `predictions`, these with `keypoints` where
+//!   there are some; for classes of the whole frame its answer of a classifier.
+//! - `supervision`: the columns of `supervision.Detections`, of which `mask` is for `supervision.rle_to_mask` with the
+//!   frame's size and `data.keypoints` has x, y and score for each; for classes of the whole frame those of
+//!   `supervision.Classifications`. Make arrays of them.
+//!
+//! What a task has no place for in a format is refused before ([`crate::session`]).
 
 use std::time::Duration;
 
-use saccade_signaling::{Dropped, ResultFormat, Timing};
+use saccade_signaling::{Dropped, Masks, ResultFormat, Timing};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, SerializeStruct, Serializer};
 
-use crate::media::{Detection, MediaTime};
+use super::whole;
+use crate::media::{Detection, MediaTime, Overall};
 
 /// Version of the shape.
 const VERSION: u32 = 1;
@@ -62,6 +70,10 @@ pub struct Processed<'a> {
     pub model: &'a str,
     /// What was found, best score first.
     pub detections: &'a [Detection],
+    /// What is said of the whole frame.
+    pub overall: Option<&'a Overall>,
+    /// What is told of its segments.
+    pub masks: Masks,
     /// Where the time went.
     pub timings: Timings,
     /// The session's latency budget in milliseconds.
@@ -111,11 +123,11 @@ fn milliseconds(duration: Duration) -> f64 {
 }
 
 /// `value` in steps of 1/`steps`, as an `f64` that prints short.
-fn rounded(value: f32, steps: f64) -> f64 {
+pub(super) fn rounded(value: f32, steps: f64) -> f64 {
     (f64::from(value) * steps).round() / steps
 }
 
-fn pixels(value: f32) -> f64 {
+pub(super) fn pixels(value: f32) -> f64 {
     rounded(value, 100.0)
 }
 
@@ -161,11 +173,14 @@ impl Serialize for Envelope<'_> {
         out.serialize_field("width", &frame.width)?;
         out.serialize_field("height", &frame.height)?;
         out.serialize_field("model", frame.model)?;
-        match self.format {
-            ResultFormat::Saccade => out.serialize_field("detections", &each(frame, |_, d| Ours(d)))?,
-            ResultFormat::Coco => out.serialize_field("detections", &each(frame, |_, d| Coco(frame.frame_id, d)))?,
-            ResultFormat::Roboflow => out.serialize_field("detections", &Roboflow(frame))?,
-            ResultFormat::Supervision => out.serialize_field("detections", &Columns(frame))?,
+        match (frame.overall, self.format) {
+            (Some(overall), format) => whole::write(overall, frame, format, &mut out)?,
+            (None, ResultFormat::Saccade) => out.serialize_field("detections", &each(frame, |_, d| Ours(d)))?,
+            (None, ResultFormat::Coco) => {
+                out.serialize_field("detections", &each(frame, |_, d| Coco(frame.frame_id, d)))?;
+            }
+            (None, ResultFormat::Roboflow) => out.serialize_field("detections", &Roboflow(frame))?,
+            (None, ResultFormat::Supervision) => out.serialize_field("detections", &Columns(frame))?,
         }
         out.serialize_field("timing_ms", &Timing::from(frame.timings))?;
         out.serialize_field("budget_ms", &frame.budget_ms)?;
@@ -202,12 +217,16 @@ struct Ours<'a>(&'a Detection);
 
 impl Serialize for Ours<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("detection", 5)?;
+        let keypoints = !self.0.keypoints.is_empty();
+        let mut out = serializer.serialize_struct("detection", 5 + usize::from(keypoints))?;
         out.serialize_field("box", &corners(self.0))?;
         out.serialize_field("class_id", &self.0.class.id)?;
         out.serialize_field("class", &*self.0.class.name)?;
         out.serialize_field("score", &score(self.0))?;
         out.serialize_field("object_id", &self.0.object_id)?;
+        if keypoints {
+            out.serialize_field("keypoints", &Points(self.0))?;
+        }
         out.end()
     }
 }
@@ -217,11 +236,17 @@ struct Coco<'a>(u64, &'a Detection);
 
 impl Serialize for Coco<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("result", 4)?;
+        let keypoints = &self.1.keypoints;
+        let mut out = serializer.serialize_struct("result", 4 + usize::from(!keypoints.is_empty()))?;
         out.serialize_field("image_id", &self.0)?;
         out.serialize_field("category_id", &self.1.class.id)?;
         out.serialize_field("bbox", &left_top_size(self.1))?;
         out.serialize_field("score", &score(self.1))?;
+        if !keypoints.is_empty() {
+            // Flat, each with COCO's mark for a visible point.
+            let flat = keypoints.iter().flat_map(|point| [pixels(point.at[0]), pixels(point.at[1]), 2.0]);
+            out.serialize_field("keypoints", &flat.collect::<Vec<_>>())?;
+        }
         out.end()
     }
 }
@@ -239,7 +264,7 @@ impl Serialize for Roboflow<'_> {
     }
 }
 
-struct Size(u32, u32);
+pub(super) struct Size(pub(super) u32, pub(super) u32);
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -269,7 +294,38 @@ impl Serialize for Prediction<'_> {
         if let Some(object_id) = detection.object_id {
             out.serialize_entry("tracker_id", &object_id)?;
         }
+        if !detection.keypoints.is_empty() {
+            let named = detection.keypoints.iter().enumerate().map(|(index, point)| NamedPoint {
+                x: pixels(point.at[0]),
+                y: pixels(point.at[1]),
+                confidence: rounded(point.score, 10_000.0),
+                class_id: index,
+                class: index.to_string(),
+            });
+            out.serialize_entry("keypoints", &named.collect::<Vec<_>>())?;
+        }
         out.end()
+    }
+}
+
+/// A keypoint of Roboflow's response; its class is its number.
+#[derive(serde::Serialize)]
+struct NamedPoint {
+    x: f64,
+    y: f64,
+    confidence: f64,
+    class_id: usize,
+    class: String,
+}
+
+/// A detection's keypoints as x, y and score.
+struct Points<'a>(&'a Detection);
+
+impl Serialize for Points<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let points = self.0.keypoints.iter();
+        serializer
+            .collect_seq(points.map(|point| [pixels(point.at[0]), pixels(point.at[1]), rounded(point.score, 10_000.0)]))
     }
 }
 
@@ -296,8 +352,15 @@ struct Data<'a>(&'a Processed<'a>);
 
 impl Serialize for Data<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("data", 1)?;
+        // A column is whole or not there.
+        let detections = self.0.detections;
+        let points = detections.first().map_or(0, |first| first.keypoints.len());
+        let keypoints = points > 0 && detections.iter().all(|one| one.keypoints.len() == points);
+        let mut out = serializer.serialize_struct("data", 1 + usize::from(keypoints))?;
         out.serialize_field("class_name", &each(self.0, |_, d| Name(d)))?;
+        if keypoints {
+            out.serialize_field("keypoints", &each(self.0, |_, d| Points(d)))?;
+        }
         out.end()
     }
 }
@@ -320,7 +383,7 @@ mod tests {
     use crate::media::Class;
 
     fn detection(bbox: [f32; 4], id: u32, name: &str, score: f32, object_id: Option<u64>) -> Detection {
-        Detection { bbox, class: Class { id, name: name.into() }, score, object_id }
+        Detection { bbox, class: Class { id, name: name.into() }, score, object_id, keypoints: Vec::new() }
     }
 
     fn timings() -> Timings {
@@ -357,6 +420,8 @@ mod tests {
             height: 720,
             model: "ppe-nano@1",
             detections: &tracked,
+            overall: None,
+            masks: Masks::default(),
             timings: timings(),
             budget_ms: 200,
             met: true,
@@ -428,6 +493,8 @@ mod tests {
             height: 1,
             model: "",
             detections: &broken,
+            overall: None,
+            masks: Masks::default(),
             timings: Timings::default(),
             budget_ms: 1,
             met: true,

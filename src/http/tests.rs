@@ -42,6 +42,7 @@ struct OneModel;
 impl Models for OneModel {
     fn facts(&self, name: &str) -> Option<ModelFacts> {
         (name == "ppe").then(|| ModelFacts {
+            task: None,
             name: name.into(),
             classes: vec!["head".into(), "helmet".into()],
             score_threshold: 0.25,

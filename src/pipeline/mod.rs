@@ -479,9 +479,10 @@ impl Models<'_> {
 
 impl options::Models for Models<'_> {
     fn facts(&self, name: &str) -> Option<ModelFacts> {
-        let infer::Outline { classes, defaults } = self.deps.engine.outline(name).ok()?;
+        let infer::Outline { task, classes, defaults } = self.deps.engine.outline(name).ok()?;
         Some(ModelFacts {
             name: name.to_owned(),
+            task: Some(task),
             classes: classes.iter().map(|class| class.name.to_string()).collect(),
             score_threshold: defaults.score_threshold,
             iou_threshold: defaults.iou_threshold,

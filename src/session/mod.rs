@@ -17,6 +17,7 @@ pub mod options;
 mod patch;
 pub mod proto;
 mod registry;
+mod task;
 mod viewer;
 mod watch;
 
@@ -29,6 +30,7 @@ pub use handle::{
 pub use machine::Machine;
 pub use patch::{IfMatch, Patch, Patched};
 pub use registry::{Drain, Permit, Registry, Shares};
+pub(crate) use task::format_problem;
 pub use viewer::{Audience, Viewer, ViewerCommand, Viewing, WatchRequest};
 
 pub use crate::claims::{Claims, Priority};

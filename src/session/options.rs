@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 use saccade_signaling::{ErrorCode, Options, OptionsPatch, Overlay, ReturnMode};
 use serde_json::{Map, Value};
 
-use super::{Refusal, watch};
+use super::{Refusal, task, watch};
+use crate::media::Task;
 
 /// Legal `budget_ms`.
 pub const BUDGET_MS: RangeInclusive<u32> = 10..=5000;
@@ -30,6 +31,8 @@ const PROBLEM_BYTES: usize = 4096;
 pub struct ModelFacts {
     /// Name by which options name it.
     pub name: String,
+    /// What it does; none where that is not known yet, and then nothing is refused for it.
+    pub task: Option<Task>,
     /// Class names, by class id.
     pub classes: Vec<String>,
     /// Score threshold that its manifest advises.
@@ -69,6 +72,7 @@ pub fn open(models: &dyn Models, default_budget_ms: u32, patch: &OptionsPatch) -
         track: true,
         overlay: Overlay::default(),
         format: saccade_signaling::ResultFormat::default(),
+        masks: saccade_signaling::Masks::default(),
         zones: Vec::new(),
         lines: Vec::new(),
         rules: Vec::new(),
@@ -97,6 +101,7 @@ impl Models for AnyModel<'_> {
         let of_rules = rules.iter().flatten().filter_map(|rule| rule.classes.as_ref());
         Some(ModelFacts {
             name: name.to_owned(),
+            task: None,
             classes: classes.iter().chain(of_rules).flatten().cloned().collect(),
             score_threshold: *THRESHOLD.start(),
             iou_threshold: *THRESHOLD.start(),
@@ -145,13 +150,18 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
     if let Some(track) = patch.track {
         next.track = track;
     }
+    if let Some(masks) = patch.masks {
+        next.masks = masks;
+    }
     if let Some(overlay) = patch.overlay {
         next.overlay.boxes = overlay.boxes.unwrap_or(next.overlay.boxes);
         next.overlay.labels = overlay.labels.unwrap_or(next.overlay.labels);
         next.overlay.timing = overlay.timing.unwrap_or(next.overlay.timing);
         next.overlay.zones = overlay.zones.unwrap_or(next.overlay.zones);
     }
-    if next.return_mode == ReturnMode::Predicted && !next.track {
+    let has_boxes = facts.as_ref().and_then(|facts| facts.task).is_none_or(Task::has_boxes);
+    // Where there are no boxes, it is said below what else does not go.
+    if next.return_mode == ReturnMode::Predicted && !next.track && has_boxes {
         problems.add("`return`: `predicted` needs `track`; leave that on, or use `exact` or `results`");
     }
     if let Some(format) = patch.format {
@@ -169,7 +179,13 @@ pub fn apply(models: &dyn Models, current: &Options, patch: &OptionsPatch) -> Re
             rule.classes = rule.classes.as_deref().and_then(unique);
         }
     }
-    watch::check(&next, facts.as_ref(), &mut problems);
+    if let Some(facts) = &facts {
+        task::check(facts, &next, patch, &mut problems);
+    }
+    // Without boxes there is nothing to watch, however the zones are.
+    if has_boxes {
+        watch::check(&next, facts.as_ref(), &mut problems);
+    }
     problems.into_result(next)
 }
 
@@ -221,11 +237,19 @@ fn resolve_model(
         return None;
     };
     if facts.name != next.model {
+        let before = models.facts(&next.model).filter(|_| !next.model.is_empty()).and_then(|facts| facts.task);
+        let had_boxes = before.is_none_or(Task::has_boxes);
         next.model.clone_from(&facts.name);
         next.score_threshold = facts.score_threshold;
         next.iou_threshold = facts.iou_threshold;
         next.max_detections = facts.max_detections.clamp(*MAX_DETECTIONS.start(), *MAX_DETECTIONS.end());
         next.classes = None;
+        next.track = match (had_boxes, facts.task.is_none_or(Task::has_boxes)) {
+            (_, false) => false,
+            // There was nothing to follow, so that it was off by itself.
+            (false, true) => true,
+            (true, true) => next.track,
+        };
     }
     Some(facts)
 }
@@ -331,6 +355,7 @@ mod tests {
                 _ => return None,
             };
             Some(ModelFacts {
+                task: None,
                 name: name.into(),
                 classes: classes.iter().map(|&name| name.into()).collect(),
                 score_threshold,

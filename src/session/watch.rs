@@ -196,6 +196,7 @@ mod tests {
                 _ => return None,
             };
             Some(ModelFacts {
+                task: None,
                 name: name.into(),
                 classes: classes.iter().map(|&name| name.into()).collect(),
                 score_threshold: 0.5,

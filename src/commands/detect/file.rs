@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use saccade_signaling::{Dropped, ResultFormat};
+use saccade_signaling::{Dropped, Masks, ResultFormat};
 
 use super::annotated::{Annotated, Kind};
 use crate::annotate::{Annotator, Overlay};
@@ -72,6 +72,7 @@ pub(super) struct Stages<'a> {
     pub(super) id: String,
     pub(super) params: Arc<Params>,
     pub(super) format: ResultFormat,
+    pub(super) masks: Masks,
     pub(super) annotator: Annotator,
     pub(super) lines: &'a mut Lines,
     pub(super) progress: Progress,
@@ -100,7 +101,8 @@ impl Stages<'_> {
             let found = self.model.detect(&picture, color, &self.params).map_err(Error::Model)?;
             let inferred = clock::now();
             if annotated.is_some() {
-                let overlay = Overlay { detections: &found.detections, ..Overlay::default() };
+                let overlay =
+                    Overlay { detections: &found.detections, overall: found.overall.as_deref(), ..Overlay::default() };
                 self.annotator.draw(Arc::make_mut(&mut picture), color, &overlay);
             }
             let drawn = clock::now();
@@ -114,6 +116,8 @@ impl Stages<'_> {
                 height: picture.height(),
                 model: &self.id,
                 detections: &found.detections,
+                overall: found.overall.as_deref(),
+                masks: self.masks,
                 timings: Timings {
                     reorder: Duration::ZERO,
                     decode,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use saccade_signaling::ResultFormat;
+use saccade_signaling::{Masks, ResultFormat};
 
 use self::annotated::Kind;
 use self::file::Stages;
@@ -24,9 +24,10 @@ use super::lines::Lines;
 use super::offline;
 use super::progress::Progress;
 use crate::annotate::Annotator;
-use crate::cli::{Detect, Exit, Format};
+use crate::cli::{self, Detect, Exit, Format};
 use crate::config::{Config, Mistakes};
 use crate::infer::{self, Model, Params};
+use crate::session;
 
 /// More threads than these in one run of a model gain nothing.
 const MAX_THREADS: usize = 4;
@@ -44,6 +45,8 @@ enum Error {
     Overwritten { path: PathBuf },
     #[error("{model} has no class \"{name}\"; it has {}", known.join(", "))]
     UnknownClass { model: String, name: String, known: Vec<String> },
+    #[error("--format: {model}: {problem}")]
+    Format { model: String, problem: &'static str },
     #[error("{}", offline::sentence(source))]
     Models { source: infer::Error },
     #[error("model {name} cannot be used: {source}")]
@@ -61,6 +64,7 @@ impl Error {
             | Self::SeveralInputs { .. }
             | Self::Ending { .. }
             | Self::Overwritten { .. }
+            | Self::Format { .. }
             | Self::UnknownClass { .. } => Exit::Configuration,
             Self::Models { source } | Self::Model { source, .. } => offline::exit_of(source),
             Self::Results(_) | Self::Interrupted => Exit::Internal,
@@ -87,6 +91,10 @@ fn detect(args: &Detect, stop: &AtomicBool) -> Result<Exit, Error> {
     offline::init_logs(&args.settings, &config);
     let mut lines = Lines::open(args.json.as_deref(), annotate.is_none()).map_err(Error::Results)?;
     let model = load(&config)?;
+    let task = model.manifest().task;
+    if let Some(problem) = session::format_problem(task, args.format.into()) {
+        return Err(Error::Format { model: model.id(), problem });
+    }
     let params = Arc::new(params(args, &model)?);
     let progress = Progress::new(args.inputs.len(), args.quiet || lines.on_terminal());
     let mut stages = Stages {
@@ -94,6 +102,7 @@ fn detect(args: &Detect, stop: &AtomicBool) -> Result<Exit, Error> {
         model,
         params,
         format: args.format.into(),
+        masks: args.masks.into(),
         annotator: Annotator::new(),
         lines: &mut lines,
         progress,
@@ -175,6 +184,16 @@ impl From<Format> for ResultFormat {
             Format::Coco => Self::Coco,
             Format::Roboflow => Self::Roboflow,
             Format::Supervision => Self::Supervision,
+        }
+    }
+}
+
+impl From<cli::Masks> for Masks {
+    fn from(masks: cli::Masks) -> Self {
+        match masks {
+            cli::Masks::Outlines => Self::Outlines,
+            cli::Masks::Rle => Self::Rle,
+            cli::Masks::None => Self::None,
         }
     }
 }

@@ -51,6 +51,8 @@ pub(super) enum Error {
     UnknownModel { name: String, known: Vec<String> },
     #[error("{} would be overwritten: choose another name to write to", path.display())]
     Overwritten { path: PathBuf },
+    #[error("{model} finds no boxes (its task is {task}), and only boxes are measured; name another model")]
+    NoBoxes { model: String, task: &'static str },
     #[error("cannot write: {0}")]
     Write(io::Error),
 }
@@ -61,6 +63,7 @@ impl Error {
             Self::Configuration(_)
             | Self::UnknownModel { .. }
             | Self::NoObjects { .. }
+            | Self::NoBoxes { .. }
             | Self::SamePlace { .. }
             | Self::Overwritten { .. } => Exit::Configuration,
             Self::Models { source } | Self::Model { source, .. } => offline::exit_of(source),
@@ -127,6 +130,10 @@ fn eval(args: &Eval, stop: &AtomicBool) -> Result<(), Error> {
 
 /// The model as the server runs it; in one precision, if one is given, or not at all.
 pub(super) fn load(config: &Config, spec: &ModelSpec, way: Way) -> Result<Arc<Model>, Error> {
+    let task = spec.manifest.task;
+    if !task.has_boxes() {
+        return Err(Error::NoBoxes { model: spec.manifest.id(), task: task.name() });
+    }
     let engine = offline::engine(config, 1, way).map_err(|source| Error::Models { source })?;
     let model = engine.load(spec).map_err(|source| Error::Model { name: spec.manifest.id(), source })?;
     let selection = model.selection();

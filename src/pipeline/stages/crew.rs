@@ -128,6 +128,7 @@ fn place(model: &Arc<Model>, member: &Member, priority: Priority, answers: &Shar
     model.attach(priority, move |mut outcome| {
         if let Outcome::Done(inferred) = &mut outcome {
             member.rename(&mut inferred.detections);
+            member.rename_overall(inferred.overall.as_mut());
         }
         answers.lock().unwrap_or_else(PoisonError::into_inner).handle(outcome, &id);
     })

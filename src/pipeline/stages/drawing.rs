@@ -11,7 +11,7 @@ use crate::clock;
 #[cfg(feature = "cuda")]
 use crate::frame::Picture;
 use crate::infer;
-use crate::media::Detection;
+use crate::media::{Detection, Overall};
 #[cfg(feature = "cuda")]
 use crate::pipeline::painting::Painter;
 
@@ -49,16 +49,25 @@ impl Drawing {
     ) -> bool {
         let overlay = options.overlay;
         let zones = overlay.zones && !(options.zones.is_empty() && options.lines.is_empty());
-        let boxes = !inferred.detections.is_empty() && (overlay.boxes || overlay.labels);
+        let whole = match inferred.overall.as_deref() {
+            Some(Overall::Labels(labels)) => overlay.labels && !labels.is_empty(),
+            Some(Overall::Mask(mask)) => (overlay.boxes || overlay.labels) && !mask.segments().is_empty(),
+            Some(Overall::Tensors(_)) | None => false,
+        };
+        let boxes = whole || (!inferred.detections.is_empty() && (overlay.boxes || overlay.labels));
         if !half && !overlay.timing && !zones && !boxes {
             return true;
         }
         let (zones, lines) = if zones { shapes(options) } else { Default::default() };
         self.write_strip(inferred, options);
-        let infer::Inferred { frame, detections, .. } = inferred;
+        let infer::Inferred { frame, detections, overall, .. } = inferred;
         let detections = if half {
             self.halved.clear();
-            let halved = |found: &Detection| Detection { bbox: found.bbox.map(|side| side / 2.0), ..found.clone() };
+            let halved = |found: &Detection| {
+                let mut halved = Detection { bbox: found.bbox.map(|side| side / 2.0), ..found.clone() };
+                halved.keypoints.iter_mut().for_each(|point| point.at = point.at.map(|side| side / 2.0));
+                halved
+            };
             self.halved.extend(detections.iter().map(halved));
             &self.halved
         } else {
@@ -67,6 +76,7 @@ impl Drawing {
         let strip = self.strip.each_ref().map(String::as_str);
         let overlay = annotate::Overlay {
             detections,
+            overall: overall.as_deref(),
             boxes: overlay.boxes,
             labels: overlay.labels,
             timing: if overlay.timing { &strip } else { &[] },

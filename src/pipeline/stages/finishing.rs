@@ -114,7 +114,7 @@ impl Finisher {
         }
         applied.orders.keep_wanted(&mut detections, applied.options.score_threshold);
         let timing = infer::Timing { queue: clock::now().duration_since(frame.decoded_at), ..infer::Timing::default() };
-        let inferred = infer::Inferred { frame, detections, timing, batch_size: 0, met: true };
+        let inferred = infer::Inferred { frame, detections, overall: None, timing, batch_size: 0, met: true };
         let mut answered = Answered::new(inferred, Arc::clone(&applied.model_id));
         let video = applied.gives_video(shared.takers());
         // The result of a predicted frame is its model's, later.
@@ -326,6 +326,8 @@ impl Shared {
             height: answered.size[1],
             model: model_id,
             detections: &inferred.detections,
+            overall: inferred.overall.as_deref(),
+            masks: applied.options.masks,
             timings,
             budget_ms: applied.options.budget_ms,
             met,
