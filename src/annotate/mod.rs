@@ -8,11 +8,12 @@
 mod lettering;
 mod palette;
 mod shapes;
+mod whole;
 
 use std::fmt::Write as _;
 
 use crate::draw::{self, Atlas, Brush, Canvas, Ink, Point};
-use crate::media::{ColorInfo, Detection};
+use crate::media::{ColorInfo, Detection, Overall};
 
 use lettering::Lettering;
 
@@ -21,9 +22,11 @@ use lettering::Lettering;
 pub struct Overlay<'a> {
     /// What was found, most certain first: those in front get the better places for their labels.
     pub detections: &'a [Detection],
-    /// Whether to outline the detections.
+    /// What is said of the whole picture: segments are tinted, classes listed in the upper left corner.
+    pub overall: Option<&'a Overall>,
+    /// Whether to outline the detections, with their keypoints, and to tint segments.
     pub boxes: bool,
-    /// Whether to name them: class, score and, where it is known, object id.
+    /// Whether to name them: class, score and, where it is known, object id; of segments the class and its share.
     pub labels: bool,
     /// Lines of the strip in the lower left corner; none hides it.
     pub timing: &'a [&'a str],
@@ -35,7 +38,7 @@ pub struct Overlay<'a> {
 
 impl Default for Overlay<'_> {
     fn default() -> Self {
-        Self { detections: &[], boxes: true, labels: true, timing: &[], zones: &[], lines: &[] }
+        Self { detections: &[], overall: None, boxes: true, labels: true, timing: &[], zones: &[], lines: &[] }
     }
 }
 
@@ -128,12 +131,18 @@ impl Annotator {
     pub fn draw_moving(&mut self, canvas: &mut impl Canvas, color: ColorInfo, overlay: &Overlay<'_>) {
         let (size, look) = (canvas.size(), Look::of(canvas.size()));
         self.tags.clear();
+        if let Some(Overall::Mask(mask)) = overlay.overall.filter(|_| overlay.boxes) {
+            whole::tint(canvas, color, mask);
+        }
         // The most certain lie on top.
         if overlay.boxes {
             for detection in overlay.detections.iter().rev() {
                 let Some(bounds) = visible(detection.bbox, size, look) else { continue };
                 let rgb = palette::rgb(detection.class.id);
                 shapes::frame(canvas, &mut self.brush, bounds, look, color, rgb);
+                for keypoint in &detection.keypoints {
+                    shapes::dot(canvas, &mut self.brush.raster, keypoint.at, look, color, rgb);
+                }
             }
         }
         if overlay.labels {
@@ -147,6 +156,9 @@ impl Annotator {
                 self.label(detection, pixels(size).0, look);
                 self.tag(canvas, color, look, [x, y, width, height], palette::rgb(detection.class.id));
             }
+        }
+        if let Some(overall) = overlay.overall.filter(|_| overlay.labels) {
+            self.list(canvas, color, look, overall);
         }
         self.strip(canvas, color, look, overlay.timing);
     }
@@ -392,7 +404,13 @@ mod tests {
     }
 
     fn found(bbox: [f32; 4], id: u32, name: &str) -> Detection {
-        Detection { bbox, class: Class { id, name: name.into() }, score: 0.91, object_id: Some(7) }
+        Detection {
+            bbox,
+            class: Class { id, name: name.into() },
+            score: 0.91,
+            object_id: Some(7),
+            keypoints: Vec::new(),
+        }
     }
 
     fn drawn(width: u32, height: u32, overlay: &Overlay<'_>) -> I420 {

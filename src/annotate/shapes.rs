@@ -32,6 +32,23 @@ pub(crate) fn stroke(canvas: &mut impl Canvas, raster: &mut Raster, from: Point,
     canvas.fill(&path::limb(from, to, [thickness / 2.0; 2]), raster, ink);
 }
 
+/// A dot with a dark line around it; one at no place is left out.
+pub(crate) fn dot(
+    canvas: &mut impl Canvas,
+    raster: &mut Raster,
+    at: Point,
+    look: Look,
+    color: ColorInfo,
+    rgb: [u8; 3],
+) {
+    let radius = look.thickness as f32;
+    let around = radius + look.outline as f32;
+    let shade = Ink::new(color, palette::BLACK).with_opacity(0.6);
+    // Polygons of places that are not finite are not painted.
+    canvas.fill(&path::ellipse(at, [around; 2]), raster, shade);
+    canvas.fill(&path::ellipse(at, [radius; 2]), raster, Ink::new(color, rgb));
+}
+
 /// A directed line with a dark line around it.
 pub(crate) fn arrow(
     canvas: &mut impl Canvas,
