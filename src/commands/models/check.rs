@@ -1,17 +1,19 @@
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::accuracy::Accuracy;
-use super::{offline, open, print_refusal, refusal};
+use super::{explain, offline, open, print_refusal, refusal};
 use crate::cli::{Exit, ModelsCheck};
 use crate::commands::eval;
 use crate::config::Config;
 use crate::infer::backend::Selection;
 use crate::infer::{Engine, Error, ModelSpec, Refused};
 
-/// Loads one model after the other and runs each; with a data set, measures what lower precisions cost. Exit codes: 0
-/// when every model works, 70 when one does not, 64 for an unknown one or an unusable data set, 69 without ONNX Runtime.
+/// Loads one model after the other and runs each; with a data set, measures what lower precisions cost. Of folders and files
+/// that are none of the repository's the tensors are explained. Exit codes: 0 when every model works, 70 when one does not, 64
+/// for an unknown one or an unusable data set, 69 without ONNX Runtime.
 pub(super) fn run(args: &ModelsCheck) -> Exit {
     let config = Config::load(&args.sources(std::env::vars_os()));
     if let Ok(config) = &config {
@@ -21,12 +23,21 @@ pub(super) fn run(args: &ModelsCheck) -> Exit {
         Ok(found) => found,
         Err(exit) => return exit,
     };
+    let (paths, names): (Vec<_>, Vec<_>) = args.names.iter().partition(|name| {
+        let is_known = repository.models().iter().any(|spec| is_meant(&spec.manifest.id(), name))
+            || repository.refused().iter().any(|refused| is_meant(&refused.id, name));
+        explain::is_path(name, is_known)
+    });
     let ids = || {
         let models = repository.models().iter().map(|spec| spec.manifest.id());
         models.chain(repository.refused().iter().map(|refused| refused.id.clone()))
     };
-    if let Some(name) = args.names.iter().find(|name| !ids().any(|id| is_meant(&id, name))) {
-        eprintln!("{}; there are {}", Error::UnknownModel { name: name.clone() }, ids().collect::<Vec<_>>().join(", "));
+    if let Some(name) = names.iter().find(|name| !ids().any(|id| is_meant(&id, name))) {
+        eprintln!(
+            "{}; there are {}",
+            Error::UnknownModel { name: (**name).clone() },
+            ids().collect::<Vec<_>>().join(", ")
+        );
         return Exit::Configuration;
     }
     let engine = match offline::engine(&config, 1, offline::Way { measure: true, ..offline::Way::default() }) {
@@ -36,9 +47,25 @@ pub(super) fn run(args: &ModelsCheck) -> Exit {
             return offline::exit_of(&error);
         }
     };
-    let wanted = |id: &str| args.names.is_empty() || args.names.iter().any(|name| is_meant(id, name));
+    let wanted = |id: &str| args.names.is_empty() || names.iter().any(|name| is_meant(id, name));
     let mut exit = Exit::Clean;
     let mut reports = Vec::new();
+    for path in paths {
+        match explain::explain(&engine, Path::new(path), args.write) {
+            Ok(explained) => {
+                exit = explained.exit().unwrap_or(exit);
+                if args.json { reports.push(explained.to_json()) } else { say!("{explained}") }
+            }
+            Err(error) => {
+                exit = error.exit();
+                if args.json {
+                    reports.push(json!({"path": path, "status": "refused", "reasons": [error.to_string()]}));
+                } else {
+                    eprintln!("{path}: {error}");
+                }
+            }
+        }
+    }
     for spec in repository.models().iter().filter(|spec| wanted(&spec.manifest.id())) {
         let id = spec.manifest.id();
         match load(&engine, spec) {

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod check;
+mod explain;
 mod list;
 mod pull;
 

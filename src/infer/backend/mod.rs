@@ -5,6 +5,7 @@
 
 mod buckets;
 mod cpu;
+mod describe;
 #[cfg(feature = "cuda")]
 mod in_place;
 mod library;
@@ -15,6 +16,7 @@ mod select;
 mod tensorrt;
 
 pub use cpu::CpuFeatures;
+pub use describe::{Description, Port, Seen};
 pub use library::Library;
 #[cfg(feature = "cuda")]
 pub use recorded::Recorded;
