@@ -43,6 +43,8 @@ struct Expected {
     bbox: [f32; 4],
     class: String,
     score: f32,
+    #[serde(default)]
+    keypoints: Vec<[f32; 2]>,
 }
 
 #[test]
@@ -58,6 +60,16 @@ fn ultraface_finds_what_the_reference_finds() {
 #[test]
 fn yunet_finds_what_the_reference_finds() {
     compare_shared("yunet", "models/yunet_n_320_320.onnx", BackendChoice::Cpu);
+}
+
+#[test]
+fn yunet_finds_the_points_of_faces_that_the_reference_finds() {
+    compare_shared("yunet-points", "models/yunet_n_320_320.onnx", BackendChoice::Cpu);
+}
+
+#[test]
+fn fastestdet_finds_what_the_reference_finds() {
+    compare_shared("fastestdet", "models/fastestdet_352.onnx", BackendChoice::Cpu);
 }
 
 #[test]
@@ -179,11 +191,17 @@ fn compare_photo(
 }
 
 fn pixels_off(found: &Detection, expected: &Expected) -> f32 {
-    iter::zip(found.bbox, expected.bbox).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    let sides = iter::zip(found.bbox, expected.bbox).map(|(a, b)| (a - b).abs());
+    let points = found.keypoints.iter().map(|point| point.at).zip(&expected.keypoints);
+    let points = points.flat_map(|(a, b)| [a[0] - b[0], a[1] - b[1]]).map(f32::abs);
+    if found.keypoints.len() != expected.keypoints.len() {
+        return f32::INFINITY;
+    }
+    sides.chain(points).fold(0.0, f32::max)
 }
 
 /// The 4:2:0 planes of a JPEG. Full chroma is averaged over 2×2 samples, an odd last row or column counting twice.
-fn read_jpeg(path: &Path) -> I420 {
+pub fn read_jpeg(path: &Path) -> I420 {
     let codec = ffmpeg::decoder::find(ffmpeg::codec::Id::MJPEG).unwrap();
     let mut decoder = ffmpeg::codec::Context::new_with_codec(codec).decoder().video().unwrap();
     decoder.send_packet(&ffmpeg::Packet::copy(&fs::read(path).unwrap())).unwrap();

@@ -17,7 +17,7 @@ use saccade::draw::Atlas;
 use saccade::infer::preprocess::Preprocessor;
 use saccade::infer::preprocess::device::Tables;
 use saccade::infer::{Head, Letterbox, Manifest, Outlet, Params, Postprocessor, View};
-use saccade::media::{ColorInfo, ColorMatrix, ColorRange, I420};
+use saccade::media::{Class, ColorInfo, ColorMatrix, ColorRange, I420, Keypoint, Mask, Overall};
 
 use self::emulator::{Emulator, Memory};
 use crate::fake_cuda::Fake;
@@ -174,6 +174,13 @@ fn noise(width: u32, height: u32) -> I420 {
     picture
 }
 
+/// A mask of two classes in streaks, which a part of a picture of this size lies beside.
+fn streaks(width: f32, height: f32) -> Overall {
+    let map = (0..19 * 13).map(|at: u32| [0, 1, Mask::NONE][(at / 3 % 3) as usize]).collect();
+    let class = |index: u8| Some(Class { id: index.into(), name: "streak".into() });
+    Overall::Mask(Mask::new([19, 13], map, [0.1 * width, -2.0, width + 3.0, height], [width, height], class))
+}
+
 #[test]
 fn overlays_drawn_on_the_device_are_those_of_the_cpu() {
     let (mut annotator, mut painter) = (Annotator::new(), Painter::default());
@@ -197,9 +204,13 @@ fn overlays_drawn_on_the_device_are_those_of_the_cpu() {
             let (x, y) = (w * (0.13 * number as f32 - 0.1), h * (0.21 * (number % 5) as f32 - 0.06));
             found([x, y, x + w / 5.5, y + h / 4.3], number, ["head", "Schutzhelm", "žluť € 漢"][number as usize % 3])
         });
-        let detections: Vec<_> = boxes.collect();
+        let mut detections: Vec<_> = boxes.collect();
+        let points = [[0.3, 0.4], [0.5, 0.99], [-0.2, 0.5]].map(|[x, y]| Keypoint { at: [x * w, y * h], score: 0.5 });
+        detections[1].keypoints = points.to_vec();
+        let overall = streaks(w, h);
         let overlay = Overlay {
             detections: &detections,
+            overall: Some(&overall).filter(|_| on(4)),
             boxes: on(0),
             labels: on(1),
             timing: if on(2) { &timing } else { &[] },

@@ -48,6 +48,7 @@ mod relay;
 mod repository;
 mod routes;
 mod server;
+mod tasks;
 #[cfg(feature = "cuda")]
 mod tensorrt;
 mod whep;

@@ -22,6 +22,8 @@ pub struct Publisher {
     packetizer: Packetizer,
     first: MediaTime,
     pub next: u64,
+    /// What is sent instead of the scene, again and again.
+    pub still: Option<(I420, ColorInfo)>,
 }
 
 impl Publisher {
@@ -38,6 +40,7 @@ impl Publisher {
             // Wraps around within the first second.
             first: MediaTime(u32::MAX - 45_000),
             next: 0,
+            still: None,
         }
     }
 
@@ -55,9 +58,12 @@ impl Publisher {
     pub fn next(&mut self) -> (MediaTime, Vec<(Bytes, bool)>) {
         let (number, time) = (self.next, self.time(self.next));
         self.next += 1;
-        let picture = self.scene.frame(number);
         let keyframe = number.is_multiple_of(u64::from(FPS));
-        let encoded = self.encoder.encode(&picture, self.scene.color(), time, keyframe).unwrap().expect("a unit");
+        let encoded = match &self.still {
+            Some((picture, color)) => self.encoder.encode(picture, *color, time, keyframe),
+            None => self.encoder.encode(&self.scene.frame(number), self.scene.color(), time, keyframe),
+        };
+        let encoded = encoded.unwrap().expect("a unit");
         let payloads = self.packetizer.packetize(&encoded.data, encoded.keyframe);
         (time, payloads.map(|payload| (payload.data, payload.marker)).collect())
     }

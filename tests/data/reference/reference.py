@@ -18,6 +18,10 @@ in 53 photos, 16 are missing or extra (by 1 px or 0.01) when libjpeg decodes the
 is cut to 0..255 before the resize, and 19 when it is rounded to 8 bits before and after. `--eight-bits` takes that
 last road.
 
+* keypoints: of the faces that stay, mapped back as their boxes are, not cut.
+* segments: the class with the largest of the logits, for each of the network's pixels; the share of the pixels and the box
+  around them of each class but the background, from a share of 0.002 on.
+
 The golden files hold file names, boxes, classes and scores, never pictures. Boxes are kept down to 0.02 below the
 threshold, so that the test can let a box whose score lies within the tolerance of the threshold be on one side only.
 
@@ -51,6 +55,21 @@ MODELS = {
     "yunet": dict(
         file="models/yunet_n_320_320.onnx", photos=COCO, decoder="yunet", size=(320, 320), place="top-left",
         pad=0, bgr=True, mean=0.0, scale=1.0, score=0.5, iou=0.45, classes=["face"],
+    ),
+    "yunet-points": dict(
+        file="models/yunet_n_320_320.onnx", photos=COCO, decoder="yunet", size=(320, 320), place="top-left",
+        pad=0, bgr=True, mean=0.0, scale=1.0, score=0.5, iou=0.45, classes=["face"], points=5,
+    ),
+    "fastestdet": dict(
+        file="models/fastestdet_352.onnx", photos=COCO, decoder="fastestdet", size=(352, 352), place="stretch",
+        pad=0, bgr=True, mean=0.0, scale=1 / 255, score=0.5, iou=0.45, classes=(HERE / "../models/yolox-nano/1/classes.txt"),
+    ),
+    "deeplab": dict(
+        file="models/deeplab_v3_mnv2_257.onnx", photos=COCO, decoder="argmax", size=(257, 257), place="stretch",
+        pad=0, bgr=False, mean=127.5, scale=1 / 127.5, score=0.002, iou=0.0, nhwc=True, classes=[
+            "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+            "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+        ],
     ),
     "ppe-nano": dict(
         file=HERE / "../../../models/ppe-nano/2/model.onnx", photos=HELMET, decoder="yolov8", size=(320, 320),
@@ -108,7 +127,8 @@ def prepare(rgb, model):
     if model["bgr"]:
         canvas = canvas[:, :, ::-1]
     tensor = (canvas - model["mean"]) * model["scale"]
-    return np.ascontiguousarray(tensor.transpose(2, 0, 1)[None], np.float32), (
+    axes = (0, 1, 2) if model.get("nhwc") else (2, 0, 1)
+    return np.ascontiguousarray(tensor.transpose(axes)[None], np.float32), (
         inner_width / width, inner_height / height, left, top)
 
 
@@ -133,6 +153,15 @@ def decode(outputs, model):
         centre, size = (rows[:, :2] + cells) * strides, np.exp(rows[:, 2:4]) * strides
         scores = rows[:, 5:] * rows[:, 4:5]
         return np.hstack([centre - size / 2, centre + size / 2]), scores.argmax(1), scores.max(1)
+    if model["decoder"] == "fastestdet":
+        planes = outputs["758"][0].astype(np.float64)
+        rows, columns = planes.shape[1:]
+        y, x = np.mgrid[:rows, :columns]
+        centre = np.stack([(np.tanh(planes[1]) + x) / columns * width, (np.tanh(planes[2]) + y) / rows * height], -1)
+        size = np.stack([width / (1 + np.exp(-planes[3])), height / (1 + np.exp(-planes[4]))], -1)
+        scores = planes[0].ravel() ** 0.6 * planes[5:].max(0).ravel() ** 0.4
+        corners = np.concatenate([centre - size / 2, centre + size / 2], -1).reshape(-1, 4)
+        return corners, planes[5:].argmax(0).ravel(), scores
     parts = []
     for stride in (8, 16, 32):
         y, x = np.mgrid[:height // stride, :width // stride]
@@ -143,6 +172,36 @@ def decode(outputs, model):
         parts.append(np.hstack([centre - size / 2, centre + size / 2, score[:, None]]))
     parts = np.concatenate(parts)
     return parts[:, :4], np.zeros(len(parts), int), parts[:, 4]
+
+
+def keypoints(outputs, model):
+    """Five points for each cell, in input pixels."""
+    width, height = model["size"]
+    parts = []
+    for stride in (8, 16, 32):
+        y, x = np.mgrid[:height // stride, :width // stride]
+        cells = np.stack([x, y], -1).reshape(-1, 1, 2)
+        parts.append((outputs[f"kps_{stride}"][0].reshape(-1, model["points"], 2) + cells) * stride)
+    return np.concatenate(parts)
+
+
+def segments(session, model, names, rgb):
+    tensor, _ = prepare(rgb, model)
+    [logits] = session.run(None, {session.get_inputs()[0].name: tensor})
+    numbers = logits[0].argmax(-1)
+    height, width = rgb.shape[:2]
+    rows, columns = numbers.shape
+    found = []
+    for number, name in enumerate(names, 1):
+        y, x = np.nonzero(numbers == number)
+        ratio = len(y) / numbers.size
+        if ratio < model["score"]:
+            continue
+        box = [x.min() / columns * width, y.min() / rows * height, (x.max() + 1) / columns * width, (y.max() + 1) / rows * height]
+        found.append({
+            "class": name, "class_id": number - 1, "area_ratio": round(ratio, 5),
+            "box": [round(float(side), 2) for side in box]})
+    return sorted(found, key=lambda one: -one["area_ratio"])
 
 
 def suppress(corners, classes, scores, limit):
@@ -167,6 +226,7 @@ def detect(session, model, names, rgb):
     outputs = dict(zip([output.name for output in session.get_outputs()], found))
     corners, classes, scores = decode(outputs, model)
     sure = scores >= model["score"] - MARGIN
+    points = keypoints(outputs, model)[sure] if "points" in model else None
     corners, classes, scores = corners[sure], classes[sure], scores[sure]
     height, width = rgb.shape[:2]
     detections = []
@@ -177,6 +237,9 @@ def detect(session, model, names, rgb):
             detections.append(dict(
                 box=[round(float(side), 3) for side in box], **{"class": names[classes[n]]},
                 class_id=int(classes[n]), score=round(float(scores[n]), 5)))
+            if points is not None:
+                places = (points[n] - [left, top]) / [scale_x, scale_y]
+                detections[-1]["keypoints"] = [[round(float(side), 2) for side in place] for place in places]
     return detections
 
 
@@ -184,9 +247,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assets", required=True, type=pathlib.Path, help="folder with models/ and datasets/")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder for the golden files")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="all by default")
     parser.add_argument("--eight-bits", action="store_true", help="round RGB to 8 bits before and after the resize")
     arguments = parser.parse_args()
-    for name, model in MODELS.items():
+    for name in arguments.models or MODELS:
+        model = MODELS[name]
         session = onnxruntime.InferenceSession(str(arguments.assets / model["file"]), providers=["CPUExecutionProvider"])
         names = model["classes"]
         names = names.read_text().split("\n")[:-1] if isinstance(names, pathlib.Path) else names
@@ -194,13 +259,17 @@ def main():
         golden = []
         for photo in photos:
             rgb = load_rgb(arguments.assets / photo, arguments.eight_bits)
-            detections = detect(session, model, names, rgb)
-            golden.append(dict(photo=photo, width=rgb.shape[1], height=rgb.shape[0], detections=detections))
+            size = dict(photo=photo, width=rgb.shape[1], height=rgb.shape[0])
+            if model["decoder"] == "argmax":
+                golden.append(size | dict(segments=segments(session, model, names, rgb)))
+            else:
+                golden.append(size | dict(detections=detect(session, model, names, rgb)))
         lines = ",\n".join("  " + json.dumps(entry) for entry in golden)
         head = {key: model[key] for key in ("score", "iou")} | dict(margin=MARGIN)
         text = f'{{"model": "{name}", "thresholds": {json.dumps(head)}, "photos": [\n{lines}\n]}}\n'
         (arguments.out / f"{name}.json").write_text(text)
-        print(name, len(golden), "photos", sum(len(entry["detections"]) for entry in golden), "detections")
+        found = sum(len(entry.get("detections") or entry.get("segments") or []) for entry in golden)
+        print(name, len(golden), "photos", found, "detections or segments")
 
 
 if __name__ == "__main__":
