@@ -27,6 +27,69 @@ interface Environment {
 	/** Calls `action` whenever the network may have changed; the returned function ends that. */
 	onNetworkChange(action: () => void): () => void;
 }
+/** A point of an object: x and y in pixels of the upright frame, and its score, 0..1. */
+export type Keypoint = [
+	x: number,
+	y: number,
+	score: number
+];
+/** A class of the whole frame. */
+export interface Label {
+	/** Index of the class in the model. */
+	class_id: number;
+	/** Name of the class. */
+	class: string;
+	/** Score, 0..1. */
+	score: number;
+}
+/** A mask in the run lengths of COCO. */
+export interface Rle {
+	/** Height and width of the mask; `mask_box` of the result says where it lies in the frame. */
+	size: [
+		height: number,
+		width: number
+	];
+	/** Lengths of runs down the columns, outside and inside by turns, in COCO's compressed text. */
+	counts: string;
+}
+/** All pixels of one class. */
+export interface Segment {
+	/** Index of the class in the model. */
+	class_id: number;
+	/** Name of the class. */
+	class: string;
+	/** Share of the frame that it covers, 0..1. */
+	area_ratio: number;
+	/** Corners `[x1, y1, x2, y2]` around all of it, in pixels of the upright frame. */
+	box: [
+		number,
+		number,
+		number,
+		number
+	];
+	/**
+	 * Its outlines with `masks: "outlines"`: closed rings of points in pixels of the upright frame. A ring inside another one
+	 * is a hole (even-odd rule).
+	 */
+	polygons?: [
+		x: number,
+		y: number
+	][][];
+	/** Its pixels with `masks: "rle"`. */
+	rle?: Rle;
+	/** Small outlines that were left out, or 1 for its run lengths, where the message would have become too large. */
+	left_out?: number;
+}
+/** An output of a model, as it is. */
+export interface Tensor {
+	name: string;
+	/** Its sides, the batch first: 1. */
+	shape: number[];
+	/** Its values, row by row, `null` for one that is no number; `null` altogether where they are left out. */
+	data: (number | null)[] | null;
+	/** How many values are left out, since a message would have become too large. */
+	left_out?: number;
+}
 /** `[x, y]` in fractions of the upright frame, each 0..1. */
 export type Point = [
 	number,
@@ -218,11 +281,16 @@ export type ServerErrorCode = (typeof SERVER_ERROR_CODES)[number];
 export type ReturnMode = "exact" | "predicted" | "results";
 /** Shape of the detections in each result. The typed {@link SessionResult} is the `saccade` format. */
 export type ResultFormat = "saccade" | "coco" | "roboflow" | "supervision";
+/**
+ * What results tell of segments: their outlines, each of their pixels as run lengths of COCO at the model's resolution, or
+ * neither.
+ */
+export type Masks = "outlines" | "rle" | "none";
 /** What the server draws on returned video. */
 export interface Overlay {
-	/** Outlines of detections. */
+	/** What was found, where it is: outlines of detections, their keypoints, tinted segments. */
 	boxes: boolean;
-	/** Class, score and object id beside each box. */
+	/** What it is: class, score and object id beside each box; classes of the whole frame in a corner. */
 	labels: boolean;
 	/** A strip with the times of the stages. */
 	timing: boolean;
@@ -251,6 +319,8 @@ export interface Options {
 	overlay: Overlay;
 	/** Shape of the results. */
 	format: ResultFormat;
+	/** What is told of segments; absent from servers that find none. */
+	masks?: Masks;
 	/** Watched areas; they, lines and rules need `track`. */
 	zones: Zone[];
 	/** Counting lines. */
@@ -369,6 +439,8 @@ export interface Detection {
 	score: number;
 	/** Identity across frames; `null` with `track: false`. */
 	object_id: number | null;
+	/** Its points in the model's order, where the model's task is `pose` and it saw this frame. */
+	keypoints?: Keypoint[];
 }
 /** Stages in the order in which a frame meets them; keys of {@link Timing} but for `total`. */
 export declare const STAGES: readonly [
@@ -423,8 +495,21 @@ export interface SessionResult {
 	height: number;
 	/** Name and version of the model, such as `ppe-nano@1`. */
 	model: string;
-	/** What was found, best score first. */
+	/** What was found, best score first; empty where the model's task is not to find boxes. */
 	detections: Detection[];
+	/** Classes of the whole frame, best score first, where the model's task is `classify`. */
+	classes?: Label[];
+	/** Classes of its pixels, the largest first, where the model's task is `segment`. */
+	segments?: Segment[];
+	/** Where the corners of the masks in {@link Segment.rle} lie, in pixels of the upright frame: `[x1, y1, x2, y2]`. */
+	mask_box?: [
+		number,
+		number,
+		number,
+		number
+	];
+	/** The model's outputs as they are, where its task is `raw`. */
+	tensors?: Tensor[];
 	/** Where the time went. */
 	timing_ms: Timing;
 	/** The session's latency budget. */
@@ -667,15 +752,20 @@ export interface ShownFrame {
 }
 /** What {@link drawDetections} draws. */
 export interface DrawOptions {
-	/** Outlines; on by default. */
+	/** Outlines, keypoints and tinted segments; on by default. */
 	boxes?: boolean;
-	/** Class, score and object id beside each box; on by default. */
+	/** Class, score and object id beside each box, and classes of the whole frame in a corner; on by default. */
 	labels?: boolean;
 	/** Opacity, 0..1; 1 by default. */
 	opacity?: number;
 }
 /** The colour of a class, as a CSS colour. */
 export declare function classColor(classId: number): string;
+/**
+ * Draws all that a result tells of its frame over a picture that fills the canvas: segments, detections with their keypoints,
+ * and classes of the whole frame.
+ */
+export declare function drawResult(context: CanvasRenderingContext2D, result: SessionResult, options?: DrawOptions): void;
 /**
  * Draws detections over a picture that fills the canvas.
  *

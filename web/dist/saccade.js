@@ -25,6 +25,22 @@ function shape(fields) {
   return (value) => isRecord(value) && entries.every(([key, guard]) => guard(value[key]));
 }
 
+// sdk/findings.ts
+var keypoint = numbers(3), label = shape({ class_id: isNumber, class: isString, score: isNumber }), segment = shape({
+  class_id: isNumber,
+  class: isString,
+  area_ratio: isNumber,
+  box: numbers(4),
+  polygons: optional(list(list(numbers(2)))),
+  rle: optional(shape({ size: numbers(2), counts: isString })),
+  left_out: optional(isNumber)
+}), tensor = shape({
+  name: isString,
+  shape: list(isNumber),
+  data: nullable(list(nullable(isNumber))),
+  left_out: optional(isNumber)
+});
+
 // sdk/zones.ts
 var MAX_SHAPES = 16, CORNERS = { min: 3, max: 32 };
 function isZone(value) {
@@ -227,6 +243,7 @@ var options = shape({
   track: isBoolean,
   overlay: shape({ boxes: isBoolean, labels: isBoolean, timing: isBoolean, zones: isBoolean }),
   format: literal("saccade", "coco", "roboflow", "supervision"),
+  masks: optional(literal("outlines", "rle", "none")),
   zones: list(zone),
   lines: list(line),
   rules: optional(list(rule))
@@ -284,8 +301,13 @@ var options = shape({
     class_id: isNumber,
     class: isString,
     score: isNumber,
-    object_id: nullable(isNumber)
+    object_id: nullable(isNumber),
+    keypoints: optional(list(keypoint))
   })),
+  classes: optional(list(label)),
+  segments: optional(list(segment)),
+  mask_box: optional(numbers(4)),
+  tensors: optional(list(tensor)),
   timing_ms: timing,
   budget_ms: isNumber,
   met: isBoolean,
@@ -781,9 +803,9 @@ var MAX_EARLY_CANDIDATES = 64, Peer = class {
       }
   }
   #listen(channel) {
-    let { label } = channel;
-    label !== "results" && label !== "events" && label !== "control" || (channel.onmessage = ({ data }) => {
-      typeof data == "string" && this.#handlers?.onText(label, data);
+    let { label: label2 } = channel;
+    label2 !== "results" && label2 !== "events" && label2 !== "control" || (channel.onmessage = ({ data }) => {
+      typeof data == "string" && this.#handlers?.onText(label2, data);
     });
   }
 };
@@ -851,14 +873,52 @@ var PALETTE = ["#eb5e14", "#56bef0", "#f0e442", "#00a87d", "#d682b0", "#2878cd",
 function classColor(classId) {
   return PALETTE[(classId % PALETTE.length + PALETTE.length) % PALETTE.length] ?? "#ffffff";
 }
+var TINT = 0.42, LINES = 8;
+function drawResult(context, result, options2 = {}) {
+  let { boxes = !0, labels = !0, opacity = 1 } = options2, { segments = [], classes = [] } = result;
+  boxes && segments.length > 0 && drawSegments(context, segments, result, opacity), drawDetections(context, result.detections, result, options2), labels && drawList(context, [...classes.map(lineOfLabel), ...segments.map(lineOfSegment)], opacity);
+}
+function lineOfLabel({ class: name, class_id, score }) {
+  return [`${name} ${score.toFixed(2)}`, class_id];
+}
+function lineOfSegment({ class: name, class_id, area_ratio }) {
+  return [`${name} ${Math.round(area_ratio * 100)} %`, class_id];
+}
+function drawSegments(context, segments, size, opacity) {
+  let scaleX = context.canvas.width / Math.max(1, size.width), scaleY = context.canvas.height / Math.max(1, size.height);
+  context.save();
+  for (let { class_id, polygons = [] } of segments) {
+    let path = new Path2D();
+    for (let ring of polygons) {
+      let outline = pathOf(ring.map(([x, y]) => [x * scaleX, y * scaleY]));
+      outline.closePath(), path.addPath(outline);
+    }
+    context.globalAlpha = opacity * TINT, context.fillStyle = classColor(class_id), context.fill(path, "evenodd"), context.globalAlpha = opacity, context.strokeStyle = classColor(class_id), context.lineWidth = Math.max(1, Math.round(Math.min(context.canvas.width, context.canvas.height) / 320)), context.stroke(path);
+  }
+  context.restore();
+}
+function drawList(context, lines, opacity) {
+  let { width, height } = context.canvas, text2 = Math.max(11, Math.round(Math.min(width, height) / 32));
+  context.save(), context.globalAlpha = opacity, context.textBaseline = "middle", context.font = `600 ${text2}px system-ui, sans-serif`;
+  for (let [index, [line2, classId]] of lines.slice(0, LINES).entries())
+    drawLabel(context, line2, text2 / 2, text2 / 2 + (index + 1) * 1.7 * text2, text2, classColor(classId));
+  context.restore();
+}
 function drawDetections(context, detections, size, { boxes = !0, labels = !0, opacity = 1 } = {}) {
   let { width, height } = context.canvas, scaleX = width / Math.max(1, size.width), scaleY = height / Math.max(1, size.height), stroke = Math.max(2, Math.round(Math.min(width, height) / 220)), text2 = Math.max(11, Math.round(Math.min(width, height) / 32));
   context.save(), context.globalAlpha = opacity, context.lineJoin = "round", context.textBaseline = "middle", context.font = `600 ${text2}px system-ui, sans-serif`;
   for (let detection of [...detections].reverse()) {
     let [x1, y1, x2, y2] = detection.box, left = x1 * scaleX, top = y1 * scaleY, color = classColor(detection.class_id);
-    boxes && (context.lineWidth = stroke + 2, context.strokeStyle = "rgba(0, 0, 0, 0.55)", context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY), context.lineWidth = stroke, context.strokeStyle = color, context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY)), labels && drawLabel(context, labelOf(detection), left - stroke / 2, top, text2, color);
+    if (boxes) {
+      context.lineWidth = stroke + 2, context.strokeStyle = "rgba(0, 0, 0, 0.55)", context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY), context.lineWidth = stroke, context.strokeStyle = color, context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY);
+      for (let [x, y] of detection.keypoints ?? []) drawDot(context, x * scaleX, y * scaleY, stroke + 1, color);
+    }
+    labels && drawLabel(context, labelOf(detection), left - stroke / 2, top, text2, color);
   }
   context.restore();
+}
+function drawDot(context, x, y, radius, color) {
+  context.beginPath(), context.arc(x, y, radius + 1, 0, 2 * Math.PI), context.fillStyle = "rgba(0, 0, 0, 0.6)", context.fill(), context.beginPath(), context.arc(x, y, radius, 0, 2 * Math.PI), context.fillStyle = color, context.fill();
 }
 function labelOf({ class: name, score, object_id }) {
   let id = object_id === null ? "" : ` #${object_id}`;
@@ -896,9 +956,9 @@ function pathOf(points) {
   for (let [x, y] of points) path.lineTo(x, y);
   return path;
 }
-function drawLabel(context, label, left, boxTop, text2, color) {
-  let padding = Math.round(text2 * 0.35), width = Math.ceil(context.measureText(label).width) + 2 * padding, height = text2 + 2 * Math.round(padding * 0.7), x = Math.max(0, Math.min(left, context.canvas.width - width)), y = boxTop - height >= 0 ? boxTop - height : boxTop;
-  context.fillStyle = color, context.fillRect(x, y, width, height), context.fillStyle = "#0b0d10", context.fillText(label, x + padding, y + height / 2 + 1);
+function drawLabel(context, label2, left, boxTop, text2, color) {
+  let padding = Math.round(text2 * 0.35), width = Math.ceil(context.measureText(label2).width) + 2 * padding, height = text2 + 2 * Math.round(padding * 0.7), x = Math.max(0, Math.min(left, context.canvas.width - width)), y = boxTop - height >= 0 ? boxTop - height : boxTop;
+  context.fillStyle = color, context.fillRect(x, y, width, height), context.fillStyle = "#0b0d10", context.fillText(label2, x + padding, y + height / 2 + 1);
 }
 
 // sdk/preview.ts
@@ -964,7 +1024,7 @@ var MAX_DELAY_MS = 1e3, MAX_BYTES = 64 * 1024 * 1024, HOLD_MS = 1e3, DELAY_PERCE
     if (!context) return;
     this.canvas.width !== picture.width && (this.canvas.width = picture.width), this.canvas.height !== picture.height && (this.canvas.height = picture.height), context.drawImage(picture, 0, 0);
     let { result, exact } = this.#resultFor(frame);
-    this.#shapes && drawShapes(context, this.#shapes), result && drawDetections(context, result.detections, result, this.#drawing), this.onShown({ frame, result, exact });
+    this.#shapes && drawShapes(context, this.#shapes), result && drawResult(context, result, this.#drawing), this.onShown({ frame, result, exact });
   }
   #resultFor(frame) {
     let before = null;
@@ -1452,7 +1512,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, EARLIEST_EXPIRY_
           onCandidate: (candidate) => this.#onLocalCandidate(candidate),
           onConnectionState: (state) => this.#onPeerState(peer, state),
           onTrack: (track) => this.#onReturnedTrack(track),
-          onText: (label, text2) => this.#onText(label, text2),
+          onText: (label2, text2) => this.#onText(label2, text2),
           onSighting: (rtpTimestamp, seenAt) => {
             this.#sighted = !0, this.#clock.sighting(rtpTimestamp, seenAt);
           }
@@ -1645,8 +1705,8 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, EARLIEST_EXPIRY_
     video && (video.srcObject = this.#returned, video.play().catch(() => {
     }));
   }
-  #onText(label, text2) {
-    if (label === "control") {
+  #onText(label2, text2) {
+    if (label2 === "control") {
       let message = readControl(text2);
       (message?.type === "configured" || message?.type === "error") && this.#onMessage(message);
       return;
@@ -1657,7 +1717,7 @@ var WELCOME_MS = 1e4, ANSWER_MS = 1e4, RESTART_ANSWER_MS = 2e3, EARLIEST_EXPIRY_
     } catch {
       return;
     }
-    label === "events" ? isSessionEvent(value) ? this.#config.onEvent?.(value) : this.#config.onForeignEvent?.(value) : isSessionResult(value) ? this.#onResult(value) : this.#config.onForeignResult?.(value);
+    label2 === "events" ? isSessionEvent(value) ? this.#config.onEvent?.(value) : this.#config.onForeignEvent?.(value) : isSessionResult(value) ? this.#onResult(value) : this.#config.onForeignResult?.(value);
   }
   #onResult(result) {
     let now = this.#environment.now();
@@ -1731,7 +1791,7 @@ function readControl(text2) {
 
 // sdk/sources.ts
 async function listCameras() {
-  return (await mediaDevices()?.enumerateDevices().catch(() => []) ?? []).filter(({ kind }) => kind === "videoinput").map(({ deviceId, label }, index) => ({ deviceId, label: label || `Camera ${index + 1}` }));
+  return (await mediaDevices()?.enumerateDevices().catch(() => []) ?? []).filter(({ kind }) => kind === "videoinput").map(({ deviceId, label: label2 }, index) => ({ deviceId, label: label2 || `Camera ${index + 1}` }));
 }
 async function openCamera(wishes = {}) {
   let devices = mediaDevices();
@@ -1890,6 +1950,7 @@ export {
   classColor,
   connect,
   drawDetections,
+  drawResult,
   drawShapes,
   errorOfCapture,
   isCameraView,

@@ -1,4 +1,4 @@
-import type { Detection, SessionResult } from "../sdk/index.js";
+import type { SessionResult } from "../sdk/index.js";
 import type { EventLine } from "./activity.js";
 import { element, figure, make } from "./dom.js";
 
@@ -24,7 +24,7 @@ export class ResultsLog {
       this.#jsonAt = now;
       this.#json.textContent = JSON.stringify(result, null, 2);
     }
-    const text = describe(result.detections);
+    const text = describe(result);
     const since = now - this.#lastAt;
     if (since < (text === this.#last ? STEADY_MS : CHANGE_MS)) return;
     this.#last = text;
@@ -56,8 +56,15 @@ export class ResultsLog {
   }
 }
 
-/** Such as `2 × helmet, 1 × head`; classes in order of how many, then by name. */
-export function describe(detections: readonly Detection[]): string {
+/**
+ * Such as `2 × helmet, 1 × head`; classes in order of how many, then by name. Of what is told of the whole frame: `seven 97 %`,
+ * `person 13 %` or `2 tensors`.
+ */
+export function describe({ detections, classes, segments, tensors }: SessionResult): string {
+  const percent = (name: string, share: number): string => `${name}\u00a0${Math.round(share * 100)}\u00a0%`;
+  if (classes) return classes.map(({ class: name, score }) => percent(name, score)).join(", ") || "no class sure enough";
+  if (segments) return segments.map(({ class: name, area_ratio }) => percent(name, area_ratio)).join(", ") || "nothing found";
+  if (tensors) return tensors.map(({ name, shape }) => `${name} [${shape.join(", ")}]`).join(", ");
   const counts = new Map<string, number>();
   for (const { class: name } of detections) counts.set(name, (counts.get(name) ?? 0) + 1);
   if (counts.size === 0) return "nothing found";

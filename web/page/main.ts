@@ -406,7 +406,8 @@ function onResult(result: SessionResult): void {
   page.results += 1;
   page.lastResult = result;
   recent.push(result);
-  for (const { class: name } of result.detections) seenClasses.add(name);
+  const { detections, classes = [], segments = [] } = result;
+  for (const { class: name } of [...detections, ...classes, ...segments]) seenClasses.add(name);
   log.add(result, performance.now());
   if (!scene?.truth || !page.session) return;
   const capturedAt = page.session.capturedAt(result);

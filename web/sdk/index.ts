@@ -24,6 +24,7 @@ export {
   classColor,
   drawDetections,
   type DrawOptions,
+  drawResult,
   drawShapes,
   labelOf,
   type Shapes,

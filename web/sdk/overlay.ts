@@ -1,10 +1,10 @@
-import type { Detection, Line, Point, Zone } from "./wire.js";
+import type { Detection, Label, Line, Point, Segment, SessionResult, Zone } from "./wire.js";
 
 /** What {@link drawDetections} draws. */
 export interface DrawOptions {
-  /** Outlines; on by default. */
+  /** Outlines, keypoints and tinted segments; on by default. */
   boxes?: boolean;
-  /** Class, score and object id beside each box; on by default. */
+  /** Class, score and object id beside each box, and classes of the whole frame in a corner; on by default. */
   labels?: boolean;
   /** Opacity, 0..1; 1 by default. */
   opacity?: number;
@@ -16,6 +16,76 @@ const PALETTE = ["#eb5e14", "#56bef0", "#f0e442", "#00a87d", "#d682b0", "#2878cd
 /** The colour of a class, as a CSS colour. */
 export function classColor(classId: number): string {
   return PALETTE[((classId % PALETTE.length) + PALETTE.length) % PALETTE.length] ?? "#ffffff";
+}
+
+/** How much of a segment's colour there is over the picture. */
+const TINT = 0.42;
+/** Lines of the list in the corner at most. */
+const LINES = 8;
+
+/**
+ * Draws all that a result tells of its frame over a picture that fills the canvas: segments, detections with their keypoints,
+ * and classes of the whole frame.
+ */
+export function drawResult(context: CanvasRenderingContext2D, result: SessionResult, options: DrawOptions = {}): void {
+  const { boxes = true, labels = true, opacity = 1 } = options;
+  const { segments = [], classes = [] } = result;
+  if (boxes && segments.length > 0) drawSegments(context, segments, result, opacity);
+  drawDetections(context, result.detections, result, options);
+  if (labels) drawList(context, [...classes.map(lineOfLabel), ...segments.map(lineOfSegment)], opacity);
+}
+
+/** A line of the list in the corner: its text and the class whose colour it has. */
+type ListLine = [text: string, classId: number];
+
+function lineOfLabel({ class: name, class_id, score }: Label): ListLine {
+  return [`${name} ${score.toFixed(2)}`, class_id];
+}
+
+function lineOfSegment({ class: name, class_id, area_ratio }: Segment): ListLine {
+  return [`${name} ${Math.round(area_ratio * 100)} %`, class_id];
+}
+
+/** Fills outlines by the even-odd rule; segments without them, such as those with run lengths, are left out. */
+function drawSegments(
+  context: CanvasRenderingContext2D,
+  segments: readonly Segment[],
+  size: { width: number; height: number },
+  opacity: number,
+): void {
+  const scaleX = context.canvas.width / Math.max(1, size.width);
+  const scaleY = context.canvas.height / Math.max(1, size.height);
+  context.save();
+  for (const { class_id, polygons = [] } of segments) {
+    const path = new Path2D();
+    for (const ring of polygons) {
+      const outline = pathOf(ring.map(([x, y]): Point => [x * scaleX, y * scaleY]));
+      outline.closePath();
+      path.addPath(outline);
+    }
+    context.globalAlpha = opacity * TINT;
+    context.fillStyle = classColor(class_id);
+    context.fill(path, "evenodd");
+    context.globalAlpha = opacity;
+    context.strokeStyle = classColor(class_id);
+    context.lineWidth = Math.max(1, Math.round(Math.min(context.canvas.width, context.canvas.height) / 320));
+    context.stroke(path);
+  }
+  context.restore();
+}
+
+function drawList(context: CanvasRenderingContext2D, lines: readonly ListLine[], opacity: number): void {
+  const { width, height } = context.canvas;
+  const text = Math.max(11, Math.round(Math.min(width, height) / 32));
+  context.save();
+  context.globalAlpha = opacity;
+  context.textBaseline = "middle";
+  context.font = `600 ${text}px system-ui, sans-serif`;
+  for (const [index, [line, classId]] of lines.slice(0, LINES).entries()) {
+    // Labels lie above the place that they are given.
+    drawLabel(context, line, text / 2, text / 2 + (index + 1) * 1.7 * text, text, classColor(classId));
+  }
+  context.restore();
 }
 
 /**
@@ -51,10 +121,22 @@ export function drawDetections(
       context.lineWidth = stroke;
       context.strokeStyle = color;
       context.strokeRect(left, top, (x2 - x1) * scaleX, (y2 - y1) * scaleY);
+      for (const [x, y] of detection.keypoints ?? []) drawDot(context, x * scaleX, y * scaleY, stroke + 1, color);
     }
     if (labels) drawLabel(context, labelOf(detection), left - stroke / 2, top, text, color);
   }
   context.restore();
+}
+
+function drawDot(context: CanvasRenderingContext2D, x: number, y: number, radius: number, color: string): void {
+  context.beginPath();
+  context.arc(x, y, radius + 1, 0, 2 * Math.PI);
+  context.fillStyle = "rgba(0, 0, 0, 0.6)";
+  context.fill();
+  context.beginPath();
+  context.arc(x, y, radius, 0, 2 * Math.PI);
+  context.fillStyle = color;
+  context.fill();
 }
 
 /** Text of a detection's label as the server writes it, such as `helmet 0.91 #7`. */

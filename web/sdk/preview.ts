@@ -1,5 +1,5 @@
 import { Samples } from "./meters.js";
-import { drawDetections, type DrawOptions, drawShapes, type Shapes } from "./overlay.js";
+import { drawResult, type DrawOptions, drawShapes, type Shapes } from "./overlay.js";
 import type { SourceClock, SourceFrame } from "./source-clock.js";
 import type { SessionResult } from "./wire.js";
 
@@ -124,7 +124,7 @@ export class LocalPreview {
     context.drawImage(picture, 0, 0);
     const { result, exact } = this.#resultFor(frame);
     if (this.#shapes) drawShapes(context, this.#shapes);
-    if (result) drawDetections(context, result.detections, result, this.#drawing);
+    if (result) drawResult(context, result, this.#drawing);
     this.onShown({ frame, result, exact });
   }
 

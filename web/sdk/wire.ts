@@ -20,6 +20,7 @@ import {
   optional,
   shape,
 } from "./guards.js";
+import { type Keypoint, keypoint, type Label, label, type Segment, segment, type Tensor, tensor } from "./findings.js";
 import { type Line, line, type Rule, rule, type Zone, zone } from "./zones.js";
 
 export {
@@ -35,6 +36,7 @@ export {
   type ZoneEntered,
   type ZoneLeft,
 } from "./events.js";
+export type { Keypoint, Label, Rle, Segment, Tensor } from "./findings.js";
 export { type Anchor, CORNERS, isLine, isRule, isZone, type Line, MAX_SHAPES, type Point, type Rule, type Zone } from "./zones.js";
 
 /** Subprotocol of the signaling WebSocket. */
@@ -82,11 +84,17 @@ export type ReturnMode = "exact" | "predicted" | "results";
 /** Shape of the detections in each result. The typed {@link SessionResult} is the `saccade` format. */
 export type ResultFormat = "saccade" | "coco" | "roboflow" | "supervision";
 
+/**
+ * What results tell of segments: their outlines, each of their pixels as run lengths of COCO at the model's resolution, or
+ * neither.
+ */
+export type Masks = "outlines" | "rle" | "none";
+
 /** What the server draws on returned video. */
 export interface Overlay {
-  /** Outlines of detections. */
+  /** What was found, where it is: outlines of detections, their keypoints, tinted segments. */
   boxes: boolean;
-  /** Class, score and object id beside each box. */
+  /** What it is: class, score and object id beside each box; classes of the whole frame in a corner. */
   labels: boolean;
   /** A strip with the times of the stages. */
   timing: boolean;
@@ -116,6 +124,8 @@ export interface Options {
   overlay: Overlay;
   /** Shape of the results. */
   format: ResultFormat;
+  /** What is told of segments; absent from servers that find none. */
+  masks?: Masks;
   /** Watched areas; they, lines and rules need `track`. */
   zones: Zone[];
   /** Counting lines. */
@@ -234,6 +244,8 @@ export interface Detection {
   score: number;
   /** Identity across frames; `null` with `track: false`. */
   object_id: number | null;
+  /** Its points in the model's order, where the model's task is `pose` and it saw this frame. */
+  keypoints?: Keypoint[];
 }
 
 /** Stages in the order in which a frame meets them; keys of {@link Timing} but for `total`. */
@@ -290,8 +302,16 @@ export interface SessionResult {
   height: number;
   /** Name and version of the model, such as `ppe-nano@1`. */
   model: string;
-  /** What was found, best score first. */
+  /** What was found, best score first; empty where the model's task is not to find boxes. */
   detections: Detection[];
+  /** Classes of the whole frame, best score first, where the model's task is `classify`. */
+  classes?: Label[];
+  /** Classes of its pixels, the largest first, where the model's task is `segment`. */
+  segments?: Segment[];
+  /** Where the corners of the masks in {@link Segment.rle} lie, in pixels of the upright frame: `[x1, y1, x2, y2]`. */
+  mask_box?: [number, number, number, number];
+  /** The model's outputs as they are, where its task is `raw`. */
+  tensors?: Tensor[];
   /** Where the time went. */
   timing_ms: Timing;
   /** The session's latency budget. */
@@ -540,6 +560,7 @@ const options = shape<Options>({
   track: isBoolean,
   overlay: shape<Overlay>({ boxes: isBoolean, labels: isBoolean, timing: isBoolean, zones: isBoolean }),
   format: literal("saccade", "coco", "roboflow", "supervision"),
+  masks: optional(literal("outlines", "rle", "none")),
   zones: list(zone),
   lines: list(line),
   rules: optional(list(rule)),
@@ -611,7 +632,12 @@ const sessionResult = shape<SessionResult>({
     class: isString,
     score: isNumber,
     object_id: nullable(isNumber),
+    keypoints: optional(list(keypoint)),
   })),
+  classes: optional(list(label)),
+  segments: optional(list(segment)),
+  mask_box: optional(numbers<[number, number, number, number]>(4)),
+  tensors: optional(list(tensor)),
   timing_ms: timing,
   budget_ms: isNumber,
   met: isBoolean,

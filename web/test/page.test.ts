@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Activity, degradationWords, eventLine } from "../page/activity.js";
 import { classesOf, Latest } from "../page/classes.js";
+import { describe } from "../page/log.js";
 import {
   changedZone,
   closable,
@@ -29,8 +30,8 @@ import {
   withRule,
   withSite,
 } from "../page/shapes.js";
-import { isLine, isRule, isZone, type ModelView, type Point, type RouteView, type SessionEvent } from "../sdk/wire.js";
-import { EVENTS, OPTIONS } from "./fakes.js";
+import { isLine, isRule, isZone, type ModelView, type Point, type RouteView, type SessionEvent, type SessionResult } from "../sdk/wire.js";
+import { EVENTS, goldenOne, OPTIONS } from "./fakes.js";
 
 const SQUARE: Point[] = [[0.1, 0.1], [0.5, 0.1], [0.5, 0.5], [0.1, 0.5]];
 const near = ([ax, ay]: Point, [bx, by]: Point): boolean => Math.hypot(ax - bx, ay - by) < 0.02;
@@ -270,4 +271,14 @@ test("only the answer to the last question counts", async () => {
   latest.drop();
   answers.at(-1)?.(["head"]);
   assert.equal(await third, null);
+});
+
+test("the list says what was found, whatever the model's task", () => {
+  const told = (name: string): string => describe(goldenOne<SessionResult>(name)).replaceAll("\u00a0", " ");
+  assert.equal(told("result"), "1 × head, 1 × helmet");
+  assert.equal(told("result_min"), "nothing found");
+  assert.equal(told("result_keypoints"), "2 × face");
+  assert.equal(told("result_classes"), "seven 97 %, one 2 %");
+  assert.equal(told("result_segments"), "person 13 %, bus 0 %");
+  assert.equal(told("result_tensors"), "Plus214_Output_0 [1, 4], features [1, 64, 80, 80]");
 });

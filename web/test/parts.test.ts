@@ -6,11 +6,11 @@ import { errorOfCapture, errorOfCloseCode, SaccadeError, type ErrorCode } from "
 import { signalingUrl } from "../sdk/index.js";
 import { Joiner, type ShownFrame } from "../sdk/joiner.js";
 import { Rate, Samples } from "../sdk/meters.js";
-import { arrowOf, classColor, labelOf } from "../sdk/overlay.js";
+import { arrowOf, classColor, drawResult, labelOf } from "../sdk/overlay.js";
 import { SourceClock } from "../sdk/source-clock.js";
 import { frameRequest } from "../sdk/sources.js";
 import { SERVER_ERROR_CODES, type SessionResult } from "../sdk/wire.js";
-import { RESULT } from "./fakes.js";
+import { goldenOne, RESULT } from "./fakes.js";
 
 test("back-off doubles up to its bound, and ends", () => {
   const backoff = new Backoff({ baseMs: 100, maxMs: 1_000, maxAttempts: 6, stableMs: 0 }, () => 1);
@@ -167,4 +167,54 @@ test("a line's arrow points to the right of who looks from its first end to its 
   assert.deepEqual(tip([50, 0], [50, 100]), [40, 50], "looking down, right is left");
   assert.deepEqual(tip([0, 50], [100, 50]), [50, 60], "looking right, right is down");
   assert.deepEqual(tip([7, 7], [7, 7]), [7, 7], "a line without length has no sides");
+});
+
+test("a result's segments are filled by the even-odd rule, its classes listed, its keypoints dotted", () => {
+  class FakePath {
+    readonly points: number[][] = [];
+    rings = 0;
+    lineTo(x: number, y: number): void {
+      this.points.push([x, y]);
+    }
+    closePath(): void {
+      this.rings += 1;
+    }
+    addPath(other: FakePath): void {
+      this.points.push(...other.points);
+      this.rings += other.rings;
+    }
+  }
+  Object.assign(globalThis, { Path2D: FakePath });
+  const draw = (name: string, options = {}): { filled: FakePath[]; rules: string[]; texts: string[]; dots: number[][] } => {
+    const done = { filled: [] as FakePath[], rules: [] as string[], texts: [] as string[], dots: [] as number[][] };
+    const context = {
+      canvas: { width: 640, height: 360 },
+      measureText: () => ({ width: 10 }),
+      fill: (path?: FakePath, rule = "") => {
+        if (path) done.filled.push(path);
+        done.rules.push(rule);
+      },
+      fillText: (text: string) => done.texts.push(text),
+      arc: (x: number, y: number) => done.dots.push([x, y]),
+      save: () => undefined,
+      restore: () => undefined,
+      stroke: () => undefined,
+      strokeRect: () => undefined,
+      fillRect: () => undefined,
+      beginPath: () => undefined,
+    };
+    drawResult(context as unknown as CanvasRenderingContext2D, goldenOne<SessionResult>(name), options);
+    return done;
+  };
+  const segments = draw("result_segments");
+  assert.deepEqual(segments.filled.map(({ rings }) => rings), [2, 1]);
+  assert.deepEqual(segments.rules, ["evenodd", "evenodd"]);
+  assert.deepEqual(segments.filled[1]?.points[0], [0, 5], "scaled to the canvas");
+  assert.deepEqual(segments.texts, ["person 13 %", "bus 0 %"]);
+  assert.deepEqual(draw("result_classes").texts, ["seven 0.97", "one 0.02"]);
+  assert.deepEqual(draw("result_classes", { labels: false }).texts, []);
+  assert.equal(draw("result_segments", { boxes: false }).filled.length, 0);
+  const face = draw("result_keypoints");
+  assert.equal(face.dots.length, 10, "five points with a dark line around each");
+  assert.deepEqual(face.dots[0], [215.25, 60.125]);
 });
