@@ -5,16 +5,19 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+#[path = "picture_tests.rs"]
+mod pictures;
+
 use super::*;
 use crate::calibration::{Disturbance, Origin};
 use crate::frame::Frame;
+use crate::infer::Params;
 use crate::infer::backend::Bucket;
 use crate::infer::backend::{Backend, Provider, Selection};
 use crate::infer::batcher::Priority;
 use crate::infer::decoder::{Decoder, Outlet, View};
 use crate::infer::manifest::{Manifest, Precision};
 use crate::infer::model::{Model, Slot};
-use crate::infer::{Params, Whole};
 use crate::media::{ColorInfo, I420, MediaTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -483,68 +486,6 @@ fn pictures_wait_up_to_the_manifest_s_number_and_run_together_with_frames() {
     });
     assert_eq!(bench.done(), ("busy", 0));
     assert!(matches!(bench.outcome(), ("a", Outcome::Done(_))));
-}
-
-#[test]
-fn pictures_that_are_late_or_withdrawn_are_not_run() {
-    let bench = Bench::new(Duration::from_millis(1));
-    let slot = bench.slot("busy");
-    assert_eq!(bench.submit(&slot, 0, LONG), None);
-    bench.running();
-    let picture = Arc::new(I420::new(16, 8));
-    let infer = |time: Duration| {
-        let deadline = crate::clock::now() + time;
-        bench.model.infer(&picture, ColorInfo::default(), None, &bench.params, deadline)
-    };
-    let (late, gone, last) = (infer(Duration::ZERO).unwrap(), infer(LONG).unwrap(), infer(LONG).unwrap());
-    drop(gone);
-    (0..2).for_each(|_| bench.step(Step::Find));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    assert_eq!(runtime.block_on(late), Err(Error::Late));
-    let found = runtime.block_on(last).unwrap();
-    assert_eq!((found.detections.len(), found.batch_size), (1, 1));
-    assert_eq!(bench.running(), 1, "of three pictures one was run");
-    assert!(!bench.model.has_waiting());
-    assert_eq!(bench.done(), ("busy", 0));
-}
-
-#[test]
-fn pictures_of_no_use_make_way_where_no_more_may_wait() {
-    let bench = Bench::new(Duration::from_millis(1));
-    let slot = bench.slot("busy");
-    assert_eq!(bench.submit(&slot, 0, LONG), None);
-    bench.running();
-    let picture = Arc::new(I420::new(16, 8));
-    let infer = || {
-        let deadline = crate::clock::now() + LONG;
-        bench.model.infer(&picture, ColorInfo::default(), None, &bench.params, deadline)
-    };
-    let mut waiting: Vec<_> = (0..32).map(|_| infer().unwrap()).collect();
-    assert_eq!(infer().err(), Some(Error::Busy));
-    drop(waiting.remove(7));
-    let last = infer().unwrap();
-    assert_eq!(infer().err(), Some(Error::Busy));
-    drop(waiting);
-    (0..2).for_each(|_| bench.step(Step::Find));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    assert!(runtime.block_on(last).is_ok());
-    assert_eq!(bench.running(), 1);
-}
-
-#[test]
-fn what_is_found_in_a_smaller_picture_is_told_in_pixels_of_the_whole() {
-    let bench = Bench::new(Duration::from_millis(1));
-    (0..2).for_each(|_| bench.step(Step::Find));
-    let picture = Arc::new(I420::new(16, 8));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let find = |whole| {
-        let deadline = crate::clock::now() + LONG;
-        let found = bench.model.infer(&picture, ColorInfo::default(), whole, &bench.params, deadline).unwrap();
-        runtime.block_on(found).unwrap().detections[0].bbox
-    };
-    let smaller = find(None);
-    let whole = find(Some(Whole { width: 61, height: 32, shrunk: 4 }));
-    assert_eq!(whole, smaller.map(|side| 4.0 * side));
 }
 
 #[test]

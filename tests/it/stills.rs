@@ -82,17 +82,23 @@ fn heads_are_found(found: &[Detection], upright: impl Fn([f32; 4]) -> [f32; 4]) 
     assert!(found.len() <= truth.len() + 2, "{truth:?} {found:?}");
 }
 
-/// Boxes of both lists lie within so many pixels of each other, pairwise, and have the same classes.
+/// Each box of one list that is no narrow case has one of the same class in the other within so many pixels.
 #[track_caller]
-fn are_same(one: &[Detection], other: &[Detection], pixels: f32) {
-    assert_eq!(one.len(), other.len(), "{one:?} {other:?}");
-    for a in one {
+fn has_all(one: &[Detection], other: &[Detection], pixels: f32, lowest: f32) {
+    for a in one.iter().filter(|a| a.score > lowest) {
         let near = |b: &&Detection| {
             let off = a.bbox.iter().zip(b.bbox).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             b.class_id == a.class_id && off <= pixels && (a.score - b.score).abs() < 0.05
         };
         assert!(other.iter().any(|b| near(&b)), "{a:?} has no like in {other:?}");
     }
+}
+
+/// The same both ways.
+#[track_caller]
+fn are_same(one: &[Detection], other: &[Detection], pixels: f32, lowest: f32) {
+    has_all(one, other, pixels, lowest);
+    has_all(other, one, pixels, lowest);
 }
 
 /// The first photos of the shared data set.
@@ -135,22 +141,24 @@ async fn a_picture_of_every_format_is_answered_with_what_is_in_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn photos_have_the_boxes_that_the_program_finds_in_the_same_files() {
-    let Some(photos) = photos("photos_have_the_boxes_that_the_program_finds_in_the_same_files", 6) else { return };
+    let Some(photos) = photos("photos_have_the_boxes_that_the_program_finds_in_the_same_files", 16) else { return };
     let folder = tempfile::tempdir().unwrap();
     let server =
         Server::start(&[("models.dir", folder.path().to_str().unwrap()), ("models.default", "ppe-nano")]).await;
     let mut program = crate::program::saccade("detect");
-    let (exit, lines, log) = run(program.args(["--models-dir", folder.path().to_str().unwrap()]).args(&photos));
+    let (exit, lines, log) =
+        run(program.args(["--models-dir", folder.path().to_str().unwrap(), "--score-threshold", "0.2"]).args(&photos));
     assert_eq!(exit, 0, "{log}");
     let mut found = 0;
     for (photo, line) in photos.iter().zip(lines.lines()) {
         let expected: SessionResult = serde_json::from_str(line).unwrap();
-        let told = result(post(&server, "", "image/jpeg", std::fs::read(photo).unwrap()).await).await;
+        let told =
+            result(post(&server, "?score_threshold=0.2", "image/jpeg", std::fs::read(photo).unwrap()).await).await;
         assert_eq!((told.width, told.height), (expected.width, expected.height));
-        are_same(&told.detections, &expected.detections, 2.0);
-        found += told.detections.len();
+        are_same(&told.detections, &expected.detections, 2.0, 0.25);
+        found += told.detections.iter().filter(|one| one.score > 0.25).count();
     }
-    assert!(found > 2, "there is something in these photos");
+    assert!(found > 10, "there is something in these photos: {found}");
     server.app.shut_down().await;
 }
 
@@ -176,7 +184,7 @@ async fn pictures_much_larger_than_the_input_are_decoded_smaller_and_told_whole(
     assert_eq!((header.width, header.height), (2_560, 1_920));
     let (kind, body) = form(&[("a.jpg", &jpeg)]);
     let whole: Vec<ImageResult> = post(&server, "?annotate=jpeg", &kind, body).await.json().await.unwrap();
-    are_same(&whole[0].detections, &told.detections, 8.0);
+    are_same(&whole[0].detections, &told.detections, 8.0, 0.5);
     // The machine may be busy now and then.
     let (mut shrunk, mut all) = (told.timing_ms.decode, whole[0].timing_ms.decode);
     for _ in 0..8 {

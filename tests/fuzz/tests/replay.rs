@@ -67,6 +67,7 @@ replayed![
     depacketize_vp8,
     depacketize_vp9,
     picture_header,
+    stills,
     postprocess,
     manifest,
     config,

@@ -178,7 +178,7 @@ pub fn stills(load: &StillLoad, stop: &AtomicBool, watch: &mut dyn FnMut(StillSt
         over.store(true, Ordering::Release);
     });
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report(load, tally, begin.elapsed(), next.into_inner(), before.zip(after), resident)
+    report(load, tally, begin.elapsed(), next.into_inner(), before.zip(after).as_ref(), resident)
 }
 
 fn send_all(load: &StillLoad, url: &str, begin: Instant, next: &AtomicU64, over: &AtomicBool, tally: &Mutex<Tally>) {
@@ -279,13 +279,13 @@ fn report(
     tally: Tally,
     took: Duration,
     requests: u64,
-    usage: Option<(Usage, Usage)>,
+    usage: Option<&(Usage, Usage)>,
     resident: Option<u64>,
 ) -> StillReport {
     let each = |time: Duration| hundredths(time.as_secs_f64() * 1_000.0 / tally.answered.max(1) as f64);
-    let cpu = usage.as_ref().map(|(before, after)| each(after.cpu.saturating_sub(before.cpu)));
+    let cpu = usage.map(|(before, after)| each(after.cpu.saturating_sub(before.cpu)));
     let mut threads: BTreeMap<String, Duration> = BTreeMap::new();
-    for (before, after) in usage.iter() {
+    for (before, after) in usage {
         for (id, thread) in &after.threads {
             let began = before.threads.get(id).map(|thread| thread.cpu).unwrap_or_default();
             *threads.entry(thread.name.clone()).or_default() += thread.cpu.saturating_sub(began);
@@ -362,7 +362,7 @@ mod tests {
     use super::*;
 
     /// Answers every second request with two detections, and refuses the others; counts different bodies.
-    fn server(listener: TcpListener, bodies: &Mutex<Vec<Vec<u8>>>) {
+    fn server(listener: &TcpListener, bodies: &Mutex<Vec<Vec<u8>>>) {
         let (mut stream, _) = listener.accept().unwrap();
         let mut reader = BufReader::new(stream.try_clone().unwrap());
         loop {
@@ -389,7 +389,9 @@ mod tests {
             } else {
                 ("503 Busy", r#"{"code":"capacity"}"#)
             };
-            write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{text}", text.len()).unwrap();
+            // As one, so that nothing of it waits for an acknowledgement.
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+            stream.write_all(answer.as_bytes()).unwrap();
         }
     }
 
@@ -410,7 +412,7 @@ mod tests {
             server_pid: Some(std::process::id()),
         };
         let report = thread::scope(|scope| {
-            scope.spawn(|| server(listener, &bodies));
+            scope.spawn(|| server(&listener, &bodies));
             stills(&load, &AtomicBool::new(false), &mut |_| {})
         });
         let mut bodies = bodies.into_inner().unwrap();
