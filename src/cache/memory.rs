@@ -9,21 +9,21 @@ use super::tier::{Error, Size, Tier};
 use super::{Entry, Key, Tag};
 
 /// The tier in this process: bounded by bytes, least useful entries out first (TinyLFU: seldom asked for and long ago).
-pub struct Memory {
+pub(super) struct Memory {
     slots: Cache<Key, Arc<Slot>>,
 }
 
 /// An entry and how often it was asked for.
-pub struct Slot {
+pub(super) struct Slot {
     /// The entry.
-    pub entry: Arc<Entry>,
+    pub(super) entry: Arc<Entry>,
     hits: AtomicU32,
     late: AtomicU32,
 }
 
 impl Slot {
     /// Counts a hit. Gives how many there were in the last part of its life, where this is one: `is_late`.
-    pub fn hit(&self, is_late: bool) -> u32 {
+    pub(super) fn hit(&self, is_late: bool) -> u32 {
         self.hits.fetch_add(1, Ordering::Relaxed);
         if is_late { self.late.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 }
     }
@@ -32,7 +32,7 @@ impl Slot {
 impl Memory {
     /// For `max_bytes` of entries, none of which is kept for longer than `keep`.
     #[must_use]
-    pub fn new(max_bytes: u64, keep: Duration) -> Self {
+    pub(super) fn new(max_bytes: u64, keep: Duration) -> Self {
         let slots = Cache::builder()
             .name("results")
             .max_capacity(max_bytes)
@@ -43,12 +43,12 @@ impl Memory {
     }
 
     /// The entry of a key with its counts.
-    pub async fn find(&self, key: &Key) -> Option<Arc<Slot>> {
+    pub(super) async fn find(&self, key: &Key) -> Option<Arc<Slot>> {
         self.slots.get(key).await
     }
 
     /// Keeps an entry; half of the hits of the one that it replaces count for it.
-    pub async fn keep(&self, key: &Key, entry: &Arc<Entry>) {
+    pub(super) async fn keep(&self, key: &Key, entry: &Arc<Entry>) {
         let hits = self.slots.get(key).await.map_or(0, |slot| slot.hits.load(Ordering::Relaxed) / 2);
         let slot = Slot { entry: Arc::clone(entry), hits: AtomicU32::new(hits), late: AtomicU32::new(0) };
         self.slots.insert(*key, Arc::new(slot)).await;
@@ -56,7 +56,7 @@ impl Memory {
 
     /// The keys that were asked for most, the first of them most often; those that nobody asked for again are left out.
     #[must_use]
-    pub fn hottest(&self, count: usize) -> Vec<Key> {
+    pub(super) fn hottest(&self, count: usize) -> Vec<Key> {
         let mut keys: Vec<(u32, Key)> = self
             .slots
             .iter()
@@ -69,7 +69,7 @@ impl Memory {
     }
 
     /// Does what has been put off, such as letting go of what is out of date.
-    pub async fn upkeep(&self) {
+    pub(super) async fn upkeep(&self) {
         self.slots.run_pending_tasks().await;
     }
 }
