@@ -16,7 +16,7 @@ pub(super) struct Memory {
 /// An entry and how often it was asked for.
 pub(super) struct Slot {
     /// The entry.
-    pub entry: Arc<Entry>,
+    pub(super) entry: Arc<Entry>,
     hits: AtomicU32,
     late: AtomicU32,
 }

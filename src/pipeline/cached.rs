@@ -8,7 +8,7 @@ use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 
 use super::stills::Stills;
 use crate::cache::{Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgotten, Key, Purpose, Tag};
-use crate::http::{self, Order, Origin, Picture, Stills as _, Tell};
+use crate::http::{self, Order, Origin, Picture, Tell};
 use crate::infer::{Engine, Plan};
 use crate::session::{Claims, Refusal};
 use crate::{clock, infer};

@@ -19,7 +19,8 @@ fn is_reused(result: &SessionResult) -> bool {
 async fn results(settings: &[(&str, &str)], still: Option<u64>, enough: usize) -> (Vec<SessionResult>, Publisher) {
     let server = Server::start(settings).await;
     let (_socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
-    let (mut publisher, mut viewer) = (Publisher { still, ..Publisher::new(Codec::H264) }, Viewer::new(Codec::H264));
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
+    publisher.still = still;
     let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| {
         returned.results.len() >= enough && returned.pictures.len() >= enough / 3
     });
