@@ -20,7 +20,7 @@ async fn results(settings: &[(&str, &str)], still: Option<u64>, enough: usize) -
     let server = Server::start(settings).await;
     let (_socket, mut peer, ..) = connect(server.http, Codec::H264, OptionsPatch::default()).await;
     let (mut publisher, mut viewer) = (Publisher::new(Codec::H264), Viewer::new(Codec::H264));
-    publisher.still = still;
+    publisher.frozen = still;
     let returned = exchange(&mut peer, &mut publisher, &mut viewer, |returned| {
         returned.results.len() >= enough && returned.pictures.len() >= enough / 3
     });
