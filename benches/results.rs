@@ -10,7 +10,7 @@ use saccade::cache::{Ask, Cache, Compute, Computed, Key, Outcome, Reuse, Setting
 use saccade::clock;
 
 /// Different pictures.
-const PICTURES: usize = 200_000;
+const PICTURES: usize = 100_000;
 /// Bytes of a result: six objects.
 const RESULT: usize = 1_000;
 /// Requests before those that count, and those that count.
