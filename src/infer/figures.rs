@@ -33,11 +33,18 @@ impl Figures {
 #[derive(Debug, Default)]
 pub(super) struct Record(Mutex<Notes>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Notes {
     done: u64,
     failed: u64,
     times: VecDeque<Duration>,
+}
+
+impl Default for Notes {
+    /// With its memory, so that no frame has to wait for some.
+    fn default() -> Self {
+        Self { done: 0, failed: 0, times: VecDeque::with_capacity(KEPT) }
+    }
 }
 
 impl Record {

@@ -430,7 +430,7 @@ mod tests {
             "model": "ppe", "return": "exact", "budget_ms": 200, "score_threshold": 0.35_f32, "iou_threshold": 0.45_f32,
             "max_detections": 100, "classes": null, "track": true,
             "overlay": {"boxes": true, "labels": true, "timing": false, "zones": false},
-            "format": "saccade", "zones": [], "lines": [], "rules": [],
+            "format": "saccade", "masks": "outlines", "zones": [], "lines": [], "rules": [],
         });
         assert_eq!(serde_json::to_value(options).unwrap(), expected);
     }

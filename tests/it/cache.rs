@@ -180,7 +180,7 @@ async fn results_are_forgotten_by_tag_and_by_model() {
         assert_eq!(json_of(response).await["code"], "bad_request");
     }
     let response = post(&server, "?cache_tag=a%20b", &picture).send().await.unwrap();
-    assert_eq!((response.status().as_u16(), json_of(response).await["code"].clone()), (400, json!("bad_options")));
+    assert_eq!((response.status().as_u16(), json_of(response).await["code"].clone()), (422, json!("bad_options")));
     server.app.shut_down().await;
 }
 

@@ -209,8 +209,8 @@ mod tests {
         draft.observe(|name| Some(if name.ends_with("least") { -1.0 } else { 4.1 }));
         let quantized = graph(&draft.quantized(Breadth::Linear).unwrap());
         let scales = tensor(&quantized, "w1__scale").values().unwrap();
-        // Rows 0 to 3 of -3, -2 … 3: their greatest numbers.
-        assert_eq!(scales, [3.0 / 127.0, 3.0 / 127.0, 3.0 / 127.0, 3.0 / 127.0]);
+        // The greatest of -3, -2, -1, 0; of 1, 2, 3, -3; of -2, -1, 0, 1; and of 2, 3, -3, -2.
+        assert_eq!(scales, [3.0 / 127.0, 3.0 / 127.0, 2.0 / 127.0, 3.0 / 127.0]);
         assert_eq!(tensor(&quantized, "w1__int8").dims, [4, 4, 1, 1]);
         let whole: Vec<i8> = tensor(&quantized, "w1__int8").raw_data().iter().map(|byte| byte.cast_signed()).collect();
         assert_eq!(whole[..4], [-127, -85, -42, 0]);
