@@ -134,7 +134,7 @@ impl Model {
     #[must_use]
     pub fn unready(&self) -> Option<String> {
         if !self.shared.is_ready() {
-            return Some(Error::NotReady.to_string());
+            return Some("it failed repeatedly".to_owned());
         }
         self.remote.get()?.unavailable()
     }
