@@ -185,7 +185,7 @@ mod tests {
         let folder = root.path().join("a/1");
         put(root.path(), "a/1/manifest.toml");
         assert!(!is_gone(&folder));
-        // A link to itself is an error of the system's for whoever asks, unlike a folder that is forbidden.
+        // A link to itself fails for everybody; a folder without permissions does not for root.
         fs::rename(root.path().join("a"), root.path().join("b")).unwrap();
         std::os::unix::fs::symlink("a", root.path().join("a")).unwrap();
         assert_eq!(versions(root.path()).unwrap().keys().filter(|id| id.0 == "a").count(), 0);
