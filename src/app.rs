@@ -189,7 +189,7 @@ impl App {
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
-        let (engine, stock) = load(config, tuning, table, gpu.clone()).await?;
+        let (engine, stock, kept) = load(config, tuning, table, gpu.clone()).await?;
         let _ = engine_cell.set(Arc::clone(&engine));
         let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
         let sessions = Sessions::new(
@@ -232,8 +232,7 @@ impl App {
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let default = config.models.default.clone();
         let catalog = Arc::new(catalog::Catalog::start(stock).map_err(StartError::Threads)?);
-        let kept = kept::Kept::open(&config.models.routes_file);
-        let routes = routes::Routes::new(Arc::clone(&engine), default, kept);
+        let routes = routes::Routes { engine: Arc::clone(&engine), default, kept };
         let pictures = stills::start(config, &engine, &registry).map_err(StartError::Threads)?;
         let results = results::start(config).await;
         let detect = pictures.view(&engine, results.as_ref());
@@ -534,14 +533,14 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Loads the models that the configuration wants, and adds the routes. A model that cannot be used is left out with its
-/// reason; those of the configured routes and the default have to be there.
+/// Loads the models that the configuration and kept routes want, and adds the routes. A model that cannot be used is left
+/// out with its reason; those of the configured routes and the default have to be there. The default may be a kept route.
 async fn load(
     config: &Config,
     tuning: &Tuning,
     hardware: Table,
     gpu: Option<Arc<Gpu>>,
-) -> Result<(Arc<infer::Engine>, Arc<catalog::Stock>), StartError> {
+) -> Result<(Arc<infer::Engine>, Arc<catalog::Stock>, kept::Kept), StartError> {
     let (config, around_model) = (config.clone(), tuning.codecs.around_model());
     let loading = tokio::task::spawn_blocking(move || {
         let calibration = Calibration::standard(config.models.calibration);
@@ -549,15 +548,15 @@ async fn load(
         let (engines, checker) = (infer::Engines::Meanwhile, models::checker(&config).map_err(StartError::Program)?);
         let options = infer::Options { around_model, engines, checker, ..models::options(&config, calibration, cuda) };
         let engine = Arc::new(infer::Engine::new(options)?);
-        let stock = catalog::Stock::load_all(Arc::clone(&engine), &config)?;
+        let kept = kept::Kept::open(&config.models.routes_file);
+        let stock = catalog::Stock::load_all(Arc::clone(&engine), &config, &routes::models_of(&kept, &config))?;
         engine.all_loaded();
-        if let Err(error) =
-            models::name(&config, engine.routes(), |name| engine.get(name).map(|model| model.manifest().task))
-        {
+        let task = |name: &str| engine.get(name).map(|model| model.manifest().task);
+        if let Err(error) = models::name(&config, engine.routes(), task, || routes::restore(&engine, &kept)) {
             engine.shutdown();
             return Err(error.into());
         }
-        Ok((engine, stock))
+        Ok((engine, stock, kept))
     });
     loading.await.unwrap_or_else(|panic| Err(StartError::Panicked(panic.to_string())))
 }

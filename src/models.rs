@@ -106,12 +106,17 @@ pub fn repository(config: &Config) -> Result<Repository, Error> {
     Repository::scan(Some(config.models.dir.as_path()).filter(|folder| folder.is_dir()))
 }
 
-/// Adds the configured routes, and makes sure of the default. `task` tells the task of the model of a name, with or without
-/// its version, if there is one.
+/// Adds the configured routes, then others (`more` of them, which count less), and makes sure of the default. `task` tells
+/// the task of the model of a name, with or without its version, if there is one.
 ///
 /// # Errors
 /// [`WrongNames`]: the server does not start like this.
-pub fn name(config: &Config, routes: &Routes, task: impl Fn(&str) -> Option<Task>) -> Result<(), WrongNames> {
+pub fn name(
+    config: &Config,
+    routes: &Routes,
+    task: impl Fn(&str) -> Option<Task>,
+    more: impl FnOnce(),
+) -> Result<(), WrongNames> {
     let put = |(name, route): (&String, &Route)| {
         let error = routes.put(name, route.clone(), &task).err()?;
         Some((name.clone(), error))
@@ -120,6 +125,7 @@ pub fn name(config: &Config, routes: &Routes, task: impl Fn(&str) -> Option<Task
     if !wrong.is_empty() {
         return Err(WrongNames::Routes { wrong });
     }
+    more();
     let default = &config.models.default;
     if task(default).is_some() || routes.get(default).is_some() {
         return Ok(());

@@ -175,14 +175,23 @@ struct Total {
     total: f64,
 }
 
-/// The facts of a result. A format that tells no class has detections without one: they are counted by the id.
+/// The facts of a result. A format that tells no class has detections without one: they are counted by the id. What a
+/// model says of a whole frame is counted in no format: its classes are as many as there is room for, whatever is seen.
 fn facts(json: &str) -> Option<Facts> {
     let heard: Heard = serde_json::from_str(json).ok()?;
     let found = match &heard.detections {
-        Value::Array(list) => list.iter().map(|one| detection(one, "class", "object_id")).collect(),
+        // Segments have boxes, too, where COCO takes them.
+        Value::Array(list) => {
+            let found = list.iter().filter(|one| one.get("segmentation").is_none());
+            found.map(|one| detection(one, "class", "object_id")).collect()
+        }
         Value::Object(object) => match object.get("predictions").and_then(Value::as_array) {
-            Some(list) => list.iter().map(|one| detection(one, "class", "tracker_id")).collect(),
-            None => columns(object),
+            Some(list) => {
+                let found = list.iter().filter(|one| one.get("x").is_some());
+                found.map(|one| detection(one, "class", "tracker_id")).collect()
+            }
+            None if object.contains_key("xyxy") && !object.contains_key("mask") => columns(object),
+            None => Vec::new(),
         },
         _ => Vec::new(),
     };
@@ -230,8 +239,15 @@ mod tests {
                 vec![("head", Some(7)), ("helmet", None)],
             ),
             (r#"[{"category_id":3}]"#, vec![("class 3", None)]),
-            (r#"{"image":{},"predictions":[{"class":"head","tracker_id":7}]}"#, vec![("head", Some(7))]),
+            (r#"{"image":{},"predictions":[{"x":1.5,"class":"head","tracker_id":7}]}"#, vec![("head", Some(7))]),
             (r#"{"xyxy":[],"class_id":[0],"tracker_id":[9],"data":{"class_name":["head"]}}"#, vec![("head", Some(9))]),
+            // Of whole frames.
+            (r#"[],"classes":[{"class":"seven"}]"#, vec![]),
+            (r#"[],"segments":[{"class":"road","box":[]}]"#, vec![]),
+            (r#"{"image":{},"predictions":[{"class":"seven"}],"top":"seven"}"#, vec![]),
+            (r#"{"class_id":[7],"data":{"class_name":["seven"]}}"#, vec![]),
+            (r#"[{"category_id":3,"bbox":[],"segmentation":null}]"#, vec![]),
+            (r#"{"xyxy":[],"class_id":[3],"mask":[null],"data":{"class_name":["road"]}}"#, vec![]),
         ] {
             let facts = facts(&format!("{head}{detections}}}")).unwrap();
             let found: Vec<_> = facts.detections.iter().map(|(name, id)| (name.as_str(), *id)).collect();

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use saccade_signaling::{EnsembleRoute, ErrorCode, RouteFusion, RoutePut, RouteShare, RouteView, SplitRoute};
 
 use super::kept::Kept;
+use crate::config::Config;
 use crate::http;
 use crate::infer::{Engine, Put, RouteError};
 use crate::route::{Fusion, Route, Share};
@@ -55,19 +56,30 @@ impl http::Routes for Routes {
     }
 }
 
-impl Routes {
-    /// The routes of the configuration, and those that were put before the last start, but for names that are taken by now.
-    /// Models of the latter need not be loaded: until they are, nobody gets the route.
-    pub(super) fn new(engine: Arc<Engine>, default: String, kept: Kept) -> Self {
-        for (name, route) in kept.routes() {
-            match engine.restore_route(&name, from_wire(route)) {
-                Ok(()) => tracing::info!(route = name, "a kept route is back"),
-                Err(error) => tracing::warn!(route = name, %error, "a kept route is left out"),
-            }
+/// Adds the routes that were put before the last start, but for names that are taken by now. Their models need not be
+/// loaded: until they are, nobody gets the route.
+pub(super) fn restore(engine: &Engine, kept: &Kept) {
+    for (name, route) in kept.routes() {
+        match engine.restore_route(&name, from_wire(route)) {
+            Ok(()) => tracing::info!(route = name, "a kept route is back"),
+            Err(error) => tracing::warn!(route = name, %error, "a kept route is left out"),
         }
-        Self { engine, default, kept }
     }
+}
 
+/// The models that kept routes name, but for routes that the configuration has others for.
+pub(super) fn models_of(kept: &Kept, config: &Config) -> Vec<String> {
+    let mut models = Vec::new();
+    for (name, route) in kept.routes() {
+        if !config.routes.contains_key(&name) {
+            let route = from_wire(route);
+            models.extend(route.models().chain(route.shadow()).map(str::to_owned));
+        }
+    }
+    models
+}
+
+impl Routes {
     /// None while a model of the route is not loaded.
     fn classes(&self, route: &str) -> Vec<String> {
         let outline = self.engine.outline(route);

@@ -46,7 +46,7 @@ pub(super) fn all(
 /// What sessions may ask for, as the server will see it.
 fn names(config: &Config, usable: &[Manifest]) -> Check {
     let task = |name: &str| usable.iter().rfind(|manifest| matches_name(manifest, name)).map(|manifest| manifest.task);
-    match models::name(config, &Routes::default(), task) {
+    match models::name(config, &Routes::default(), task, || {}) {
         Ok(()) => {
             let default = &config.models.default;
             let kind = if config.routes.contains_key(default) { "route" } else { "model" };

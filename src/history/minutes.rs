@@ -10,6 +10,8 @@ use super::record::{Counts, Minute, Source, id, name};
 pub const MINUTE_MS: i64 = 60_000;
 /// Objects that are told apart within a minute; more are not counted.
 const MAX_OBJECTS: usize = 10_000;
+/// Models of a session that are counted side by side: under load a smaller one may answer every other frame.
+const MAX_MODELS: usize = 8;
 /// Names that are told apart within a minute, each of classes, zones and lines; more are not counted.
 const MAX_NAMES: usize = 1_000;
 
@@ -34,7 +36,8 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Minutes {
     source: Source,
-    open: Option<Open>,
+    /// One a model, all of the same minute; that of the last result is the last one.
+    open: Vec<Open>,
     /// The model of the last result, for events that come before the first one of a minute.
     model: String,
     /// Frames and drops that were counted, of those that the results count from the session's beginning.
@@ -54,13 +57,15 @@ impl Minutes {
     /// Of a session that has just begun.
     #[must_use]
     pub const fn new(source: Source) -> Self {
-        Self { source, open: None, model: String::new(), frames: 0, dropped: BTreeMap::new() }
+        Self { source, open: Vec::new(), model: String::new(), frames: 0, dropped: BTreeMap::new() }
     }
 
-    /// Counts a result. Gives back the minute that is over by that: also where the clock was set back, or where
-    /// another model answers.
-    pub fn result(&mut self, now_ms: i64, facts: &Facts) -> Option<Minute> {
-        let over = self.turn(now_ms, Some(&facts.model));
+    /// Counts a result. Gives back what is over by that, a row a model: also where the clock was set back.
+    pub fn result(&mut self, now_ms: i64, facts: &Facts) -> Vec<Minute> {
+        let mut over = self.turn(now_ms);
+        if self.model != facts.model {
+            facts.model.clone_into(&mut self.model);
+        }
         let frames = grown(&mut self.frames, facts.frame_id.saturating_add(1));
         let dropped: Vec<_> = facts
             .dropped
@@ -68,7 +73,7 @@ impl Minutes {
             .map(|(reason, total)| (*reason, grown(self.dropped.entry(reason).or_default(), *total)))
             .filter(|(_, count)| *count > 0)
             .collect();
-        let open = self.open(now_ms);
+        let open = self.open(now_ms, &mut over);
         let counts = &mut open.counts;
         counts.frames += frames;
         counts.results += 1;
@@ -90,16 +95,16 @@ impl Minutes {
         over
     }
 
-    /// Counts an event, by its message. Gives back the minute that is over by that.
-    pub fn event(&mut self, now_ms: i64, json: &str) -> Option<Minute> {
-        let event: Value = serde_json::from_str(json).ok()?;
+    /// Counts an event, by its message. Gives back what is over by that.
+    pub fn event(&mut self, now_ms: i64, json: &str) -> Vec<Minute> {
+        let Ok(event) = serde_json::from_str::<Value>(json) else { return Vec::new() };
         let word = |key: &str| event.get(key).and_then(Value::as_str);
-        let kind = word("type")?;
+        let Some(kind) = word("type") else { return Vec::new() };
         if !matches!(kind, "zone_entered" | "zone_left" | "line_crossed" | "alert_started") {
             return self.tick(now_ms);
         }
-        let over = self.turn(now_ms, None);
-        let counts = &mut self.open(now_ms).counts;
+        let mut over = self.turn(now_ms);
+        let counts = &mut self.open(now_ms, &mut over).counts;
         match (kind, word("zone"), word("line")) {
             ("alert_started", ..) => counts.alerts += 1,
             ("line_crossed", _, Some(line)) => {
@@ -120,53 +125,58 @@ impl Minutes {
         over
     }
 
-    /// Gives back the minute that is over at this time.
-    pub fn tick(&mut self, now_ms: i64) -> Option<Minute> {
-        self.turn(now_ms, None)
+    /// Gives back what is over at this time.
+    pub fn tick(&mut self, now_ms: i64) -> Vec<Minute> {
+        self.turn(now_ms)
     }
 
     /// Gives back what is there of the last minute.
-    pub fn end(&mut self) -> Option<Minute> {
-        let Open { begin_ms, model, mut counts, objects } = self.open.take()?;
-        counts.objects = objects.len() as u64;
-        Some(Minute {
-            id: id(begin_ms),
-            time_ms: begin_ms,
-            session: name(&self.source.session),
-            camera: self.source.camera.as_deref().map(name),
-            model: name(&model),
-            counts,
-        })
+    pub fn end(&mut self) -> Vec<Minute> {
+        std::mem::take(&mut self.open).into_iter().map(|open| open.end(&self.source)).collect()
     }
 
-    /// Ends the open minute unless it is that of now, with this model.
-    fn turn(&mut self, now_ms: i64, model: Option<&str>) -> Option<Minute> {
+    /// Ends the open minute unless it is that of now.
+    fn turn(&mut self, now_ms: i64) -> Vec<Minute> {
         let begin = begin(now_ms);
-        let stays = self.open.as_ref().is_none_or(|open| {
-            open.begin_ms == begin && model.is_none_or(|model| open.model == model || open.model.is_empty())
-        });
-        let over = if stays { None } else { self.end() };
-        if let Some(model) = model
-            && self.model != model
-        {
-            model.clone_into(&mut self.model);
+        if self.open.iter().all(|open| open.begin_ms == begin) { Vec::new() } else { self.end() }
+    }
+
+    /// The open minute of the model of the last result. Where there are too many, the one that waited longest is over.
+    fn open(&mut self, now_ms: i64, over: &mut Vec<Minute>) -> &mut Open {
+        let model = &self.model;
+        // Events that came before the first result were those of its model.
+        let at = self.open.iter().position(|open| open.model == *model || open.model.is_empty());
+        match at {
+            Some(at) => self.open[at..].rotate_left(1),
+            None => {
+                if self.open.len() >= MAX_MODELS {
+                    over.push(self.open.remove(0).end(&self.source));
+                }
+                let (counts, objects) = (Counts::default(), HashSet::new());
+                self.open.push(Open { begin_ms: begin(now_ms), model: model.clone(), counts, objects });
+            }
         }
-        if let (Some(open), Some(model)) = (&mut self.open, model)
-            && open.model.is_empty()
-        {
+        let last = self.open.len() - 1;
+        let open = &mut self.open[last];
+        if open.model.is_empty() {
             model.clone_into(&mut open.model);
         }
-        over
+        open
     }
+}
 
-    fn open(&mut self, now_ms: i64) -> &mut Open {
-        let model = &self.model;
-        self.open.get_or_insert_with(|| Open {
-            begin_ms: begin(now_ms),
-            model: model.clone(),
-            counts: Counts::default(),
-            objects: HashSet::new(),
-        })
+impl Open {
+    fn end(self, source: &Source) -> Minute {
+        let Self { begin_ms, model, mut counts, objects } = self;
+        counts.objects = objects.len() as u64;
+        Minute {
+            id: id(begin_ms),
+            time_ms: begin_ms,
+            session: name(&source.session),
+            camera: source.camera.as_deref().map(name),
+            model: name(&model),
+            counts,
+        }
     }
 }
 
@@ -203,6 +213,12 @@ mod tests {
         Minutes::new(Source { session: "s".into(), camera: None })
     }
 
+    /// The only row, if there is one.
+    fn row(rows: Vec<Minute>) -> Option<Minute> {
+        assert!(rows.len() <= 1, "{rows:?}");
+        rows.into_iter().next()
+    }
+
     fn facts(frame_id: u64) -> Facts {
         Facts {
             frame_id,
@@ -217,18 +233,18 @@ mod tests {
     #[test]
     fn results_of_a_minute_are_one_row() {
         let mut minutes = minutes();
-        assert_eq!(minutes.result(NOON, &facts(0)), None);
-        assert_eq!(minutes.result(NOON + 59_999, &Facts { met: false, ..facts(3) }), None);
-        let over = minutes.result(NOON + 60_000, &facts(4)).unwrap();
+        assert_eq!(minutes.result(NOON, &facts(0)), []);
+        assert_eq!(minutes.result(NOON + 59_999, &Facts { met: false, ..facts(3) }), []);
+        let over = row(minutes.result(NOON + 60_000, &facts(4))).unwrap();
         assert_eq!((over.time_ms, over.session.as_str(), over.model.as_str()), (NOON, "s", "ppe@1"));
         let Counts { frames, results, met, dropped, detections, objects, latencies, .. } = over.counts;
         assert_eq!((frames, results, met, objects, latencies.count()), (4, 2, 1, 2, 2));
         assert_eq!(dropped, BTreeMap::from([("superseded".to_owned(), 3)]));
         assert_eq!(detections, BTreeMap::from([("head".to_owned(), 4), ("helmet".to_owned(), 2)]));
-        let rest = minutes.end().unwrap();
+        let rest = row(minutes.end()).unwrap();
         assert_eq!((rest.time_ms, rest.counts.frames, rest.counts.results), (NOON + 60_000, 1, 1));
         assert_eq!(rest.counts.dropped["superseded"], 1);
-        assert_eq!(minutes.end(), None);
+        assert_eq!(minutes.end(), []);
     }
 
     #[test]
@@ -236,7 +252,7 @@ mod tests {
         let mut minutes = minutes();
         minutes.result(NOON, &facts(99));
         minutes.result(NOON, &facts(4));
-        let over = minutes.end().unwrap();
+        let over = row(minutes.end()).unwrap();
         assert_eq!((over.counts.frames, over.counts.dropped["superseded"]), (105, 103));
     }
 
@@ -258,12 +274,33 @@ mod tests {
     }
 
     #[test]
-    fn another_model_has_a_row_of_its_own() {
+    fn models_that_take_turns_have_a_row_each() {
         let mut minutes = minutes();
-        minutes.result(NOON, &facts(0));
-        let over = minutes.result(NOON + 1, &Facts { model: "ppe@2".into(), ..facts(1) }).unwrap();
-        assert_eq!((over.model.as_str(), over.counts.results), ("ppe@1", 1));
-        assert_eq!(minutes.end().unwrap().model, "ppe@2");
+        for frame in 0..100 {
+            let model = if frame % 2 == 0 { "ppe@1" } else { "ppe-small@1" };
+            assert_eq!(minutes.result(NOON + 1, &Facts { model: model.into(), ..facts(frame) }), []);
+        }
+        assert_eq!(minutes.event(NOON + 2, r#"{"type":"alert_started","rule":"r","zone":"door"}"#), []);
+        let rows = minutes.result(NOON + 60_000, &facts(100));
+        let found: Vec<_> = rows.iter().map(|row| (row.model.as_str(), row.counts.results)).collect();
+        assert_eq!(found, [("ppe@1", 50), ("ppe-small@1", 50)]);
+        assert_eq!(rows.iter().map(|row| row.counts.frames).sum::<u64>(), 100);
+        assert_eq!(rows[1].counts.alerts, 1, "of the model of the last result");
+        assert_eq!(row(minutes.end()).unwrap().counts.results, 1);
+    }
+
+    #[test]
+    fn of_many_models_the_one_that_waited_longest_is_over() {
+        let mut minutes = minutes();
+        let mut result = |model: usize| {
+            let facts = Facts { model: format!("m@{model}"), ..facts(0) };
+            row(minutes.result(NOON, &facts)).map(|row| row.model)
+        };
+        for model in (0..MAX_MODELS).chain([0]) {
+            assert_eq!(result(model), None);
+        }
+        assert_eq!(result(MAX_MODELS).as_deref(), Some("m@1"));
+        assert_eq!(minutes.end().len(), MAX_MODELS);
     }
 
     #[test]
@@ -279,10 +316,10 @@ mod tests {
             r#"{"type":"alert_ended","rule":"r","zone":"door"}"#,
             "nonsense",
         ] {
-            assert_eq!(minutes.event(NOON, json), None);
+            assert_eq!(minutes.event(NOON, json), []);
         }
         minutes.result(NOON + 5, &facts(0));
-        let over = minutes.tick(NOON + 60_000).unwrap();
+        let over = row(minutes.tick(NOON + 60_000)).unwrap();
         assert_eq!(over.counts.zones["door"], ZoneCounts { entered: 2, left: 1, most: 4 });
         assert_eq!(over.counts.lines["gate"], LineCounts { left_to_right: 1, right_to_left: 1 });
         assert_eq!((over.counts.alerts, over.counts.results, over.model.as_str()), (1, 1, "ppe@1"));
@@ -291,8 +328,8 @@ mod tests {
     #[test]
     fn minutes_without_anything_leave_no_rows() {
         let mut minutes = minutes();
-        assert_eq!(minutes.tick(NOON), None);
-        assert_eq!(minutes.event(NOON, r#"{"type":"resolution_changed","width":1,"height":1}"#), None);
-        assert_eq!(minutes.end(), None);
+        assert_eq!(minutes.tick(NOON), []);
+        assert_eq!(minutes.event(NOON, r#"{"type":"resolution_changed","width":1,"height":1}"#), []);
+        assert_eq!(minutes.end(), []);
     }
 }

@@ -160,8 +160,8 @@ impl Session {
         self.keep(over);
     }
 
-    fn keep(&self, minute: Option<Minute>) {
-        if let Some(minute) = minute {
+    fn keep(&self, minutes: Vec<Minute>) {
+        for minute in minutes {
             self.recorder.record(Record::Minute(minute));
         }
     }

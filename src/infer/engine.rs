@@ -439,7 +439,8 @@ impl Engine {
     /// long as the route stays as it is. A model that is loaded after a route of its name is reached as `name@version`.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`], also for a route one of whose models was unloaded.
+    /// [`Error::UnknownModel`], also for an ensemble one of whose models was unloaded, and for a split without any;
+    /// [`Error::Unavailable`] for an ensemble one of whose models finds no boxes by now.
     pub fn resolve(&self, name: &str, key: &str) -> Result<Plan, Error> {
         self.plan(self.routes.get(name).as_ref(), name, key)
     }
@@ -448,7 +449,7 @@ impl Engine {
     /// it was when the session got it.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] if one of the models was unloaded; the session is to keep what it has.
+    /// Those of [`Self::resolve`]; the session is to keep what it has.
     pub fn renew(&self, plan: &Plan, name: &str, key: &str) -> Result<Plan, Error> {
         self.plan(plan.route.as_ref(), name, key)
     }
@@ -494,8 +495,8 @@ impl Engine {
         }
     }
 
-    /// Takes a model out of the list; sessions that have nothing in its place keep it until they end. Routes that name it
-    /// have no answer from then on.
+    /// Takes a model out of the list; sessions that have nothing in its place keep it until they end. Splits that name it
+    /// give their sessions the others from then on, and ensembles have no answer.
     pub fn unload(&self, name: &str) -> Option<Arc<Model>> {
         let mut models = self.lock();
         let at = models.iter().rposition(|model| matches_name(model.manifest(), name))?;

@@ -5,7 +5,7 @@ use super::fusion;
 use super::model::Model;
 use super::{Error, Params};
 use crate::media::{Class, Detection, Overall, Task};
-use crate::route::{self, Fusion, Route};
+use crate::route::{self, Fusion, Route, Share};
 
 /// The models that one session's frames go through. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -52,7 +52,8 @@ impl Outline {
 
     /// `find` gives the loaded models.
     pub(super) fn of_route(route: &Route, find: impl Fn(&str) -> Result<Arc<Model>, Error>) -> Result<Self, Error> {
-        let models = route.models().map(find).collect::<Result<Vec<_>, _>>()?;
+        let models = usable(route, route.models().map(find).collect())?;
+        check_tasks(route, &models)?;
         let first = models.first().ok_or_else(|| Error::UnknownModel { name: String::new() })?;
         let (classes, _) = unite(models.iter().map(|model| model.classes()));
         Ok(Self { task: first.manifest().task, classes, defaults: first.default_params() })
@@ -67,21 +68,24 @@ impl Plan {
         Self { members, shadow: None, classes, fusion: None, route: None }
     }
 
-    /// What the session `key` gets of a route; `find` gives the loaded models. All of the route's models have to be
-    /// there, but for the shadow, without which a session does as well.
+    /// What the session `key` gets of a route; `find` gives the loaded models. All members of an ensemble have to be
+    /// there, and one of those that sessions are split among; without the shadow a session does as well.
     pub(super) fn of_route(
         route: &Arc<Route>,
         name: &str,
         key: &str,
         find: impl Fn(&str) -> Result<Arc<Model>, Error>,
     ) -> Result<Self, Error> {
-        let models = route.models().map(&find).collect::<Result<Vec<_>, _>>()?;
+        let found: Vec<_> = route.models().map(&find).collect();
+        let loaded: Vec<bool> = found.iter().map(Result::is_ok).collect();
+        let models = usable(route, found)?;
+        check_tasks(route, &models)?;
         let (classes, mappings) = unite(models.iter().map(|model| model.classes()));
         let member = |(model, classes)| Member { model, classes, smaller: None };
         let mut members: Vec<Member> = models.into_iter().zip(mappings).map(member).collect();
         let fusion = match &**route {
             Route::Split { shares, .. } => {
-                let drawn = route::draw(shares, name, key);
+                let drawn = draw_loaded(shares, &loaded, name, key);
                 let drawn = drawn.ok_or_else(|| Error::UnknownModel { name: name.to_owned() })?;
                 members = vec![members.swap_remove(drawn)];
                 None
@@ -200,6 +204,39 @@ impl Member {
     }
 }
 
+/// The models of a route that count, of those that were looked for: of a split, those that are there; of an ensemble, all
+/// or none.
+fn usable<M>(route: &Route, found: Vec<Result<M, Error>>) -> Result<Vec<M>, Error> {
+    let is_enough = matches!(route, Route::Split { .. }) && found.iter().any(Result::is_ok);
+    found.into_iter().filter(|model| !is_enough || model.is_ok()).collect()
+}
+
+/// A model may have been loaded after its route was put: only boxes can be fused.
+fn check_tasks(route: &Route, models: &[Arc<Model>]) -> Result<(), Error> {
+    let Route::Ensemble { .. } = route else { return Ok(()) };
+    match models.iter().find(|model| model.manifest().task != Task::Detect) {
+        Some(model) => Err(Error::Unavailable {
+            what: "the ensemble".to_owned(),
+            reason: format!("{} is of the task {}, which can't be fused", model.id(), model.manifest().task.name()),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Index, among the models that are loaded, of the one that a session gets. Sessions whose share has no model are drawn
+/// again among the others; all others keep theirs.
+fn draw_loaded(shares: &[Share], loaded: &[bool], route: &str, key: &str) -> Option<usize> {
+    let drawn = route::draw(shares, route, key)?;
+    let is_loaded = |at: usize| loaded.get(at).is_some_and(|loaded| *loaded);
+    if is_loaded(drawn) {
+        return Some((0..drawn).filter(|at| is_loaded(*at)).count());
+    }
+    let there = shares.iter().zip(loaded).filter(|(_, loaded)| **loaded);
+    let there: Vec<Share> = there.map(|(share, _)| share.clone()).collect();
+    // By another key: by the same one, all of them would come to one place.
+    route::draw(&there, route, &format!("{key} again"))
+}
+
 /// All classes by name, in the order in which the lists bring them, with ids of their own; and for each list its classes
 /// with those ids.
 fn unite<'a>(lists: impl Iterator<Item = &'a [Class]>) -> (Arc<[Class]>, Vec<Arc<[Class]>>) {
@@ -229,8 +266,51 @@ mod tests {
         (0..).zip(names).map(|(id, &name)| Class { id, name: name.into() }).collect()
     }
 
+    fn shares(weights: &[u32]) -> Vec<Share> {
+        let share = |(number, &weight): (usize, &u32)| Share { model: format!("m@{number}"), weight };
+        weights.iter().enumerate().map(share).collect()
+    }
+
     fn ids(classes: &[Class]) -> Vec<(u32, &str)> {
         classes.iter().map(|class| (class.id, &*class.name)).collect()
+    }
+
+    #[test]
+    fn a_split_does_without_a_model_that_is_gone_and_an_ensemble_does_not() {
+        let gone = || Err(Error::UnknownModel { name: "m@1".into() });
+        let split = Route::Split { shares: shares(&[1, 1, 1]), shadow: None };
+        assert_eq!(usable(&split, vec![Ok(0), gone(), Ok(2)]), Ok(vec![0, 2]));
+        assert!(usable(&split, vec![gone(), gone()]).is_err());
+        let ensemble = Route::Ensemble { models: vec!["m@0".into(), "m@1".into()], fusion: Fusion::Wbf };
+        assert!(usable(&ensemble, vec![Ok(0), gone()]).is_err());
+        assert_eq!(usable(&ensemble, vec![Ok(0), Ok(1)]), Ok(vec![0, 1]));
+    }
+
+    #[test]
+    fn only_sessions_of_a_model_that_is_gone_move_to_the_others() {
+        let shares = shares(&[1, 2, 1]);
+        let mut moved = [0, 0];
+        for number in 0..400 {
+            let key = number.to_string();
+            let before = route::draw(&shares, "r", &key).unwrap();
+            assert_eq!(draw_loaded(&shares, &[true; 3], "r", &key), Some(before));
+            // The last one has another place among those that are left.
+            let now = draw_loaded(&shares, &[true, false, true], "r", &key).unwrap();
+            match before {
+                0 => assert_eq!(now, 0),
+                2 => assert_eq!(now, 1),
+                _ => moved[now] += 1,
+            }
+        }
+        assert!(moved.iter().all(|sessions| *sessions > 50), "{moved:?}");
+        assert_eq!(draw_loaded(&shares, &[false; 3], "r", "k"), None);
+    }
+
+    #[test]
+    fn a_share_without_weight_gets_no_sessions_of_one_that_is_gone() {
+        let shares = shares(&[1, 0]);
+        assert_eq!(draw_loaded(&shares, &[true, true], "r", "k"), Some(0));
+        assert_eq!(draw_loaded(&shares, &[false, true], "r", "k"), None);
     }
 
     #[test]

@@ -568,4 +568,9 @@ async fn routes_outlive_the_process_and_wait_for_their_models() {
     assert_eq!(post(&server, "/v1/models/b/load").await.0, StatusCode::OK);
     assert_eq!(offered(&server).await, "bad_sdp", "the model is no hindrance any more");
     server.app.shut_down().await;
+
+    // Its models are needed, and it may be the default.
+    let server = site.start("both", &[&settings[..], &[("models.load", "named")]].concat()).await;
+    assert_eq!(offered(&server).await, "bad_sdp");
+    server.app.shut_down().await;
 }

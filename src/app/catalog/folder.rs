@@ -50,6 +50,14 @@ pub(super) fn stamp(folder: &Path) -> Option<Stamp> {
     stamp.iter().any(|(name, ..)| name == "manifest.toml").then_some(stamp)
 }
 
+/// Whether a version that is not among [`versions`] is gone; one that only can't be looked at is not.
+pub(super) fn is_gone(folder: &Path) -> bool {
+    match fs::metadata(folder.join("manifest.toml")) {
+        Ok(about) => !about.is_file(),
+        Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+    }
+}
+
 /// Folders in a folder that are not hidden.
 fn folders(parent: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
@@ -169,6 +177,24 @@ mod tests {
         fs::write(root.path().join("a/1/model.onnx"), "xy").unwrap();
         assert_ne!(versions(root.path()).unwrap(), before);
         assert!(versions(&root.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("a/1");
+        put(root.path(), "a/1/manifest.toml");
+        assert!(!is_gone(&folder));
+        // A link to itself fails for everybody; a folder without permissions does not for root.
+        fs::rename(root.path().join("a"), root.path().join("b")).unwrap();
+        std::os::unix::fs::symlink("a", root.path().join("a")).unwrap();
+        assert_eq!(versions(root.path()).unwrap().keys().filter(|id| id.0 == "a").count(), 0);
+        assert!(!is_gone(&folder));
+        fs::remove_file(root.path().join("a")).unwrap();
+        assert!(is_gone(&folder));
+        fs::write(root.path().join("a"), "x").unwrap();
+        assert!(is_gone(&folder), "a file has its name");
+        assert!(is_gone(&root.path().join("b/2")));
     }
 
     #[test]

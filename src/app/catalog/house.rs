@@ -203,12 +203,14 @@ impl Watcher {
                 is_settling = true;
             }
         }
-        let gone: Vec<Id> = {
+        let mut gone: Vec<Id> = {
             let shelf = stock.shelf();
             // What has no files, such as the embedded model, can't lose them.
             let with_files = shelf.entries.iter().filter(|(_, entry)| entry.stamp.is_some());
             with_files.map(|(id, _)| id).filter(|id| !found.contains_key(*id)).cloned().collect()
         };
+        // A disk that fails for a moment loses no model.
+        gone.retain(|id| folder::is_gone(&stock.folder_of(id)));
         for id in gone {
             if self.settling.look(now, &id, None, settle) {
                 self.settling.forget(&id);

@@ -10,7 +10,7 @@ use super::rollback::Trial;
 use super::{Condition, Entry, Job, Stock, ended, id_of, missing};
 use crate::clock;
 use crate::config::models::Load;
-use crate::infer::{Error, Manifest, Model, ModelSpec, compare_versions, matches_name};
+use crate::infer::{Error, Manifest, Mistake, Model, ModelSpec, compare_versions, matches_name};
 use crate::session::Refusal;
 
 impl Stock {
@@ -80,7 +80,10 @@ impl Stock {
             None => ModelSpec::embedded(),
         };
         let manifest = spec.as_ref().ok().map(|spec| spec.manifest.clone());
-        let opened = spec.and_then(|spec| self.engine.open(&spec));
+        let opened = spec.and_then(|spec| {
+            self.check_task(&spec.manifest)?;
+            self.engine.open(&spec)
+        });
         match opened {
             Ok(_) if self.is_over() => Err(Error::Closed),
             Ok(model) => {
@@ -95,6 +98,12 @@ impl Stock {
                 Err(error)
             }
         }
+    }
+
+    /// Sessions that would move to a version have options, and routes, for what the one before does.
+    fn check_task(&self, new: &Manifest) -> Result<(), Error> {
+        let loaded = [self.engine.get(&new.id()), self.engine.get(&new.name)];
+        loaded.into_iter().flatten().try_for_each(|loaded| replaces(loaded.manifest(), new))
     }
 
     /// Says that a version is being loaded, and gives what was known of it.
@@ -233,6 +242,21 @@ impl Stock {
     }
 }
 
+/// Whether a version may take the place that one that is loaded has, if it would.
+fn replaces(loaded: &Manifest, new: &Manifest) -> Result<(), Error> {
+    let is_older = compare_versions(&new.version, &loaded.version).is_lt();
+    if is_older || new.task == loaded.task {
+        return Ok(());
+    }
+    let problem = format!(
+        "is {}, and that of {}, whose place it would take, is {}; give it another name, or unload that one first",
+        new.task.name(),
+        loaded.id(),
+        loaded.task.name()
+    );
+    Err(Error::Manifest { mistakes: vec![Mistake { key: "task".to_owned(), problem }] })
+}
+
 pub(super) fn count_loads(outcome: &'static str) {
     counter!("saccade_model_loads_total", "outcome" => outcome).increment(1);
 }
@@ -249,5 +273,24 @@ const fn label(error: &Error) -> &'static str {
         Error::WrongInput { .. } | Error::WrongOutput { .. } => "shape",
         Error::Unavailable { .. } => "unavailable",
         _ => "run",
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::media::Task;
+
+    #[test]
+    fn a_version_of_another_task_takes_no_place() {
+        let loaded = Manifest { version: "2".to_owned(), ..ModelSpec::embedded().unwrap().manifest };
+        let new = |version: &str, task| Manifest { version: version.to_owned(), task, ..loaded.clone() };
+        assert_eq!(replaces(&loaded, &new("3", Task::Detect)), Ok(()));
+        assert_eq!(replaces(&loaded, &new("1", Task::Segment)), Ok(()), "nobody moves to it");
+        for version in ["2", "3"] {
+            let refused = replaces(&loaded, &new(version, Task::Segment)).unwrap_err().to_string();
+            assert!(refused.contains("`task`: is segment") && refused.contains("@2"), "{refused}");
+        }
     }
 }

@@ -104,12 +104,16 @@ enum Job {
 type Reply = oneshot::Sender<Result<ModelView, Refusal>>;
 
 impl Stock {
-    /// Loads what the configuration wants of the folder, and the embedded model. What can't be used is left out with its
-    /// reason. May take minutes.
+    /// Loads what the configuration wants of the folder, and the embedded model; `kept` are models that routes name which
+    /// are added later. What can't be used is left out with its reason. May take minutes.
     ///
     /// # Errors
     /// [`crate::infer::Error::Read`] if the folder can't be listed.
-    pub(super) fn load_all(engine: Arc<Engine>, config: &Config) -> Result<Arc<Self>, crate::infer::Error> {
+    pub(super) fn load_all(
+        engine: Arc<Engine>,
+        config: &Config,
+        kept: &[String],
+    ) -> Result<Arc<Self>, crate::infer::Error> {
         // Looked at first: what changes while it is read is read again.
         let stamps = folder::versions(&config.models.dir).unwrap_or_default();
         let repository = models::repository(config)?;
@@ -132,7 +136,9 @@ impl Stock {
         for spec in repository.models().iter().rev() {
             let (id, manifest) = (id_of(&spec.manifest), spec.manifest.clone());
             let stamp = stamps.get(&id).cloned();
-            let condition = if stock.wants(&id, !names.contains(&id.0)) {
+            let is_newest = !names.contains(&id.0);
+            let is_kept = kept.iter().any(|named| means(named, &id, is_newest));
+            let condition = if is_kept || stock.wants(&id, is_newest) {
                 match stock.engine.load(spec) {
                     Ok(_) => {
                         loading::count_loads("ready");
@@ -154,12 +160,11 @@ impl Stock {
     }
 
     /// Whether a version is loaded by itself. `is_newest`: of those of its model that can be used.
-    fn wants(&self, (name, version): &Id, is_newest: bool) -> bool {
+    fn wants(&self, id: &Id, is_newest: bool) -> bool {
         let is_named = || {
-            self.named.iter().any(|named| match named.split_once('@') {
-                Some((other, wanted)) => other == name && wanted == version,
-                None => named == name && is_newest,
-            })
+            let routes = self.engine.routes().list();
+            let of_routes = routes.iter().flat_map(|(_, route)| route.models().chain(route.shadow()));
+            self.named.iter().map(String::as_str).chain(of_routes).any(|named| means(named, id, is_newest))
         };
         match self.config.load {
             Load::All => true,
@@ -282,6 +287,14 @@ fn ended() -> Refusal {
 fn missing(name: &str) -> Refusal {
     let name: String = name.chars().take(64).collect();
     Refusal::new(ErrorCode::NotFound, format!("There is no model {name}; see GET /v1/models?all=true."))
+}
+
+/// Whether this version is the one that a name, with or without a version, stands for.
+fn means(named: &str, (name, version): &Id, is_newest: bool) -> bool {
+    match named.split_once('@') {
+        Some((other, wanted)) => other == name && wanted == version,
+        None => named == name && is_newest,
+    }
 }
 
 fn id_of(manifest: &Manifest) -> Id {
