@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 
-use super::stills::Stills;
+use super::stills::{Answered, Stills};
 use crate::cache::{Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgotten, Key, Purpose, Tag};
 use crate::clock;
 use crate::http::{self, Order, Origin, Picture, Tell};
@@ -70,13 +70,15 @@ impl Cached {
                     // Its budget begins anew.
                     Purpose::Refresh => Picture { arrived: clock::now(), ..picture },
                 };
-                let told = http::Stills::detect(&*stills, picture, Arc::clone(&order)).await;
+                let told = stills.take(picture, &order).await;
                 let told = told.map_err(|error| Failure { shared: is_of_picture(error.code), error })?;
-                // Where models changed meanwhile, nobody can say whose answer it is.
-                let keep = Models::of(&engine, &order).is_some_and(|now| now.ids == models.ids);
+                let Answered { tell, is_whole } = told;
+                // What lacks a model's part may be whole the next time; and where models changed meanwhile, nobody can say
+                // whose answer it is.
+                let keep = is_whole && Models::of(&engine, &order).is_some_and(|now| now.ids == models.ids);
                 let mut tags = models.tags;
                 tags.extend(order.tags.iter().cloned());
-                Ok(Computed { value: told.body, media_type: told.content_type, tags, keep })
+                Ok(Computed { value: tell.body, media_type: tell.content_type, tags, keep })
             })
         })
     }
