@@ -39,8 +39,8 @@ pub struct Settings {
     pub response_limit: Duration,
 }
 
-/// The tier that several processes can share. An entry is a string that expires by itself; of each tag there is a sorted
-/// set of the keys that have it, by when they end.
+/// The tier that several processes can share. An entry is a string that expires by itself; of each tag there is a set of
+/// the keys that have it, sorted by when they end.
 pub struct Redis {
     client: Client,
     config: AsyncConnectionConfig,
