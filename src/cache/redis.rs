@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, RedisError, cmd, pipe};
@@ -19,6 +19,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 256;
 /// Members of a tag that are forgotten in one go.
 const SWEPT: usize = 500;
+/// How long a tag has entries that are over: clocks of processes that share them may differ.
+const SLACK: Duration = Duration::from_secs(60);
 
 /// How to reach a server of Redis or of what speaks its protocol (Valkey, KeyDB).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +40,7 @@ pub struct Settings {
 }
 
 /// The tier that several processes can share. An entry is a string that expires by itself; of each tag there is a set of
-/// the keys that have it.
+/// the keys that have it, sorted by when they end.
 pub struct Redis {
     client: Client,
     config: AsyncConnectionConfig,
@@ -136,13 +138,16 @@ impl Tier for Redis {
         Ok(Some(Arc::new(Entry::decode(key, &bytes, now)?)))
     }
 
-    async fn put(&self, key: &Key, entry: &Arc<Entry>, keep: Duration, _now: SystemTime) -> Result<(), Error> {
-        let (name, keep) = (self.entry(key), u64::try_from(keep.as_millis()).unwrap_or(u64::MAX).max(1));
+    async fn put(&self, key: &Key, entry: &Arc<Entry>, keep: Duration, now: SystemTime) -> Result<(), Error> {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, millis);
+        let (name, keep) = (self.entry(key), millis(keep).max(1));
         let mut steps: Pipeline = pipe();
         steps.cmd("SET").arg(&name).arg(&entry.encode(key)[..]).arg("PX").arg(keep).ignore();
         for tag in entry.tags() {
             let set = self.tagged(tag);
-            steps.cmd("SADD").arg(&set).arg(&name).ignore();
+            steps.cmd("ZADD").arg(&set).arg(now.saturating_add(keep)).arg(&name).ignore();
+            // Those that are over would else be more and more while new ones come.
+            steps.cmd("ZREMRANGEBYSCORE").arg(&set).arg("-inf").arg(now.saturating_sub(millis(SLACK))).ignore();
             // It lasts as long as the last of its entries does, and all of them last about as long.
             steps.cmd("PEXPIRE").arg(&set).arg(keep.saturating_mul(2)).ignore();
         }
@@ -159,11 +164,15 @@ impl Tier for Redis {
         self.with(|mut to| async move {
             let mut removed = 0;
             loop {
-                let names: Vec<String> = cmd("SPOP").arg(&set).arg(SWEPT).query_async(&mut to).await?;
+                let names: Vec<String> = cmd("ZRANGE").arg(&set).arg(0).arg(SWEPT - 1).query_async(&mut to).await?;
                 if names.is_empty() {
                     return Ok(removed);
                 }
-                removed += cmd("UNLINK").arg(names).query_async::<u64>(&mut to).await?;
+                // Together, so that what breaks off leaves no entry that its tag does not know.
+                let mut steps: Pipeline = pipe();
+                steps.atomic().cmd("UNLINK").arg(&names).cmd("ZREM").arg(&set).arg(&names).ignore();
+                let (unlinked,): (u64,) = steps.query_async(&mut to).await?;
+                removed += unlinked;
             }
         })
         .await
@@ -195,6 +204,10 @@ fn forget(slot: &Arc<Mutex<Option<MultiplexedConnection>>>) {
     if let Ok(mut slot) = slot.try_lock() {
         *slot = None;
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Without detail that could hold a password or an address.

@@ -264,7 +264,7 @@ impl Watch {
         let dropped = |counters: &SessionCounters| counters.dropped.superseded + counters.dropped.late;
         SessionStatus {
             frames_per_s: per_s(|counters| counters.decoded),
-            results_per_s: per_s(|counters| counters.inferred),
+            results_per_s: per_s(|counters| counters.results),
             returned_per_s: per_s(|counters| counters.returned),
             dropped_per_s: rate(dropped(&before), dropped(&view.counters), passed),
             latency_ms: Latency { p50: quantile(&latencies, 0.5), p95: quantile(&latencies, 0.95) },

@@ -194,6 +194,7 @@ impl Engine {
         }
         let model = Arc::new(start(spec, selection, Arc::clone(&opener), runners)?);
         model.set_tensors(self.tensors(spec, key.files.first().cloned().unwrap_or_default(), model.instances()));
+        model.set_content(&key.files);
         let Selection { provider, precision, buckets, instances, origin, others, .. } = &*model.selection();
         let id = model.id();
         tracing::debug!(model = id, ?others, "other ways to run the model");

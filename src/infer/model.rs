@@ -29,6 +29,7 @@ pub struct Model {
     threads: Mutex<Vec<JoinHandle<()>>>,
     tensors: OnceLock<Tensors>,
     remote: OnceLock<Arc<Remote>>,
+    content: OnceLock<Box<str>>,
 }
 
 /// One session's place at a model: a mailbox of one. Dropping it detaches the session; a callback that is under way
@@ -53,8 +54,8 @@ impl Model {
         let shared = Arc::new(Shared::new(id.clone(), costs, &manifest.batching, open));
         let instances = selection.instances.max(1) as usize;
         let selection = Mutex::new(Arc::new(selection));
-        let (threads, tensors, remote) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        let model = Self { manifest, selection, shared, threads, tensors, remote };
+        let (threads, tensors, remote, content) = (Mutex::default(), OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let model = Self { manifest, selection, shared, threads, tensors, remote, content };
         let mut runners = runners.into_iter();
         for n in 0..instances {
             let (shared, way, runner) = (Arc::clone(&model.shared), model.shared.way(), runners.next());
@@ -155,6 +156,17 @@ impl Model {
     /// Says which servers run it, once.
     pub(super) fn set_remote(&self, remote: Arc<Remote>) {
         let _ = self.remote.set(remote);
+    }
+
+    /// What tells its graphs from others: the SHA-256 of each. Of what other servers run nobody knows.
+    #[must_use]
+    pub fn content(&self) -> Option<&str> {
+        self.content.get().map(|content| &**content)
+    }
+
+    /// Says of which graphs it was opened, once.
+    pub(super) fn set_content(&self, sha256: &[String]) {
+        let _ = self.content.set(sha256.join(" ").into());
     }
 
     /// How it has done since it was loaded.

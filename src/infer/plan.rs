@@ -148,6 +148,18 @@ impl Plan {
         self.classes.iter().all(|class| known(class).is_none_or(|known| known.id == class.id))
     }
 
+    /// What the plan's `params` ask of the shadow, if there is one: its own ids stand for the classes of the same names.
+    #[must_use]
+    pub fn shadow_params(&self, params: &Params) -> Option<Params> {
+        let model = self.shadow.as_ref()?;
+        let wanted = params.classes.as_ref().map(|wanted| {
+            let names: Vec<_> = self.classes.iter().filter(|class| wanted.contains(&class.id)).collect();
+            let known = model.classes().iter().filter(|class| names.iter().any(|name| name.name == class.name));
+            known.map(|class| class.id).collect()
+        });
+        Some(Params { classes: wanted, ..params.clone() })
+    }
+
     /// The member that is named first: the only one, unless there is a [`fusion`](Self::fusion).
     #[must_use]
     pub fn first(&self) -> &Member {

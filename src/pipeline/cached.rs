@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 
-use super::stills::Stills;
+use super::stills::{Answered, Stills};
 use crate::cache::{Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgotten, Key, Purpose, Tag};
+use crate::clock;
 use crate::http::{self, Order, Origin, Picture, Tell};
-use crate::infer::{Engine, Plan};
+use crate::infer::{Engine, Model, Plan};
 use crate::session::{Claims, Refusal};
-use crate::{clock, infer};
 
 /// What keys begin with: another one where the same parts mean something else.
 const FORMAT: &[u8] = b"saccade stills 1";
@@ -34,7 +34,7 @@ impl http::Stills for Cached {
         let content = Key::of(&[b"picture", &picture.bytes]);
         let split_by = order.key.clone().unwrap_or_else(|| content.to_string());
         let order = Arc::new(Order { key: Some(split_by), ..Order::clone(&order) });
-        let Ok(models) = Models::of(&self.engine, &order) else { return self.stills.detect(picture, order).await };
+        let Some(models) = Models::of(&self.engine, &order) else { return self.stills.detect(picture, order).await };
         let ask = Ask {
             key: key(&content, &picture, &order, &models),
             reuse: order.reuse,
@@ -70,13 +70,15 @@ impl Cached {
                     // Its budget begins anew.
                     Purpose::Refresh => Picture { arrived: clock::now(), ..picture },
                 };
-                let told = http::Stills::detect(&*stills, picture, Arc::clone(&order)).await;
+                let told = stills.take(picture, &order).await;
                 let told = told.map_err(|error| Failure { shared: is_of_picture(error.code), error })?;
-                // Where models changed meanwhile, nobody can say whose answer it is.
-                let keep = Models::of(&engine, &order).is_ok_and(|now| now.ids == models.ids);
+                let Answered { tell, is_whole } = told;
+                // What lacks a model's part may be whole the next time; and where models changed meanwhile, nobody can say
+                // whose answer it is.
+                let keep = is_whole && Models::of(&engine, &order).is_some_and(|now| now.ids == models.ids);
                 let mut tags = models.tags;
                 tags.extend(order.tags.iter().cloned());
-                Ok(Computed { value: told.body, media_type: told.content_type, tags, keep })
+                Ok(Computed { value: tell.body, media_type: tell.content_type, tags, keep })
             })
         })
     }
@@ -89,18 +91,28 @@ struct Models {
 }
 
 impl Models {
-    fn of(engine: &Engine, order: &Order) -> Result<Self, infer::Error> {
-        let plan = engine.resolve(&order.options.model, order.key.as_deref().unwrap_or_default())?;
+    /// None where there is no such model, or where nobody knows whether it will be the same one later.
+    fn of(engine: &Engine, order: &Order) -> Option<Self> {
+        let plan = engine.resolve(&order.options.model, order.key.as_deref().unwrap_or_default()).ok()?;
         let Plan { members, fusion, .. } = &plan;
         let mut ids = vec![format!("{fusion:?}")];
         let mut tags = Vec::new();
         for member in members {
             let (manifest, selection) = (member.model.manifest(), member.model.selection());
-            // What the same version says depends on its manifest, and, a little, on what computes it and how.
-            ids.push(format!("{} {} {} {manifest:?}", manifest.id(), selection.provider, selection.precision));
+            // What the same version says depends on its graphs, its manifest, and a little on what computes it.
+            let graphs = graphs(&member.model)?;
+            ids.push(format!("{} {} {} {graphs} {manifest:?}", manifest.id(), selection.provider, selection.precision));
             tags.extend([Tag::model(&manifest.name), Tag::model(&manifest.id())]);
         }
-        Ok(Self { ids, tags })
+        Some(Self { ids, tags })
+    }
+}
+
+/// What tells a model's graphs from others. Other servers may change theirs, unless a version of it is asked for there.
+fn graphs(model: &Model) -> Option<&str> {
+    match &model.manifest().remote {
+        Some(remote) => remote.version.as_deref(),
+        None => model.content(),
     }
 }
 

@@ -69,6 +69,15 @@ struct Inferred {
     timing: infer::Timing,
     batch_size: usize,
     model: String,
+    /// No member of an ensemble failed.
+    is_whole: bool,
+}
+
+/// The answer to a picture.
+pub(super) struct Answered {
+    pub(super) tell: Tell,
+    /// All models that were to answer did, so that it may be given again.
+    pub(super) is_whole: bool,
 }
 
 /// A picture that is decoded, and its memory.
@@ -88,19 +97,7 @@ impl http::Stills for Stills {
     }
 
     async fn detect(&self, picture: Picture, order: Arc<Order>) -> Result<Tell, Refusal> {
-        counter!("saccade_stills_received_total").increment(1);
-        let arrived = picture.arrived;
-        let told = self.answer(picture, &order).await;
-        match &told {
-            Ok(_) => {
-                counter!("saccade_stills_answered_total").increment(1);
-                histogram!("saccade_stills_latency_seconds").record(clock::now().saturating_duration_since(arrived));
-            }
-            Err(refusal) => {
-                counter!("saccade_stills_refused_total", "reason" => refusal.code.as_str()).increment(1);
-            }
-        }
-        told
+        self.take(picture, &order).await.map(|answered| answered.tell)
     }
 }
 
@@ -117,8 +114,25 @@ impl Stills {
         Self { engine, decoders, registry, default_model, limits }
     }
 
+    /// Takes one picture through. Dropping the future withdraws it.
+    pub(super) async fn take(&self, picture: Picture, order: &Order) -> Result<Answered, Refusal> {
+        counter!("saccade_stills_received_total").increment(1);
+        let arrived = picture.arrived;
+        let answered = self.answer(picture, order).await;
+        match &answered {
+            Ok(_) => {
+                counter!("saccade_stills_answered_total").increment(1);
+                histogram!("saccade_stills_latency_seconds").record(clock::now().saturating_duration_since(arrived));
+            }
+            Err(refusal) => {
+                counter!("saccade_stills_refused_total", "reason" => refusal.code.as_str()).increment(1);
+            }
+        }
+        answered
+    }
+
     /// From the bytes of a picture to those of its answer.
-    async fn answer(&self, picture: Picture, order: &Order) -> Result<Tell, Refusal> {
+    async fn answer(&self, picture: Picture, order: &Order) -> Result<Answered, Refusal> {
         let Order { options, annotate, .. } = order;
         let deadline = picture.arrived + Duration::from_millis(options.budget_ms.into());
         let header = self.header(&picture.bytes)?;
@@ -127,6 +141,7 @@ impl Stills {
         let least = annotate.is_none().then(|| least(&plan, header.upright())).flatten();
         let opened = self.open(picture.bytes, header, least, deadline, options).await?;
         let inferred = self.infer(&plan, &opened, options, deadline).await?;
+        let is_whole = inferred.is_whole;
         let arrival = Arrival { at: picture.arrived, deadline };
         let mut told = Told { place: picture.place, name: picture.name, arrival, opened, inferred, drawn: None };
         if let Some(format) = annotate {
@@ -134,10 +149,12 @@ impl Stills {
             if !order.inline
                 && let Some(drawn) = told.drawn
             {
-                return Ok(Tell { body: drawn.bytes.into(), content_type: format.content_type(), origin: None });
+                let tell = Tell { body: drawn.bytes.into(), content_type: format.content_type(), origin: None };
+                return Ok(Answered { tell, is_whole });
             }
         }
-        Ok(Tell { body: told.to_json(*annotate, options).into(), content_type: "application/json", origin: None })
+        let body = told.to_json(*annotate, options).into();
+        Ok(Answered { tell: Tell { body, content_type: "application/json", origin: None }, is_whole })
     }
 
     fn header(&self, bytes: &[u8]) -> Result<Header, Refusal> {
@@ -200,8 +217,9 @@ impl Stills {
         let (mut batch_size, mut failure, mut found, mut overall) = (0, None, Vec::new(), None);
         for (member, answer) in plan.members.iter().zip(answers) {
             match answer {
-                Ok(Detected { mut detections, overall: own_overall, timing: own, batch_size: size }) => {
+                Ok(Detected { mut detections, overall: mut own_overall, timing: own, batch_size: size }) => {
                     member.rename(&mut detections);
+                    member.rename_overall(own_overall.as_mut());
                     // Only models that find boxes are fused, so that nobody else says anything of the whole.
                     overall = overall.or(own_overall);
                     timing = slowest(timing, own);
@@ -215,6 +233,7 @@ impl Stills {
                 }
             }
         }
+        let is_whole = failure.is_none();
         // Members that have no answer count neither for nor against what others found, as in sessions.
         if let Some(error) = failure.filter(|_| found.iter().all(Option::is_none)) {
             return Err(self.refusal(&error, options));
@@ -233,12 +252,12 @@ impl Stills {
         for (stage, time) in [("preprocess", preprocess), ("inference", inference), ("postprocess", postprocess)] {
             histogram!("saccade_stage_duration_seconds", "stage" => stage).record(time);
         }
-        if let Some(shadow) = &plan.shadow
-            && let Ok(begun) = run(shadow, Params { classes: None, ..params })
+        if let Some((shadow, params)) = plan.shadow.as_ref().zip(plan.shadow_params(&params))
+            && let Ok(begun) = run(shadow, params)
         {
             compare(shadow.id(), begun, detections.clone());
         }
-        Ok(Inferred { detections, overall, timing, batch_size, model })
+        Ok(Inferred { detections, overall, timing, batch_size, model, is_whole })
     }
 
     /// Draws on the picture and encodes it, on a thread for pictures.

@@ -110,6 +110,23 @@ fn a_model_is_found_by_name_and_replaced_by_its_like() {
 }
 
 #[test]
+fn a_model_is_told_from_one_with_another_graph_under_the_same_manifest() {
+    let engine = Engine::new(cpu()).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let content = |graph: fn(Vec<u8>) -> Vec<u8>| {
+        model(root.path(), "told", |text| text, graph);
+        let loaded = engine.load(&ModelSpec::open(&root.path().join("told").join("1")).unwrap()).unwrap();
+        loaded.content().unwrap().to_owned()
+    };
+    let first = content(|graph| graph);
+    assert_eq!(content(|graph| graph), first);
+    // A field of a graph's file that says something about it.
+    let other = content(|graph| [&graph[..], b"\x32\x05other"].concat());
+    assert_ne!(other, first);
+    engine.shutdown();
+}
+
+#[test]
 fn the_embedded_model_takes_the_fastest_of_what_its_manifest_allows() {
     let engine = Engine::new(Options::default()).unwrap();
     let model = engine.load(&ModelSpec::embedded().unwrap()).unwrap();

@@ -56,11 +56,14 @@ export class ResultsLog {
   }
 }
 
+/** What a result tells of its frame. */
+export type Findings = Pick<SessionResult, "detections" | "classes" | "segments" | "tensors">;
+
 /**
  * Such as `2 × helmet, 1 × head`; classes in order of how many, then by name. Of what is told of the whole frame: `seven 97 %`,
  * `person 13 %` or `2 tensors`.
  */
-export function describe({ detections, classes, segments, tensors }: SessionResult): string {
+export function describe({ detections, classes, segments, tensors }: Findings): string {
   const percent = (name: string, share: number): string => `${name}\u00a0${Math.round(share * 100)}\u00a0%`;
   if (classes) return classes.map(({ class: name, score }) => percent(name, score)).join(", ") || "no class sure enough";
   if (segments) return segments.map(({ class: name, area_ratio }) => percent(name, area_ratio)).join(", ") || "nothing found";

@@ -1,8 +1,10 @@
-import { isRecord } from "../sdk/guards.js";
-import { drawDetections } from "../sdk/overlay.js";
-import type { Detection } from "../sdk/wire.js";
+import { label, segment, tensor } from "../sdk/findings.js";
+import { type Guard, isRecord, list } from "../sdk/guards.js";
+import { drawResult } from "../sdk/overlay.js";
+import type { Detection, SessionResult } from "../sdk/wire.js";
 import { ask, watchToken } from "./access.js";
 import { element, figure, make } from "./dom.js";
+import { describe, type Findings } from "./log.js";
 import { eachOf, fitted, queryOf } from "./records.js";
 
 /** Pictures on their way at a time: more would only wait for the model. */
@@ -120,10 +122,10 @@ async function detect(file: File, card: Card): Promise<void> {
       });
       const json: unknown = await response.json();
       const result: unknown = Array.isArray(json) ? json[0] : json;
-      const found = detections(result);
+      const found = findings(result);
       if (!isRecord(result) || !found) throw new Error("The server's answer is not understood. Reload this page.");
       const size = { width: Number(result["width"]) || picture.width, height: Number(result["height"]) || picture.height };
-      drawDetections(context, found, size);
+      drawResult(context, { ...found, ...size } as SessionResult);
       const took = `${figure(performance.now() - begin, 0)} ms`;
       const cache = response.headers.get("x-cache")?.startsWith("HIT") ? ", known already" : "";
       card.text.textContent = `${wordsOf(found)}; ${took}${cache}`;
@@ -165,17 +167,30 @@ async function smaller(picture: ImageBitmap, file: File): Promise<Blob> {
   return made.size < file.size ? made : file;
 }
 
-function detections(result: unknown): Detection[] | null {
-  const list = isRecord(result) ? result["detections"] : null;
-  if (!Array.isArray(list)) return null;
-  return list
+/** What was found in a picture; classes, segments and tensors come from models that tell of the whole of it. */
+function findings(result: unknown): Findings | null {
+  const boxes = isRecord(result) ? result["detections"] : null;
+  if (!isRecord(result) || !Array.isArray(boxes)) return null;
+  const found: Findings = { detections: detections(boxes) };
+  const keep = <T>(value: unknown, guard: Guard<T>, put: (all: T[]) => void): void => {
+    if (list(guard)(value)) put(value);
+  };
+  keep(result["classes"], label, (classes) => (found.classes = classes));
+  keep(result["segments"], segment, (segments) => (found.segments = segments));
+  keep(result["tensors"], tensor, (tensors) => (found.tensors = tensors));
+  return found;
+}
+
+function detections(boxes: readonly unknown[]): Detection[] {
+  return boxes
     .filter((one): one is Record<string, unknown> => isRecord(one) && Array.isArray(one["box"]))
     .map((one) => ({ object_id: null, class_id: 0, score: 0, class: "", ...one }) as unknown as Detection);
 }
 
-function wordsOf(found: readonly Detection[]): string {
+function wordsOf(found: Findings): string {
+  if (found.classes ?? found.segments ?? found.tensors) return describe(found);
   const sums = new Map<string, number>();
-  for (const { class: name } of found) sums.set(name, (sums.get(name) ?? 0) + 1);
+  for (const { class: name } of found.detections) sums.set(name, (sums.get(name) ?? 0) + 1);
   return [...sums].map(([name, count]) => `${count} ${name}`).join(", ") || "Nothing found";
 }
 

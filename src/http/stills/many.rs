@@ -1,23 +1,26 @@
 //! Several pictures in one request: each is worked on as soon as it is whole, and what is wrong with one is told in its
 //! place.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt};
 use multer::{Constraints, Multipart, SizeLimit};
 use saccade_signaling::{ErrorCode, ImageError};
 use tokio::sync::mpsc;
-use tokio::time::timeout_at;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep_until, timeout_at};
 
 use super::super::api::NO_STORE;
 use super::super::results::{self, Origin};
@@ -28,6 +31,8 @@ use crate::clock;
 
 /// Pictures of one request that are worked on at a time; while so many are, no further one is read.
 const PARALLEL: usize = 4;
+/// How long a client may leave an answer unread; its other pictures are withdrawn then.
+const TELL_LIMIT: Duration = Duration::from_secs(30);
 /// Bytes of a form besides its pictures, for each of them.
 const FORM_BYTES: u64 = 4096;
 
@@ -46,7 +51,11 @@ pub(super) fn single(
     (picture, held): (Picture, Held),
     order: Arc<Order>,
 ) -> impl Stream<Item = Entry> + Send + 'static {
-    stream::once(work(context, picture, held, order))
+    Driven::start(move |entries| async move {
+        let entry = work(context, picture, held, order).await;
+        // There is room for one.
+        let _ = entries.try_send(entry);
+    })
 }
 
 /// The pictures of a form, in the order in which they are done. Whoever drops the stream withdraws them.
@@ -56,9 +65,51 @@ pub(super) fn parts(
     boundary: String,
     order: Arc<Order>,
 ) -> impl Stream<Item = Entry> + Send + 'static {
-    let (entries, told) = mpsc::channel(PARALLEL);
-    let driver = stream::once(drive(context, body, boundary, order, entries)).filter_map(async |()| None);
-    stream::select(ReceiverStream::new(told), Box::pin(driver))
+    Driven::start(|entries| drive(context, body, boundary, order, entries))
+}
+
+/// What a task of its own tells, so that pictures are done however slowly that is read. The task ends with its listener.
+struct Driven {
+    told: mpsc::Receiver<Entry>,
+    driver: JoinHandle<()>,
+    is_over: bool,
+}
+
+impl Driven {
+    fn start<F>(drive: impl FnOnce(mpsc::Sender<Entry>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (entries, told) = mpsc::channel(PARALLEL);
+        Self { told, driver: tokio::spawn(drive(entries)), is_over: false }
+    }
+}
+
+impl Stream for Driven {
+    type Item = Entry;
+
+    fn poll_next(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Option<Entry>> {
+        if let Some(entry) = ready!(self.told.poll_recv(task)) {
+            return Poll::Ready(Some(entry));
+        }
+        if !self.is_over {
+            let ended = ready!(Pin::new(&mut self.driver).poll(task));
+            self.is_over = true;
+            // The request fails as it would have without a task.
+            if let Err(error) = ended
+                && let Ok(panic) = error.try_into_panic()
+            {
+                resume_unwind(panic);
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<Order>, entries: mpsc::Sender<Entry>) {
@@ -68,8 +119,10 @@ async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<O
     let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(most));
     let form = Multipart::with_constraints(Paced::new(body), boundary, constraints);
     let (mut place, mut working) = (0, FuturesUnordered::new());
+    // What is told but has not found room, and until when the first of it may wait.
+    let (mut untold, mut patience) = (VecDeque::new(), clock::now() + TELL_LIMIT);
     let mut reading = Some(Box::pin(next_part(Arc::clone(&context), form, place)));
-    while reading.is_some() || !working.is_empty() {
+    while reading.is_some() || !working.is_empty() || !untold.is_empty() {
         let read = async {
             match reading.as_mut() {
                 Some(reading) => timeout_at(due, reading).await,
@@ -77,8 +130,20 @@ async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<O
             }
         };
         let entry = tokio::select! {
+            room = entries.reserve(), if !untold.is_empty() => {
+                let Ok(room) = room else { return };
+                if let Some(entry) = untold.pop_front() {
+                    room.send(entry);
+                }
+                patience = clock::now() + TELL_LIMIT;
+                None
+            }
+            () = sleep_until(patience.into()), if !untold.is_empty() => {
+                tracing::debug!("answers to pictures are not read; the others are withdrawn");
+                return;
+            }
             Some(entry) = working.next() => Some(entry),
-            part = read, if working.len() < PARALLEL => {
+            part = read, if working.len() + untold.len() < PARALLEL => {
                 let (told, form) = match part {
                     Err(_) => (Some((None, too_slow(), true)), None),
                     Ok((_, Part::End)) if place == 0 => {
@@ -103,10 +168,11 @@ async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<O
                 entry
             }
         };
-        if let Some(entry) = entry
-            && entries.send(entry).await.is_err()
-        {
-            return;
+        if let Some(entry) = entry {
+            if untold.is_empty() {
+                patience = clock::now() + TELL_LIMIT;
+            }
+            untold.push_back(entry);
         }
     }
 }
@@ -192,5 +258,27 @@ impl Stream for Paced {
         let polled = self.body.poll_next_unpin(task);
         self.rests = matches!(polled, Poll::Ready(Some(Ok(_))));
         polled
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pictures_are_worked_on_unread_and_withdrawn_with_their_listener() {
+        let (begin, begun) = oneshot::channel();
+        let (hold, held) = oneshot::channel::<()>();
+        let driven = Driven::start(move |entries| async move {
+            let _ = begin.send(());
+            std::future::pending::<()>().await;
+            drop((entries, hold));
+        });
+        begun.await.unwrap();
+        drop(driven);
+        held.await.unwrap_err();
     }
 }

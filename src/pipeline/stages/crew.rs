@@ -49,14 +49,7 @@ impl Orders {
     /// What `params`, in the plan's class ids, mean for the plan's models.
     pub(in crate::pipeline) fn new(plan: &Plan, params: Params) -> Self {
         let members = plan.members.iter().map(|member| Arc::new(member.params(&params))).collect();
-        let shadow = plan.shadow.as_ref().map(|model| {
-            let wanted = params.classes.as_ref().map(|wanted| {
-                let names: Vec<_> = plan.classes.iter().filter(|class| wanted.contains(&class.id)).collect();
-                let known = model.classes().iter().filter(|class| names.iter().any(|name| name.name == class.name));
-                known.map(|class| class.id).collect()
-            });
-            Arc::new(Params { classes: wanted, ..params.clone() })
-        });
+        let shadow = plan.shadow_params(&params).map(Arc::new);
         Self { whole: params, members, shadow }
     }
 

@@ -97,7 +97,9 @@ impl Still {
         let frame_id = inferred.frame.id;
         state.under_way.retain(|frame| frame.frame_id >= frame_id);
         let Some(seen) = state.under_way.pop_front_if(|frame| frame.frame_id == frame_id) else { return };
+        // What is told of a whole frame has no boxes to compare.
         if seen.is_check
+            && inferred.overall.is_none()
             && let Some(last) = &state.last
         {
             agreement.record(f64::from(fusion::agreement(&last.detections, &inferred.detections)));

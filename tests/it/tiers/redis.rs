@@ -165,6 +165,10 @@ async fn redis_keeps_entries_and_forgets_them_by_tag_and_time() {
     }
     tier.remove(&key("d")).await.unwrap();
     assert_eq!(tier.get(&key("d"), now).await.unwrap(), None);
+    // What is over leaves its tag when something new of it comes.
+    tier.put(&key("old"), &entry("old", &["growing"], now), KEEP, now - 2 * KEEP).await.unwrap();
+    tier.put(&key("new"), &entry("new", &["growing"], now), KEEP, now).await.unwrap();
+    assert_eq!(server.ask(&["ZRANGE", "saccade:t:t/growing", "0", "-1"]), format!("saccade:e:{}", key("new")));
     // More of one tag than are removed in one go.
     for number in 0..1200 {
         tier.put(&key(&number.to_string()), &entry("many", &["many"], now), KEEP, now).await.unwrap();
