@@ -209,7 +209,7 @@ impl Engine {
     /// A model that other servers run.
     fn open_remote(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
         let manifest = Arc::new(spec.manifest.clone());
-        let opened = remote::open(Arc::clone(&manifest), self.pinned(&manifest))?;
+        let opened = remote::open(Arc::clone(&manifest), spec.folder(), self.pinned(&manifest))?;
         let model = Arc::new(Model::start(manifest, opened.selection, opened.open, opened.runners)?);
         model.set_remote(opened.remote);
         let Selection { buckets, instances, measured, .. } = &*model.selection();
@@ -274,7 +274,7 @@ impl Engine {
             Some(_) => {
                 let manifest = Arc::new(spec.manifest.clone());
                 let pinned = self.pinned(&manifest);
-                remote::open(manifest, pinned).map(|opened| opened.selection)
+                remote::open(manifest, spec.folder(), pinned).map(|opened| opened.selection)
             }
         }
     }
