@@ -154,6 +154,7 @@ impl Tensors {
         if state.closed {
             return Err(self.closed());
         }
+        state.forget(clock::now());
         if state.jobs.len() >= MAX_QUEUE {
             return Err(Error::Busy);
         }
@@ -262,6 +263,19 @@ impl Shared {
 }
 
 impl State {
+    /// Lets go of what nobody waits for any more, and of what is too late.
+    fn forget(&mut self, now: Instant) {
+        for job in std::mem::take(&mut self.jobs) {
+            match job {
+                Job::Open(reply) if reply.is_closed() => {}
+                Job::Run(run) if run.deadline <= now || run.reply.is_closed() => {
+                    let _ = run.reply.send(Err(Error::Late));
+                }
+                job => self.jobs.push_back(job),
+            }
+        }
+    }
+
     /// The first that may still be answered, and those after it that go together with it, with `max_batch` items at most.
     fn take(&mut self, now: Instant, max_batch: u32) -> Option<Vec<Run>> {
         let mut batch: Vec<Run> = Vec::new();
