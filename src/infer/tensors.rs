@@ -568,3 +568,28 @@ fn outlet(outlet: &OrtOutlet) -> Result<Outlet, String> {
     let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
     Ok(Outlet { name: outlet.name().to_owned(), datatype, shape })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_is_let_go() {
+        let now = clock::now();
+        let run = |deadline: Instant| {
+            let (reply, answer) = oneshot::channel();
+            (Job::Run(Run { request: Request::default(), items: None, arrived: now, deadline, reply }), answer)
+        };
+        let later = now + Duration::from_secs(1);
+        let (awaited, _answer) = run(later);
+        let (late, mut told) = run(now);
+        let (left, gone) = run(later);
+        drop(gone);
+        let mut state = State::default();
+        state.jobs.extend([awaited, late, left]);
+        state.forget(now);
+        assert_eq!(state.jobs.len(), 1);
+        assert_eq!(told.try_recv().unwrap(), Err(Error::Late));
+    }
+}
