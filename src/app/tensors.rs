@@ -93,6 +93,10 @@ impl Models for TensorModels {
 
     async fn infer(&self, model: Named<'_>, request: Request) -> Result<Response, Error> {
         let found = self.ready(model)?;
+        if self.registry.is_draining() {
+            let reason = "the server is shutting down; send it to another, or later".to_owned();
+            return Err(Error::NotReady { model: found.id(), reason });
+        }
         match found.remote() {
             Some(remote) => forward(&found, remote, request).await,
             None => tensors(&found)?.infer(request).await,

@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn our_own_format_is_the_wire_type_and_the_others_differ_in_their_detections_alone() {
         let class = Class { id: 1, name: "helmet".into() };
-        let found = [Detection { bbox: [1.0, 2.0, 30.5, 40.25], class, score: 0.5, object_id: None, keypoints: Vec::new() }];
+        let found =
+            [Detection { bbox: [1.0, 2.0, 30.5, 40.25], class, score: 0.5, object_id: None, keypoints: Vec::new() }];
         let processed = Processed {
             session_id: "",
             frame_id: 3,

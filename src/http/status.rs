@@ -207,21 +207,22 @@ impl Watch {
         let there: HashSet<&str> = handles.iter().map(|handle| handle.id().as_str()).collect();
         self.sessions.retain(|id, _| there.contains(id.as_str()));
         let sessions: Vec<SessionStatus> = handles.iter().map(|handle| self.session(handle, passed)).collect();
-        let models = context.models.list().into_iter().filter(|model| model.state == ModelState::Ready).filter_map(|model| {
-            let id = format!("{}@{}", model.name, model.version);
-            claims.may_use(&id).then(|| {
-                let of = sessions.iter().filter(|session| session.model.as_deref() == Some(&id));
-                let (count, rate) =
-                    of.fold((0, 0.0), |(count, rate), session| (count + 1, rate + session.results_per_s));
-                ModelStatus {
-                    model: id,
-                    precision: model.precision,
-                    backend: model.backend,
-                    sessions: count,
-                    results_per_s: tenth(rate),
-                }
-            })
-        });
+        let models =
+            context.models.list().into_iter().filter(|model| model.state == ModelState::Ready).filter_map(|model| {
+                let id = format!("{}@{}", model.name, model.version);
+                claims.may_use(&id).then(|| {
+                    let of = sessions.iter().filter(|session| session.model.as_deref() == Some(&id));
+                    let (count, rate) =
+                        of.fold((0, 0.0), |(count, rate), session| (count + 1, rate + session.results_per_s));
+                    ModelStatus {
+                        model: id,
+                        precision: model.precision,
+                        backend: model.backend,
+                        sessions: count,
+                        results_per_s: tenth(rate),
+                    }
+                })
+            });
         Status {
             kind: "status",
             time_ms: instant::millis(clock::wall()),

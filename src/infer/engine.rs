@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
 #[cfg(feature = "cuda")]
@@ -193,7 +194,7 @@ impl Engine {
             }
         }
         let model = Arc::new(start(spec, selection, Arc::clone(&opener), runners)?);
-        model.set_tensors(self.tensors(spec, key.files.first().cloned().unwrap_or_default(), model.instances()));
+        model.set_tensors(self.tensors(spec, opener.file(), model.instances()));
         model.set_content(&key.files);
         let Selection { provider, precision, buckets, instances, origin, others, .. } = &*model.selection();
         let id = model.id();
@@ -210,7 +211,7 @@ impl Engine {
     /// A model that other servers run.
     fn open_remote(&self, spec: &ModelSpec) -> Result<Arc<Model>, Error> {
         let manifest = Arc::new(spec.manifest.clone());
-        let opened = remote::open(Arc::clone(&manifest), self.pinned(&manifest))?;
+        let opened = remote::open(Arc::clone(&manifest), spec.folder(), self.pinned(&manifest))?;
         let model = Arc::new(Model::start(manifest, opened.selection, opened.open, opened.runners)?);
         model.set_remote(opened.remote);
         let Selection { buckets, instances, measured, .. } = &*model.selection();
@@ -249,19 +250,13 @@ impl Engine {
         self.improver.begin();
     }
 
-    /// What runs a model's file on tensors, as long as it is the one with this checksum.
-    fn tensors(&self, spec: &ModelSpec, sha256: String, instances: u32) -> Tensors {
+    /// What runs a model's file on tensors: these bytes, whatever becomes of the file.
+    fn tensors(&self, spec: &ModelSpec, file: Bytes, instances: u32) -> Tensors {
         let (library, threads, cuda) =
             (self.library.clone(), self.options.intra_threads.max(1), self.options.cuda.is_ok());
         let (name, version) = (spec.manifest.name.clone(), spec.manifest.version.clone());
-        let (max_batch, spec) = (spec.manifest.batching.max_batch, spec.clone());
-        let open = move || {
-            let graphs = spec.read().map_err(|error| error.to_string())?;
-            if graphs.sha256.first() != Some(&sha256) {
-                return Err("its file is not the one that it was loaded from; load it again".to_owned());
-            }
-            open_plainly(&library, &graphs.fp32, threads, cuda).map_err(|error| error.to_string())
-        };
+        let max_batch = spec.manifest.batching.max_batch;
+        let open = move || open_plainly(&library, &file, threads, cuda).map_err(|error| error.to_string());
         Tensors::new(tensors::Settings { name, version, max_batch, threads: instances, open: Box::new(open) })
     }
 
@@ -275,7 +270,7 @@ impl Engine {
             Some(_) => {
                 let manifest = Arc::new(spec.manifest.clone());
                 let pinned = self.pinned(&manifest);
-                remote::open(manifest, pinned).map(|opened| opened.selection)
+                remote::open(manifest, spec.folder(), pinned).map(|opened| opened.selection)
             }
         }
     }

@@ -147,6 +147,12 @@ impl Model {
         self.unready().is_none()
     }
 
+    /// The same, whether servers that run it answer or not: what can be said of the model itself.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.shared.is_ready()
+    }
+
     /// The servers that run it, if others do.
     #[must_use]
     pub fn remote(&self) -> Option<&Arc<Remote>> {

@@ -1,6 +1,5 @@
 //! Models that other servers run, as if they ran here: pictures are made into tensors here, and the outputs are read here.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use bytes::{BufMut, BytesMut};
 use super::backend::{Backend, Bucket, Provider, Selection};
 use super::decoder::{Decoder, MAX_OUTPUTS, Outlet, View, shape_text};
 use super::error::Error;
+use super::folder::Folder;
 use super::instance::Open;
 use super::manifest::{Manifest, Precision};
 use super::runner::Runner;
@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const INSTANCES: u32 = 4;
 /// Bytes of an answer's tensors at most.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// Bytes of a file with certificates at most.
+const MAX_CERTIFICATES: u64 = 1024 * 1024;
 /// Frames a second that a larger batch has to gain, as a factor.
 const GAIN: f64 = 1.1;
 
@@ -49,10 +51,11 @@ struct Shared {
 /// Asks what the model is, compares that with the manifest, and measures which batches pay.
 ///
 /// # Errors
-/// [`Error::Remote`] if nobody answers, [`Error::WrongInput`], [`Error::WrongOutput`], [`Error::Read`] for the token.
-pub(super) fn open(manifest: Arc<Manifest>, pinned: Option<u32>) -> Result<Opened, Error> {
+/// [`Error::Remote`] if nobody answers, [`Error::WrongInput`], [`Error::WrongOutput`], [`Error::Read`] for the
+/// certificates, which are in the model's `folder`.
+pub(super) fn open(manifest: Arc<Manifest>, folder: Option<&Path>, pinned: Option<u32>) -> Result<Opened, Error> {
     let watch = Watch::start();
-    let remote = client::Remote::new(&settings(&manifest)?).map_err(failed)?;
+    let remote = client::Remote::new(&settings(&manifest, folder)?).map_err(failed)?;
     let found = remote.describe(PATIENCE).map_err(failed)?;
     let (input, takes_batches) = input(&manifest, &found)?;
     let floats = found.outputs.iter().filter(|outlet| outlet.datatype == DataType::Fp32);
@@ -177,30 +180,30 @@ impl Backend for RemoteBackend {
     }
 }
 
-fn settings(manifest: &Manifest) -> Result<Settings, Error> {
+fn settings(manifest: &Manifest, folder: Option<&Path>) -> Result<Settings, Error> {
     let missing = || Error::Remote { reason: "the manifest has no [remote]".to_owned() };
     let remote = manifest.remote.as_ref().ok_or_else(missing)?;
-    let token = match (&remote.token_env, &remote.token_file) {
-        (Some(name), _) => {
+    let token = match &remote.token_env {
+        Some(name) => {
             let unset = |_| Error::Remote { reason: format!("`remote.token_env`: {name} is not set") };
             Some(std::env::var(name).map_err(unset)?)
         }
-        (None, Some(file)) => Some(read(file)?),
-        (None, None) => None,
+        None => None,
+    };
+    let certificates = match (&remote.ca_file, folder) {
+        (Some(file), Some(folder)) => Some(Folder::open(folder)?.read_text(file, MAX_CERTIFICATES)?),
+        (Some(file), None) => return Err(Error::Read { path: file.into(), reason: "there is no folder".to_owned() }),
+        (None, _) => None,
     };
     Ok(Settings {
         urls: remote.urls.clone(),
         model: remote.model.clone().unwrap_or_else(|| manifest.name.clone()),
         version: remote.version.clone(),
         timeout: remote.timeout,
-        ca_file: remote.ca_file.clone(),
+        certificates,
         token: token.map(|token| Secret::new(token.trim().to_owned())),
         limit: MAX_ANSWER,
     })
-}
-
-fn read(file: &Path) -> Result<String, Error> {
-    fs::read_to_string(file).map_err(|error| Error::Read { path: file.to_owned(), reason: error.to_string() })
 }
 
 /// The name of the input, and whether it takes batches, if it is what the manifest says.

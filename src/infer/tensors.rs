@@ -154,6 +154,7 @@ impl Tensors {
         if state.closed {
             return Err(self.closed());
         }
+        state.forget(clock::now());
         if state.jobs.len() >= MAX_QUEUE {
             return Err(Error::Busy);
         }
@@ -262,6 +263,19 @@ impl Shared {
 }
 
 impl State {
+    /// Lets go of what nobody waits for any more, and of what is too late.
+    fn forget(&mut self, now: Instant) {
+        for job in std::mem::take(&mut self.jobs) {
+            match job {
+                Job::Open(reply) if reply.is_closed() => {}
+                Job::Run(run) if run.deadline <= now || run.reply.is_closed() => {
+                    let _ = run.reply.send(Err(Error::Late));
+                }
+                job => self.jobs.push_back(job),
+            }
+        }
+    }
+
     /// The first that may still be answered, and those after it that go together with it, with `max_batch` items at most.
     fn take(&mut self, now: Instant, max_batch: u32) -> Option<Vec<Run>> {
         let mut batch: Vec<Run> = Vec::new();
@@ -553,4 +567,29 @@ fn outlet(outlet: &OrtOutlet) -> Result<Outlet, String> {
     };
     let shape = outlet.dtype().tensor_shape().map(|shape| shape.to_vec()).unwrap_or_default();
     Ok(Outlet { name: outlet.name().to_owned(), datatype, shape })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_is_let_go() {
+        let now = clock::now();
+        let run = |deadline: Instant| {
+            let (reply, answer) = oneshot::channel();
+            (Job::Run(Run { request: Request::default(), items: None, arrived: now, deadline, reply }), answer)
+        };
+        let later = now + Duration::from_secs(1);
+        let (awaited, _answer) = run(later);
+        let (late, mut told) = run(now);
+        let (left, gone) = run(later);
+        drop(gone);
+        let mut state = State::default();
+        state.jobs.extend([awaited, late, left]);
+        state.forget(now);
+        assert_eq!(state.jobs.len(), 1);
+        assert_eq!(told.try_recv().unwrap(), Err(Error::Late));
+    }
 }

@@ -24,6 +24,12 @@ pub enum Denied {
         /// Name of the claim.
         claim: &'static str,
     },
+    /// The token is for a session, which this is no part of.
+    #[error("The token is for one session; ask for one without `session` to {act}.")]
+    Session {
+        /// What was asked for.
+        act: &'static str,
+    },
     /// The token is for other models.
     #[error("The token does not allow model `{model}`; ask for one that names it.")]
     Model {
@@ -40,20 +46,38 @@ pub fn may_see(claims: &Claims, model: Named<'_>) -> Result<(), Denied> {
     if claims.may_use(&model.id()) { Ok(()) } else { Err(Denied::Model { model: model.id() }) }
 }
 
+/// Whether the bearer may send tensors at all, which is to be known before room is made for them.
+///
+/// # Errors
+/// [`Denied::Lacks`], [`Denied::Session`].
+pub fn may_send(claims: &Claims) -> Result<(), Denied> {
+    if !claims.can_publish {
+        return Err(Denied::Lacks { claim: "can_publish" });
+    }
+    if claims.session.is_some() { Err(Denied::Session { act: "send tensors" }) } else { Ok(()) }
+}
+
 /// Whether the bearer may have a model run.
 ///
 /// # Errors
-/// [`Denied::Lacks`], [`Denied::Model`].
+/// Those of [`may_send`], [`Denied::Model`].
 pub fn may_infer(claims: &Claims, model: Named<'_>) -> Result<(), Denied> {
-    if claims.can_publish { may_see(claims, model) } else { Err(Denied::Lacks { claim: "can_publish" }) }
+    may_send(claims)?;
+    may_see(claims, model)
 }
 
 /// Whether the bearer may load and unload models of this name.
 ///
 /// # Errors
-/// [`Denied::Lacks`], [`Denied::Model`].
+/// [`Denied::Lacks`], [`Denied::Session`], [`Denied::Model`].
 pub fn may_manage(claims: &Claims, model: Named<'_>) -> Result<(), Denied> {
-    if claims.can_manage_models { may_see(claims, model) } else { Err(Denied::Lacks { claim: "can_manage_models" }) }
+    if !claims.can_manage_models {
+        return Err(Denied::Lacks { claim: "can_manage_models" });
+    }
+    if claims.session.is_some() {
+        return Err(Denied::Session { act: "load and unload models" });
+    }
+    may_see(claims, model)
 }
 
 /// Counts and times a request for the metrics.
@@ -102,6 +126,13 @@ mod tests {
             assert_eq!(may(&Claims::everything(), model), Ok(()));
             assert_eq!(may(&bound, model), Err(Denied::Model { model: "a@2".to_owned() }));
             assert_eq!(may(&bound, Named { name: "a", version: Some("1") }), Ok(()));
+        }
+        let of_session = Claims { session: Some("s".to_owned()), ..Claims::everything() };
+        assert_eq!(may_see(&of_session, model), Ok(()));
+        for may in [may_infer, may_manage] {
+            let denied = may(&of_session, model).unwrap_err();
+            assert!(matches!(denied, Denied::Session { .. }), "{denied}");
+            assert!(denied.to_string().contains("without `session`"), "{denied}");
         }
     }
 }

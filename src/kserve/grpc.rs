@@ -1,9 +1,10 @@
 //! `inference.GRPCInferenceService`: the protocol as messages of gRPC.
 
 mod messages;
+mod parts;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -13,17 +14,20 @@ use axum::routing::post;
 use futures_util::{Stream, StreamExt, stream};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
+use tonic::codec::Codec;
 use tonic::server::Grpc;
 use tonic::{Code, Request as Asked, Response as Answer, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-use super::access::{Denied, Identify, count, may_infer, may_manage, may_see, measured};
+use self::parts::Counted;
+use super::access::{Denied, Identify, count, may_infer, may_manage, may_see, may_send, measured};
 use super::error::Error;
 use super::proto as p;
 use super::{EXTENSIONS, Models, Named};
 use crate::claims::Claims;
+use crate::clock;
 
 pub(super) use messages::{outlets, read_request, read_response, write_request, write_response};
 
@@ -31,8 +35,16 @@ pub(super) use messages::{outlets, read_request, read_response, write_request, w
 pub const SERVICE: &str = "inference.GRPCInferenceService";
 /// What a message may have beyond its tensors.
 pub(super) const MESSAGE_ROOM: usize = 64 * 1024;
+/// What a message without tensors may have.
+const SMALL_MESSAGE: usize = 8 * 1024;
 /// How long a request waits for a place among those whose messages are in memory.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call may take from its head to its answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same of one with tensors.
+const INFER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a stream's next message may take to come.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The service, over these models.
 pub struct Service {
@@ -92,6 +104,11 @@ async fn dispatch(
     let Some(claims) = claims.or_else(|| is_open.then(Claims::default)) else {
         return status(&denied(&Denied::Unauthenticated));
     };
+    if matches!(method.as_str(), "ModelInfer" | "ModelStreamInfer")
+        && let Err(reason) = may_send(&claims)
+    {
+        return status(&denied(&reason));
+    }
     let call = Call { service, claims: Arc::new(claims) };
     match method.as_str() {
         "ServerLive" => call.unary(request, async |_, _: p::Empty| Ok(p::Yes { yes: true })).await,
@@ -114,7 +131,10 @@ async fn dispatch(
                 return status(&Error::Busy.into());
             }
             let within = time_allowed(request.headers());
-            call.clone().unary(request, move |call: Call, request| call.infer(request, within)).await
+            let codec = Counted::<ProstCodec<p::ModelInferResponse, p::ModelInferRequest>>::default();
+            let bounds = (call.limit(), INFER_TIMEOUT);
+            let answer = move |call: Call, request| call.infer(request, within);
+            call.clone().bounded(codec, bounds, request, answer).await
         }
         "ModelStreamInfer" => match Arc::clone(&call.service.streams).try_acquire_owned() {
             Ok(place) => call.stream(request, place).await,
@@ -132,28 +152,51 @@ struct Call {
 }
 
 impl Call {
+    /// Bytes of a message with tensors.
+    fn limit(&self) -> usize {
+        self.service.limit.saturating_add(MESSAGE_ROOM)
+    }
+
+    /// A call without tensors.
     async fn unary<Q, A, F>(self, request: HttpRequest<Body>, answer: impl Fn(Self, Q) -> F) -> HttpResponse<Body>
     where
         Q: Message + Default + Send + 'static,
         A: Message + Send + 'static,
         F: Future<Output = Result<A, Status>> + Send,
     {
-        let limit = self.service.limit.saturating_add(MESSAGE_ROOM);
-        let mut grpc = Grpc::new(ProstCodec::<A, Q>::default())
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX);
+        self.bounded(ProstCodec::<A, Q>::default(), (SMALL_MESSAGE, CALL_TIMEOUT), request, answer).await
+    }
+
+    /// A call whose message has so many bytes at most, and which takes no longer than this.
+    async fn bounded<Q, A, F>(
+        self,
+        codec: impl Codec<Encode = A, Decode = Q>,
+        (limit, longest): (usize, Duration),
+        request: HttpRequest<Body>,
+        answer: impl Fn(Self, Q) -> F,
+    ) -> HttpResponse<Body>
+    where
+        Q: Message + Default + Send + 'static,
+        A: Message + Send + 'static,
+        F: Future<Output = Result<A, Status>> + Send,
+    {
+        let mut grpc = Grpc::new(codec).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX);
         let call = service_fn(|asked: Asked<Q>| {
             let answered = answer(self.clone(), asked.into_inner());
             async move { answered.await.map(Answer::new) }
         });
-        grpc.unary(call, request).await.map(Body::new)
+        match timeout(longest, grpc.unary(call, request)).await {
+            Ok(answered) => answered.map(Body::new),
+            Err(_) => {
+                status(&Status::deadline_exceeded("the call took too long; send its message faster, or a smaller one"))
+            }
+        }
     }
 
     /// Requests of a stream are answered one after the other.
     async fn stream(self, request: HttpRequest<Body>, place: OwnedSemaphorePermit) -> HttpResponse<Body> {
-        let place = Arc::new(place);
-        let limit = self.service.limit.saturating_add(MESSAGE_ROOM);
-        let mut grpc = Grpc::new(ProstCodec::<p::ModelStreamInferResponse, p::ModelInferRequest>::default())
+        let (place, limit) = (Arc::new(place), self.limit());
+        let mut grpc = Grpc::new(Counted::<ProstCodec<p::ModelStreamInferResponse, p::ModelInferRequest>>::default())
             .max_decoding_message_size(limit)
             .max_encoding_message_size(usize::MAX);
         let call = service_fn(|asked: Asked<Streaming<p::ModelInferRequest>>| {
@@ -172,7 +215,7 @@ impl Call {
             if over {
                 return None;
             }
-            let request = match requests.next().await? {
+            let request = match next(call.claims.expires, &mut requests).await? {
                 Ok(request) => request,
                 Err(status) => return Some((Err(status), (call, requests, true, place))),
             };
@@ -282,6 +325,28 @@ impl From<Error> for Status {
     }
 }
 
+/// The next message of a stream, as long as it comes in time and the token is good.
+async fn next<S>(expires: Option<Instant>, requests: &mut S) -> Option<Result<p::ModelInferRequest, Status>>
+where
+    S: Stream<Item = Result<p::ModelInferRequest, Status>> + Unpin,
+{
+    let begin = clock::now();
+    let end = begin + MESSAGE_TIMEOUT;
+    let expires = expires.filter(|expires| *expires < end);
+    // What is there at once would be taken even if its time were over.
+    if expires.is_some_and(|expires| expires <= begin) {
+        return Some(Err(denied(&Denied::Unauthenticated)));
+    }
+    match timeout_at(expires.unwrap_or(end).into(), requests.next()).await {
+        Ok(message) => message,
+        Err(_) if expires.is_some() => Some(Err(denied(&Denied::Unauthenticated))),
+        Err(_) => {
+            let problem = "no message came for a while; open another stream for the next";
+            Some(Err(Status::deadline_exceeded(problem)))
+        }
+    }
+}
+
 fn denied(reason: &Denied) -> Status {
     let code = if *reason == Denied::Unauthenticated { Code::Unauthenticated } else { Code::PermissionDenied };
     Status::new(code, reason.to_string())
@@ -309,6 +374,22 @@ fn time_allowed(headers: &HeaderMap) -> Option<Duration> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_ends_with_its_token_or_when_nothing_comes() {
+        let mut silent = stream::pending::<Result<p::ModelInferRequest, Status>>();
+        let code = |found: Option<Result<p::ModelInferRequest, Status>>| found.unwrap().unwrap_err().code();
+        assert_eq!(code(next(None, &mut silent).await), Code::DeadlineExceeded);
+        let later = |seconds| clock::now() + Duration::from_secs(seconds);
+        assert_eq!(code(next(Some(later(1)), &mut silent).await), Code::Unauthenticated);
+        assert_eq!(code(next(Some(later(3600)), &mut silent).await), Code::DeadlineExceeded);
+        let message = || Ok::<_, Status>(p::ModelInferRequest::default());
+        let mut two = stream::iter([message(), message()]);
+        assert!(next(Some(later(3600)), &mut two).await.unwrap().is_ok());
+        assert_eq!(code(next(Some(clock::now()), &mut two).await), Code::Unauthenticated, "though one is there");
+        assert!(next(None, &mut two).await.unwrap().is_ok());
+        assert!(next(None, &mut two).await.is_none());
+    }
 
     #[test]
     fn the_clients_deadline_is_read_in_its_unit() {

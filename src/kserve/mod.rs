@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use access::{Denied, Identify, count, may_infer, may_manage, may_see, measured};
+pub use access::{Denied, Identify, count, may_infer, may_manage, may_see, may_send, measured};
 pub use error::Error;
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, elements, push_string, strings};
 

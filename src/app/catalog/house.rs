@@ -35,7 +35,7 @@ impl Stock {
         let now = clock::now();
         let mut worse = Vec::new();
         self.shelf().trials.retain(|trial| {
-            let is_worse = compare(allowed, trial.before, trial.new.figures(), trial.new.is_ready());
+            let is_worse = compare(allowed, trial.before, trial.new.figures(), trial.new.is_sound());
             if let Some(why) = is_worse {
                 worse.push((Arc::clone(&trial.new), Arc::clone(&trial.old), why));
             }

@@ -149,6 +149,8 @@ impl Stock {
         tracing::error!(model, %error, "a model was refused");
         count_loads("refused");
         counter!("saccade_model_refusals_total", "reason" => label(error)).increment(1);
+        // Other servers may be there the next time: without a stamp, its files count as new when they are looked at again.
+        let stamp = stamp.filter(|_| !matches!(error, Error::Remote { .. }));
         let entry = Entry { manifest, condition: Condition::Refused(error.to_string()), stamp };
         self.shelf().entries.insert(id.clone(), entry);
     }

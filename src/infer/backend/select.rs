@@ -180,6 +180,11 @@ impl Opener {
         Ok(Self { library, manifest, graphs, graph, int8, fp16, decoder, threads, cuda, folder })
     }
 
+    /// The bytes of the model's own file.
+    pub(in crate::infer) fn file(&self) -> Bytes {
+        self.graphs.fp32.clone()
+    }
+
     /// Tries what the request and the manifest allow, keeps the fastest, and measures it in batches. The selection's
     /// instances are left at 1. The flag says whether all was measured that was to be. With `build`, what takes minutes to
     /// make ready is made ready, until that is stopped; otherwise it is left out where it is not ready.

@@ -1,9 +1,11 @@
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::table::Table;
 use crate::kserve::client::MAX_ENDPOINTS;
 use crate::route;
+
+/// What the names of variables that have tokens begin with: a manifest names none but those that were set for this.
+const TOKEN_ENV: &str = "MODEL_TOKEN_";
 
 /// Where a model runs that other servers run (`[remote]`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,12 +18,10 @@ pub struct Remote {
     pub version: Option<String>,
     /// How long a request may take at most; default 1 s. A frame's deadline may end it sooner.
     pub timeout: Duration,
-    /// PEM file with the certificates that those of the endpoints are signed with; none: the system's.
-    pub ca_file: Option<PathBuf>,
+    /// PEM file beside the manifest with the certificates that those of the endpoints are signed with; none: the system's.
+    pub ca_file: Option<String>,
     /// Variable of the environment that has the token for the endpoints.
     pub token_env: Option<String>,
-    /// File that has the token for the endpoints.
-    pub token_file: Option<PathBuf>,
 }
 
 impl Remote {
@@ -45,13 +45,27 @@ impl Remote {
         }
         table.choice("protocol", &[("grpc", ())]);
         let timeout = Duration::from_millis(table.integer("timeout_ms", 1..=25_000).unwrap_or(1000).into());
-        let ca_file = table.string("ca_file").map(PathBuf::from);
-        let (token_env, token_file) = (table.string("token_env"), table.string("token_file").map(PathBuf::from));
-        if token_env.is_some() && token_file.is_some() {
-            table.mistake("token_file", "is there beside `token_env`: one of them is needed");
+        let ca_file = table.string("ca_file");
+        if let Some(file) = ca_file.as_ref().filter(|file| file.contains(['/', '\\']) || file.starts_with('.')) {
+            let problem = format!("\"{file}\" is not legal: the name of a file beside the manifest is needed");
+            table.mistake("ca_file", problem);
+        }
+        let token_env = table.string("token_env");
+        if let Some(name) = &token_env {
+            if !name.starts_with(TOKEN_ENV) {
+                let problem =
+                    format!("\"{name}\" is not legal: a variable whose name begins with {TOKEN_ENV} is needed");
+                table.mistake("token_env", problem);
+            }
+            for url in urls.iter().flatten().filter(|url| is_in_the_open(url)) {
+                table.mistake(
+                    "urls",
+                    format!("\"{url}\" would be sent the token in the open: https is needed for that"),
+                );
+            }
         }
         table.finish();
-        Some(Self { urls: urls?, model, version, timeout, ca_file, token_env, token_file })
+        Some(Self { urls: urls?, model, version, timeout, ca_file, token_env })
     }
 }
 
@@ -61,6 +75,18 @@ fn is_endpoint(url: &str) -> bool {
     let bare = matches!(parsed.path(), "" | "/") && parsed.query().is_none() && parsed.fragment().is_none();
     let named = parsed.username().is_empty() && parsed.password().is_none();
     matches!(parsed.scheme(), "http" | "https") && parsed.host_str().is_some() && bare && named
+}
+
+/// Whether others may read what is sent to an endpoint.
+fn is_in_the_open(url: &str) -> bool {
+    let Ok(parsed) = url::Url::parse(url) else { return false };
+    let is_here = match parsed.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    parsed.scheme() == "http" && !is_here
 }
 
 #[cfg(test)]
@@ -79,15 +105,17 @@ mod tests {
     #[test]
     fn a_model_may_run_elsewhere() {
         let manifest = parse(
-            "[run]\nbackend = 'kserve'\n[remote]\nurls = ['http://a:1', 'https://[::1]:2']\nmodel = 'b'\n\
-             version = '2'\nprotocol = 'grpc'\ntimeout_ms = 250\ntoken_env = 'X'\n",
+            "[run]\nbackend = 'kserve'\n[remote]\nurls = ['https://a:1', 'http://[::1]:2']\nmodel = 'b'\n\
+             version = '2'\nprotocol = 'grpc'\ntimeout_ms = 250\nca_file = 'ca.pem'\n\
+             token_env = 'MODEL_TOKEN_X'\n",
         )
         .unwrap();
         assert_eq!(manifest.run.backend, BackendChoice::KServe);
         let remote = manifest.remote.unwrap();
-        assert_eq!(remote.urls, ["http://a:1", "https://[::1]:2"]);
+        assert_eq!(remote.urls, ["https://a:1", "http://[::1]:2"]);
         assert_eq!((remote.model.as_deref(), remote.version.as_deref()), (Some("b"), Some("2")));
-        assert_eq!((remote.timeout, remote.token_env.as_deref()), (Duration::from_millis(250), Some("X")));
+        assert_eq!((remote.timeout, remote.token_env.as_deref()), (Duration::from_millis(250), Some("MODEL_TOKEN_X")));
+        assert_eq!(remote.ca_file.as_deref(), Some("ca.pem"));
         assert_eq!(parse("").unwrap().remote, None);
     }
 
@@ -103,7 +131,11 @@ mod tests {
             ("urls = ['http://a:1']\nprotocol = 'ftp'", "`remote.protocol`"),
             ("urls = ['http://a:1']\ntimeout_ms = 0", "`remote.timeout_ms`"),
             ("urls = ['http://a:1']\nmodel = '../x'", "`remote.model`"),
-            ("urls = ['http://a:1']\ntoken_env = 'A'\ntoken_file = 'b'", "`remote.token_file`"),
+            ("urls = ['https://a:1']\ntoken_env = 'HOME'", "begins with MODEL_TOKEN_"),
+            ("urls = ['https://a:1', 'http://a:1']\ntoken_env = 'MODEL_TOKEN_A'", "in the open"),
+            ("urls = ['https://a:1']\ntoken_file = '/etc/passwd'", "`remote.token_file`: unknown key"),
+            ("urls = ['https://a:1']\nca_file = '/etc/passwd'", "`remote.ca_file`"),
+            ("urls = ['https://a:1']\nca_file = '..'", "`remote.ca_file`"),
             ("urls = ['http://a:1']\ntoken = 'A'", "`remote.token`: unknown key"),
         ] {
             let found = remote(rest);

@@ -81,13 +81,9 @@ impl Endpoint {
             .initial_connection_window_size(WINDOW);
         if url.starts_with("https://") {
             let mut tls = ClientTlsConfig::new();
-            tls = match &settings.ca_file {
+            tls = match &settings.certificates {
                 None => tls.with_native_roots(),
-                Some(file) => {
-                    let pem = std::fs::read(file);
-                    let pem = pem.map_err(|error| wrong(format!("{} cannot be read: {error}", file.display())))?;
-                    tls.ca_certificate(Certificate::from_pem(pem))
-                }
+                Some(pem) => tls.ca_certificate(Certificate::from_pem(pem)),
             };
             address = address.tls_config(tls).map_err(|error| wrong(format!("TLS to {url:?}: {error}")))?;
         }

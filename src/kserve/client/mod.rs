@@ -10,7 +10,6 @@ mod breaker;
 mod budget;
 mod endpoint;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -49,7 +48,7 @@ pub struct Settings {
     /// How long a request may take, whatever time is left.
     pub timeout: Duration,
     /// Certificates, in PEM, that those of the endpoints are signed with; none: the system's.
-    pub ca_file: Option<PathBuf>,
+    pub certificates: Option<String>,
     /// What is sent as `authorization: Bearer`.
     pub token: Option<Secret>,
     /// Bytes of an answer's tensors at most.
