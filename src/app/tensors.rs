@@ -112,7 +112,7 @@ impl Models for TensorModels {
     }
 
     async fn load(&self, name: &str) -> Result<(), Error> {
-        let view = self.catalog.load(name).await.map_err(|refusal| refused(name, refusal))?;
+        let view = self.catalog.load(name).await.map_err(|refusal| refused(name, &refusal))?;
         let reason = || "it is being loaded, which takes longer than a request may".to_owned();
         if view.state == ModelState::Ready {
             Ok(())
@@ -122,11 +122,11 @@ impl Models for TensorModels {
     }
 
     async fn unload(&self, name: &str) -> Result<(), Error> {
-        self.catalog.unload(name).await.map(drop).map_err(|refusal| refused(name, refusal))
+        self.catalog.unload(name).await.map(drop).map_err(|refusal| refused(name, &refusal))
     }
 }
 
-fn refused(name: &str, refusal: Refusal) -> Error {
+fn refused(name: &str, refusal: &Refusal) -> Error {
     let model = name.to_owned();
     let reason = refusal.message.trim_end_matches('.').to_owned();
     match refusal.code {

@@ -35,7 +35,7 @@ impl Key {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let is_digit = |one: &u8| one.is_ascii_digit() || (b'a'..=b'f').contains(one);
-        if text.len() != 2 * Self::BYTES || !text.as_bytes().iter().all(|one| is_digit(one)) {
+        if text.len() != 2 * Self::BYTES || !text.as_bytes().iter().all(is_digit) {
             return None;
         }
         blake3::Hash::from_hex(text).ok().map(|hash| Self(hash.into()))

@@ -357,9 +357,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
 
 /// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
 fn unbuilt(from: &mut Reader) {
-    for key in ["telemetry.otlp_endpoint"] {
-        from.unbuilt(key, Raw::is_nothing);
-    }
+    from.unbuilt("telemetry.otlp_endpoint", Raw::is_nothing);
 }
 
 impl Http {

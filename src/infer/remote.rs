@@ -55,8 +55,8 @@ struct Shared {
 /// certificates, which are in the model's `folder`.
 pub(super) fn open(manifest: Arc<Manifest>, folder: Option<&Path>, pinned: Option<u32>) -> Result<Opened, Error> {
     let watch = Watch::start();
-    let remote = client::Remote::new(&settings(&manifest, folder)?).map_err(failed)?;
-    let found = remote.describe(PATIENCE).map_err(failed)?;
+    let remote = client::Remote::new(&settings(&manifest, folder)?).map_err(|error| failed(&error))?;
+    let found = remote.describe(PATIENCE).map_err(|error| failed(&error))?;
     let (input, takes_batches) = input(&manifest, &found)?;
     let floats = found.outputs.iter().filter(|outlet| outlet.datatype == DataType::Fp32);
     let outlets: Vec<_> = floats.map(|it| Outlet { name: it.name.clone(), shape: it.shape.clone() }).collect();
@@ -158,7 +158,7 @@ impl Backend for RemoteBackend {
             data: data.freeze(),
         };
         let request = Request { inputs: vec![tensor], outputs: self.outputs.clone(), ..Request::default() };
-        let response = self.remote.run(request, self.due.take()).map_err(failed)?;
+        let response = self.remote.run(request, self.due.take()).map_err(|error| failed(&error))?;
         self.found.resize_with(self.outputs.len(), Vec::new);
         let mut shapes: [&[i64]; MAX_OUTPUTS] = [&[]; MAX_OUTPUTS];
         for (at, name) in self.outputs.iter().enumerate() {
@@ -229,6 +229,6 @@ fn input(manifest: &Manifest, found: &Metadata) -> Result<(String, bool), Error>
     Ok((input.name.clone(), input.shape.first().is_some_and(|side| *side < 0)))
 }
 
-fn failed(error: client::Error) -> Error {
+fn failed(error: &client::Error) -> Error {
     Error::Remote { reason: error.to_string() }
 }

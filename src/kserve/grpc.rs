@@ -77,7 +77,6 @@ impl Service {
     }
 
     /// What answers its methods, to be served over HTTP/2.
-    #[must_use]
     pub fn router(self) -> Router {
         let path = format!("/{SERVICE}/{{method}}");
         Router::new().route(&path, post(dispatch)).fallback(unknown).with_state(Arc::new(self))

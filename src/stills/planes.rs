@@ -129,14 +129,12 @@ impl Rows {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
 fn code(factors: [i32; 3], rgb: [i32; 3], zero: i32) -> u8 {
     let sum = factors[0] * rgb[0] + factors[1] * rgb[1] + factors[2] * rgb[2];
     (((sum + HALF) >> SHIFT) + zero).clamp(0, 255) as u8
 }
 
 /// Of the sums of four pixels.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
 fn chroma(factors: [i32; 3], rgb: [i32; 3]) -> u8 {
     let sum = factors[0] * rgb[0] + factors[1] * rgb[1] + factors[2] * rgb[2];
     (((sum + 2 * (1 << SHIFT)) >> (SHIFT + 2)) + 128).clamp(0, 255) as u8

@@ -28,7 +28,11 @@ fn plain(root: &Path) -> PathBuf {
         let text = models::without_variants(&text).replace("int8 = 0.0019\n", "").replace("fp16 = 0.0007\n", "");
         format!("# of the site\n{text}")
     });
-    root.join("plain/1")
+    let folder = root.join("plain/1");
+    for variant in ["model.int8.onnx", "model.fp16.onnx"] {
+        fs::remove_file(folder.join(variant)).unwrap();
+    }
+    folder
 }
 
 fn quantize(root: &Path, model: &str, images: &Path, more: &[&str]) -> (i32, String, String) {

@@ -219,10 +219,11 @@ pub(super) async fn list(entries: impl Stream<Item = Entry>, asked: &HeaderMap) 
     let mut entries: Vec<Entry> = entries.collect().await;
     entries.sort_unstable_by_key(|entry| entry.place);
     // A request that is none as a whole, and nothing of which was answered, is refused as a whole.
-    if entries.len() == 1 && entries[0].is_fatal {
-        if let Some(Entry { told: Err((_, problem)), .. }) = entries.pop() {
-            return Err(problem);
-        }
+    if entries.len() == 1
+        && entries[0].is_fatal
+        && let Some(Entry { told: Err((_, problem)), .. }) = entries.pop()
+    {
+        return Err(problem);
     }
     let origins: Vec<_> = entries.iter().map(|entry| entry.origin).collect();
     let mut text = BytesMut::new();

@@ -146,7 +146,7 @@ impl<'a> View<'a> {
             let from_chosen =
                 |name: &String| self.producers.get(name.as_str()).is_some_and(|from| chosen.contains(from));
             let takes = match roles[at] {
-                Role::Weighs => !self.is_stem(node) && !(breadth == Breadth::Dense && self.is_by_channel(node)),
+                Role::Weighs => !self.is_stem(node) && (breadth != Breadth::Dense || !self.is_by_channel(node)),
                 // Other inputs say where to, not what.
                 Role::Moves => node.input.first().is_some_and(from_chosen),
                 Role::Cuts => {

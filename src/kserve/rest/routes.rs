@@ -64,7 +64,6 @@ impl Service {
     }
 
     /// The routes below `/v2`.
-    #[must_use]
     pub fn router(self) -> Router {
         let service = Arc::new(self);
         let model = |below: &str| {
