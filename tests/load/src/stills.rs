@@ -285,7 +285,7 @@ fn report(
     let each = |time: Duration| hundredths(time.as_secs_f64() * 1_000.0 / tally.answered.max(1) as f64);
     let cpu = usage.map(|(before, after)| each(after.cpu.saturating_sub(before.cpu)));
     let mut threads: BTreeMap<String, Duration> = BTreeMap::new();
-    for (before, after) in usage {
+    if let Some((before, after)) = usage {
         for (id, thread) in &after.threads {
             let began = before.threads.get(id).map(|thread| thread.cpu).unwrap_or_default();
             *threads.entry(thread.name.clone()).or_default() += thread.cpu.saturating_sub(began);
