@@ -82,23 +82,21 @@ fn heads_are_found(found: &[Detection], upright: impl Fn([f32; 4]) -> [f32; 4]) 
     assert!(found.len() <= truth.len() + 2, "{truth:?} {found:?}");
 }
 
-/// Each box of one list that is no narrow case has one of the same class in the other within so many pixels.
+/// Each box of one list whose score is no narrow case has its like of the same class in the other. Decoders differ in how
+/// they make chroma smaller, and small boxes feel it.
 #[track_caller]
-fn has_all(one: &[Detection], other: &[Detection], pixels: f32, lowest: f32) {
+fn has_all(one: &[Detection], other: &[Detection], lowest: f32) {
     for a in one.iter().filter(|a| a.score > lowest) {
-        let near = |b: &&Detection| {
-            let off = a.bbox.iter().zip(b.bbox).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            b.class_id == a.class_id && off <= pixels && (a.score - b.score).abs() < 0.05
-        };
-        assert!(other.iter().any(|b| near(&b)), "{a:?} has no like in {other:?}");
+        let mut same = other.iter().filter(|b| b.class_id == a.class_id && (a.score - b.score).abs() < 0.1);
+        assert!(same.any(|b| iou(a.bbox, b.bbox) > 0.8), "{a:?} has no like in {other:?}");
     }
 }
 
 /// The same both ways.
 #[track_caller]
-fn are_same(one: &[Detection], other: &[Detection], pixels: f32, lowest: f32) {
-    has_all(one, other, pixels, lowest);
-    has_all(other, one, pixels, lowest);
+fn are_same(one: &[Detection], other: &[Detection], lowest: f32) {
+    has_all(one, other, lowest);
+    has_all(other, one, lowest);
 }
 
 /// The first photos of the shared data set.
@@ -141,24 +139,32 @@ async fn a_picture_of_every_format_is_answered_with_what_is_in_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn photos_have_the_boxes_that_the_program_finds_in_the_same_files() {
-    let Some(photos) = photos("photos_have_the_boxes_that_the_program_finds_in_the_same_files", 16) else { return };
+    const TEST: &str = "photos_have_the_boxes_that_the_program_finds_in_the_same_files";
+    let (Some(photos), Some(graph)) = (photos(TEST, 16), asset(TEST, "models/yolox_nano_416.onnx")) else { return };
+    // Of a model that runs in one way only.
     let folder = tempfile::tempdir().unwrap();
-    let server =
-        Server::start(&[("models.dir", folder.path().to_str().unwrap()), ("models.default", "ppe-nano")]).await;
+    let (models, place) = (folder.path().to_str().unwrap(), folder.path().join("yolox-nano/1"));
+    std::fs::create_dir_all(&place).unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/models/yolox-nano/1")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), place.join(file.file_name())).unwrap();
+    }
+    std::fs::copy(graph, place.join("model.onnx")).unwrap();
+    let server = Server::start(&[("models.dir", models), ("models.default", "yolox-nano")]).await;
     let mut program = crate::program::saccade("detect");
-    let (exit, lines, log) =
-        run(program.args(["--models-dir", folder.path().to_str().unwrap(), "--score-threshold", "0.2"]).args(&photos));
+    program.args(["--models-dir", models, "--model", "yolox-nano", "--score-threshold", "0.3"]);
+    let (exit, lines, log) = run(program.args(&photos));
     assert_eq!(exit, 0, "{log}");
     let mut found = 0;
     for (photo, line) in photos.iter().zip(lines.lines()) {
         let expected: SessionResult = serde_json::from_str(line).unwrap();
-        let told =
-            result(post(&server, "?score_threshold=0.2", "image/jpeg", std::fs::read(photo).unwrap()).await).await;
+        let bytes = std::fs::read(photo).unwrap();
+        let told = result(post(&server, "?score_threshold=0.3", "image/jpeg", bytes).await).await;
         assert_eq!((told.width, told.height), (expected.width, expected.height));
-        are_same(&told.detections, &expected.detections, 2.0, 0.25);
-        found += told.detections.iter().filter(|one| one.score > 0.25).count();
+        are_same(&told.detections, &expected.detections, 0.45);
+        found += told.detections.iter().filter(|one| one.score > 0.45).count();
     }
-    assert!(found > 10, "there is something in these photos: {found}");
+    assert!(found > 16, "there is something in these photos: {found}");
     server.app.shut_down().await;
 }
 
@@ -184,7 +190,7 @@ async fn pictures_much_larger_than_the_input_are_decoded_smaller_and_told_whole(
     assert_eq!((header.width, header.height), (2_560, 1_920));
     let (kind, body) = form(&[("a.jpg", &jpeg)]);
     let whole: Vec<ImageResult> = post(&server, "?annotate=jpeg", &kind, body).await.json().await.unwrap();
-    are_same(&whole[0].detections, &told.detections, 8.0, 0.5);
+    are_same(&whole[0].detections, &told.detections, 0.5);
     // The machine may be busy now and then.
     let (mut shrunk, mut all) = (told.timing_ms.decode, whole[0].timing_ms.decode);
     for _ in 0..8 {
