@@ -11,6 +11,12 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The time of Tokio's timers, which tests may pause.
+#[cfg(test)]
+pub fn timers() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// Wall-clock time, for what people read; never for measuring.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that asks for wall-clock time")]

@@ -340,7 +340,7 @@ async fn nobody_waits_for_another_ones_computation_beyond_the_deadline() {
     let (cache, compute) = (bench.cache.clone(), held(Arc::default(), held_back));
     let _first = tokio::spawn(async move { cache.get_or_compute(ask("a", Reuse::Any), compute).await });
     tokio::task::yield_now().await;
-    let deadline = tokio::time::Instant::now() + Duration::from_millis(200);
+    let deadline = crate::clock::timers() + Duration::from_millis(200);
     let late = Ask { deadline: deadline.into(), ..ask("a", Reuse::Any) };
     assert_eq!(bench.cache.get_or_compute(late, bench.compute()).await.unwrap_err(), Error::Late);
     assert_eq!(bench.computed(), 0);
@@ -408,7 +408,7 @@ async fn a_tier_that_fails_hangs_or_lies_fails_no_request_and_is_left_alone() {
         let bench = Bench::new(&[&shelf]);
         tokio::task::yield_now().await;
         shelf.set(mode);
-        let begun = tokio::time::Instant::now();
+        let begun = crate::clock::timers();
         for number in 0..100 {
             assert_eq!(bench.get(&of(number)).await.1, Outcome::Miss);
         }

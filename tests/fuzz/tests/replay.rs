@@ -70,6 +70,7 @@ replayed![
     stills,
     postprocess,
     manifest,
+    onnx,
     config,
     tensor_request,
     token,

@@ -42,6 +42,7 @@ impl Moto {
         // What it says of requests must not fill the pipe.
         std::thread::spawn(move || said.for_each(drop));
         let moto = Self { child, url: url.expect("moto ended") };
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let made = reqwest::Client::new().put(format!("{}/results", moto.url)).send().await.unwrap();
         assert!(made.status().is_success(), "{made:?}");
         Some(moto)
