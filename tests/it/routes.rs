@@ -91,14 +91,21 @@ fn a_plan_holds_what_a_session_gets_for_a_name() {
     assert_eq!(task, saccade::media::Task::Detect);
     assert_eq!((ids(&classes), defaults), (ids(&all.classes), model("a").default_params()));
 
-    // A shadow that is gone is missed by nobody, a model that answers is.
+    // A shadow that is gone is missed by nobody. Where sessions are split, the others answer for a model that is gone; of an
+    // ensemble all are needed.
     engine.unload("c");
     assert!(engine.resolve("half", "session").unwrap().shadow.is_none());
     engine.unload("b");
-    for name in ["half", "all"] {
-        assert!(matches!(engine.resolve(name, "session"), Err(Error::UnknownModel { name }) if name.starts_with('b')));
-        assert!(engine.outline(name).is_err());
+    for number in 0..20 {
+        let key = format!("session-{number}");
+        assert_eq!(models(&engine.resolve("half", &key).unwrap()), ["a@1"]);
     }
+    assert_eq!(ids(&engine.outline("half").unwrap().classes), [(0, "head"), (1, "helmet")]);
+    assert!(matches!(engine.resolve("all", "session"), Err(Error::UnknownModel { name }) if name.starts_with('b')));
+    assert!(engine.outline("all").is_err());
+    engine.unload("a");
+    assert!(matches!(engine.resolve("half", "session"), Err(Error::UnknownModel { .. })));
+    assert!(engine.outline("half").is_err());
     engine.shutdown();
 }
 
