@@ -29,6 +29,8 @@ use crate::kserve::{Entry, Metadata, Models, Named, Request};
 const BODY_ROOM: usize = 64 * 1024;
 /// Bytes of a request's body that has no tensors.
 const MAX_SMALL_BODY: usize = 8 * 1024;
+/// Bytes of a body that nobody wants which are read all the same, so that its client may go on with the connection.
+const DISCARDED: usize = 8 * 1024 * 1024;
 /// From a request's head to the end of its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a request waits for room among those whose bodies are in memory.
@@ -169,6 +171,9 @@ impl IntoResponse for Failure {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         } else if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        } else if status == StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of it is not read.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         answer
     }
@@ -310,24 +315,51 @@ async fn small<T: for<'de> Deserialize<'de> + Default>(body: Body) -> Result<T, 
     serde_json::from_slice(&body).map_err(|error| Error::malformed(format!("the JSON: {error}")).into())
 }
 
-async fn infer(
-    State(service): Shared,
-    Path(path): Path<InPath>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Answer, Failure> {
-    let model = path.named();
-    may_infer(&service.claims(&headers)?, model)?;
-    let answered = service.infer(model, &headers, body).await;
-    if let Err((Failure::Error(error), false)) = &answered {
+async fn infer(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap, body: Body) -> Answer {
+    let (model, mut body) = (path.named(), Some(body));
+    let allowed = service.claims(&headers).and_then(|claims| Ok(may_infer(&claims, model)?));
+    let answered = match allowed {
+        Ok(()) => service.infer(model, &headers, &mut body).await,
+        Err(failure) => Err((failure, true)),
+    };
+    let (failure, is_counted) = match answered {
+        Ok(answer) => return answer,
+        Err(failed) => failed,
+    };
+    if let (Failure::Error(error), false) = (&failure, is_counted) {
         count("http", Some(error));
     }
-    answered.map_err(|(failure, _)| failure)
+    let is_over = match body {
+        None => true,
+        Some(body) => timeout(BODY_TIMEOUT, discard(body)).await.unwrap_or(false),
+    };
+    let mut answer = failure.into_response();
+    if !is_over {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
+}
+
+/// Reads what nobody wants; false: there is more of it than is read.
+async fn discard(body: Body) -> bool {
+    let (mut chunks, mut read) = (body.into_data_stream(), 0);
+    while let Some(Ok(chunk)) = chunks.next().await {
+        read += chunk.len();
+        if read > DISCARDED {
+            return false;
+        }
+    }
+    true
 }
 
 impl Service {
     /// With an error, whether it was counted.
-    async fn infer(&self, model: Named<'_>, headers: &HeaderMap, body: Body) -> Result<Answer, (Failure, bool)> {
+    async fn infer(
+        &self,
+        model: Named<'_>,
+        headers: &HeaderMap,
+        body: &mut Option<Body>,
+    ) -> Result<Answer, (Failure, bool)> {
         let (request, wanted, _room) = self.take(model, headers, body).await.map_err(|failure| (failure, false))?;
         let answer = measured("http", request, async |request| self.models.infer(model, request).await).await;
         let response = answer.map_err(|error| (error.into(), true))?;
@@ -354,12 +386,12 @@ impl Service {
         Ok(answer)
     }
 
-    /// The request in a body, and the room that it takes.
+    /// The request in a body, and the room that it takes. The body is left where nothing of it is read.
     async fn take(
         &self,
         model: Named<'_>,
         headers: &HeaderMap,
-        body: Body,
+        body: &mut Option<Body>,
     ) -> Result<(Request, Wanted, OwnedSemaphorePermit), Failure> {
         let most = self.limit.saturating_add(BODY_ROOM);
         let too_large = || Error::TooLarge { what: "the body", limit: self.limit };
@@ -377,7 +409,7 @@ impl Service {
         let size = said.filter(|_| encoding.is_none()).unwrap_or(most);
         let room = Arc::clone(&self.room).acquire_many_owned(kibibytes(size));
         let room = timeout(ROOM_TIMEOUT, room).await.ok().and_then(Result::ok).ok_or(Error::Busy)?;
-        let body = read(body, most).await?.ok_or_else(too_large)?;
+        let body = read(body.take().unwrap_or_default(), most).await?.ok_or_else(too_large)?;
         let limit = self.limit;
         let parse = move || {
             let body = match encoding {
