@@ -240,7 +240,7 @@ impl App {
         let settings =
             http::Settings { history: history.reader(), queues, ..http_settings(config, http_address, &secured) };
         let gate = Some(Arc::clone(&settings.gate));
-        let door = http::Door { tls: secured.tls.clone(), gate, protocol: http::Protocol::Http1 };
+        let door = http::Door { tls: secured.tls.clone(), gate, protocol: http::Protocol::Any };
         let is_secure = settings.is_secure;
         let tensors: Arc<dyn kserve::Models> = Arc::new(tensors::TensorModels {
             engine: Arc::clone(&engine),

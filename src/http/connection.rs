@@ -13,7 +13,7 @@ use super::gate;
 use crate::clock;
 
 /// How long a client may take to accept any part of what it is sent.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection that we close stays open for what its client still sends.
 const LINGER: Duration = Duration::from_secs(10);
 /// How long it stays open for a client that sends nothing.

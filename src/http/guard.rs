@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use saccade_signaling::ErrorCode;
@@ -19,9 +19,15 @@ pub(super) async fn guard(State(context): State<Arc<Context>>, mut request: Requ
     if let Some(refusal) = refused(&context, &mut request) {
         return refusal;
     }
+    let Ok(host) = called(&request) else {
+        let detail = "The request names its host twice, in different words, or with a user; name it once.";
+        return Problem::new(ErrorCode::BadRequest, detail).into_response();
+    };
+    // Whoever asks for it further on finds it in one place.
+    if let Some(host) = &host {
+        request.headers_mut().insert(header::HOST, host.clone());
+    }
     let (headers, method) = (request.headers(), request.method());
-    let authority = request.uri().authority().and_then(|name| name.as_str().parse().ok());
-    let host = headers.get(header::HOST).cloned().or(authority);
     if !context.origins.allows_host(host.as_ref()) {
         let detail = "This server answers to loopback names only; set `http.public_url` to the name in use.";
         return Problem::new(ErrorCode::Forbidden, detail).with_status(StatusCode::MISDIRECTED_REQUEST).into_response();
@@ -39,6 +45,26 @@ pub(super) async fn guard(State(context): State<Arc<Context>>, mut request: Requ
             .with_status(StatusCode::SERVICE_UNAVAILABLE)
             .into_response(),
     }
+}
+
+/// A request says in several ways how it calls the server.
+struct Ambiguous;
+
+/// How a request calls the server: as its target does (`:authority`, RFC 9113 section 8.3.1; the absolute form, RFC 9112
+/// section 3.2.2), else by its `Host`.
+fn called(request: &Request) -> Result<Option<HeaderValue>, Ambiguous> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (host, another) = (hosts.next(), hosts.next());
+    let target = request.uri().authority().map(|authority| HeaderValue::from_str(authority.as_str()));
+    let target = target.transpose().map_err(|_| Ambiguous)?;
+    let differ = host.zip(target.as_ref()).is_some_and(|(host, target)| {
+        request.version() == Version::HTTP_2 && !host.as_bytes().eq_ignore_ascii_case(target.as_bytes())
+    });
+    let name = target.or_else(|| host.cloned());
+    if another.is_some() || differ || name.as_ref().is_some_and(|name| name.as_bytes().contains(&b'@')) {
+        return Err(Ambiguous);
+    }
+    Ok(name)
 }
 
 /// Holds preflights to the rate of their address; to be laid around the layer that answers them.

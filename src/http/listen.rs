@@ -1,18 +1,20 @@
 use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use hyper::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::counter;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -22,20 +24,16 @@ use tower::ServiceExt;
 
 use super::connection::Connection;
 use super::gate::{Entry, Gate};
+use super::http2::{self, PREFACE};
 use super::tls::Tls;
 use crate::clock;
 
 /// From a connection's first byte to the end of a request's head; whoever sends it slower is cut off.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a connection's begin to the end of its TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of one listener at a time, WebSockets included; further ones wait in the system's own queue.
 const MAX_CONNECTIONS: u32 = 8192;
-/// HTTP/2: requests of one connection at a time, bytes of bodies that are on their way unread, and how often a silent
-/// client is asked whether it is still there.
-const MAX_STREAMS: u32 = 128;
-const WINDOW: u32 = 4 * 1024 * 1024;
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Pause after the system refused a connection, which happens when no file descriptor is left.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,9 +51,11 @@ pub struct Door {
 /// What a listener speaks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1, with WebSockets.
+    /// HTTP/1.1, with WebSockets, or HTTP/2, as the client likes: over TLS by ALPN, without by what it sends first
+    /// (RFC 9113 section 3.3). Extended CONNECT (RFC 8441) is not announced, so that browsers open a connection of
+    /// HTTP/1.1 for a WebSocket.
     #[default]
-    Http1,
+    Any,
     /// HTTP/2 from the first byte on, as gRPC has it; over TLS by `h2` of ALPN.
     Http2,
 }
@@ -109,11 +109,18 @@ pub async fn listen(listener: TcpListener, router: Router, door: Door, mut stop:
         let (arrival, router, stop) = (Arrival { peer, refused }, router.clone(), stop.clone());
         let protocol = door.protocol;
         match door.tls.as_ref().map(|tls| protocol.secured(tls.get())) {
-            None => connections.spawn(serve(connection, protocol, router, arrival, stop)),
+            None => connections.spawn(serve_plain(connection, protocol, router, arrival, stop)),
             Some(tls) => connections.spawn(async move {
                 let handshake = TlsAcceptor::from(tls).accept(connection);
                 match timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                    Ok(Ok(stream)) => serve(stream, protocol, router, arrival, stop).await,
+                    Ok(Ok(stream)) => {
+                        let chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        if chosen || protocol == Protocol::Http2 {
+                            http2::serve(stream, router, arrival, stop).await;
+                        } else {
+                            serve_http1(stream, router, arrival, stop).await;
+                        }
+                    }
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "a TLS handshake failed");
                         refuse("tls_failed");
@@ -133,7 +140,7 @@ impl Protocol {
     /// The certificate with what a client may choose to speak.
     fn secured(self, tls: Arc<ServerConfig>) -> Arc<ServerConfig> {
         match self {
-            Self::Http1 => tls,
+            Self::Any => tls,
             Self::Http2 => {
                 let mut tls = (*tls).clone();
                 tls.alpn_protocols = vec![b"h2".to_vec()];
@@ -143,7 +150,43 @@ impl Protocol {
     }
 }
 
-async fn serve<S>(stream: S, protocol: Protocol, router: Router, arrival: Arrival, mut stop: watch::Receiver<bool>)
+/// Serves a connection without TLS.
+async fn serve_plain(
+    mut stream: Connection,
+    protocol: Protocol,
+    router: Router,
+    arrival: Arrival,
+    mut stop: watch::Receiver<bool>,
+) {
+    if protocol == Protocol::Http2 {
+        return http2::serve(stream, router, arrival, stop).await;
+    }
+    let looked = tokio::select! {
+        looked = timeout(HEAD_TIMEOUT, look(&mut stream)) => looked,
+        () = stopped(&mut stop) => return,
+    };
+    match looked {
+        Ok(Ok((ahead, true))) => http2::serve(Ahead { ahead, stream }, router, arrival, stop).await,
+        Ok(Ok((ahead, false))) => serve_http1(Ahead { ahead, stream }, router, arrival, stop).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a connection broke"),
+        Err(_) => {}
+    }
+}
+
+/// Reads until it is sure whether the client speaks HTTP/2; what was read comes with that.
+async fn look(stream: &mut Connection) -> io::Result<(Bytes, bool)> {
+    let (mut first, mut filled) = ([0; PREFACE.len()], 0);
+    loop {
+        let read = stream.read(&mut first[filled..]).await?;
+        filled += read;
+        let is_same = first[..filled] == PREFACE[..filled];
+        if read == 0 || !is_same || filled == first.len() {
+            return Ok((Bytes::copy_from_slice(&first[..filled]), is_same && filled == first.len()));
+        }
+    }
+}
+
+async fn serve_http1<S>(stream: S, router: Router, arrival: Arrival, mut stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -151,28 +194,6 @@ where
         request.extensions_mut().insert(arrival);
         request
     });
-    if protocol == Protocol::Http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(HEAD_TIMEOUT);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
-        let served = tokio::select! {
-            served = connection.as_mut() => served,
-            () = stopped(&mut stop) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = served {
-            tracing::debug!(%error, "a connection broke");
-        }
-        return;
-    }
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).with_upgrades();
@@ -189,8 +210,51 @@ where
     }
 }
 
+/// A connection of which something was read already.
+struct Ahead {
+    ahead: Bytes,
+    stream: Connection,
+}
+
+impl AsyncRead for Ahead {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let most = self.ahead.len().min(buf.remaining());
+        buf.put_slice(&self.ahead.split_to(most));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Ahead {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// Whoever could still say stop is gone with the sender.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     stop.wait_for(|stop| *stop).await.ok();
 }
 

@@ -15,6 +15,7 @@ mod connection;
 mod gate;
 mod guard;
 mod history;
+mod http2;
 mod kserve;
 mod listen;
 mod measure;

@@ -63,7 +63,7 @@ fn read(certificate: &PathBuf, key: &PathBuf) -> Result<ServerConfig, Error> {
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let mut config =
         builder.with_safe_default_protocol_versions()?.with_no_client_auth().with_single_cert(chain, secret)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
 

@@ -126,6 +126,7 @@ table! {
     REMOTE_REQUESTS_TOTAL = Counter "saccade_remote_requests_total" ["outcome"] "Requests to other servers that run models of this one.";
     REMOTE_RETRIES_TOTAL = Counter "saccade_remote_retries_total" [] "Requests that were sent to another endpoint because nobody was at the first.";
     CONNECTIONS_REFUSED_TOTAL = Counter "saccade_connections_refused_total" ["reason"] "Connections that were closed without an answer.";
+    HTTP2_CUT_TOTAL = Counter "saccade_http2_cut_total" ["reason"] "Connections of HTTP/2 that took back requests too often, and answers that were not taken.";
     MESSAGES_REFUSED_TOTAL = Counter "saccade_messages_refused_total" ["channel", "reason"] "Messages of peers that were not acted upon.";
     STILLS_RECEIVED_TOTAL = Counter "saccade_stills_received_total" [] "Still pictures that were received whole.";
     STILLS_ANSWERED_TOTAL = Counter "saccade_stills_answered_total" [] "Still pictures that were answered.";
