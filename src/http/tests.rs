@@ -573,6 +573,7 @@ fn candidate(number: usize) -> Value {
 
 mod access;
 mod api;
+mod http2;
 mod limits;
 mod routes;
 mod signaling;

@@ -135,7 +135,7 @@ async fn head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
 }
 
 /// A certificate for localhost, put into two files, and a client that trusts it alone.
-fn certify(folder: &Path) -> TlsConnector {
+pub(super) fn certify(folder: &Path) -> TlsConnector {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     for (name, text) in [("key", made.signing_key.serialize_pem()), ("cert", made.cert.pem())] {
         std::fs::write(folder.join("next"), text).unwrap();
@@ -148,7 +148,7 @@ fn certify(folder: &Path) -> TlsConnector {
     TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-async fn secured(client: &TlsConnector, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+pub(super) async fn secured(client: &TlsConnector, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await.unwrap();
     timeout(PATIENCE, client.connect(ServerName::try_from("localhost").unwrap(), stream)).await.expect("a handshake")
 }
