@@ -14,14 +14,16 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use half::{bf16, f16};
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynValue, Outlet as OrtOutlet, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType};
+use ort::value::{
+    DynValue, Outlet as OrtOutlet, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, ValueType,
+};
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::clock;
 use crate::kserve::{
     BatchStatistics, DataType, Error, Metadata, Outlet, PLATFORM, Request, Response, Spent, Statistics, Tensor,
-    push_string, strings,
+    elements, push_string, strings,
 };
 
 /// Requests that may wait for a model.
@@ -32,6 +34,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(25);
 const IDLE: Duration = Duration::from_secs(60);
 /// How far the threads step back, -20..19: behind those of live video, which step back behind codecs.
 const NICE: i32 = 10;
+/// Rows that a graph is tried on to see whether it takes batches, and bytes of its inputs at most.
+const TRIED_ROWS: [i64; 2] = [2, 3];
+const MAX_TRIED: usize = 64 * 1024 * 1024;
 
 /// Opens the model's file.
 pub(super) type Open = dyn Fn() -> Result<Session, String> + Send + Sync;
@@ -244,11 +249,17 @@ impl Shared {
         }
     }
 
-    fn describe(&self, session: &Session) -> Result<Metadata, String> {
+    fn describe(&self, session: &mut Session) -> Result<Metadata, String> {
         let inputs = session.inputs().iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
         let outputs = session.outputs().iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
         let is_batch = |outlet: &Outlet| outlet.shape.first() == Some(&-1) && outlet.datatype != DataType::Bytes;
-        let takes_batches = inputs.iter().chain(&outputs).all(is_batch) && !inputs.is_empty();
+        let may_take_batches = inputs.iter().chain(&outputs).all(is_batch) && !inputs.is_empty();
+        // To be asked once.
+        let takes_batches = may_take_batches
+            && match self.metadata.get() {
+                Some(known) => known.max_batch > 0,
+                None => is_one_side(session) || TRIED_ROWS.iter().all(|rows| keeps_rows(session, &inputs, *rows)),
+            };
         Ok(Metadata {
             name: self.settings.name.clone(),
             version: self.settings.version.clone(),
@@ -331,8 +342,8 @@ fn own(shared: &Shared) {
     }
     loop {
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            let session = (shared.settings.open)()?;
-            let metadata = shared.describe(&session)?;
+            let mut session = (shared.settings.open)()?;
+            let metadata = shared.describe(&mut session)?;
             Ok::<_, String>((session, metadata))
         }));
         let opened = opened.unwrap_or_else(|_| Err("it could not be opened".to_owned()));
@@ -475,6 +486,40 @@ fn infer(session: &mut Session, metadata: &Metadata, batch: &[Run]) -> Result<(V
     Ok((all, took))
 }
 
+/// Whether the first side of all inputs and outputs has one and the same name.
+fn is_one_side(session: &Session) -> bool {
+    let name = |outlet: &OrtOutlet| match outlet.dtype() {
+        ValueType::Tensor { dimension_symbols, .. } => dimension_symbols.first().cloned().unwrap_or_default(),
+        _ => String::default(),
+    };
+    let mut names = session.inputs().iter().chain(session.outputs()).map(name);
+    names.next().is_some_and(|first| !first.is_empty() && names.all(|other| other == first))
+}
+
+/// Whether a run on so many rows of nothing but zeros gives as many rows of each output: names that exporters give free
+/// sides say nothing when they differ. Where other sides are free too, nobody knows.
+fn keeps_rows(session: &mut Session, inputs: &[Outlet], rows: i64) -> bool {
+    let mut left = MAX_TRIED;
+    let zeros = inputs.iter().map(|outlet| {
+        let shape: Vec<i64> = [rows].into_iter().chain(outlet.shape.iter().skip(1).copied()).collect();
+        let bytes = elements(&outlet.name, &shape).ok()?.checked_mul(outlet.datatype.size()?)?;
+        left = left.checked_sub(bytes)?;
+        let data = Bytes::from(vec![0; bytes]);
+        let value: SessionInputValue<'_> = value(outlet.datatype, shape, &data).ok()?.into();
+        Some((Cow::<'_, str>::from(outlet.name.clone()), value))
+    });
+    let Some(zeros) = zeros.collect::<Option<Vec<_>>>() else { return false };
+    match session.run(zeros) {
+        Ok(found) => {
+            found.iter().all(|(_, output)| output.dtype().tensor_shape().is_some_and(|it| it.first() == Some(&rows)))
+        }
+        Err(error) => {
+            tracing::debug!(%error, rows, "a graph with a free first side takes no batches");
+            false
+        }
+    }
+}
+
 /// A tensor of ONNX Runtime.
 fn value(datatype: DataType, shape: Vec<i64>, data: &Bytes) -> ort::Result<DynValue> {
     macro_rules! numbers {
@@ -591,5 +636,46 @@ mod tests {
         state.forget(now);
         assert_eq!(state.jobs.len(), 1);
         assert_eq!(told.try_recv().unwrap(), Err(Error::Late));
+    }
+
+    /// A field of bytes of a protocol buffer, shorter than 128.
+    fn field(number: u8, value: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, u8::try_from(value.len()).unwrap()], value].concat()
+    }
+
+    /// A graph from `x` to `y`, floats with sides of these names and two more, by one node.
+    fn graph(node: &[u8], input: &str, output: &str) -> Vec<u8> {
+        let value = |name: &[u8], side: &str| {
+            let side = if side.is_empty() { Vec::new() } else { field(2, side.as_bytes()) };
+            let shape = [field(1, &side), field(1, &[0x08, 2])].concat();
+            [field(1, name), field(2, &field(1, &[&[0x08, 1][..], &field(2, &shape)].concat()))].concat()
+        };
+        let graph = [field(1, node), field(2, b"g"), field(11, &value(b"x", input)), field(12, &value(b"y", output))];
+        [&[0x08, 8][..], &field(7, &graph.concat()), &field(8, &[0x10, 13])].concat()
+    }
+
+    /// How many items a request may have.
+    async fn max_batch(file: Vec<u8>) -> u32 {
+        let library = crate::infer::backend::Library::load().unwrap();
+        let file = Bytes::from(file);
+        let open =
+            move || crate::infer::backend::open_plainly(&library, &file, 1, false).map_err(|error| error.to_string());
+        let (name, version) = ("g".to_owned(), "1".to_owned());
+        let tensors = Tensors::new(Settings { name, version, max_batch: 8, threads: 1, open: Box::new(open) });
+        tensors.metadata().await.unwrap().max_batch
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn batches_are_for_graphs_that_keep_their_rows() {
+        let relu = [field(1, b"x"), field(2, b"y"), field(4, b"Relu")].concat();
+        // `axis` is 0, an INT.
+        let axis = field(5, &[&field(1, b"axis")[..], &[0x18, 0, 0xa0, 0x01, 2]].concat());
+        let twice = [field(1, b"x"), field(1, b"x"), field(2, b"y"), field(4, b"Concat"), axis].concat();
+        for (input, output) in [("n", "n"), ("n", "m"), ("", "")] {
+            assert_eq!(max_batch(graph(&relu, input, output)).await, 8, "{input:?} {output:?}");
+        }
+        for (input, output) in [("n", "m"), ("", ""), ("n", "")] {
+            assert_eq!(max_batch(graph(&twice, input, output)).await, 0, "{input:?} {output:?}");
+        }
     }
 }
