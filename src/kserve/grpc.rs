@@ -2,6 +2,9 @@
 
 mod messages;
 mod parts;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+mod wire_tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

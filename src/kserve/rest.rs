@@ -1,8 +1,8 @@
 //! Requests and answers over HTTP: JSON, with tensors in it or as bytes after it (the binary tensor data extension).
 
+mod bounded;
 mod routes;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -16,9 +16,11 @@ use serde_json::{Map, Value, json};
 
 use super::error::Error;
 use super::tensor::{DataType, Tensor, elements, push_string, strings};
-use super::{EXTENSIONS, Entry, MAX_TENSORS, Metadata, Outlet, Request, Response, Spent, Statistics};
+use super::{EXTENSIONS, Entry, MAX_RANK, MAX_TENSORS, Metadata, Outlet, Request, Response, Spent, Statistics};
 
 pub use routes::Service;
+
+use self::bounded::{Few, Parameters, Text};
 
 /// Header that says how many bytes of a body are JSON; what follows are tensors.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -50,32 +52,31 @@ impl Wanted {
 #[derive(Deserialize)]
 struct Json<'a> {
     #[serde(default)]
-    id: Option<String>,
+    id: Option<Text>,
     #[serde(borrow)]
-    inputs: Vec<JsonInput<'a>>,
+    inputs: Few<JsonInput<'a>, MAX_TENSORS>,
     #[serde(default)]
-    outputs: Option<Vec<JsonOutput>>,
+    outputs: Option<Few<JsonOutput, MAX_TENSORS>>,
     #[serde(default)]
-    parameters: Option<Map<String, Value>>,
+    parameters: Option<Parameters>,
 }
 
 #[derive(Deserialize)]
 struct JsonInput<'a> {
-    name: String,
-    shape: Vec<i64>,
-    #[serde(borrow)]
-    datatype: Cow<'a, str>,
+    name: Text,
+    shape: Few<i64, MAX_RANK>,
+    datatype: Text,
     #[serde(default)]
-    parameters: Option<Map<String, Value>>,
+    parameters: Option<Parameters>,
     #[serde(default, borrow)]
     data: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct JsonOutput {
-    name: String,
+    name: Text,
     #[serde(default)]
-    parameters: Option<Map<String, Value>>,
+    parameters: Option<Parameters>,
 }
 
 /// Reads a request. `header` is what [`HEADER_LENGTH`] says, if it is there; `limit` are the bytes of its tensors at most.
@@ -95,13 +96,10 @@ pub fn read(body: &Bytes, header: Option<usize>, limit: usize) -> Result<Body, E
     let json: Json<'_> =
         serde_json::from_slice(&body[..at]).map_err(|error| Error::malformed(format!("the JSON: {error}")))?;
     let mut binary = body.slice(at..);
-    let asked = json.outputs.unwrap_or_default();
-    if json.inputs.len() > MAX_TENSORS || asked.len() > MAX_TENSORS {
-        return Err(Error::malformed(format!("it names more than {MAX_TENSORS} inputs or outputs")));
-    }
+    let asked = json.outputs.map(|it| it.0).unwrap_or_default();
     let mut left = limit;
-    let mut inputs = Vec::with_capacity(json.inputs.len());
-    for input in json.inputs {
+    let mut inputs = Vec::with_capacity(json.inputs.0.len());
+    for input in json.inputs.0 {
         let tensor = input.read(&mut binary, left)?;
         left = left.checked_sub(tensor.data.len()).ok_or_else(|| too_large(limit))?;
         inputs.push(tensor);
@@ -110,12 +108,12 @@ pub fn read(body: &Bytes, header: Option<usize>, limit: usize) -> Result<Body, E
         let found = binary.len();
         return Err(Error::malformed(format!("{found} bytes follow that belong to no tensor")));
     }
-    let parameters = json.parameters.unwrap_or_default();
+    let parameters = json.parameters.unwrap_or_default().0;
     refuse(&parameters, "the request")?;
     let by_default = flag(&parameters, "binary_data_output")?.unwrap_or(false);
     let (mut outputs, mut wanted) = (Vec::new(), Wanted { binary: by_default, except: Vec::new() });
-    for JsonOutput { name, parameters } in asked {
-        let parameters = parameters.unwrap_or_default();
+    for JsonOutput { name: Text(name), parameters } in asked {
+        let parameters = parameters.unwrap_or_default().0;
         refuse(&parameters, &name)?;
         if flag(&parameters, "binary_data")?.is_some_and(|binary| binary != by_default) {
             wanted.except.push(name.clone());
@@ -123,15 +121,15 @@ pub fn read(body: &Bytes, header: Option<usize>, limit: usize) -> Result<Body, E
         outputs.push(name);
     }
     let timeout = timeout(&parameters)?;
-    Ok(Body::Request(Request { id: json.id.unwrap_or_default(), inputs, outputs, timeout }, wanted))
+    Ok(Body::Request(Request { id: json.id.unwrap_or_default().0, inputs, outputs, timeout }, wanted))
 }
 
 impl JsonInput<'_> {
     fn read(self, binary: &mut Bytes, limit: usize) -> Result<Tensor, Error> {
-        let Self { name, shape, datatype, parameters, data } = self;
+        let Self { name: Text(name), shape: Few(shape), datatype: Text(datatype), parameters, data } = self;
         let wrong = |problem: String| Error::BadTensor { name: name.clone(), problem };
         let datatype = DataType::named(&datatype).ok_or_else(|| wrong(format!("there is no type {datatype:?}")))?;
-        let parameters = parameters.unwrap_or_default();
+        let parameters = parameters.unwrap_or_default().0;
         refuse(&parameters, &name)?;
         let size = match parameters.get("binary_data_size") {
             None => None,

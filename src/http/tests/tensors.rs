@@ -1,9 +1,11 @@
 //! The inference protocol, with a model that doubles numbers.
 
+use std::convert::Infallible;
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::stream;
 
 use super::*;
 use crate::kserve::{
@@ -229,4 +231,79 @@ async fn tokens_say_who_may_do_what() {
     let answer: Value = serde_json::from_slice(&body).unwrap();
     let expected = json!([{"name": "broken", "version": "1", "state": "UNAVAILABLE", "reason": "no graph"}]);
     assert_eq!((status, answer), (200, expected));
+}
+
+/// A request whose body begins with these bytes and then stays away.
+fn begun(bytes: usize) -> Request<Body> {
+    let first = stream::iter([Ok::<_, Infallible>(Bytes::from(vec![b' '; bytes]))]);
+    let body = Body::from_stream(first.chain(stream::pending()));
+    Request::post(INFER).header("host", "localhost").body(body).unwrap()
+}
+
+#[tokio::test]
+async fn requests_of_which_little_comes_keep_nobody_waiting() {
+    let site = plain();
+    let mut idle: Vec<_> = (0..64).map(|_| Box::pin(site.request(begun(1000)))).collect();
+    for request in &mut idle {
+        for _ in 0..10 {
+            assert!(futures_util::poll!(&mut *request).is_pending());
+        }
+    }
+    let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
+    assert_eq!(ask(&site, &body).await.0, 200);
+    let large = [
+        json!({"inputs": [{"name": "x", "shape": [4, 2], "datatype": "FP32",
+        "parameters": {"binary_data_size": 32}}]})
+        .to_string()
+        .into_bytes(),
+        numbers(&[1.0; 8]),
+    ]
+    .concat();
+    let head = (large.len() - 32).to_string();
+    let (status, ..) = send(&site, "POST", INFER, &[("inference-header-content-length", &head)], &large).await;
+    assert_eq!(status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_fill_the_room_make_others_wait_and_then_go() {
+    let site = site(Settings { tensor_bytes: 64 * 1024, ..Settings::default() }, None);
+    let mut held: Vec<_> = (0..4).map(|_| Box::pin(site.request(begun(128 * 1024)))).collect();
+    for request in &mut held {
+        for _ in 0..10 {
+            assert!(futures_util::poll!(&mut *request).is_pending());
+        }
+    }
+    let body = json!({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]});
+    let (status, answer) = ask(&site, &body).await;
+    assert_eq!((status, &answer["code"]), (503, &json!("capacity")), "{answer}");
+    // Those that hold it have their time.
+    for request in held {
+        assert_eq!(request.await.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+    assert_eq!(ask(&site, &body).await.0, 200);
+}
+
+#[tokio::test]
+async fn json_beside_tensors_has_bounds() {
+    let site = plain();
+    let input = |more: Value| {
+        let mut input = json!({"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]});
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        input
+    };
+    let ok = json!({"inputs": [input(json!({"parameters": {"anything": "goes"}}))]});
+    assert_eq!(ask(&site, &ok).await.0, 200);
+    for bad in [
+        json!({"inputs": [input(json!({"name": "x".repeat(2000)}))]}),
+        json!({"inputs": [input(json!({"shape": vec![1; 100]}))]}),
+        json!({"inputs": [input(json!({"parameters": {"a": vec![0; 1000]}}))]}),
+        json!({"inputs": vec![input(json!({})); 65]}),
+        json!({"inputs": [input(json!({}))], "outputs": vec![json!({"name": "y"}); 65]}),
+        json!({"inputs": [input(json!({}))], "parameters": {"a": {"b": {"c": 1}}}}),
+        json!({"inputs": [input(json!({}))], "id": "i".repeat(2000)}),
+    ] {
+        let (status, answer) = ask(&site, &bad).await;
+        assert_eq!((status, &answer["code"]), (400, &json!("bad_request")), "{answer}");
+        assert!(answer["error"].as_str().unwrap().len() < 300, "{answer}");
+    }
 }

@@ -11,6 +11,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, response};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,6 +38,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bodies of the largest size that are in memory at a time; of smaller ones there may be more.
 const BODIES: usize = 4;
+/// Bytes by which the room of a body grows.
+const STEP: usize = 16 * 1024;
 /// Bytes that are read or written on the spot; what takes longer is done where nothing waits for it.
 const SHORT: usize = 64 * 1024;
 
@@ -306,9 +309,9 @@ async fn unload(State(service): Shared, Path(path): Path<InPath>, headers: Heade
 }
 
 /// A body without tensors; an empty one says nothing.
-async fn small<T: for<'de> Deserialize<'de> + Default>(body: Body) -> Result<T, Failure> {
+async fn small<T: for<'de> Deserialize<'de> + Default>(mut body: Body) -> Result<T, Failure> {
     let limit = MAX_SMALL_BODY;
-    let body = read(body, limit).await?.ok_or(Error::TooLarge { what: "the body", limit })?;
+    let body = read(&mut body, limit, None).await?.ok_or(Error::TooLarge { what: "the body", limit })?;
     if body.is_empty() {
         return Ok(T::default());
     }
@@ -316,7 +319,7 @@ async fn small<T: for<'de> Deserialize<'de> + Default>(body: Body) -> Result<T, 
 }
 
 async fn infer(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap, body: Body) -> Answer {
-    let (model, mut body) = (path.named(), Some(body));
+    let (model, mut body) = (path.named(), body);
     let allowed = service.claims(&headers).and_then(|claims| Ok(may_infer(&claims, model)?));
     let answered = match allowed {
         Ok(()) => service.infer(model, &headers, &mut body).await,
@@ -329,9 +332,10 @@ async fn infer(State(service): Shared, Path(path): Path<InPath>, headers: Header
     if let (Failure::Error(error), false) = (&failure, is_counted) {
         count("http", Some(error));
     }
-    let is_over = match body {
-        None => true,
-        Some(body) => timeout(BODY_TIMEOUT, discard(body)).await.unwrap_or(false),
+    let is_over = match &failure {
+        // It had its time.
+        Failure::Slow | Failure::BrokeOff => false,
+        _ => timeout(BODY_TIMEOUT, discard(body)).await.unwrap_or(false),
     };
     let mut answer = failure.into_response();
     if !is_over {
@@ -354,12 +358,7 @@ async fn discard(body: Body) -> bool {
 
 impl Service {
     /// With an error, whether it was counted.
-    async fn infer(
-        &self,
-        model: Named<'_>,
-        headers: &HeaderMap,
-        body: &mut Option<Body>,
-    ) -> Result<Answer, (Failure, bool)> {
+    async fn infer(&self, model: Named<'_>, headers: &HeaderMap, body: &mut Body) -> Result<Answer, (Failure, bool)> {
         let (request, wanted, _room) = self.take(model, headers, body).await.map_err(|failure| (failure, false))?;
         let answer = measured("http", request, async |request| self.models.infer(model, request).await).await;
         let response = answer.map_err(|error| (error.into(), true))?;
@@ -386,13 +385,13 @@ impl Service {
         Ok(answer)
     }
 
-    /// The request in a body, and the room that it takes. The body is left where nothing of it is read.
+    /// The request in a body, and the room that it takes. What is not read of the body is left.
     async fn take(
         &self,
         model: Named<'_>,
         headers: &HeaderMap,
-        body: &mut Option<Body>,
-    ) -> Result<(Request, Wanted, OwnedSemaphorePermit), Failure> {
+        body: &mut Body,
+    ) -> Result<(Request, Wanted, Held), Failure> {
         let most = self.limit.saturating_add(BODY_ROOM);
         let too_large = || Error::TooLarge { what: "the body", limit: self.limit };
         let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?"));
@@ -405,20 +404,22 @@ impl Service {
         if said.is_some_and(|said| said > most) {
             return Err(too_large().into());
         }
+        let mut room = Held::new(&self.room);
+        let body = read(body, most, Some(&mut room)).await?.ok_or_else(too_large)?;
         // Nobody knows what becomes of a compressed body.
-        let size = said.filter(|_| encoding.is_none()).unwrap_or(most);
-        let room = Arc::clone(&self.room).acquire_many_owned(kibibytes(size));
-        let room = timeout(ROOM_TIMEOUT, room).await.ok().and_then(Result::ok).ok_or(Error::Busy)?;
-        let body = read(body.take().unwrap_or_default(), most).await?.ok_or_else(too_large)?;
+        let size = if encoding.is_some() { most } else { body.len() };
+        room.grow(size).await?;
         let limit = self.limit;
         let parse = move || {
             let body = match encoding {
                 Some(encoding) => encoding.inflate(&body, most)?,
                 None => body,
             };
-            super::read(&body, header, limit)
+            Ok((super::read(&body, header, limit)?, body.len()))
         };
-        match off(size > SHORT, parse).await? {
+        let (request, size) = off(size > SHORT, parse).await?;
+        room.shrink(size);
+        match request {
             super::Body::Request(request, wanted) => Ok((request, wanted, room)),
             super::Body::Raw(data) => {
                 let request = raw(&*self.models.metadata(model).await?, data)?;
@@ -455,14 +456,54 @@ async fn off<T: Send + 'static>(
     Ok(spawn_blocking(work).await.map_err(|_| Error::malformed("it cannot be read"))??)
 }
 
-/// A body, or none if it has more than `most` bytes.
-async fn read(body: Body, most: usize) -> Result<Option<Bytes>, Failure> {
+/// The room that a request's bytes take.
+struct Held {
+    room: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    /// None yet.
+    fn new(room: &Arc<Semaphore>) -> Self {
+        Self { room: Arc::clone(room), permit: None }
+    }
+
+    /// Waits until there is room for so many bytes together, for a while.
+    async fn grow(&mut self, bytes: usize) -> Result<(), Error> {
+        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = (kibibytes(bytes) as usize).saturating_sub(held);
+        if more == 0 {
+            return Ok(());
+        }
+        let more = Arc::clone(&self.room).acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
+        let more = timeout(ROOM_TIMEOUT, more).await.ok().and_then(Result::ok).ok_or(Error::Busy)?;
+        match &mut self.permit {
+            Some(held) => held.merge(more),
+            none => *none = Some(more),
+        }
+        Ok(())
+    }
+
+    /// Gives back what so many bytes do not need.
+    fn shrink(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.permit {
+            drop(held.split(held.num_permits().saturating_sub(kibibytes(bytes) as usize)));
+        }
+    }
+}
+
+/// A body, or none if it has more than `most` bytes. Where there is `room` to be held, it grows with what came.
+async fn read(body: &mut Body, most: usize, mut room: Option<&mut Held>) -> Result<Option<Bytes>, Failure> {
     let all = async {
-        let (mut chunks, mut bytes) = (body.into_data_stream(), BytesMut::new());
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|_| Failure::BrokeOff)?;
-            if bytes.len() + chunk.len() > most {
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(chunk) = frame.map_err(|_| Failure::BrokeOff)?.into_data() else { continue };
+            let size = bytes.len() + chunk.len();
+            if size > most {
                 return Ok(None);
+            }
+            if let Some(room) = &mut room {
+                room.grow(size.next_multiple_of(STEP).min(most)).await?;
             }
             bytes.extend_from_slice(&chunk);
         }
