@@ -216,3 +216,29 @@ async fn requests_go_to_all_backs_and_to_those_that_are_left() {
     }
     server.app.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_whose_servers_are_away_at_the_start_comes_once_they_are_there() {
+    let back = Back::start(None);
+    let folder = folder(&[&back]);
+    let address = back.kill();
+    let root = folder.path().to_str().unwrap();
+    // Nobody looks at the folder: it is the servers that change.
+    let server = Server::start(&[("models.dir", root), ("models.watch", "off")]).await;
+    let state = async || {
+        let found: Value = reqwest::get(server.url("/v1/models?all=true")).await.unwrap().json().await.unwrap();
+        let model = found.as_array().unwrap().iter().find(|model| model["name"] == "scene-remote").cloned();
+        model.unwrap_or_else(|| panic!("{found}"))["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(state().await, "refused");
+    let back = Back::start(Some(address));
+    let mut pace = interval(Duration::from_millis(100));
+    let comes = async {
+        while state().await != "ready" {
+            pace.tick().await;
+        }
+    };
+    timeout(LIMIT * 2, comes).await.expect("the model");
+    server.app.shut_down().await;
+    drop(back);
+}

@@ -25,6 +25,7 @@ impl Stock {
             self.let_superseded_go();
             self.end_left();
             self.give_up_incomplete();
+            self.ask_again(jobs);
             watcher.look(self, jobs);
         }
     }
@@ -102,6 +103,19 @@ impl Stock {
         drop(shelf);
         // Their threads are waited for here.
         drop(ended);
+    }
+
+    /// Has models tried again whose servers were away.
+    fn ask_again(&self, jobs: &SyncSender<Job>) {
+        let now = clock::now();
+        for (id, entry) in &mut self.shelf().entries {
+            if let (Condition::Refused(_), Some(again)) = (&entry.condition, &mut entry.again)
+                && again.is_due(now)
+                && jobs.try_send(Job::Again(id.clone())).is_ok()
+            {
+                again.begin();
+            }
+        }
     }
 
     /// Refuses what has been incomplete for too long.
@@ -238,7 +252,7 @@ impl Stock {
     /// A version that nobody wants is there.
     fn note_unwanted(&self, id: &Id, stamp: &Stamp) {
         let manifest = ModelSpec::open(&self.folder_of(id)).ok().map(|spec| spec.manifest);
-        let entry = Entry { manifest, condition: Condition::Unloaded, stamp: Some(stamp.clone()) };
+        let entry = Entry { manifest, condition: Condition::Unloaded, stamp: Some(stamp.clone()), again: None };
         self.shelf().entries.insert(id.clone(), entry);
         self.show();
     }

@@ -5,6 +5,7 @@ use std::sync::mpsc::Receiver;
 use metrics::counter;
 use saccade_signaling::{ErrorCode, ModelView};
 
+use super::again::Again;
 use super::folder::{self, Id, Stamp};
 use super::rollback::Trial;
 use super::{Condition, Entry, Job, Stock, ended, id_of, missing};
@@ -37,6 +38,8 @@ impl Stock {
             Job::Load(name, reply) => drop(reply.send(self.load_named(&name))),
             Job::Unload(name, reply) => drop(reply.send(self.unload_named(&name))),
             Job::Changed(id) => self.load_changed(&id),
+            // What is wrong is noted there.
+            Job::Again(id) => drop(self.load(&id)),
             Job::Gone(id) => self.let_go(&id),
             Job::Stop => {}
         }
@@ -74,7 +77,7 @@ impl Stock {
         if is_loaded && is_from_these {
             return Ok(());
         }
-        let before = self.begin(id);
+        let (before, again) = self.begin(id, stamp.as_ref());
         let spec = match &stamp {
             Some(_) => ModelSpec::open(&folder),
             None => ModelSpec::embedded(),
@@ -89,12 +92,12 @@ impl Stock {
             Ok(model) => {
                 self.put_in_place(&model);
                 count_loads("ready");
-                let entry = Entry { manifest, condition: Condition::Ready(None), stamp };
+                let entry = Entry { manifest, condition: Condition::Ready(None), stamp, again: None };
                 self.shelf().entries.insert(id.clone(), entry);
                 Ok(())
             }
             Err(error) => {
-                self.refuse(id, manifest.or(before), stamp, &error);
+                self.refuse(id, manifest.or(before), stamp, again, &error);
                 Err(error)
             }
         }
@@ -106,16 +109,18 @@ impl Stock {
         loaded.into_iter().flatten().try_for_each(|loaded| replaces(loaded.manifest(), new))
     }
 
-    /// Says that a version is being loaded, and gives what was known of it.
-    fn begin(&self, id: &Id) -> Option<Manifest> {
+    /// Says that a version is being loaded, and gives what was known of it: its manifest, and when its servers were asked,
+    /// if its files are still the same.
+    fn begin(&self, id: &Id, stamp: Option<&Stamp>) -> (Option<Manifest>, Option<Again>) {
         let mut shelf = self.shelf();
-        let nothing = Entry { manifest: None, condition: Condition::Loading, stamp: None };
+        let nothing = Entry { manifest: None, condition: Condition::Loading, stamp: None, again: None };
         let entry = shelf.entries.entry(id.clone()).or_insert(nothing);
         entry.condition = Condition::Loading;
-        let manifest = entry.manifest.clone();
+        let again = entry.again.take().filter(|_| entry.stamp.as_ref() == stamp);
+        let known = (entry.manifest.clone(), again);
         drop(shelf);
         self.show();
-        manifest
+        known
     }
 
     /// Puts a warm model into the list. Whatever it takes the place of goes on until sessions have moved, and is kept for
@@ -143,15 +148,29 @@ impl Stock {
         }
     }
 
-    /// Notes why a version can't be used. What was loaded before goes on.
-    pub(super) fn refuse(&self, id: &Id, manifest: Option<Manifest>, stamp: Option<Stamp>, error: &Error) {
+    /// Notes why a version can't be used. What was loaded before goes on. If other servers are away that are to run it, they
+    /// are asked `again`, and that they are away is said once.
+    pub(super) fn refuse(
+        &self,
+        id: &Id,
+        manifest: Option<Manifest>,
+        stamp: Option<Stamp>,
+        again: Option<Again>,
+        error: &Error,
+    ) {
         let model = format!("{}@{}", id.0, id.1);
-        tracing::error!(model, %error, "a model was refused");
+        let is_away = matches!(error, Error::Remote { .. });
+        if is_away && again.is_some() {
+            tracing::debug!(model, %error, "the servers of a model are still away");
+        } else if is_away {
+            tracing::error!(model, %error, "a model was refused; its servers are asked again now and then");
+        } else {
+            tracing::error!(model, %error, "a model was refused");
+        }
         count_loads("refused");
         counter!("saccade_model_refusals_total", "reason" => label(error)).increment(1);
-        // Other servers may be there the next time: without a stamp, its files count as new when they are looked at again.
-        let stamp = stamp.filter(|_| !matches!(error, Error::Remote { .. }));
-        let entry = Entry { manifest, condition: Condition::Refused(error.to_string()), stamp };
+        let again = is_away.then(|| Again::after(clock::now(), again));
+        let entry = Entry { manifest, condition: Condition::Refused(error.to_string()), stamp, again };
         self.shelf().entries.insert(id.clone(), entry);
     }
 
@@ -166,7 +185,7 @@ impl Stock {
             let (since, reason) = (clock::now(), error.to_string());
             tracing::debug!(model = format!("{}@{}", id.0, id.1), reason, "a model's files are not complete yet");
             let condition = Condition::Incomplete { since, reason };
-            shelf.entries.insert(id.clone(), Entry { manifest, condition, stamp: Some(stamp) });
+            shelf.entries.insert(id.clone(), Entry { manifest, condition, stamp: Some(stamp), again: None });
             return;
         }
         // What is wrong is noted there.

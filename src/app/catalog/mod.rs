@@ -4,6 +4,7 @@
 //! tried by another process, opened and warmed up, and then put into the engine's list, which tells sessions. Another thread
 //! keeps house: it compares new versions with those before, lets go of what nobody needs, and looks at the folder.
 
+mod again;
 mod folder;
 mod house;
 mod loading;
@@ -22,6 +23,7 @@ use metrics::gauge;
 use saccade_signaling::{ErrorCode, ModelState, ModelView};
 use tokio::sync::oneshot;
 
+use self::again::Again;
 use self::folder::{Id, Stamp};
 use self::rollback::Trial;
 use crate::config::models::Load;
@@ -73,6 +75,8 @@ struct Entry {
     condition: Condition,
     /// Of the files that were last tried.
     stamp: Option<Stamp>,
+    /// When the other servers that are to run it are asked again.
+    again: Option<Again>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -96,6 +100,8 @@ enum Job {
     Unload(String, Reply),
     /// Its files are new, or others.
     Changed(Id),
+    /// The servers that are to run it may be there by now.
+    Again(Id),
     /// Its folder is gone.
     Gone(Id),
     Stop,
@@ -129,7 +135,7 @@ impl Stock {
         for refused in repository.refused() {
             let (name, version) = refused.id.split_once('@').unwrap_or((&refused.id, ""));
             let id = (name.to_owned(), version.to_owned());
-            stock.refuse(&id, None, stamps.get(&id).cloned(), &refused.error);
+            stock.refuse(&id, None, stamps.get(&id).cloned(), None, &refused.error);
         }
         // The newest first: where it can't be used, the one before is the newest.
         let mut names = BTreeSet::new();
@@ -146,14 +152,14 @@ impl Stock {
                         Condition::Ready(None)
                     }
                     Err(error) => {
-                        stock.refuse(&id, Some(manifest), stamp, &error);
+                        stock.refuse(&id, Some(manifest), stamp, None, &error);
                         continue;
                     }
                 }
             } else {
                 Condition::Unloaded
             };
-            stock.shelf().entries.insert(id, Entry { manifest: Some(manifest), condition, stamp });
+            stock.shelf().entries.insert(id, Entry { manifest: Some(manifest), condition, stamp, again: None });
         }
         stock.show();
         Ok(stock)
