@@ -267,7 +267,7 @@ impl App {
         if results.is_some() {
             servers.spawn(results::warm(detect, config.cache.warm.clone(), stopped.clone()));
         }
-        history.record(&mut servers, &registry, stopped.clone());
+        history.record(&registry);
         cameras.run(&mut servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));
@@ -345,7 +345,7 @@ impl App {
         }
         // What is still to be told is told within the grace, or within the least time that makes sense.
         let last = deadline.max(clock::now() + SINKS_LIMIT);
-        self.feed.ended(last).await;
+        tokio::join!(self.feed.ended(last), self.history.heard(last));
         self.sinks.close(last).await;
         self.stop.send_replace(true);
         // Sockets that were told to close are waited for, too.
