@@ -45,6 +45,7 @@ pub mod scene;
 pub mod secret;
 pub mod session;
 pub mod sinks;
+pub mod state;
 pub mod stillness;
 pub mod stills;
 pub mod telemetry;

@@ -3,10 +3,10 @@
 //! A task looks after each session, and reads what any listener gets: whatever becomes of history, no session waits for
 //! it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{env, fmt};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,6 +18,7 @@ use crate::clock;
 use crate::config::{Config, StorePlace};
 use crate::history::{Facts, History, Reader, Recorder, Settings, Source, Target};
 use crate::session::{EndReason, Handle, Registry, SessionId, Witness};
+use crate::state;
 
 /// How often a session looks at the time: a minute ends this late at most.
 const TICK: Duration = Duration::from_secs(5);
@@ -77,7 +78,7 @@ fn settings(config: &Config) -> Option<Settings> {
     let target = match &store.place {
         StorePlace::Off => return None,
         StorePlace::At(target) => target.clone(),
-        StorePlace::Auto => match state_folder() {
+        StorePlace::Auto => match state::folder() {
             Some(folder) => Target::Sqlite(folder.join("history.db")),
             None => {
                 tracing::warn!("no history is kept, since neither XDG_STATE_HOME nor HOME is set; set store.url");
@@ -91,17 +92,10 @@ fn settings(config: &Config) -> Option<Settings> {
             name.push("-spool");
             Some(PathBuf::from(name))
         }
-        Target::Postgres { .. } => state_folder().map(|folder| folder.join("spool")),
+        Target::Postgres { .. } => state::folder().map(|folder| folder.join("spool")),
     };
     let spool = store.spool_dir.clone().or(beside);
     Some(Settings { target, retention: store.retention, spool, spool_bytes: store.spool_bytes })
-}
-
-/// `saccade` in the user's folder for what programs keep from one run to the next.
-fn state_folder() -> Option<PathBuf> {
-    let folder = |variable| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
-    state.map(|state| state.join("saccade"))
 }
 
 /// One task for each session.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 23] = [
+const LEAVES: [&str; 24] = [
     "accuracy",
     "assignment",
     "cache",
@@ -29,6 +29,7 @@ const LEAVES: [&str; 23] = [
     "reload",
     "route",
     "secret",
+    "state",
     "stillness",
     "telemetry",
 ];
