@@ -356,6 +356,55 @@ async fn a_version_that_fails_makes_way_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_made_way_stays_away_after_a_restart() {
+    let site = Site::new();
+    put_graph(&site.models, "means", "1", &graphs::means(SIDE, Float::Single));
+    let file = site.models.with_file_name("state").join("routes.json");
+    let settings = [("models.routes_file", file.to_str().unwrap())];
+    let server = site.start("means", &settings).await;
+    let mut session = Session::open(&server, None).await;
+    session.exchange(|returned| returned.results.len() >= 10).await;
+    put_graph(&site.models, "means", "2", &graphs::failing_means(SIDE));
+    assert_eq!(post(&server, "/v1/models/means/load").await.0, StatusCode::OK);
+    session.exchange(|returned| returned.results.len() >= 30).await;
+    let refused = "means@1 took over again: it failed repeatedly";
+    assert_eq!(becomes(&server, "means@2 refused").await, refused);
+    session.close().await;
+    server.app.shut_down().await;
+
+    let all = async |server: &Server| {
+        let mut means = states(server).await;
+        means.retain(|(id, _)| id.starts_with("means@"));
+        means
+    };
+    let ready = |version: &str| (format!("means@{version} ready"), None);
+    let server = site.start("means", &settings).await;
+    let expected = vec![ready("1"), ("means@2 refused".to_owned(), Some(refused.to_owned()))];
+    assert_eq!(all(&server).await, expected);
+    server.app.shut_down().await;
+
+    // Where there is no other, or where the configuration means this one, it is loaded all the same.
+    let aside = site.models.with_file_name("aside");
+    fs::rename(site.models.join("means/1"), &aside).unwrap();
+    let server = site.start("means", &settings).await;
+    assert_eq!(all(&server).await, [ready("2")]);
+    server.app.shut_down().await;
+    fs::rename(&aside, site.models.join("means/1")).unwrap();
+    let server = site.start("means@2", &settings).await;
+    assert_eq!(all(&server).await, [ready("1"), ready("2")]);
+    server.app.shut_down().await;
+
+    // Somebody asks for it: that counts from then on.
+    let server = site.start("means", &settings).await;
+    assert_eq!(all(&server).await, expected);
+    assert_eq!(post(&server, "/v1/models/means@2/load").await.0, StatusCode::OK);
+    server.app.shut_down().await;
+    let server = site.start("means", &settings).await;
+    assert_eq!(all(&server).await, [ready("1"), ready("2")]);
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hostile_and_broken_models_hurt_nobody() {
     let site = Site::new();
     put_graph(&site.models, "means", "1", &graphs::means(SIDE, Float::Single));
