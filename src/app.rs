@@ -18,6 +18,7 @@ mod sinks;
 mod stills;
 mod tensors;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -43,6 +44,7 @@ use crate::infer;
 use crate::kserve;
 use crate::models;
 use crate::pipeline::{self, Gpu, Sessions, Workers};
+use crate::route::Route;
 use crate::rtc::{self, WebRtc};
 use crate::session::machine::Timeouts;
 use crate::session::{Drain, Rate, Refusal, Registry, Shares};
@@ -441,6 +443,16 @@ fn ops(
         hardware,
         metrics: Arc::new(move || metrics.render()),
     }
+}
+
+/// The routes that were put over HTTP, which the next start has again.
+///
+/// # Errors
+/// A sentence, where their file can't be read.
+pub fn kept_routes(config: &Config) -> Result<BTreeMap<String, Route>, String> {
+    let Some(path) = config.models.routes_file.path() else { return Ok(BTreeMap::new()) };
+    let kept = kept::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(kept.unwrap_or_default().into_iter().map(|(name, route)| (name, routes::from_wire(route))).collect())
 }
 
 /// Checks what can be checked of a configuration by reading the files that it names, without starting anything.
