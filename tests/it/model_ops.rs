@@ -28,7 +28,7 @@ use crate::server::{self, Server};
 /// Swaps of a session's model.
 const SWAPS: usize = 100;
 /// Side of the input of models that find nothing of any use.
-const SIDE: u64 = 64;
+pub const SIDE: u64 = 64;
 
 /// The model that finds the drawn scene's heads, as a version of `blobs`, put there at once.
 fn put_blobs(root: &Path, version: &str, change: impl FnOnce(String) -> String) {
@@ -42,7 +42,7 @@ fn put_blobs(root: &Path, version: &str, change: impl FnOnce(String) -> String) 
 }
 
 /// A model of 64 × 64 pixels that finds nothing of any use.
-fn put_graph(root: &Path, name: &str, version: &str, graph: &[u8]) {
+pub fn put_graph(root: &Path, name: &str, version: &str, graph: &[u8]) {
     put(root, name, version, &manifest(name, version, ""), graph);
 }
 
@@ -68,13 +68,13 @@ fn put(root: &Path, name: &str, version: &str, manifest: &str, graph: &[u8]) {
 }
 
 /// A folder for models, in one for what is put together.
-struct Site {
+pub struct Site {
     _root: tempfile::TempDir,
-    models: std::path::PathBuf,
+    pub models: std::path::PathBuf,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let models = root.path().join("models");
         fs::create_dir(&models).unwrap();
@@ -86,7 +86,7 @@ impl Site {
         server::config(&[&[("models.dir", dir), ("models.default", default)], settings].concat())
     }
 
-    async fn start(&self, default: &str, settings: &[(&str, &str)]) -> Server {
+    pub async fn start(&self, default: &str, settings: &[(&str, &str)]) -> Server {
         start(self.config(default, settings)).await
     }
 }
