@@ -13,21 +13,21 @@ mod history;
 mod kept;
 mod results;
 mod routes;
+mod running;
 mod secured;
 mod sinks;
 mod stills;
 mod tensors;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use saccade_signaling::Limits;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use crate::cache;
 use crate::calibration::Calibration;
 use crate::cli::Exit;
 use crate::clock;
@@ -43,11 +43,13 @@ use crate::infer;
 use crate::kserve;
 use crate::models;
 use crate::pipeline::{self, Gpu, Sessions, Workers};
+use crate::route::Route;
 use crate::rtc::{self, WebRtc};
 use crate::session::machine::Timeouts;
-use crate::session::{Drain, Rate, Refusal, Registry, Shares};
+use crate::session::{Drain, Rate, Registry, Shares};
 use crate::telemetry;
 use crate::tuning::Tuning;
+use running::Running;
 use secured::Secured;
 
 pub use devices::Devices;
@@ -72,15 +74,7 @@ pub struct App {
     media_port: u16,
     registry: Arc<Registry>,
     workers: Arc<Workers>,
-    pictures: stills::Pictures,
-    results: Option<cache::Cache<Refusal>>,
-    engine: Arc<infer::Engine>,
-    catalog: Arc<catalog::Catalog>,
-    history: history::Kept,
-    servers: JoinSet<()>,
-    stop: watch::Sender<bool>,
-    feed: Arc<sinks::Feed>,
-    sinks: crate::sinks::Running,
+    running: Running,
     grace: Duration,
     /// Records how the devices are for as long as it is there.
     #[cfg(feature = "cuda")]
@@ -165,6 +159,24 @@ impl App {
         devices: Devices,
         metrics: telemetry::metrics::Handle,
     ) -> Result<Self, StartError> {
+        let mut running = Running::new();
+        match Self::build(config, tuning, devices, metrics, &mut running).await {
+            Ok(build) => Ok(build(running)),
+            Err(error) => {
+                running.stop(clock::now() + SINKS_LIMIT).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts everything, part by part. What is there when a part does not start is in `running`.
+    async fn build(
+        config: &Config,
+        tuning: &Tuning,
+        devices: Devices,
+        metrics: telemetry::metrics::Handle,
+        running: &mut Running,
+    ) -> Result<impl FnOnce(Running) -> Self + use<>, StartError> {
         // Clients of libraries ask for it; that there is one already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let secured = Secured::read(config)?;
@@ -182,16 +194,18 @@ impl App {
         let media_port = transport.port();
         let registry = Arc::new(Registry::shared(shares(config)));
         let engine_cell: Arc<OnceLock<Arc<infer::Engine>>> = Arc::default();
-        let (stop, stopped) = watch::channel(false);
-        let mut servers = JoinSet::new();
+        let stopped = running.stop.subscribe();
+        let servers = &mut running.servers;
         let queues = gauges::queues(metrics.clone());
         let ops = ops(&registry, &engine_cell, table.clone(), metrics.clone());
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
         let (engine, stock, kept) = load(config, tuning, table, gpu.clone()).await?;
+        running.engine = Some(Arc::clone(&engine));
         let _ = engine_cell.set(Arc::clone(&engine));
         let workers = Arc::new(Workers::start(tuning.codec_threads).map_err(StartError::Threads)?);
+        running.workers = Some(Arc::clone(&workers));
         let sessions = Sessions::new(
             Arc::new(transport),
             Arc::clone(&workers),
@@ -201,21 +215,10 @@ impl App {
             gpu,
         );
         let sessions = Arc::new(sessions);
-        let cameras = match cameras::Cameras::new(config, &sessions, &registry) {
-            Ok(cameras) => cameras,
-            Err(error) => {
-                stop_threads(engine, workers, || {}).await;
-                return Err(error);
-            }
-        };
-        let (outlets, running) = match crate::sinks::Sinks::start(config.sinks.clone()) {
-            Ok(started) => started,
-            Err(error) => {
-                stop_threads(engine, workers, || {}).await;
-                return Err(error.into());
-            }
-        };
+        let cameras = cameras::Cameras::new(config, &sessions, &registry)?;
+        let (outlets, sending) = crate::sinks::Sinks::start(config.sinks.clone())?;
         let feed = sinks::Feed::new(Arc::clone(&outlets));
+        running.sinks = Some((Arc::clone(&feed), sending));
         if !outlets.is_empty() {
             registry.tell(Arc::clone(&feed) as _);
             for (name, changes) in cameras.changes() {
@@ -232,11 +235,14 @@ impl App {
         servers.spawn(every(LOAD_PERIOD, stopped.clone(), move || loaded.look_at_load()));
         let default = config.models.default.clone();
         let catalog = Arc::new(catalog::Catalog::start(stock).map_err(StartError::Threads)?);
+        running.catalog = Some(Arc::clone(&catalog));
         let routes = routes::Routes { engine: Arc::clone(&engine), default, kept };
         let pictures = stills::start(config, &engine, &registry).map_err(StartError::Threads)?;
+        let pictures = running.pictures.insert(pictures);
         let results = results::start(config).await;
+        running.results.clone_from(&results);
         let detect = pictures.view(&engine, results.as_ref());
-        let history = history::Kept::start(config);
+        let history = &*running.history.insert(history::Kept::start(config));
         let settings =
             http::Settings { history: history.reader(), queues, ..http_settings(config, http_address, &secured) };
         let gate = Some(Arc::clone(&settings.gate));
@@ -267,11 +273,12 @@ impl App {
         if results.is_some() {
             servers.spawn(results::warm(detect, config.cache.warm.clone(), stopped.clone()));
         }
-        history.record(&mut servers, &registry, stopped.clone());
-        cameras.run(&mut servers, &sessions);
+        history.record(&registry);
+        cameras.run(servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
         servers.spawn(http::listen(http_listener, router, door, stopped));
-        Ok(Self {
+        let grace = config.shutdown.grace;
+        Ok(move |running| Self {
             http_address,
             is_secure,
             ops_address,
@@ -279,16 +286,8 @@ impl App {
             media_port,
             registry,
             workers,
-            pictures,
-            results,
-            engine,
-            catalog,
-            history,
-            servers,
-            stop,
-            feed,
-            sinks: running,
-            grace: config.shutdown.grace,
+            running,
+            grace,
             #[cfg(feature = "cuda")]
             _gauges: gauges,
         })
@@ -337,7 +336,7 @@ impl App {
     }
 
     /// Lets sessions end by themselves within the grace, ends the rest, and stops everything.
-    pub async fn shut_down(mut self) {
+    pub async fn shut_down(self) {
         let deadline = clock::now() + self.grace;
         self.registry.drain(Drain { deadline, reconnect_after: RECONNECT_AFTER });
         if !self.registry.wait_empty(deadline + STOP_LIMIT).await {
@@ -345,37 +344,7 @@ impl App {
         }
         // What is still to be told is told within the grace, or within the least time that makes sense.
         let last = deadline.max(clock::now() + SINKS_LIMIT);
-        self.feed.ended(last).await;
-        self.sinks.close(last).await;
-        self.stop.send_replace(true);
-        // Sockets that were told to close are waited for, too.
-        let limit: Instant = clock::now() + STOP_LIMIT;
-        let ended = async { while self.servers.join_next().await.is_some() {} };
-        if tokio::time::timeout_at(limit.into(), ended).await.is_err() {
-            self.servers.shutdown().await;
-        }
-        self.history.end().await;
-        if let Some(results) = self.results {
-            results.close(clock::now() + results::CLOSE_LIMIT).await;
-        }
-        let (pictures, catalog) = (self.pictures, self.catalog);
-        let more = move || {
-            catalog.stop();
-            pictures.stop();
-        };
-        stop_threads(self.engine, self.workers, more).await;
-    }
-}
-
-/// Ends the threads of models, codecs and whatever else `more` ends.
-async fn stop_threads(engine: Arc<infer::Engine>, workers: Arc<Workers>, more: impl FnOnce() + Send + 'static) {
-    let joined = tokio::task::spawn_blocking(move || {
-        more();
-        engine.shutdown();
-        workers.stop();
-    });
-    if tokio::time::timeout_at((clock::now() + STOP_LIMIT).into(), joined).await.is_err() {
-        tracing::warn!("threads did not end in time");
+        self.running.stop(last).await;
     }
 }
 
@@ -441,6 +410,16 @@ fn ops(
         hardware,
         metrics: Arc::new(move || metrics.render()),
     }
+}
+
+/// The routes that were put over HTTP, which the next start has again.
+///
+/// # Errors
+/// A sentence, where their file can't be read.
+pub fn kept_routes(config: &Config) -> Result<BTreeMap<String, Route>, String> {
+    let Some(path) = config.models.routes_file.path() else { return Ok(BTreeMap::new()) };
+    let kept = kept::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(kept.unwrap_or_default().into_iter().map(|(name, route)| (name, routes::from_wire(route))).collect())
 }
 
 /// Checks what can be checked of a configuration by reading the files that it names, without starting anything.
@@ -549,7 +528,8 @@ async fn load(
         let options = infer::Options { around_model, engines, checker, ..models::options(&config, calibration, cuda) };
         let engine = Arc::new(infer::Engine::new(options)?);
         let kept = kept::Kept::open(&config.models.routes_file);
-        let stock = catalog::Stock::load_all(Arc::clone(&engine), &config, &routes::models_of(&kept, &config))?;
+        let stock = catalog::Stock::load_all(Arc::clone(&engine), &config, &routes::models_of(&kept, &config));
+        let stock = stock.inspect_err(|_| engine.shutdown())?;
         engine.all_loaded();
         let task = |name: &str| engine.get(name).map(|model| model.manifest().task);
         if let Err(error) = models::name(&config, engine.routes(), task, || routes::restore(&engine, &kept)) {

@@ -1,13 +1,12 @@
 //! History of this server's sessions: where it is kept, and how sessions' results and events come to it.
 //!
-//! One task looks after all sessions, and one after each of them, which reads what any listener gets: whatever becomes
-//! of history, no session waits for it.
+//! A task looks after each session, and reads what any listener gets: whatever becomes of history, no session waits for
+//! it.
 
-use std::collections::HashSet;
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-use std::{env, fmt};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,37 +17,51 @@ use tokio::time::interval;
 use crate::clock;
 use crate::config::{Config, StorePlace};
 use crate::history::{Facts, History, Reader, Recorder, Settings, Source, Target};
-use crate::session::{Handle, Registry};
+use crate::session::{EndReason, Handle, Registry, SessionId, Witness};
+use crate::state;
 
 /// How often a session looks at the time: a minute ends this late at most.
 const TICK: Duration = Duration::from_secs(5);
 
 /// The history of a server, where it is kept.
 pub(super) struct Kept {
-    history: Option<History>,
+    history: Option<(History, Arc<Listeners>)>,
 }
 
 impl Kept {
     /// Starts what the configuration says.
     pub(super) fn start(config: &Config) -> Self {
-        Self { history: settings(config).map(History::start) }
+        let start = |settings| {
+            let history = History::start(settings);
+            let listeners = Listeners::new(history.recorder().clone());
+            (history, listeners)
+        };
+        Self { history: settings(config).map(start) }
     }
 
     /// What is kept, for those who ask.
     pub(super) fn reader(&self) -> Option<Reader> {
-        self.history.as_ref().map(|history| history.reader().clone())
+        self.history.as_ref().map(|(history, _)| history.reader().clone())
     }
 
-    /// Records all sessions that begin from now on, until it is told to stop.
-    pub(super) fn record(&self, servers: &mut JoinSet<()>, registry: &Arc<Registry>, stopped: watch::Receiver<bool>) {
-        if let Some(history) = &self.history {
-            servers.spawn(watch_all(Arc::clone(registry), history.recorder().clone(), stopped));
+    /// Records all sessions that begin from now on.
+    pub(super) fn record(&self, registry: &Registry) {
+        if let Some((_, listeners)) = &self.history {
+            registry.tell(Arc::clone(listeners) as _);
+        }
+    }
+
+    /// Waits until everything that sessions have told is on its way to the store; sessions that are not over are not heard
+    /// any more.
+    pub(super) async fn heard(&self, deadline: Instant) {
+        if let Some((_, listeners)) = &self.history {
+            listeners.end(deadline).await;
         }
     }
 
     /// Writes what waits, and ends.
     pub(super) async fn end(self) {
-        if let Some(history) = self.history {
+        if let Some((history, _)) = self.history {
             history.end().await;
         }
     }
@@ -65,7 +78,7 @@ fn settings(config: &Config) -> Option<Settings> {
     let target = match &store.place {
         StorePlace::Off => return None,
         StorePlace::At(target) => target.clone(),
-        StorePlace::Auto => match state_folder() {
+        StorePlace::Auto => match state::folder() {
             Some(folder) => Target::Sqlite(folder.join("history.db")),
             None => {
                 tracing::warn!("no history is kept, since neither XDG_STATE_HOME nor HOME is set; set store.url");
@@ -79,56 +92,67 @@ fn settings(config: &Config) -> Option<Settings> {
             name.push("-spool");
             Some(PathBuf::from(name))
         }
-        Target::Postgres { .. } => state_folder().map(|folder| folder.join("spool")),
+        Target::Postgres { .. } => state::folder().map(|folder| folder.join("spool")),
     };
     let spool = store.spool_dir.clone().or(beside);
     Some(Settings { target, retention: store.retention, spool, spool_bytes: store.spool_bytes })
 }
 
-/// `saccade` in the user's folder for what programs keep from one run to the next.
-fn state_folder() -> Option<PathBuf> {
-    let folder = |variable| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
-    state.map(|state| state.join("saccade"))
+/// One task for each session.
+struct Listeners {
+    recorder: Recorder,
+    /// Whether nothing more is to be waited for.
+    over: watch::Sender<bool>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
-async fn watch_all(registry: Arc<Registry>, recorder: Recorder, mut stopped: watch::Receiver<bool>) {
-    let mut changes = registry.changes();
-    changes.mark_changed();
-    let mut sessions = JoinSet::new();
-    let mut known = HashSet::new();
-    loop {
-        tokio::select! {
-            Ok(()) = changes.changed() => {
-                for handle in registry.list() {
-                    if known.insert(handle.id().clone()) {
-                        let view = handle.view();
-                        let source = Source { session: view.session_id, camera: view.camera };
-                        let (id, session) = (handle.id().clone(), recorder.session(source));
-                        sessions.spawn(async move {
-                            watch_one(handle, session).await;
-                            id
-                        });
-                    }
-                }
-            }
-            Some(ended) = sessions.join_next() => {
-                if let Ok(id) = ended {
-                    known.remove(&id);
-                    // A camera's next session has the same id, and may have begun before this one was forgotten.
-                    changes.mark_changed();
-                }
-            }
-            _ = stopped.wait_for(|stop| *stop) => break,
-        }
+impl Listeners {
+    fn new(recorder: Recorder) -> Arc<Self> {
+        Arc::new(Self { recorder, over: watch::Sender::new(false), tasks: Mutex::default() })
     }
-    sessions.shutdown().await;
+
+    /// Has all of them read what is there, and end.
+    async fn end(&self, deadline: Instant) {
+        self.over.send_replace(true);
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout_at(deadline.into(), all).await.is_err() {
+            tracing::warn!(sessions = tasks.len(), "what sessions told last was not recorded in time");
+        }
+        tasks.shutdown().await;
+    }
 }
 
-async fn watch_one(handle: Handle, mut session: crate::history::Session) {
-    let (mut results, mut events) = (handle.results(), handle.events());
+impl Witness for Listeners {
+    fn began(&self, handle: &Handle) {
+        let id = handle.id().to_string();
+        let source = Source { camera: handle.is_of_camera().then(|| id.clone()), session: id };
+        // Here, so that what is told before the task has its turn is heard, too.
+        let (results, events) = (handle.results(), handle.events());
+        let session = self.recorder.session(source);
+        let listener = record(handle.clone(), session, results, events, self.over.subscribe());
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(listener);
+    }
+
+    fn ended(&self, _: &SessionId, _: EndReason) {}
+}
+
+async fn record(
+    handle: Handle,
+    mut session: crate::history::Session,
+    mut results: broadcast::Receiver<Arc<str>>,
+    mut events: broadcast::Receiver<Arc<str>>,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut timer = interval(TICK);
-    let over = handle.closed();
+    let over = async {
+        tokio::select! {
+            () = handle.closed() => {}
+            _ = stopped.wait_for(|stop| *stop) => {}
+        }
+    };
     tokio::pin!(over);
     let mut is_over = false;
     loop {
@@ -229,6 +253,55 @@ fn columns(object: &serde_json::Map<String, Value>) -> Vec<(String, Option<u64>)
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::claims::Claims;
+    use crate::history::Events;
+    use crate::session::{Nobody, Publisher};
+
+    #[tokio::test]
+    async fn what_sessions_told_last_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = Target::Sqlite(folder.path().join("history.db"));
+        let settings = Settings { target, retention: Duration::from_secs(3_600), spool: None, spool_bytes: 0 };
+        let history = History::start(settings.clone());
+        let (listeners, registry) = (Listeners::new(history.recorder().clone()), Arc::new(Registry::new(None)));
+        registry.tell(Arc::clone(&listeners) as _);
+        let open = |id: &str| {
+            let (results, events) = (broadcast::Sender::new(8), broadcast::Sender::new(8));
+            let (audience, nobody) = (Arc::new(Nobody), Publisher::Peer(None));
+            let view = || unreachable!("nobody asks");
+            let (handle, owner) = Handle::new(id.into(), results, events.clone(), view, nobody, audience);
+            registry.admit(&Claims::everything(), None).unwrap().register(handle);
+            (events, owner)
+        };
+        // One ends, and one does not; no task had its turn yet.
+        let [(of_ended, owner), (of_other, _owner)] = ["ended", "other"].map(open);
+        for (events, count) in [(&of_ended, 3), (&of_other, 2)] {
+            for number in 0..count {
+                let event = r#"{"type":"track_started","version":1,"#;
+                let object = format!(r#""object_id":{number},"class":"head","class_id":1,"frame_id":1,"time_in":1}}"#);
+                events.send(format!("{event}{object}").into()).unwrap();
+            }
+        }
+        drop(owner);
+        registry.remove(&"ended".into(), EndReason::Bye);
+        listeners.end(clock::now() + Duration::from_secs(10)).await;
+        history.end().await;
+
+        let history = History::start(settings);
+        let reader = history.reader().clone();
+        let all = async {
+            loop {
+                if let Ok(events) = reader.events(&Events::default(), 100).await {
+                    return events;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let events = tokio::time::timeout(Duration::from_secs(10), all).await.unwrap();
+        let of = |session: &str| events.iter().filter(|event| event.session == session).count();
+        assert_eq!((of("ended"), of("other")), (3, 2), "{events:?}");
+        history.end().await;
+    }
 
     #[test]
     fn a_result_is_understood_in_every_format() {

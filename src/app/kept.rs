@@ -1,9 +1,7 @@
 //! Routes that were put over HTTP, in a file that the next start reads.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,13 +10,12 @@ use saccade_signaling::RoutePut;
 use serde::{Deserialize, Serialize};
 
 use crate::config::models::RoutesFile;
+use crate::state;
 
 /// Raised whenever the file's layout changes.
 const FORMAT: u32 = 1;
 /// Bytes of the file at most: more than all routes that there may be can take.
 const MAX_BYTES: u64 = 8 << 20;
-/// Bits of the folder's mode, where there was none.
-const FOLDER_MODE: u32 = 0o700;
 
 /// The file and what is in it.
 #[derive(Debug)]
@@ -36,21 +33,15 @@ struct Layout {
 impl Kept {
     /// Reads the file. One that can't be read is put aside, with a warning, and nothing is known then.
     pub(super) fn open(file: &RoutesFile) -> Self {
-        let path = match file {
-            RoutesFile::Off => None,
-            RoutesFile::At(path) => Some(path.clone()),
-            RoutesFile::Standard => standard(),
-        };
+        let path = file.path();
         if path.is_none() && *file == RoutesFile::Standard {
             tracing::warn!("routes are not kept beyond the process: set HOME, XDG_STATE_HOME or models.routes_file");
         }
         let routes = path.as_deref().and_then(|path| match read(path) {
             Ok(routes) => routes,
             Err(error) => {
-                let aside = path.with_extension("bad");
-                let moved = fs::rename(path, &aside).is_ok();
-                let (file, aside) = (path.display(), aside.display());
-                tracing::warn!(%file, %error, moved, %aside, "kept routes cannot be read; the server starts without");
+                let (file, aside) = (path.display(), state::put_aside(path));
+                tracing::warn!(%file, %error, ?aside, "kept routes cannot be read; the server starts without");
                 None
             }
         });
@@ -71,53 +62,26 @@ impl Kept {
         };
         let Some(path) = self.path.as_deref().filter(|_| !is_known) else { return };
         // Under the lock, so that the last one to change is the last one to write.
-        if let Err(error) = write(path, &routes) {
+        if let Err(error) = state::write(path, &Layout { format: FORMAT, routes: routes.clone() }) {
             counter!("saccade_routes_unsaved_total").increment(1);
             tracing::error!(file = %path.display(), %error, "a route counts until the server ends, but can't be kept");
         }
     }
 }
 
-/// `${XDG_STATE_HOME:-~/.local/state}/saccade/routes.json`.
-fn standard() -> Option<PathBuf> {
-    let folder = |variable| std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let state = folder("XDG_STATE_HOME").or_else(|| folder("HOME").map(|home| home.join(".local/state")));
-    state.map(|state| state.join("saccade/routes.json"))
-}
-
 /// None if there is no file.
-fn read(path: &Path) -> io::Result<Option<BTreeMap<String, RoutePut>>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other("the file is too large"));
-    }
-    let Layout { format, routes } = serde_json::from_slice(&bytes)?;
+pub(super) fn read(path: &Path) -> io::Result<Option<BTreeMap<String, RoutePut>>> {
+    let Some(Layout { format, routes }) = state::read(path, MAX_BYTES)? else { return Ok(None) };
     if format != FORMAT {
         return Err(io::Error::other(format!("its format is {format}, and {FORMAT} is known")));
     }
     Ok(Some(routes))
 }
 
-/// All or nothing: another file, which nobody else may read, takes the place of the one before once it is on the disk.
-fn write(path: &Path, routes: &BTreeMap<String, RoutePut>) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer_pretty(&mut file, &Layout { format: FORMAT, routes: routes.clone() })?;
-    file.flush()?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use saccade_signaling::{EnsembleRoute, RouteFusion};

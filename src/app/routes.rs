@@ -100,7 +100,7 @@ fn refusal(error: &RouteError) -> Refusal {
     Refusal::new(code, message + ".")
 }
 
-fn from_wire(route: RoutePut) -> Route {
+pub(super) fn from_wire(route: RoutePut) -> Route {
     match route {
         RoutePut::Split(SplitRoute { split, shadow }) => {
             let share = |RouteShare { model, weight }| Share { model, weight };

@@ -8,8 +8,9 @@ use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
 
-use super::tier::{Error, Tier};
+use super::tier::{Error, Tier, encode};
 use super::{Entry, Key, Tag, Wrong};
+use crate::offload::{LARGE, offload};
 use crate::secret::Secret;
 
 /// Objects that are deleted in one go.
@@ -106,11 +107,13 @@ impl Tier for Bucket {
                 return Err(Wrong::Length.into());
             }
         }
-        Ok(Some(Arc::new(Entry::decode(key, &bytes.into(), now)?)))
+        let key = *key;
+        let decoded = offload(bytes.len() > LARGE, move || Entry::decode(&key, &bytes.into(), now)).await;
+        Ok(Some(Arc::new(decoded?)))
     }
 
     async fn put(&self, key: &Key, entry: &Arc<Entry>, _keep: Duration, _now: SystemTime) -> Result<(), Error> {
-        self.store.put(&self.entry(key), entry.encode(key).into()).await.map_err(|error| unavailable(&error))?;
+        self.store.put(&self.entry(key), encode(key, entry).await.into()).await.map_err(|error| unavailable(&error))?;
         for tag in entry.tags() {
             let name = self.tagged(tag).join(key.to_string());
             self.store.put(&name, Vec::new().into()).await.map_err(|error| unavailable(&error))?;

@@ -36,6 +36,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::clock;
+use crate::offload::{LARGE, offload};
 
 pub use breaker::{Breaker, Policy};
 pub use bucket::{Bucket, Settings as BucketSettings};
@@ -455,8 +456,10 @@ impl<E: Clone + Send + Sync + 'static> Inner<E> {
     async fn compute(&self, compute: Compute<E>, purpose: Purpose) -> Result<(Arc<Entry>, bool), Failure<E>> {
         let begun = (self.settings.wall)();
         let computed = compute(purpose).await?;
-        let entry = Entry::new(computed.value, computed.media_type, &computed.tags, begun, self.settings.ttl);
-        Ok((Arc::new(entry), computed.keep))
+        let is_large = computed.value.len() > LARGE;
+        let (Computed { value, media_type, tags, keep }, ttl) = (computed, self.settings.ttl);
+        let make = move || Entry::new(value, media_type, &tags, begun, ttl);
+        Ok((Arc::new(offload(is_large, make).await), keep))
     }
 
     /// Hands an entry to tiers, for as long as it may be used.

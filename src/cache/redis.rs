@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::tier::{Error, Tier};
+use super::tier::{Error, Tier, encode};
 use super::{Entry, Key, Tag};
+use crate::offload::{LARGE, offload};
 use crate::secret::Secret;
 
 /// How long a connection may take to be made. Who waits for it is bound by its own limit; the next one finds it made.
@@ -135,14 +136,16 @@ impl Tier for Redis {
         if bytes.len() > self.max_bytes {
             return Err(super::Wrong::Length.into());
         }
-        Ok(Some(Arc::new(Entry::decode(key, &bytes, now)?)))
+        let key = *key;
+        let decoded = offload(bytes.len() > LARGE, move || Entry::decode(&key, &bytes, now)).await;
+        Ok(Some(Arc::new(decoded?)))
     }
 
     async fn put(&self, key: &Key, entry: &Arc<Entry>, keep: Duration, now: SystemTime) -> Result<(), Error> {
         let now = now.duration_since(UNIX_EPOCH).map_or(0, millis);
         let (name, keep) = (self.entry(key), millis(keep).max(1));
         let mut steps: Pipeline = pipe();
-        steps.cmd("SET").arg(&name).arg(&entry.encode(key)[..]).arg("PX").arg(keep).ignore();
+        steps.cmd("SET").arg(&name).arg(&encode(key, entry).await[..]).arg("PX").arg(keep).ignore();
         for tag in entry.tags() {
             let set = self.tagged(tag);
             steps.cmd("ZADD").arg(&set).arg(now.saturating_add(keep)).arg(&name).ignore();

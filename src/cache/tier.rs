@@ -2,11 +2,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::breaker::{Breaker, Policy};
 use super::{Entry, Key, Tag, Wrong};
 use crate::clock;
+use crate::offload::{LARGE, offload};
 use crate::telemetry::EverySecond;
 
 /// A place that keeps entries. It may forget any of them at any time, and needs to keep no time itself: [`Guarded`] gives
@@ -243,4 +245,9 @@ impl Count {
 /// Requests that a tier answered in one way.
 pub(super) fn requests(tier: &'static str, outcome: &'static str) -> Counter {
     counter!("saccade_cache_requests_total", "tier" => tier, "outcome" => outcome)
+}
+/// [`Entry::encode`], where much is done elsewhere.
+pub(super) async fn encode(key: &Key, entry: &Arc<Entry>) -> Bytes {
+    let (key, entry) = (*key, Arc::clone(entry));
+    offload(entry.value().len() > LARGE, move || entry.encode(&key)).await
 }

@@ -20,6 +20,8 @@ mod probe;
 mod progress;
 mod serve;
 
+use std::collections::BTreeMap;
+
 use crate::app::Devices;
 use crate::cli::{Args, Command, Exit};
 use crate::clock;
@@ -39,7 +41,8 @@ pub fn run(args: Args) -> Exit {
                 let open = |config: &Config| Devices::open(config.hw, probe::find(config));
                 let Devices { table, gpu } = config.as_ref().map_or_else(|_| Devices::default(), open);
                 let cuda = crate::models::cuda(&table, gpu.as_deref());
-                doctor::Report::new(&config, &table, cuda, doctor.measure)
+                let routes = config.as_ref().map_or_else(|_| Ok(BTreeMap::new()), crate::app::kept_routes);
+                doctor::Report::new(&config, &table, cuda, &routes, doctor.measure)
             };
             if doctor.json {
                 say!("{:#}", report.to_json());

@@ -1,7 +1,4 @@
-use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
 
 use figment::value::{Dict, Value};
@@ -9,6 +6,7 @@ use url::Url;
 
 use super::is_model;
 use super::reader::Reader;
+use super::tables::{self, List, Table};
 use crate::secret::Secret;
 use crate::session::options;
 
@@ -26,10 +24,13 @@ const KEYS: [&str; 11] = [
     "retry_min_ms",
     "retry_max_ms",
 ];
-/// Longest name of a camera, in bytes.
-const MAX_NAME: usize = 64;
-/// Most cameras.
-const MAX_CAMERAS: usize = 1024;
+/// What there are.
+const LIST: List = List {
+    key: "cameras",
+    legal: "a list of tables with name, url and more (JSON in the environment)",
+    one: "camera",
+    most: 1024,
+};
 /// Legal waits before another try, in milliseconds.
 const RETRY_MS: RangeInclusive<u64> = 100..=3_600_000;
 
@@ -57,195 +58,74 @@ pub struct Camera {
 
 impl Camera {
     pub(super) fn read_all(from: &mut Reader, environment: &[(String, String)]) -> Vec<Self> {
-        let tables =
-            from.traced("cameras", "a list of tables with name, url and more (JSON in the environment)", true, |raw| {
-                if raw.is_nothing() { Some(Vec::new()) } else { raw.tables() }
-            });
-        let Some((tables, given)) = tables else { return Vec::new() };
-        if tables.len() > MAX_CAMERAS {
-            from.mistake(&given, format!("must be at most {MAX_CAMERAS}"));
-        }
-        let (mut cameras, mut names) = (Vec::new(), BTreeSet::new());
-        for (index, table) in tables.into_iter().enumerate() {
-            let mut table = Table { table, environment, mistakes: Vec::new() };
-            let camera = table.read();
-            if !names.insert(camera.name.clone()) {
-                table.mistakes.push("name must be unlike that of every other camera".to_owned());
-            }
-            for mistake in table.mistakes {
-                from.mistake(&given, format!("number {}: {mistake}", index + 1));
-            }
-            cameras.push(camera);
-        }
-        cameras
+        tables::read_all(from, environment, &LIST, Self::read)
     }
-}
 
-/// One camera's table, while it is read: what is wrong keeps a default beside its mistake.
-struct Table<'a> {
-    table: Dict,
-    environment: &'a [(String, String)],
-    mistakes: Vec<String>,
-}
-
-impl Table<'_> {
-    fn read(&mut self) -> Camera {
-        let name = self.text("name").unwrap_or_default();
-        if !is_name(&name) {
-            self.wrong("name", format!("up to {MAX_NAME} letters, digits, '.', '_' and '-', the first no '.'"));
-        }
-        let url = self.url();
-        let credentials = self.credentials();
-        let is_over_udp = match self.text("transport").as_deref() {
+    fn read(table: &mut Table, name: String) -> Self {
+        let url = url(table);
+        let credentials = table.login();
+        let is_over_udp = match table.text("transport").as_deref() {
             None | Some("tcp") => false,
             Some("udp") => true,
             Some(_) => {
-                self.wrong("transport", "\"tcp\" or \"udp\"");
+                table.wrong("transport", "\"tcp\" or \"udp\"");
                 false
             }
         };
-        let options = self.options();
-        let millis = Duration::from_millis;
-        let timeout = millis(self.number("timeout_ms", 10_000, &(1_000..=600_000)));
-        let shortest = self.number("retry_min_ms", 1_000, &RETRY_MS);
-        let longest = self.number("retry_max_ms", 60_000.max(shortest), &RETRY_MS);
-        if shortest > longest {
-            self.wrong("retry_max_ms", "at least retry_min_ms");
-        }
-        if self.table.remove("password").is_some() {
-            self.mistakes.push(
-                "password must not be in the configuration: put it into a file that password_file names, or into an \
-                 environment variable that password_env names"
-                    .to_owned(),
-            );
-        }
-        for key in std::mem::take(&mut self.table).into_keys() {
-            self.mistakes.push(format!("unknown key {key}; there are {}", KEYS.join(", ")));
-        }
-        let (shortest_wait, longest_wait) = (millis(shortest), millis(longest));
-        Camera { name, url, credentials, is_over_udp, options, timeout, shortest_wait, longest_wait }
-    }
-
-    fn url(&mut self) -> Secret {
-        let text = self.text("url").unwrap_or_default();
-        match Url::parse(&text) {
-            Ok(url) if url.scheme() == "rtsps" => {
-                self.mistakes.push(
-                    "url must begin with rtsp://: RTSP over TLS is not built in; reach the camera over a VPN or a TLS \
-                     tunnel of its network instead"
-                        .to_owned(),
-                );
-            }
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                self.mistakes.push(
-                    "url must hold no user name and no password: give them as username, and password_file or password_env"
-                        .to_owned(),
-                );
-            }
-            Ok(url) if url.scheme() == "rtsp" && url.host().is_some() => {}
-            _ => self.wrong("url", "such as \"rtsp://192.0.2.10/stream\""),
-        }
-        Secret::new(text)
-    }
-
-    fn credentials(&mut self) -> Option<(String, Secret)> {
-        let [username, file, variable] = ["username", "password_file", "password_env"].map(|key| self.text(key));
-        let password = match (file, variable) {
-            (Some(_), Some(_)) => {
-                self.mistakes.push("password_env must be left out where password_file is given".to_owned());
-                None
-            }
-            (Some(file), None) => match std::fs::read_to_string(Path::new(&file)) {
-                Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
-                Err(error) => {
-                    self.wrong("password_file", format!("the name of a file that can be read: {error}"));
-                    None
-                }
-            },
-            (None, Some(variable)) => {
-                let value = self.environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| value.clone());
-                if value.is_none() {
-                    self.wrong("password_env", "the name of an environment variable that is set");
-                }
-                value
-            }
-            (None, None) => {
-                if username.is_some() {
-                    self.mistakes.push("username needs password_file or password_env beside it".to_owned());
-                }
-                return None;
-            }
-        };
-        if username.is_none() {
-            self.mistakes.push("a password needs username beside it".to_owned());
-        }
-        if password.as_ref().is_some_and(String::is_empty) {
-            self.mistakes.push("the password must not be empty".to_owned());
-        }
-        Some((username?, Secret::new(password?)))
-    }
-
-    /// The options of the session, with the model among them.
-    fn options(&mut self) -> serde_json::Value {
-        let model = self.text("model");
-        let mut options = match self.table.remove("options") {
-            None => Dict::new(),
-            Some(Value::Dict(_, options)) => options,
-            Some(_) => {
-                self.wrong("options", "a table");
-                Dict::new()
-            }
-        };
-        if let Some(model) = model {
-            if !is_model(&model) {
-                self.wrong("model", "a model as NAME or NAME@VERSION, or a route");
-            }
-            if options.insert("model".to_owned(), Value::from(model)).is_some() {
-                self.mistakes.push("options.model must be left out where model is given".to_owned());
-            }
-        }
-        options.entry("return".to_owned()).or_insert_with(|| Value::from("results"));
-        // What was read from TOML or JSON is JSON.
-        let options = serde_json::to_value(Value::from(options)).unwrap_or_default();
-        if let Err(refusal) = options::check(options.clone()) {
-            self.mistakes.push(format!("options: {}", refusal.message));
-        }
-        options
-    }
-
-    fn text(&mut self, key: &str) -> Option<String> {
-        match self.table.remove(key)? {
-            Value::String(_, text) if !text.trim().is_empty() => Some(text),
-            _ => {
-                self.wrong(key, "a text that is not empty");
-                None
-            }
-        }
-    }
-
-    fn number(&mut self, key: &str, default: u64, range: &RangeInclusive<u64>) -> u64 {
-        let Some(value) = self.table.remove(key) else { return default };
-        // TOML's numbers are signed, JSON's are not unless they have to be.
-        let number = value
-            .to_i128()
-            .and_then(|number| u64::try_from(number).ok())
-            .or_else(|| value.to_u128().and_then(|number| u64::try_from(number).ok()));
-        number.filter(|number| range.contains(number)).unwrap_or_else(|| {
-            self.wrong(key, format!("a whole number from {} to {} (milliseconds)", range.start(), range.end()));
-            default
-        })
-    }
-
-    fn wrong(&mut self, key: &str, legal: impl Display) {
-        self.mistakes.push(format!("{key} must be {legal}"));
+        let options = session_options(table);
+        let timeout = Duration::from_millis(table.number("timeout_ms", 10_000, &(1_000..=600_000), "milliseconds"));
+        let [shortest_wait, longest_wait] = table.waits(&RETRY_MS).map(Duration::from_millis);
+        table.unknown(&format!("there are {}", KEYS.join(", ")));
+        Self { name, url, credentials, is_over_udp, options, timeout, shortest_wait, longest_wait }
     }
 }
 
-/// Safe in a path and as a label.
-fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME).contains(&name.len())
-        && !name.starts_with('.')
-        && name.chars().all(|one| one.is_ascii_alphanumeric() || "._-".contains(one))
+fn url(table: &mut Table) -> Secret {
+    let text = table.text("url").unwrap_or_default();
+    match Url::parse(&text) {
+        Ok(url) if url.scheme() == "rtsps" => {
+            table.mistake(
+                "url must begin with rtsp://: RTSP over TLS is not built in; reach the camera over a VPN or a TLS \
+                 tunnel of its network instead",
+            );
+        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            table.mistake(
+                "url must hold no user name and no password: give them as username, and password_file or password_env",
+            );
+        }
+        Ok(url) if url.scheme() == "rtsp" && url.host().is_some() => {}
+        _ => table.wrong("url", "such as \"rtsp://192.0.2.10/stream\""),
+    }
+    Secret::new(text)
+}
+
+/// The options of the session, with the model among them.
+fn session_options(table: &mut Table) -> serde_json::Value {
+    let model = table.text("model");
+    let mut options = match table.take("options") {
+        None => Dict::new(),
+        Some(Value::Dict(_, options)) => options,
+        Some(_) => {
+            table.wrong("options", "a table");
+            Dict::new()
+        }
+    };
+    if let Some(model) = model {
+        if !is_model(&model) {
+            table.wrong("model", "a model as NAME or NAME@VERSION, or a route");
+        }
+        if options.insert("model".to_owned(), Value::from(model)).is_some() {
+            table.mistake("options.model must be left out where model is given".to_owned());
+        }
+    }
+    options.entry("return".to_owned()).or_insert_with(|| Value::from("results"));
+    // What was read from TOML or JSON is JSON.
+    let options = serde_json::to_value(Value::from(options)).unwrap_or_default();
+    if let Err(refusal) = options::check(options.clone()) {
+        table.mistake(format!("options: {}", refusal.message));
+    }
+    options
 }
 
 #[cfg(test)]

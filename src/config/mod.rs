@@ -15,6 +15,7 @@ mod reader;
 mod routes;
 mod sinks;
 mod store;
+mod tables;
 mod types;
 
 use std::collections::BTreeMap;

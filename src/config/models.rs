@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::is_model;
 use super::reader::Reader;
+use crate::state;
 
 /// `[models]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct Models {
     pub check: Option<Check>,
     /// When a new version makes way for the one before; none (`rollback_window_s = 0`): never by itself.
     pub rollback: Option<Rollback>,
-    /// Where routes that were put over HTTP are kept.
+    /// Where routes that were put over HTTP are kept, and beside that, which versions made way for the ones before.
     pub routes_file: RoutesFile,
 }
 
@@ -94,6 +95,18 @@ pub enum RoutesFile {
     Off,
     /// In this file.
     At(PathBuf),
+}
+
+impl RoutesFile {
+    /// The file; none where there is none, or where no folder for it is known.
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Standard => state::folder().map(|folder| folder.join("routes.json")),
+            Self::Off => None,
+            Self::At(path) => Some(path.clone()),
+        }
+    }
 }
 
 impl Models {

@@ -1,14 +1,13 @@
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use figment::value::{Dict, Value};
+use figment::value::Value;
 use url::Url;
 
 use super::reader::Reader;
+use super::tables::{self, List, Table};
 use crate::secret::Secret;
 use crate::sinks::{Config, DeadLetters, Filter, Key, Mqtt, Nats, NatsLogin, Retry, Target, Way, Webhook, trust};
 
@@ -55,10 +54,13 @@ const EVENTS: [&str; 11] = [
     "session_ended",
     "camera_changed",
 ];
-/// Longest name of a sink, in bytes.
-const MAX_NAME: usize = 64;
-/// Most sinks.
-const MAX_SINKS: usize = 64;
+/// What there are.
+const LIST: List = List {
+    key: "sinks",
+    legal: "a list of tables with name, type, url and more (JSON in the environment)",
+    one: "sink",
+    most: 64,
+};
 /// Legal waits before another try, in milliseconds.
 const RETRY_MS: RangeInclusive<u64> = 10..=3_600_000;
 /// Bytes of the dead letters by default.
@@ -66,105 +68,75 @@ const DEAD_LETTER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// `[[sinks]]`: where events and results go.
 pub(super) fn read_all(from: &mut Reader, environment: &[(String, String)]) -> Vec<Config> {
-    let tables =
-        from.traced("sinks", "a list of tables with name, type, url and more (JSON in the environment)", true, |raw| {
-            if raw.is_nothing() { Some(Vec::new()) } else { raw.tables() }
-        });
-    let Some((tables, given)) = tables else { return Vec::new() };
-    if tables.len() > MAX_SINKS {
-        from.mistake(&given, format!("must be at most {MAX_SINKS}"));
-    }
-    let (mut sinks, mut names, mut letters) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-    for (index, table) in tables.into_iter().enumerate() {
-        let mut table = Table { table, environment, mistakes: Vec::new() };
-        let sink = table.read();
-        if !names.insert(Arc::clone(&sink.target.name)) {
-            table.mistakes.push("name must be unlike that of every other sink".to_owned());
-        }
+    let mut letters = BTreeSet::new();
+    tables::read_all(from, environment, &LIST, |table, name| {
+        let sink = Sink(table).read(name);
         if sink.target.dead_letters.as_ref().is_some_and(|file| !letters.insert(file.path.clone())) {
-            table.mistakes.push("dead_letter must be unlike that of every other sink".to_owned());
+            table.mistake("dead_letter must be unlike that of every other sink");
         }
-        for mistake in table.mistakes {
-            from.mistake(&given, format!("number {}: {mistake}", index + 1));
-        }
-        sinks.push(sink);
-    }
-    sinks
+        sink
+    })
 }
 
-/// One sink's table, while it is read: what is wrong keeps a default beside its mistake.
-struct Table<'a> {
-    table: Dict,
-    environment: &'a [(String, String)],
-    mistakes: Vec<String>,
-}
+/// One sink's table.
+struct Sink<'a, 'b>(&'a mut Table<'b>);
 
-impl Table<'_> {
-    fn read(&mut self) -> Config {
-        let name = self.text("name").unwrap_or_default();
-        if !is_name(&name) {
-            self.wrong("name", format!("up to {MAX_NAME} letters, digits, '.', '_' and '-', the first no '.'"));
-        }
+impl Sink<'_, '_> {
+    fn read(&mut self, name: String) -> Config {
         let filter = self.filter();
         let target = Target {
             name: name.into(),
             filter,
-            queue: usize::try_from(self.number("queue", 1024, &(1..=100_000), "messages")).unwrap_or(usize::MAX),
-            max_age: Duration::from_secs(self.number("max_age_s", 86_400, &(1..=604_800), "seconds")),
+            queue: usize::try_from(self.0.number("queue", 1024, &(1..=100_000), "messages")).unwrap_or(usize::MAX),
+            max_age: Duration::from_secs(self.0.number("max_age_s", 86_400, &(1..=604_800), "seconds")),
             dead_letters: self.dead_letters(),
         };
-        let ca_file = self.text("ca_file").map(PathBuf::from);
+        let ca_file = self.0.text("ca_file").map(PathBuf::from);
         if let Some(path) = &ca_file
             && let Err(error) = trust(Some(path))
         {
-            self.wrong("ca_file", format!("the name of a file with certificates in PEM: {error}"));
+            self.0.wrong("ca_file", format!("the name of a file with certificates in PEM: {error}"));
         }
         let millis = Duration::from_millis;
-        let timeout = millis(self.number("timeout_ms", 10_000, &(100..=120_000), "milliseconds"));
-        let shortest = self.number("retry_min_ms", 1_000, &RETRY_MS, "milliseconds");
-        let longest = self.number("retry_max_ms", 60_000.max(shortest), &RETRY_MS, "milliseconds");
-        if shortest > longest {
-            self.wrong("retry_max_ms", "at least retry_min_ms");
-        }
-        let retry = Retry { shortest: millis(shortest), longest: millis(longest), max_attempts: u32::MAX };
-        let login = self.login();
-        let token = self.secret("token");
+        let timeout = millis(self.0.number("timeout_ms", 10_000, &(100..=120_000), "milliseconds"));
+        let [shortest, longest] = self.0.waits(&RETRY_MS).map(millis);
+        let retry = Retry { shortest, longest, max_attempts: u32::MAX };
+        let login = self.0.login();
+        let token = self.0.secret("token");
         if login.is_some() && token.is_some() {
-            self.mistakes.push("token_file and token_env must be left out where username is given".to_owned());
+            self.0.mistake("token_file and token_env must be left out where username is given".to_owned());
         }
-        let (way, own) = match self.text("type").as_deref() {
+        let (way, own) = match self.0.text("type").as_deref() {
             Some("mqtt") => (Way::Mqtt(self.mqtt(login, timeout, retry)), &MQTT_KEYS[..]),
             Some("nats") => (Way::Nats(self.nats(login, token.clone(), timeout, retry)), &NATS_KEYS[..]),
             kind => {
                 if kind != Some("webhook") {
-                    self.wrong("type", "\"webhook\", \"mqtt\" or \"nats\"");
+                    self.0.wrong("type", "\"webhook\", \"mqtt\" or \"nats\"");
                 }
                 (Way::Webhook(self.webhook(login, token.clone(), timeout, retry)), &WEBHOOK_KEYS[..])
             }
         };
         if matches!(way, Way::Mqtt(_)) && token.is_some() {
-            self.mistakes.push("token_file and token_env are not for mqtt; use username and password_file".to_owned());
+            self.0.mistake("token_file and token_env are not for mqtt; use username and password_file".to_owned());
         }
-        for key in std::mem::take(&mut self.table).into_keys() {
-            let keys = KEYS.iter().chain(own).copied().collect::<Vec<_>>().join(", ");
-            self.mistakes.push(format!("unknown key {key}; of type {} there are {keys}", way.name()));
-        }
+        let keys = KEYS.iter().chain(own).copied().collect::<Vec<_>>().join(", ");
+        self.0.unknown(&format!("of type {} there are {keys}", way.name()));
         Config { target, ca_file, way }
     }
 
     fn filter(&mut self) -> Filter {
-        let send = self.list("send", &["events", "results"]).unwrap_or_else(|| vec!["events".to_owned()]);
+        let send = self.0.list("send", &["events", "results"]).unwrap_or_else(|| vec!["events".to_owned()]);
         if send.is_empty() {
-            self.wrong("send", "one of \"events\" and \"results\", or both");
+            self.0.wrong("send", "one of \"events\" and \"results\", or both");
         }
         let has = |word: &str| send.iter().any(|one| one == word);
         Filter {
             events: has("events"),
             results: has("results"),
-            cameras: self.list("cameras", &[]).map(BTreeSet::from_iter),
-            sessions: self.flag("sessions", true),
-            names: self.list("events", &EVENTS).map(BTreeSet::from_iter),
-            min_interval: Duration::from_millis(self.number(
+            cameras: self.0.list("cameras", &[]).map(BTreeSet::from_iter),
+            sessions: self.0.flag("sessions", true),
+            names: self.0.list("events", &EVENTS).map(BTreeSet::from_iter),
+            min_interval: Duration::from_millis(self.0.number(
                 "min_interval_ms",
                 1_000,
                 &(0..=3_600_000),
@@ -174,12 +146,12 @@ impl Table<'_> {
     }
 
     fn dead_letters(&mut self) -> Option<DeadLetters> {
-        let path = self.text("dead_letter").map(PathBuf::from);
-        let max_bytes = self.number("dead_letter_bytes", DEAD_LETTER_BYTES, &(4096..=1 << 40), "bytes");
+        let path = self.0.text("dead_letter").map(PathBuf::from);
+        let max_bytes = self.0.number("dead_letter_bytes", DEAD_LETTER_BYTES, &(4096..=1 << 40), "bytes");
         let path = path?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() || path.is_dir() {
-            self.wrong("dead_letter", "the name of a file in a folder that exists");
+            self.0.wrong("dead_letter", "the name of a file in a folder that exists");
         }
         Some(DeadLetters { path, max_bytes })
     }
@@ -192,38 +164,38 @@ impl Table<'_> {
         retry: Retry,
     ) -> Webhook {
         let url = Secret::new(self.url(["http", "https"], "https://events.example/saccade").to_string());
-        let key = self.secret("secret").and_then(|text| {
+        let key = self.0.secret("secret").and_then(|text| {
             let key = Key::parse(text.expose());
             if key.is_none() {
                 let how =
                     "whsec_ and the base64 of 24 to 64 bytes, as `echo whsec_$(openssl rand -base64 32)` makes it";
-                self.mistakes.push(format!("secret_file or secret_env must hold {how}"));
+                self.0.mistake(format!("secret_file or secret_env must hold {how}"));
             }
             key
         });
-        let batch = usize::try_from(self.number("batch", 1, &(1..=1000), "messages")).unwrap_or(1);
-        let attempts = self.number("max_attempts", 20, &(1..=1000), "tries");
+        let batch = usize::try_from(self.0.number("batch", 1, &(1..=1000), "messages")).unwrap_or(1);
+        let attempts = self.0.number("max_attempts", 20, &(1..=1000), "tries");
         let retry = Retry { max_attempts: u32::try_from(attempts).unwrap_or(u32::MAX), ..retry };
         Webhook { url, key, token, login, batch, timeout, retry }
     }
 
     fn mqtt(&mut self, login: Option<(String, Secret)>, timeout: Duration, retry: Retry) -> Mqtt {
         let url = self.url(["mqtt", "mqtts"], "mqtt://broker.example");
-        let prefix = self.text("topic_prefix").unwrap_or_else(|| "saccade".to_owned());
+        let prefix = self.0.text("topic_prefix").unwrap_or_else(|| "saccade".to_owned());
         if !is_topic(&prefix) {
-            self.wrong("topic_prefix", "levels of letters, digits, '.', '_' and '-' with '/' between them");
+            self.0.wrong("topic_prefix", "levels of letters, digits, '.', '_' and '-' with '/' between them");
         }
-        let client_id = self.text("client_id").unwrap_or_else(|| format!("saccade-{}", &random()[..12]));
+        let client_id = self.0.text("client_id").unwrap_or_else(|| format!("saccade-{}", &random()[..12]));
         if client_id.len() > 64 || client_id.chars().any(char::is_control) {
-            self.wrong("client_id", "up to 64 characters");
+            self.0.wrong("client_id", "up to 64 characters");
         }
-        let qos = u8::try_from(self.number("qos", 1, &(0..=1), "1 for events that must arrive")).unwrap_or(1);
-        let home_assistant = match self.table.remove("home_assistant") {
+        let qos = u8::try_from(self.0.number("qos", 1, &(0..=1), "1 for events that must arrive")).unwrap_or(1);
+        let home_assistant = match self.0.take("home_assistant") {
             None | Some(Value::Bool(_, false)) => None,
             Some(Value::Bool(_, true)) => Some("homeassistant".to_owned()),
             Some(Value::String(_, prefix)) if is_topic(&prefix) => Some(prefix),
             Some(_) => {
-                self.wrong("home_assistant", "true, false, or what its discovery topics begin with");
+                self.0.wrong("home_assistant", "true, false, or what its discovery topics begin with");
                 None
             }
         };
@@ -238,10 +210,10 @@ impl Table<'_> {
         retry: Retry,
     ) -> Nats {
         let url = Secret::new(self.url(["nats", "tls"], "nats://nats.example").to_string());
-        let (nkey, credentials) = (self.secret("nkey"), self.secret("credentials"));
+        let (nkey, credentials) = (self.0.secret("nkey"), self.0.secret("credentials"));
         let given = [login.is_some(), token.is_some(), nkey.is_some(), credentials.is_some()];
         if given.iter().filter(|given| **given).count() > 1 && !(login.is_some() && token.is_some()) {
-            self.mistakes.push("username, token, nkey and credentials exclude each other".to_owned());
+            self.0.mistake("username, token, nkey and credentials exclude each other".to_owned());
         }
         let login = match (login, token, nkey, credentials) {
             (Some((name, password)), ..) => NatsLogin::User(name, password),
@@ -250,145 +222,33 @@ impl Table<'_> {
             (_, _, _, Some(text)) => NatsLogin::Credentials(text),
             _ => NatsLogin::None,
         };
-        let prefix = self.text("subject_prefix").unwrap_or_else(|| "saccade".to_owned());
+        let prefix = self.0.text("subject_prefix").unwrap_or_else(|| "saccade".to_owned());
         let is_token = |token: &str| {
             !token.is_empty() && token.chars().all(|one| one.is_ascii_alphanumeric() || "_-".contains(one))
         };
         if !prefix.split('.').all(is_token) {
-            self.wrong("subject_prefix", "tokens of letters, digits, '_' and '-' with '.' between them");
+            self.0.wrong("subject_prefix", "tokens of letters, digits, '_' and '-' with '.' between them");
         }
-        let jetstream = self.flag("jetstream", false);
+        let jetstream = self.0.flag("jetstream", false);
         Nats { url, login, prefix, jetstream, timeout, retry }
     }
 
     /// What cannot be read stands for nowhere.
     #[expect(clippy::expect_used, reason = "a constant")]
     fn url(&mut self, schemes: [&str; 2], example: &str) -> Url {
-        let url = self.text("url").and_then(|text| Url::parse(&text).ok());
+        let url = self.0.text("url").and_then(|text| Url::parse(&text).ok());
         match url {
             Some(url) if !url.username().is_empty() || url.password().is_some() => {
-                self.mistakes.push(
+                self.0.mistake(
                     "url must hold no user name and no password: give them as username, and password_file or password_env"
                         .to_owned(),
                 );
             }
             Some(url) if schemes.contains(&url.scheme()) && url.host().is_some() => return url,
-            _ => self.wrong("url", format!("a URL of {}:// or {}://, such as \"{example}\"", schemes[0], schemes[1])),
+            _ => self.0.wrong("url", format!("a URL of {}:// or {}://, such as \"{example}\"", schemes[0], schemes[1])),
         }
         Url::parse("http://localhost").expect("it is a URL")
     }
-
-    fn login(&mut self) -> Option<(String, Secret)> {
-        let (username, password) = (self.text("username"), self.secret("password"));
-        match (username, password) {
-            (Some(username), Some(password)) => Some((username, password)),
-            (Some(_), None) => {
-                self.mistakes.push("username needs password_file or password_env beside it".to_owned());
-                None
-            }
-            (None, Some(_)) => {
-                self.mistakes.push("a password needs username beside it".to_owned());
-                None
-            }
-            (None, None) => None,
-        }
-    }
-
-    /// What the file `KEY_file` or the environment variable `KEY_env` holds.
-    fn secret(&mut self, key: &str) -> Option<Secret> {
-        let [in_file, in_environment] = [format!("{key}_file"), format!("{key}_env")];
-        if self.table.remove(key).is_some() {
-            self.mistakes.push(format!(
-                "{key} must not be in the configuration: put it into a file that {in_file} names, or into an environment \
-                 variable that {in_environment} names"
-            ));
-        }
-        let text = match (self.text(&in_file), self.text(&in_environment)) {
-            (Some(_), Some(_)) => {
-                self.mistakes.push(format!("{in_environment} must be left out where {in_file} is given"));
-                return None;
-            }
-            (Some(file), None) => match std::fs::read_to_string(Path::new(&file)) {
-                Ok(text) => text.trim_end_matches(['\r', '\n']).to_owned(),
-                Err(error) => {
-                    self.wrong(&in_file, format!("the name of a file that can be read: {error}"));
-                    return None;
-                }
-            },
-            (None, Some(variable)) => {
-                let value = self.environment.iter().find(|(name, _)| *name == variable).map(|(_, value)| value.clone());
-                let Some(value) = value else {
-                    self.wrong(&in_environment, "the name of an environment variable that is set");
-                    return None;
-                };
-                value
-            }
-            (None, None) => return None,
-        };
-        if text.is_empty() {
-            self.mistakes.push(format!("what {in_file} or {in_environment} names must not be empty"));
-        }
-        Some(Secret::new(text))
-    }
-
-    fn text(&mut self, key: &str) -> Option<String> {
-        match self.table.remove(key)? {
-            Value::String(_, text) if !text.trim().is_empty() => Some(text),
-            _ => {
-                self.wrong(key, "a text that is not empty");
-                None
-            }
-        }
-    }
-
-    fn flag(&mut self, key: &str, default: bool) -> bool {
-        match self.table.remove(key) {
-            None => default,
-            Some(Value::Bool(_, flag)) => flag,
-            Some(_) => {
-                self.wrong(key, "true or false");
-                default
-            }
-        }
-    }
-
-    /// A list of texts, of these if there are any.
-    fn list(&mut self, key: &str, legal: &[&str]) -> Option<Vec<String>> {
-        let items = match self.table.remove(key)? {
-            Value::Array(_, items) => items.into_iter().map(Value::into_string).collect::<Option<Vec<_>>>(),
-            _ => None,
-        };
-        let items = items.filter(|items| legal.is_empty() || items.iter().all(|item| legal.contains(&&**item)));
-        if items.is_none() {
-            let of = if legal.is_empty() { String::new() } else { format!(", each one of {}", legal.join(", ")) };
-            self.wrong(key, format!("a list of texts{of}"));
-        }
-        items
-    }
-
-    fn number(&mut self, key: &str, default: u64, range: &RangeInclusive<u64>, unit: &str) -> u64 {
-        let Some(value) = self.table.remove(key) else { return default };
-        // TOML's numbers are signed, JSON's are not unless they have to be.
-        let number = value
-            .to_i128()
-            .and_then(|number| u64::try_from(number).ok())
-            .or_else(|| value.to_u128().and_then(|number| u64::try_from(number).ok()));
-        number.filter(|number| range.contains(number)).unwrap_or_else(|| {
-            self.wrong(key, format!("a whole number from {} to {} ({unit})", range.start(), range.end()));
-            default
-        })
-    }
-
-    fn wrong(&mut self, key: &str, legal: impl Display) {
-        self.mistakes.push(format!("{key} must be {legal}"));
-    }
-}
-
-/// Safe as a label.
-fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME).contains(&name.len())
-        && !name.starts_with('.')
-        && name.chars().all(|one| one.is_ascii_alphanumeric() || "._-".contains(one))
 }
 
 /// Safe as the beginning of a topic.

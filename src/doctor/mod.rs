@@ -12,6 +12,7 @@ mod network;
 mod software;
 mod tuned;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
@@ -22,7 +23,11 @@ use crate::cli::Exit;
 use crate::config::{Config, Mistakes};
 use crate::hardware::Table;
 use crate::infer::Cuda;
+use crate::route::Route;
 use crate::tuning::Tuning;
+
+/// Routes that were put over HTTP, which the next start of the server has again, or why they can't be read.
+pub type KeptRoutes = Result<BTreeMap<String, Route>, String>;
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -61,11 +66,16 @@ pub struct Report {
 }
 
 impl Report {
-    /// Looks at the machine, its libraries, its network and the configuration; `cuda` is the GPU that models may run on. With
-    /// `measure`, what was measured at an
-    /// earlier start is measured again.
+    /// Looks at the machine, its libraries, its network and the configuration; `cuda` is the GPU that models may run on, and
+    /// `routes` are those that the server keeps. With `measure`, what was measured at an earlier start is measured again.
     #[must_use]
-    pub fn new(config: &Result<Config, Mistakes>, hardware: &Table, cuda: Result<Cuda, String>, measure: bool) -> Self {
+    pub fn new(
+        config: &Result<Config, Mistakes>,
+        hardware: &Table,
+        cuda: Result<Cuda, String>,
+        routes: &KeptRoutes,
+        measure: bool,
+    ) -> Self {
         let mut checks = vec![machine::processor(), machine::memory()];
         checks.extend(software::video());
         checks.extend(software::runtime());
@@ -78,7 +88,7 @@ impl Report {
             let calibration = if measure { calibration.renewed() } else { calibration };
             let tuning = Tuning::find(config, &calibration);
             checks.extend(tuned::all(config, &tuning, calibration.keeps()));
-            checks.extend(models::all(config, cuda, &tuning, calibration));
+            checks.extend(models::all(config, cuda, &tuning, calibration, routes));
         }
         Self { checks, of_network: false }
     }
@@ -259,9 +269,14 @@ mod tests {
         Err("not looked for".to_owned())
     }
 
+    fn no_routes() -> KeptRoutes {
+        Ok(BTreeMap::new())
+    }
+
     #[test]
     fn mistakes_of_the_configuration_are_shown_and_fail_with_69() {
-        let report = Report::new(&config(&[("limits.fps", "0".to_owned())]), &Table::default(), none(), false);
+        let report =
+            Report::new(&config(&[("limits.fps", "0".to_owned())]), &Table::default(), none(), &no_routes(), false);
         let configuration = check(&report, "configuration");
         assert_eq!(configuration.status, Status::Fail);
         assert!(configuration.found.contains("limits.fps = \"0\""));
@@ -287,7 +302,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_what_the_build_needed() {
-        let report = Report::new(&config(&[]), &Table::default(), none(), false);
+        let report = Report::new(&config(&[]), &Table::default(), none(), &no_routes(), false);
         for name in ["processor", "memory", "decoders", "encoders", "http.listen", "configuration"] {
             assert_ne!(check(&report, name).status, Status::Fail, "{report}");
         }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Check, measured};
+use super::{Check, KeptRoutes, measured};
 use crate::calibration::Calibration;
 use crate::config::Config;
 use crate::infer::manifest::{BackendChoice, Manifest, Precision, Run};
@@ -14,6 +14,7 @@ pub(super) fn all(
     cuda: Result<Cuda, String>,
     tuning: &Tuning,
     calibration: Calibration,
+    routes: &KeptRoutes,
 ) -> Vec<Check> {
     let (kept, around_model) = (calibration.keeps(), tuning.codecs.around_model());
     // Without the library there is a check that says so.
@@ -39,23 +40,51 @@ pub(super) fn all(
     };
     let mut checks: Vec<_> = repository.models().iter().map(look).collect();
     checks.extend(repository.refused().iter().map(|refused| bad(&refused.id, refused.error.to_string())));
-    checks.push(names(config, &usable));
+    checks.extend(names(config, &usable, routes));
     checks
 }
 
 /// What sessions may ask for, as the server will see it.
-fn names(config: &Config, usable: &[Manifest]) -> Check {
+fn names(config: &Config, usable: &[Manifest], kept: &KeptRoutes) -> [Check; 2] {
     let task = |name: &str| usable.iter().rfind(|manifest| matches_name(manifest, name)).map(|manifest| manifest.task);
-    match models::name(config, &Routes::default(), task, || {}) {
+    let is_there = |name: &str| task(name).is_some();
+    let (routes, mut told, mut is_whole) = (Routes::default(), Vec::new(), true);
+    let restore = || {
+        for (name, route) in kept.iter().flatten() {
+            let models: Vec<_> = route.models().chain(route.shadow()).collect();
+            let missing: Vec<_> = models.iter().copied().filter(|model| !is_there(model)).collect();
+            let problem = match routes.restore(name, route.clone(), is_there) {
+                Err(error) => format!(": left out, {error}"),
+                Ok(()) if !missing.is_empty() => format!(": there is no model {}", missing.join(", ")),
+                Ok(()) => String::new(),
+            };
+            is_whole &= problem.is_empty();
+            told.push(format!("{name} ({}){problem}", models.join(", ")));
+        }
+    };
+    let default = match models::name(config, &routes, task, restore) {
         Ok(()) => {
             let default = &config.models.default;
-            let kind = if config.routes.contains_key(default) { "route" } else { "model" };
+            let kind = if routes.get(default).is_some() { "route" } else { "model" };
             Check::ok("default model", format!("the {kind} {default}"))
         }
         Err(error) => {
             Check::fail("default model", error.to_string(), "set models.default and routes to models that are there")
         }
-    }
+    };
+    let kept = match kept {
+        Err(error) => {
+            let advice = "correct the file, or take it away: the server puts it aside, and starts without its routes";
+            Check::warn("kept routes", format!("they cannot be read: {error}"), advice)
+        }
+        Ok(kept) if kept.is_empty() => Check::ok("kept routes", "none"),
+        Ok(_) if is_whole => Check::ok("kept routes", told.join("; ")),
+        Ok(_) => {
+            let advice = "put the models into models.dir, or put or remove the route by /v1/routes/NAME";
+            Check::warn("kept routes", told.join("; "), advice)
+        }
+    };
+    [default, kept]
 }
 
 fn name(id: &str) -> String {
@@ -97,12 +126,15 @@ fn note(used: &str, wanted: Option<&str>) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::calibration::{Disturbance, Origin};
     use crate::config::Sources;
     use crate::doctor::Status;
     use crate::infer::ModelSpec;
     use crate::infer::backend::Provider;
+    use crate::route::{Route, Share};
 
     #[test]
     fn a_model_is_told_with_its_times_and_what_is_pinned() {
@@ -140,10 +172,13 @@ mod tests {
     #[test]
     fn names_that_the_server_refuses_to_start_with_fail() {
         let manifest = ModelSpec::embedded().unwrap().manifest;
+        let none = Ok(BTreeMap::new());
         let check = |settings: &[(&str, &str)]| {
             let mut sources = Sources::default();
             settings.iter().for_each(|(key, value)| sources.flag(key, "--set", *value));
-            names(&Config::load(&sources).unwrap(), std::slice::from_ref(&manifest))
+            let [default, kept] = names(&Config::load(&sources).unwrap(), std::slice::from_ref(&manifest), &none);
+            assert_eq!((kept.status, kept.found.as_str()), (Status::Ok, "none"));
+            default
         };
         let good = r#"{"split":[{"model":"ppe-nano@2","weight":1}]}"#;
         for settings in [&[][..], &[("models.default", "ppe-nano@2")], &[("routes.r", good), ("models.default", "r")]] {
@@ -164,12 +199,41 @@ mod tests {
     }
 
     #[test]
+    fn kept_routes_are_told_with_what_they_lack() {
+        let manifest = ModelSpec::embedded().unwrap().manifest;
+        let split = |model: &str| {
+            let shares = vec![Share { model: model.to_owned(), weight: 1 }];
+            Route::Split { shares, shadow: Some("ppe-nano".to_owned()) }
+        };
+        let check = |settings: &[(&str, &str)], kept: &[(&str, &str)]| {
+            let mut sources = Sources::default();
+            settings.iter().for_each(|(key, value)| sources.flag(key, "--set", *value));
+            let kept = kept.iter().map(|(name, model)| ((*name).to_owned(), split(model))).collect();
+            names(&Config::load(&sources).unwrap(), std::slice::from_ref(&manifest), &Ok(kept))
+        };
+        // A kept route may be the default, as it may for the server.
+        let [default, kept] = check(&[("models.default", "r")], &[("r", "ppe-nano@2")]);
+        assert_eq!((default.status, default.found.as_str()), (Status::Ok, "the route r"));
+        assert_eq!((kept.status, kept.found.as_str()), (Status::Ok, "r (ppe-nano@2, ppe-nano)"));
+        let of_the_file = r#"{"split":[{"model":"ppe-nano","weight":1}]}"#;
+        let all = [("a", "nobody"), ("b", "ppe-nano"), ("c", "ppe-nano"), ("ppe-nano", "ppe-nano")];
+        let [default, kept] = check(&[("routes.c", of_the_file)], &all);
+        assert_eq!((default.status, kept.status), (Status::Ok, Status::Warn));
+        assert!(kept.found.starts_with("a (nobody, ppe-nano): there is no model nobody; b (ppe-nano, ppe-nano); c ("));
+        assert_eq!(kept.found.matches(": left out, ").count(), 2, "{}", kept.found);
+        let config = Config::load(&Sources::default()).unwrap();
+        let [_, kept] = names(&config, std::slice::from_ref(&manifest), &Err("the file is too large".to_owned()));
+        assert!(kept.status == Status::Warn && kept.found.contains("too large"), "{kept:?}");
+    }
+
+    #[test]
     fn the_embedded_model_runs_here() {
         let mut sources = Sources::default();
         sources.flag("models.calibration", "--set", "off");
         let config = Config::load(&sources).unwrap();
         let tuning = Tuning::find(&config, &Calibration::Off);
-        let checks = all(&config, Err("not looked for".to_owned()), &tuning, Calibration::Off);
+        let none = Ok(BTreeMap::new());
+        let checks = all(&config, Err("not looked for".to_owned()), &tuning, Calibration::Off, &none);
         let embedded = checks.iter().find(|check| check.name == "model ppe-nano@2").unwrap();
         assert_eq!(embedded.status, Status::Ok, "{}", embedded.found);
         assert!(embedded.found.ends_with("measured now"), "{}", embedded.found);

@@ -251,6 +251,14 @@ impl ModelSpec {
         Ok(spec)
     }
 
+    /// What tells its graphs from others, as [`super::Model::content`] of what is opened of them. Reads them.
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::Checksum`].
+    pub fn content(&self) -> Result<Option<String>, Error> {
+        self.manifest.remote.is_none().then(|| self.read().map(|graphs| graphs.sha256.join(" "))).transpose()
+    }
+
     /// Whether these graphs are part of the program.
     pub(super) fn is_ours(graphs: &Graphs) -> bool {
         let Ok(Manifest { file, int8, fp16, .. }) = Self::embedded().map(|spec| spec.manifest) else { return false };

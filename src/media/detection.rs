@@ -20,7 +20,8 @@ pub struct Detection {
     pub score: f32,
     /// Identity across frames, where something tracks.
     pub object_id: Option<u64>,
-    /// Points of it, in the model's order; none where the model finds none, or did not see this frame.
+    /// Points of it, in the model's order; none where the model finds none. In a frame that the model did not see they are
+    /// where the tracker takes them for.
     pub keypoints: Vec<Keypoint>,
 }
 

@@ -11,6 +11,7 @@ use crate::cache::{Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgot
 use crate::clock;
 use crate::http::{self, Order, Origin, Picture, Tell};
 use crate::infer::{Engine, Model, Plan};
+use crate::offload::{LARGE, offload};
 use crate::session::{Claims, Refusal};
 
 /// What keys begin with: another one where the same parts mean something else.
@@ -31,7 +32,8 @@ impl http::Stills for Cached {
 
     async fn detect(&self, picture: Picture, order: Arc<Order>) -> Result<Tell, Refusal> {
         // The same picture gets the same model of a split route, here and where it is inferred.
-        let content = Key::of(&[b"picture", &picture.bytes]);
+        let bytes = picture.bytes.clone();
+        let content = offload(bytes.len() > LARGE, move || Key::of(&[b"picture", &bytes])).await;
         let split_by = order.key.clone().unwrap_or_else(|| content.to_string());
         let order = Arc::new(Order { key: Some(split_by), ..Order::clone(&order) });
         let Some(models) = Models::of(&self.engine, &order) else { return self.stills.detect(picture, order).await };

@@ -22,6 +22,7 @@ use crate::http::{Annotate, Order, Picture, Tell};
 use crate::infer::fusion;
 use crate::infer::{self, Detected, Engine, Letterbox, Model, Params, Plan, Whole};
 use crate::media::{Detection, I420, MediaTime, Overall};
+use crate::offload::offload;
 use crate::session::{Claims, Refusal, Registry, options};
 use crate::stills::{self, COLOR, Decoded, Decoders, Header, Refused, Room};
 use crate::{clock, http};
@@ -38,6 +39,8 @@ const MARGIN: (u32, u32) = (3, 2);
 const OVERTIME: Duration = Duration::from_secs(5);
 /// Quality of annotated JPEGs.
 const QUALITY: u8 = 90;
+/// Type of results.
+const JSON: &str = "application/json";
 /// Bytes at each end of a picture that tell it from others, where a route is split.
 const TOLD_BYTES: usize = 32 * 1024;
 
@@ -143,18 +146,20 @@ impl Stills {
         let inferred = self.infer(&plan, &opened, options, deadline).await?;
         let is_whole = inferred.is_whole;
         let arrival = Arrival { at: picture.arrived, deadline };
-        let mut told = Told { place: picture.place, name: picture.name, arrival, opened, inferred, drawn: None };
-        if let Some(format) = annotate {
-            told = self.draw(told, *format, options).await?;
-            if !order.inline
-                && let Some(drawn) = told.drawn
-            {
-                let tell = Tell { body: drawn.bytes.into(), content_type: format.content_type(), origin: None };
-                return Ok(Answered { tell, is_whole });
+        let told = Told { place: picture.place, name: picture.name, arrival, opened, inferred };
+        let (body, content_type) = match annotate {
+            Some(format) => {
+                let content_type = if order.inline { JSON } else { format.content_type() };
+                (self.draw(told, *format, order).await?, content_type)
             }
-        }
-        let body = told.to_json(*annotate, options).into();
-        Ok(Answered { tell: Tell { body, content_type: "application/json", origin: None }, is_whole })
+            None => {
+                // Masks are traced, and tensors have many numbers.
+                let is_much = matches!(told.inferred.overall.as_deref(), Some(Overall::Mask(_) | Overall::Tensors(_)));
+                let options = options.clone();
+                (offload(is_much, move || told.to_json(None, &options)).await, JSON)
+            }
+        };
+        Ok(Answered { tell: Tell { body: body.into(), content_type, origin: None }, is_whole })
     }
 
     fn header(&self, bytes: &[u8]) -> Result<Header, Refusal> {
@@ -260,11 +265,11 @@ impl Stills {
         Ok(Inferred { detections, overall, timing, batch_size, model, is_whole })
     }
 
-    /// Draws on the picture and encodes it, on a thread for pictures.
-    async fn draw(&self, told: Told, format: Annotate, options: &Options) -> Result<Told, Refusal> {
-        let (overlay, deadline) = (options.overlay, told.arrival.deadline);
+    /// Draws on the picture and encodes it, and makes the result with it where that is asked for, on a thread for pictures.
+    async fn draw(&self, mut told: Told, format: Annotate, order: &Order) -> Result<Vec<u8>, Refusal> {
+        let (options, inline, deadline) = (order.options.clone(), order.inline, told.arrival.deadline);
+        let overlay = options.overlay;
         let work = move || {
-            let mut told = told;
             let begin = clock::now();
             let Opened { decoded: Decoded { picture, .. }, .. } = &mut told.opened;
             let strip = told.inferred.strip();
@@ -282,11 +287,15 @@ impl Stills {
             });
             let drawn = clock::now();
             let bytes = encode(picture, format)?;
-            let encoded = clock::now();
-            told.drawn = Some(Drawn { bytes, annotate: drawn - begin, encode: encoded - drawn });
-            Ok(told)
+            if !inline {
+                return Ok(bytes);
+            }
+            let encode = clock::now() - drawn;
+            let url = format!("data:{};base64,{}", format.content_type(), STANDARD.encode(bytes));
+            Ok(told.to_json(Some(&Drawn { url, annotate: drawn - begin, encode }), &options))
         };
-        let done = self.decoders.run(deadline, work).await.map_err(|refused| self.turned_away(refused, options))?;
+        let done =
+            self.decoders.run(deadline, work).await.map_err(|refused| self.turned_away(refused, &order.options))?;
         done.map_err(|error: String| {
             tracing::warn!(error, %format, "a picture was not encoded");
             Refusal::new(ErrorCode::Internal, "The annotated picture could not be encoded; ask for its results alone.")
@@ -335,21 +344,22 @@ struct Told {
     arrival: Arrival,
     opened: Opened,
     inferred: Inferred,
-    drawn: Option<Drawn>,
 }
 
+/// The picture with what was found drawn on it.
 struct Drawn {
-    bytes: Vec<u8>,
+    /// As a `data:` URL.
+    url: String,
     annotate: Duration,
     encode: Duration,
 }
 
 impl Told {
-    fn to_json(&self, annotate: Option<Annotate>, options: &Options) -> Vec<u8> {
-        let Self { place, name, arrival, opened, inferred, drawn } = self;
+    fn to_json(&self, drawn: Option<&Drawn>, options: &Options) -> Vec<u8> {
+        let Self { place, name, arrival, opened, inferred } = self;
         let now = clock::now();
         let (timing, [width, height]) = (inferred.timing, opened.whole);
-        let time_of = |time: fn(&Drawn) -> Duration| drawn.as_ref().map(time).unwrap_or_default();
+        let time_of = |time: fn(&Drawn) -> Duration| drawn.map(time).unwrap_or_default();
         let processed = Processed {
             session_id: "",
             frame_id: u64::from(*place),
@@ -379,10 +389,8 @@ impl Told {
             dropped: Dropped::default(),
             degraded: &[],
         };
-        let annotated = annotate
-            .zip(drawn.as_ref())
-            .map(|(format, drawn)| format!("data:{};base64,{}", format.content_type(), STANDARD.encode(&drawn.bytes)));
-        Image { name: name.as_deref(), processed, annotated: annotated.as_deref() }.to_json(options.format)
+        let annotated = drawn.map(|drawn| &*drawn.url);
+        Image { name: name.as_deref(), processed, annotated }.to_json(options.format)
     }
 }
 

@@ -31,6 +31,8 @@ pub use machine::Machine;
 pub use patch::{IfMatch, Patch, Patched};
 pub use registry::{Drain, Permit, Registry, Shares, Witness};
 pub(crate) use task::format_problem;
+#[cfg(test)]
+pub(crate) use viewer::Nobody;
 pub use viewer::{Audience, Viewer, ViewerCommand, Viewing, WatchRequest};
 
 pub use crate::claims::{Claims, Priority};

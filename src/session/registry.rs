@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
@@ -43,7 +43,7 @@ pub trait Witness: Send + Sync {
 /// All sessions of the process. Share it in an `Arc`.
 pub struct Registry {
     shares: Shares,
-    witness: OnceLock<Arc<dyn Witness>>,
+    witnesses: RwLock<Vec<Arc<dyn Witness>>>,
     state: Mutex<State>,
     /// Sessions and permits.
     count: watch::Sender<usize>,
@@ -99,16 +99,20 @@ impl Registry {
         gauge!("saccade_sessions_active").set(0.0);
         Self {
             shares,
-            witness: OnceLock::new(),
+            witnesses: RwLock::default(),
             state: Mutex::default(),
             count: watch::Sender::new(0),
             drain: watch::Sender::new(None),
         }
     }
 
-    /// Has this one hear of every session from now on; the first who is named stays.
+    /// Has this one, too, hear of every session from now on.
     pub fn tell(&self, witness: Arc<dyn Witness>) {
-        let _ = self.witness.set(witness);
+        self.witnesses.write().unwrap_or_else(PoisonError::into_inner).push(witness);
+    }
+
+    fn witnesses(&self) -> RwLockReadGuard<'_, Vec<Arc<dyn Witness>>> {
+        self.witnesses.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Admits one session of the bearer of `claims`, asked for from `address`, or says why not. The permit takes the
@@ -184,9 +188,7 @@ impl Registry {
         let mut state = self.lock();
         let Some((_, holder)) = state.sessions.remove(id) else { return };
         // Before the place is free: whoever waits for the last session to end finds that this was told.
-        if let Some(witness) = self.witness.get() {
-            witness.ended(id, reason);
-        }
+        self.witnesses().iter().for_each(|witness| witness.ended(id, reason));
         state.give_back(&holder);
         counter!("saccade_sessions_total", "end_reason" => reason.as_str()).increment(1);
         self.publish(&state);
@@ -315,9 +317,7 @@ impl Permit {
     /// Puts the opened session in its place; [`Registry::remove`] takes it out again.
     pub fn register(mut self, handle: Handle) {
         if let Some(registry) = self.registry.take() {
-            if let Some(witness) = registry.witness.get() {
-                witness.began(&handle);
-            }
+            registry.witnesses().iter().for_each(|witness| witness.began(&handle));
             let mut state = registry.lock();
             state.permits -= 1;
             state.sessions.insert(handle.id().clone(), (handle, std::mem::take(&mut self.holder)));
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_witness_hears_of_every_session_once() {
+    fn every_witness_hears_of_every_session_once() {
         #[derive(Default)]
         struct Ear(Mutex<Vec<String>>);
         impl Witness for Ear {
@@ -428,15 +428,17 @@ mod tests {
                 self.0.lock().unwrap().push(format!("{id} {reason}"));
             }
         }
-        let (registry, ear) = (Arc::new(Registry::new(None)), Arc::new(Ear::default()));
-        registry.tell(Arc::clone(&ear) as _);
+        let (registry, ears) = (Arc::new(Registry::new(None)), [Arc::<Ear>::default(), Arc::default()]);
+        ears.iter().for_each(|ear| registry.tell(Arc::clone(ear) as _));
         drop(registry.admit(&Claims::default(), None).unwrap());
         registry.admit(&Claims::default(), None).unwrap().register(handle("a"));
         registry.admit_camera().unwrap().register(handle("b"));
         for id in ["a", "a", "none"] {
             registry.remove(&id.into(), EndReason::Bye);
         }
-        assert_eq!(*ear.0.lock().unwrap(), ["a began", "b began", "a bye"]);
+        for ear in ears {
+            assert_eq!(*ear.0.lock().unwrap(), ["a began", "b began", "a bye"]);
+        }
     }
 
     #[test]

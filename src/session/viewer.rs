@@ -204,7 +204,7 @@ impl Viewing {
 
 /// The audience of sessions that have no video.
 #[cfg(test)]
-pub(super) struct Nobody;
+pub(crate) struct Nobody;
 
 #[cfg(test)]
 #[async_trait]

@@ -16,7 +16,7 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::media::{Class, Detection, MediaTime, overlap};
+use crate::media::{Class, Detection, Keypoint, MediaTime, overlap};
 
 use associate::Associator;
 use kalman::{Measured, Motion, Noise};
@@ -140,6 +140,8 @@ struct Object {
     contradicted: u32,
     /// Of the last sure detection.
     score: f32,
+    /// Of the last sure detection, too; 0..1 is from one side of its box to the other.
+    points: Vec<Keypoint>,
     /// At the time of the last update.
     motion: Motion,
     /// Seconds from the last detection, and from the last sure one, to the last update.
@@ -153,6 +155,17 @@ impl Object {
     /// Whether it was found more than once: a false alarm seldom is.
     fn is_confirmed(&self) -> bool {
         self.sightings > 1
+    }
+
+    /// Where its points are when its box is there: they move and grow with it.
+    fn points_in(&self, [x1, y1, x2, y2]: [f64; 4]) -> Vec<Keypoint> {
+        #[expect(clippy::cast_possible_truncation, reason = "points have the precision of pixels")]
+        let place = |from: f64, to: f64, part: f32| (from + (to - from) * f64::from(part)) as f32;
+        let moved = |point: &Keypoint| {
+            let [x, y] = point.at;
+            Keypoint { at: [place(x1, x2, x), place(y1, y2, y)], score: point.score }
+        };
+        self.points.iter().map(moved).collect()
     }
 }
 
@@ -258,7 +271,9 @@ impl Tracker {
     }
 
     /// Where the objects are at `time`, which may lie after the last update or a little before it: boxes in pixels of a
-    /// picture of `size` (width, height) and clipped to it, each with its object's id, class and last sure score, best score first. Cleared and written into `out`.
+    /// picture of `size` (width, height) and clipped to it, each with its object's id, class and last sure score, best score
+    /// first. Keypoints are those of the last sure detection, moved with the box and made larger or smaller as it was.
+    /// Cleared and written into `out`.
     ///
     /// Objects that the last update found are shown for [`Config::horizon`] from then on. Those that it didn't find are
     /// shown while their last detection is no older than [`Config::coast`], if they were found more than once. With
@@ -287,7 +302,7 @@ impl Tracker {
                 class: object.class.clone(),
                 score: object.score,
                 object_id: Some(object.id),
-                keypoints: Vec::new(),
+                keypoints: object.points_in(corners),
             });
         }
         out.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(a.object_id.cmp(&b.object_id)));
@@ -400,6 +415,8 @@ impl Tracker {
             if found.score >= score_threshold {
                 object.unsure = 0.0;
                 object.score = found.score;
+                object.points.clear();
+                object.points.extend(within(self.measured[index], &found.keypoints));
                 object.sightings = object.sightings.saturating_add(1);
             }
             object.contradicted = if object.class == found.class { 0 } else { object.contradicted + 1 };
@@ -429,6 +446,7 @@ impl Tracker {
                 class: found.class.clone(),
                 contradicted: 0,
                 score: found.score,
+                points: within(self.measured[index], &found.keypoints).collect(),
                 motion: Motion::new(self.measured[index], &self.noise),
                 unseen: 0.0,
                 unsure: 0.0,
@@ -481,6 +499,18 @@ fn is_near(motion: &Motion, measured: &Measured, reach: f64) -> bool {
     let (off_x, off_y) = (measured[0] - x, measured[1] - y);
     let far = off_x * off_x + off_y * off_y > reach * reach * area.max(other);
     !far && area.max(other) <= MAX_SIZE_RATIO * MAX_SIZE_RATIO * area.min(other)
+}
+
+/// Points in parts of this box.
+fn within(measured: Measured, points: &[Keypoint]) -> impl Iterator<Item = Keypoint> {
+    let [x1, y1, ..] = corners(measured);
+    let [.., width, height] = measured;
+    #[expect(clippy::cast_possible_truncation, reason = "points have the precision of pixels")]
+    let part = |at: f32, from: f64, length: f64| ((f64::from(at) - from) / length) as f32;
+    points.iter().map(move |point| {
+        let [x, y] = point.at;
+        Keypoint { at: [part(x, x1, width), part(y, y1, height)], score: point.score }
+    })
 }
 
 /// The corners `[x1, y1, x2, y2]` of a box.

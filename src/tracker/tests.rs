@@ -159,6 +159,45 @@ fn keep(seed: u64, video: &[Vec<Truth>], is_inferred: Chosen) -> Kept {
 }
 
 #[test]
+fn points_go_with_the_box_of_their_object() {
+    let mut tracker = Tracker::new(Config::default());
+    // It comes nearer while it moves to the right.
+    let at = |frame: u64| {
+        let (left, side) = (100.0 + 4.0 * frame as f32, 60.0 + frame as f32);
+        [left, 120.0, left + side, 120.0 + side]
+    };
+    let points = |[x1, y1, x2, y2]: [f32; 4]| {
+        // An eye, and a hand beside the box.
+        [[0.25, 0.5], [1.5, 0.75]].map(|[x, y]| [x1 + (x2 - x1) * x, y1 + (y2 - y1) * y])
+    };
+    for frame in 0..=30 {
+        let bbox = at(frame);
+        let keypoints = points(bbox).map(|at| Keypoint { at, score: 0.75 }).to_vec();
+        let mut found =
+            vec![Detection { keypoints, ..detection(bbox, 0, 0.9) }, detection([10.0, 300.0, 60.0, 350.0], 1, 0.9)];
+        tracker.update(time(frame), SIZE, THRESHOLD, &mut found);
+    }
+    let mut shown = Vec::new();
+    for (frame, size, by) in [(30, SIZE, 1.0), (36, SIZE, 1.0), (36, SIZE.map(|side| side * 2), 2.0)] {
+        tracker.predict(time(frame), size, &mut shown);
+        let [with, without] = shown.as_slice() else { panic!("{shown:?}") };
+        assert!(without.keypoints.is_empty());
+        for (point, expected) in with.keypoints.iter().zip(points(with.bbox)) {
+            let off = [0, 1].map(|axis| (point.at[axis] - expected[axis]).abs());
+            assert!(
+                off.iter().all(|off| *off < 0.01) && (point.score - 0.75).abs() < f32::EPSILON,
+                "{point:?} {expected:?}"
+            );
+        }
+        assert_eq!(with.keypoints.len(), 2);
+        // Where it went, it is.
+        let eye = points(at(frame))[0].map(|axis| axis * by);
+        let off = [0, 1].map(|axis| (with.keypoints[0].at[axis] - eye[axis]).abs());
+        assert!(off.iter().all(|off| *off < 5.0 * by), "{off:?} at {frame}");
+    }
+}
+
+#[test]
 fn identities_are_kept_at_any_rate() {
     let videos: Vec<_> = (0..6).map(video).collect();
     println!("IDF1 (switches) of 6 videos of 36 s: reported, at best, predicted at results, predicted at all frames");

@@ -10,6 +10,8 @@ use saccade::encode::picture::{self, Format};
 use saccade::scene::Scene;
 use serde_json::{Value, json};
 
+use crate::graphs::{self, Float};
+use crate::model_ops::{SIDE, Site, put_graph};
 use crate::server::{Server, metrics};
 use crate::tiers::redis;
 
@@ -201,6 +203,32 @@ async fn another_model_of_a_route_is_another_answer() {
     let model =
         |told: &Told| serde_json::from_slice::<Value>(&told.body).unwrap()["model"].as_str().unwrap().to_owned();
     assert!(model(&first).starts_with("scene-blobs@") && model(&second).starts_with("ppe-nano@"));
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_graphs_of_a_member_are_another_answer() {
+    let site = Site::new();
+    for name in ["a", "b"] {
+        put_graph(&site.models, name, "1", &graphs::means(SIDE, Float::Single));
+    }
+    let route = r#"{"ensemble":["a","b"],"fusion":"wbf"}"#;
+    let server = site.start("a", &[("routes.both", route)]).await;
+    let picture = drawn(60);
+    let ask = async |model: &str| told(post(&server, &format!("?model={model}"), &picture)).await.cache;
+    for expected in ["MISS", "HIT"] {
+        for model in ["a", "b", "both"] {
+            assert_eq!(ask(model).await, expected, "{model}");
+        }
+    }
+    // The same name and version, and the same manifest.
+    put_graph(&site.models, "b", "1", &graphs::slow_means(SIDE, 2));
+    let load = Client::new().post(server.url("/v1/models/b/load")).send().await.unwrap();
+    assert_eq!(load.status(), StatusCode::OK);
+    for expected in ["MISS", "HIT"] {
+        assert_eq!([ask("b").await, ask("both").await], [expected, expected]);
+    }
+    assert_eq!(ask("a").await, "HIT", "it is the same model");
     server.app.shut_down().await;
 }
 

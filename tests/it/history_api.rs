@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::StatusCode;
 use saccade::session::Rate;
-use saccade_signaling::{Anchor, ClientMessage, Event, OptionsPatch, ReturnMode, Rule, Zone, close_code};
+use saccade_signaling::{
+    Anchor, ClientMessage, Event, OptionsPatch, ReturnMode, Rule, SessionResult, Zone, close_code,
+};
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -143,6 +145,49 @@ async fn what_a_session_told_is_kept_while_its_store_fails() {
     assert!(point["detections"]["head"].as_u64().unwrap() > 0 && point["alerts"].as_u64().unwrap() > 0, "{point}");
     assert!(point["zones"]["=work"]["entered"].as_u64().unwrap() > 0, "{point}");
     assert!(point["latency_ms"]["p95"].as_f64().unwrap() >= point["latency_ms"]["p50"].as_f64().unwrap());
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_model_of_a_session_has_minutes_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = server(&folder, &[]).await;
+    let options = OptionsPatch { return_mode: Some(ReturnMode::Results), ..OptionsPatch::default() };
+    let (mut socket, mut peer, id, _) = connect(server.http, Codec::Vp8, options).await;
+    let (mut publisher, mut viewer) = (Publisher::new(Codec::Vp8), Viewer::new(Codec::Vp8));
+    let mut told = exchange(&mut peer, &mut publisher, &mut viewer, |returned| returned.results.len() >= 10).await;
+    peer.order(r#"{"type":"configure","options":{"model":"ppe-nano"}}"#).await;
+    let of_other = |result: &SessionResult| result.model.starts_with("ppe-nano@");
+    let other = exchange(&mut peer, &mut publisher, &mut viewer, |returned| {
+        returned.results.iter().filter(|result| of_other(result)).count() >= 5
+    });
+    told.results.extend(other.await.results);
+    socket.send(&ClientMessage::Bye).await;
+    assert_eq!(socket.close_code().await, close_code::BYE);
+    peer.close().await;
+    let mut expected = std::collections::BTreeMap::<_, u64>::new();
+    for result in &told.results {
+        *expected.entry(result.model.clone()).or_default() += 1;
+    }
+    assert_eq!(expected.len(), 2, "{expected:?}");
+    let path = format!("/v1/stats?session={id}&step=1h&group=model");
+    // The minutes of an hour's end may be two points.
+    let results_of = |stats: &Value, model: &str| -> u64 {
+        let points = stats["points"].as_array().unwrap().iter();
+        points.filter(|point| point["group"] == model).map(|point| point["results"].as_u64().unwrap()).sum()
+    };
+    let stats = eventually(&server, &path, |stats| {
+        stats["points"].is_array() && expected.iter().all(|(model, results)| results_of(stats, model) >= *results)
+    })
+    .await;
+    let groups: std::collections::BTreeSet<_> =
+        stats["points"].as_array().unwrap().iter().map(|point| point["group"].as_str().unwrap()).collect();
+    assert_eq!(groups, expected.keys().map(String::as_str).collect());
+    for model in expected.keys() {
+        let of_one = get(&server, &format!("{path}&model={model}")).await;
+        assert_eq!(results_of(&of_one, model), results_of(&stats, model));
+        assert!(of_one["points"].as_array().unwrap().iter().all(|point| point["group"] == model.as_str()));
+    }
     server.app.shut_down().await;
 }
 

@@ -14,7 +14,7 @@ use saccade_signaling::{
 use crate::client::{LIMIT, Peer, Socket, connect, join_by};
 use crate::publisher::Publisher;
 use crate::relay::Relay;
-use crate::server::Server;
+use crate::server::{self, Server};
 
 /// What a process holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -308,6 +308,50 @@ async fn an_offer_over_http_runs_a_session_that_the_api_shows() {
     assert_eq!(gone.json::<Problem>().await.unwrap().code, ErrorCode::NotFound);
     peer.close().await;
     server.app.shut_down().await;
+}
+
+/// Names of this process' threads, but for those that Tokio starts and ends as it likes.
+fn threads() -> Vec<String> {
+    let names = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
+        // It may end meanwhile.
+        std::fs::read_to_string(task.unwrap().path().join("comm")).ok()
+    });
+    let mut names: Vec<_> = names.filter(|name| !name.starts_with("tokio")).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_fails_late_can_be_tried_again_at_once() {
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let [http, ops, media] = [free(), free(), free()].map(|address| address.to_string());
+    let (_, media) = media.rsplit_once(':').unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let sinks = serde_json::json!([
+        {"name": "first", "type": "webhook", "url": "http://127.0.0.1:9/", "dead_letter": folder.path().join("letters")},
+        {"name": "second", "type": "nats", "url": "nats://127.0.0.1:9"},
+    ]);
+    let store = format!("sqlite://{}", folder.path().join("history.db").display());
+    let mut config = server::config(&[
+        ("http.listen", &http),
+        ("ops.listen", &ops),
+        ("media.port", media),
+        ("sinks", &sinks.to_string()),
+        ("store.url", &store),
+    ]);
+    let before = threads();
+    // Models and codecs have threads by then, the operators' listener answers, and one sink works.
+    config.sinks[1].ca_file = Some(folder.path().join("none.pem"));
+    for _ in 0..2 {
+        let error = server::start(&config).await.map(drop).unwrap_err();
+        assert!(matches!(error, saccade::app::StartError::Sinks(_)), "{error}");
+        assert_eq!(threads(), before);
+    }
+    config.sinks[1].ca_file = None;
+    let app = server::start(&config).await.unwrap();
+    assert_eq!(app.http_address().to_string(), http);
+    assert!(threads().len() > before.len());
+    app.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

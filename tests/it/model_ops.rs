@@ -28,7 +28,7 @@ use crate::server::{self, Server};
 /// Swaps of a session's model.
 const SWAPS: usize = 100;
 /// Side of the input of models that find nothing of any use.
-const SIDE: u64 = 64;
+pub const SIDE: u64 = 64;
 
 /// The model that finds the drawn scene's heads, as a version of `blobs`, put there at once.
 fn put_blobs(root: &Path, version: &str, change: impl FnOnce(String) -> String) {
@@ -42,7 +42,7 @@ fn put_blobs(root: &Path, version: &str, change: impl FnOnce(String) -> String) 
 }
 
 /// A model of 64 × 64 pixels that finds nothing of any use.
-fn put_graph(root: &Path, name: &str, version: &str, graph: &[u8]) {
+pub fn put_graph(root: &Path, name: &str, version: &str, graph: &[u8]) {
     put(root, name, version, &manifest(name, version, ""), graph);
 }
 
@@ -68,13 +68,13 @@ fn put(root: &Path, name: &str, version: &str, manifest: &str, graph: &[u8]) {
 }
 
 /// A folder for models, in one for what is put together.
-struct Site {
+pub struct Site {
     _root: tempfile::TempDir,
-    models: std::path::PathBuf,
+    pub models: std::path::PathBuf,
 }
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let models = root.path().join("models");
         fs::create_dir(&models).unwrap();
@@ -86,7 +86,7 @@ impl Site {
         server::config(&[&[("models.dir", dir), ("models.default", default)], settings].concat())
     }
 
-    async fn start(&self, default: &str, settings: &[(&str, &str)]) -> Server {
+    pub async fn start(&self, default: &str, settings: &[(&str, &str)]) -> Server {
         start(self.config(default, settings)).await
     }
 }
@@ -357,6 +357,55 @@ async fn a_version_that_fails_makes_way_at_once() {
         reqwest::get(format!("http://{}/metrics", server.app.ops_address())).await.unwrap().text().await.unwrap();
     assert!(metrics.contains("saccade_model_rollbacks_total{reason=\"failed\"}"), "it is counted");
     session.close().await;
+    server.app.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_made_way_stays_away_after_a_restart() {
+    let site = Site::new();
+    put_graph(&site.models, "means", "1", &graphs::means(SIDE, Float::Single));
+    let file = site.models.with_file_name("state").join("routes.json");
+    let settings = [("models.routes_file", file.to_str().unwrap())];
+    let server = site.start("means", &settings).await;
+    let mut session = Session::open(&server, None).await;
+    session.exchange(|returned| returned.results.len() >= 10).await;
+    put_graph(&site.models, "means", "2", &graphs::failing_means(SIDE));
+    assert_eq!(post(&server, "/v1/models/means/load").await.0, StatusCode::OK);
+    session.exchange(|returned| returned.results.len() >= 30).await;
+    let refused = "means@1 took over again: it failed repeatedly";
+    assert_eq!(becomes(&server, "means@2 refused").await, refused);
+    session.close().await;
+    server.app.shut_down().await;
+
+    let all = async |server: &Server| {
+        let mut means = states(server).await;
+        means.retain(|(id, _)| id.starts_with("means@"));
+        means
+    };
+    let ready = |version: &str| (format!("means@{version} ready"), None);
+    let server = site.start("means", &settings).await;
+    let expected = vec![ready("1"), ("means@2 refused".to_owned(), Some(refused.to_owned()))];
+    assert_eq!(all(&server).await, expected);
+    server.app.shut_down().await;
+
+    // Where there is no other, or where the configuration means this one, it is loaded all the same.
+    let aside = site.models.with_file_name("aside");
+    fs::rename(site.models.join("means/1"), &aside).unwrap();
+    let server = site.start("means", &settings).await;
+    assert_eq!(all(&server).await, [ready("2")]);
+    server.app.shut_down().await;
+    fs::rename(&aside, site.models.join("means/1")).unwrap();
+    let server = site.start("means@2", &settings).await;
+    assert_eq!(all(&server).await, [ready("1"), ready("2")]);
+    server.app.shut_down().await;
+
+    // Somebody asks for it: that counts from then on.
+    let server = site.start("means", &settings).await;
+    assert_eq!(all(&server).await, expected);
+    assert_eq!(post(&server, "/v1/models/means@2/load").await.0, StatusCode::OK);
+    server.app.shut_down().await;
+    let server = site.start("means", &settings).await;
+    assert_eq!(all(&server).await, [ready("1"), ready("2")]);
     server.app.shut_down().await;
 }
 

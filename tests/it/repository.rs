@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 22] = [
+const LEAVES: [&str; 24] = [
     "accuracy",
     "assignment",
     "cache",
@@ -24,10 +24,12 @@ const LEAVES: [&str; 22] = [
     "ice",
     "kserve",
     "media",
+    "offload",
     "queue",
     "reload",
     "route",
     "secret",
+    "state",
     "stillness",
     "telemetry",
 ];
@@ -44,7 +46,7 @@ const IMPORTS: [(&str, &[&str]); 5] = [
 /// What leaves import; those that are not listed import nothing.
 const LEAF_IMPORTS: [(&str, &[&str]); 11] = [
     ("accuracy", &["assignment", "media"]),
-    ("cache", &["clock", "secret", "telemetry"]),
+    ("cache", &["clock", "offload", "secret", "telemetry"]),
     ("calibration", &["clock"]),
     ("child", &["clock"]),
     ("device", &["clock", "draw", "media", "queue"]),

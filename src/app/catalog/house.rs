@@ -59,9 +59,11 @@ impl Stock {
         counter!("saccade_model_rollbacks_total", "reason" => why.label()).increment(1);
         count_loads("rolled_back");
         tracing::error!(model = new.id(), before = old.id(), %why, "the version before takes over again");
+        let reason = format!("{} took over again: {why}", old.id());
+        self.refusals.note(new.manifest(), new.content(), &reason);
         let mut shelf = self.shelf();
         if let Some(entry) = shelf.entries.get_mut(&id) {
-            entry.condition = Condition::Refused(format!("{} took over again: {why}", old.id()));
+            entry.condition = Condition::Refused(reason);
         }
         shelf.superseded.retain(|other| !Arc::ptr_eq(other, old));
         shelf.leaving.retain(|other| !Arc::ptr_eq(other, old));

@@ -47,6 +47,8 @@ impl Stock {
 
     fn load_named(&self, name: &str) -> Result<ModelView, Refusal> {
         let id = self.find(name).ok_or_else(|| missing(name))?;
+        // Before it is compared again.
+        self.refusals.forget(&id);
         self.load(&id).map_err(|error| {
             let message = format!("{}@{} cannot be used: {error}.", id.0, id.1);
             Refusal::new(ErrorCode::ModelFailed, message)
@@ -179,13 +181,22 @@ impl Stock {
         let folder = self.folder_of(id);
         // It may have gone, or changed again, since it was noticed.
         let Some(stamp) = folder::stamp(&folder) else { return };
-        if let Err(error @ (Error::Read { .. } | Error::Checksum { .. })) = ModelSpec::open(&folder) {
+        let opened = ModelSpec::open(&folder);
+        if let Err(error @ (Error::Read { .. } | Error::Checksum { .. })) = opened {
             let mut shelf = self.shelf();
             let manifest = shelf.entries.remove(id).and_then(|entry| entry.manifest);
             let (since, reason) = (clock::now(), error.to_string());
             tracing::debug!(model = format!("{}@{}", id.0, id.1), reason, "a model's files are not complete yet");
             let condition = Condition::Incomplete { since, reason };
             shelf.entries.insert(id.clone(), Entry { manifest, condition, stamp: Some(stamp), again: None });
+            return;
+        }
+        if let Some((spec, reason)) =
+            opened.ok().and_then(|spec| self.refusals.find(&spec).map(|reason| (spec, reason)))
+        {
+            // Only their times have changed.
+            let (manifest, condition) = (Some(spec.manifest), Condition::Refused(reason));
+            self.shelf().entries.insert(id.clone(), Entry { manifest, condition, stamp: Some(stamp), again: None });
             return;
         }
         // What is wrong is noted there.

@@ -8,6 +8,7 @@ mod again;
 mod folder;
 mod house;
 mod loading;
+mod refused;
 mod rollback;
 mod view;
 
@@ -25,10 +26,11 @@ use tokio::sync::oneshot;
 
 use self::again::Again;
 use self::folder::{Id, Stamp};
+use self::refused::Refusals;
 use self::rollback::Trial;
 use crate::config::models::Load;
 use crate::config::{self, Config};
-use crate::infer::{Engine, Manifest, Model};
+use crate::infer::{Engine, Manifest, Model, ModelSpec};
 use crate::session::Refusal;
 use crate::{clock, http, models};
 
@@ -54,6 +56,8 @@ pub(super) struct Stock {
     config: config::Models,
     /// What the configuration names: models, and perhaps routes.
     named: Vec<String>,
+    /// Versions that made way for the ones before.
+    refusals: Refusals,
     shelf: Mutex<Shelf>,
     is_stopped: Mutex<bool>,
     stop: Condvar,
@@ -128,6 +132,7 @@ impl Stock {
             engine,
             config: config.models.clone(),
             named,
+            refusals: Refusals::open(&config.models.routes_file),
             shelf: Mutex::default(),
             is_stopped: Mutex::new(false),
             stop: Condvar::new(),
@@ -138,31 +143,59 @@ impl Stock {
             stock.refuse(&id, None, stamps.get(&id).cloned(), None, &refused.error);
         }
         // The newest first: where it can't be used, the one before is the newest.
-        let mut names = BTreeSet::new();
+        let (mut names, mut worse) = (BTreeSet::new(), Vec::new());
         for spec in repository.models().iter().rev() {
-            let (id, manifest) = (id_of(&spec.manifest), spec.manifest.clone());
+            let id = id_of(&spec.manifest);
+            // Who names this very version means it.
+            let is_named = || stock.named.iter().chain(kept).any(|named| means(named, &id, false));
+            match stock.refusals.find(spec) {
+                Some(reason) if !is_named() => worse.push((spec, reason)),
+                _ => stock.load_first(spec, stamps.get(&id).cloned(), kept, &mut names),
+            }
+        }
+        // What made way for another version is better than none; of several, the one that came first.
+        for (spec, reason) in worse.into_iter().rev() {
+            let id = id_of(&spec.manifest);
             let stamp = stamps.get(&id).cloned();
-            let is_newest = !names.contains(&id.0);
-            let is_kept = kept.iter().any(|named| means(named, &id, is_newest));
-            let condition = if is_kept || stock.wants(&id, is_newest) {
-                match stock.engine.load(spec) {
-                    Ok(_) => {
-                        loading::count_loads("ready");
-                        names.insert(id.0.clone());
-                        Condition::Ready(None)
-                    }
-                    Err(error) => {
-                        stock.refuse(&id, Some(manifest), stamp, None, &error);
-                        continue;
-                    }
-                }
+            if names.contains(&id.0) {
+                tracing::warn!(
+                    model = spec.manifest.id(),
+                    reason,
+                    "a version stays refused, since its files are the same"
+                );
+                let (manifest, condition) = (Some(spec.manifest.clone()), Condition::Refused(reason));
+                stock.shelf().entries.insert(id, Entry { manifest, condition, stamp, again: None });
             } else {
-                Condition::Unloaded
-            };
-            stock.shelf().entries.insert(id, Entry { manifest: Some(manifest), condition, stamp, again: None });
+                tracing::warn!(
+                    model = spec.manifest.id(),
+                    reason,
+                    "a version that was refused is loaded for want of another"
+                );
+                stock.load_first(spec, stamp, kept, &mut names);
+            }
         }
         stock.show();
         Ok(stock)
+    }
+
+    /// Loads a version at the start, if it is wanted. `names` are those of models of which a version was loaded.
+    fn load_first(&self, spec: &ModelSpec, stamp: Option<Stamp>, kept: &[String], names: &mut BTreeSet<String>) {
+        let (id, manifest) = (id_of(&spec.manifest), spec.manifest.clone());
+        let is_newest = !names.contains(&id.0);
+        let is_kept = kept.iter().any(|named| means(named, &id, is_newest));
+        let condition = if is_kept || self.wants(&id, is_newest) {
+            match self.engine.load(spec) {
+                Ok(_) => {
+                    loading::count_loads("ready");
+                    names.insert(id.0.clone());
+                    Condition::Ready(None)
+                }
+                Err(error) => return self.refuse(&id, Some(manifest), stamp, None, &error),
+            }
+        } else {
+            Condition::Unloaded
+        };
+        self.shelf().entries.insert(id, Entry { manifest: Some(manifest), condition, stamp, again: None });
     }
 
     /// Whether a version is loaded by itself. `is_newest`: of those of its model that can be used.

@@ -21,33 +21,65 @@ use crate::session::Refusal;
 const DISCARDED_BYTES: usize = 32 << 20;
 /// How long that may take.
 const DISCARD_LIMIT: Duration = Duration::from_secs(2);
+/// What is told where there is no room for a picture.
+const RECEIVED: &str = "As many pictures are being received as may be; try again later.";
 
-/// Room for all bytes of pictures that are being received or worked on.
+/// Room for all bytes of pictures that are being received or worked on, and of answers that are being sent.
 #[derive(Debug)]
-pub(in crate::http) struct Uploads(Arc<Semaphore>);
+pub(in crate::http) struct Uploads {
+    room: Arc<Semaphore>,
+    all: usize,
+}
 
 impl Uploads {
     pub(in crate::http) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+        let all = bytes.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        Self { room: Arc::new(Semaphore::new(all)), all }
     }
 }
 
-/// The room of one picture's bytes, until it is dropped.
+/// The room of one picture's bytes, or of its answer's, until it is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Held(Option<OwnedSemaphorePermit>);
 
 impl Held {
-    fn grow(&mut self, uploads: &Uploads, by: usize) -> Result<(), Problem> {
-        let more = u32::try_from(by).ok().and_then(|by| Arc::clone(&uploads.0).try_acquire_many_owned(by).ok());
-        let more = more.ok_or_else(|| {
-            let message = "As many pictures are being received as may be; try again later.";
-            Problem::from(Refusal::new(ErrorCode::Capacity, message).retry_after(RETRY_AFTER))
-        })?;
+    fn grow(&mut self, uploads: &Uploads, by: usize, full: &'static str) -> Result<(), Problem> {
+        let more = u32::try_from(by).ok().and_then(|by| Arc::clone(&uploads.room).try_acquire_many_owned(by).ok());
+        let more =
+            more.ok_or_else(|| Problem::from(Refusal::new(ErrorCode::Capacity, full).retry_after(RETRY_AFTER)))?;
         match &mut self.0 {
             Some(held) => held.merge(more),
             none => *none = Some(more),
         }
         Ok(())
+    }
+
+    /// Turns the room of a picture, which is done with, into that of its answer: the same bytes, which hold it until the
+    /// last of them was sent or dropped. An answer that is larger than all room is alone in it.
+    ///
+    /// # Errors
+    /// [`Problem`] with `capacity` where the answer is larger than the picture and there is no more room.
+    pub(super) fn keep(mut self, uploads: &Uploads, answer: Bytes) -> Result<Bytes, Problem> {
+        let held = self.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wanted = answer.len().min(uploads.all);
+        if wanted > held {
+            self.grow(uploads, wanted - held, "As many answers are being sent as may be; try again later.")?;
+        } else if let Some(permit) = &mut self.0 {
+            drop(permit.split(held - wanted));
+        }
+        Ok(Bytes::from_owner(Sent { answer, _room: self }))
+    }
+}
+
+/// An answer and its room.
+struct Sent {
+    answer: Bytes,
+    _room: Held,
+}
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        &self.answer
     }
 }
 
@@ -95,7 +127,7 @@ async fn read(context: &Context, stream: &mut BodyDataStream, announced: usize) 
         if bytes.len() + chunk.len() > bounds.picture_bytes {
             return Err(too_large(bounds));
         }
-        held.grow(&context.uploads, chunk.len())?;
+        held.grow(&context.uploads, chunk.len(), RECEIVED)?;
         // What was announced is believed once something of it came.
         if bytes.is_empty() {
             bytes.reserve(announced.max(chunk.len()));
@@ -146,7 +178,7 @@ async fn read_part(context: &Context, mut field: Field<'static>, place: u32) -> 
             Ok(Some(chunk)) if problem.is_none() => {
                 if bytes.len() + chunk.len() > bounds.picture_bytes {
                     problem = Some(too_large(bounds));
-                } else if let Err(full) = held.grow(&context.uploads, chunk.len()) {
+                } else if let Err(full) = held.grow(&context.uploads, chunk.len(), RECEIVED) {
                     problem = Some(full);
                 } else {
                     bytes.extend_from_slice(&chunk);

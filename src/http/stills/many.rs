@@ -9,18 +9,18 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::stream::FuturesUnordered;
+use bytes::Bytes;
+use futures_util::stream::{self, FuturesUnordered};
 use futures_util::{Stream, StreamExt};
+use hyper::body::{Frame, SizeHint};
 use multer::{Constraints, Multipart, SizeLimit};
 use saccade_signaling::{ErrorCode, ImageError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 use super::super::api::NO_STORE;
 use super::super::results::{self, Origin};
@@ -33,6 +33,8 @@ use crate::clock;
 const PARALLEL: usize = 4;
 /// How long a client may leave an answer unread; its other pictures are withdrawn then.
 const TELL_LIMIT: Duration = Duration::from_secs(30);
+/// How often something is sent while no picture is done, so that nobody between takes the connection for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Bytes of a form besides its pictures, for each of them.
 const FORM_BYTES: u64 = 4096;
 
@@ -180,9 +182,9 @@ async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<O
 async fn work(context: Arc<Context>, picture: Picture, held: Held, order: Arc<Order>) -> Entry {
     let (place, name) = (picture.place, picture.name.clone());
     let told = context.stills.detect(picture, order).await;
-    drop(held);
     let origin = told.as_ref().ok().and_then(|told| told.origin);
-    let told = told.map(|Tell { body, .. }| body).map_err(|refusal| (name, refusal.into()));
+    let told = told.map_err(Problem::from).and_then(|Tell { body, .. }| held.keep(&context.uploads, body));
+    let told = told.map_err(|problem| (name, problem));
     Entry { place, told, origin, is_fatal: false }
 }
 
@@ -204,14 +206,21 @@ impl Entry {
     }
 }
 
-/// One event for each picture, as it is done.
+/// One event for each picture, as it is done. The bytes of answers are sent as they are, so that they hold their room until
+/// then; they are JSON on one line.
 pub(super) fn events(entries: impl Stream<Item = Entry> + Send + 'static) -> Response {
-    let events = entries.map(|entry| {
-        let json = entry.into_json();
-        Ok::<_, Infallible>(Event::default().data(String::from_utf8_lossy(&json)))
+    let events = stream::unfold(Box::pin(entries), |mut entries| async {
+        let chunks = match timeout(KEEP_ALIVE, entries.next()).await {
+            Ok(Some(entry)) => vec![Bytes::from_static(b"data: "), entry.into_json(), Bytes::from_static(b"\n\n")],
+            Ok(None) => return None,
+            // A comment.
+            Err(_) => vec![Bytes::from_static(b":\n\n")],
+        };
+        Some((stream::iter(chunks.into_iter().map(Ok::<_, Infallible>)), entries))
     });
+    let kind = (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     let buffering = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    ([NO_STORE, buffering], Sse::new(events).keep_alive(KeepAlive::default())).into_response()
+    ([kind, NO_STORE, buffering], Body::from_stream(events.flatten())).into_response()
 }
 
 /// All of them as a list, in the order of the request.
@@ -226,14 +235,34 @@ pub(super) async fn list(entries: impl Stream<Item = Entry>, asked: &HeaderMap) 
         return Err(problem);
     }
     let origins: Vec<_> = entries.iter().map(|entry| entry.origin).collect();
-    let mut text = BytesMut::new();
+    let mut chunks = VecDeque::with_capacity(2 * entries.len() + 1);
     for (at, entry) in entries.into_iter().enumerate() {
-        text.put_u8(if at == 0 { b'[' } else { b',' });
-        text.put(entry.into_json());
+        chunks.push_back(Bytes::from_static(if at == 0 { b"[" } else { b"," }));
+        chunks.push_back(entry.into_json());
     }
-    text.put_u8(b']');
-    let response = ([(header::CONTENT_TYPE, "application/json")], text.freeze()).into_response();
+    chunks.push_back(Bytes::from_static(if chunks.is_empty() { b"[]" } else { b"]" }));
+    let response = ([(header::CONTENT_TYPE, "application/json")], Body::new(Chunks(chunks))).into_response();
     Ok(results::finish(response, &origins, asked))
+}
+
+/// A body of known length, each of whose pieces is dropped once it was sent.
+struct Chunks(VecDeque<Bytes>);
+
+impl HttpBody for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|chunk| chunk.len() as u64).sum())
+    }
 }
 
 /// A body that is pending after each chunk, since the reader of forms takes all that there is at once.

@@ -167,8 +167,9 @@ pub(super) async fn detect(
             Ok(many::events(many::single(context, picture, Arc::new(Order { inline: true, ..order }))))
         }
         Shape::One => {
-            let (picture, _room) = bodies::whole(&context, &headers, body).await?;
+            let (picture, room) = bodies::whole(&context, &headers, body).await?;
             let Tell { body, content_type, origin } = context.stills.detect(picture, Arc::new(order)).await?;
+            let body = room.keep(&context.uploads, body)?;
             let response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
             Ok(results::finish(response, &[origin], &headers))
         }

@@ -6,7 +6,8 @@ use futures_util::stream;
 
 use super::*;
 
-/// Tells how many bytes each picture has; `slow` ones take until the others are done, and `bad` ones are refused.
+/// Tells how many bytes each picture has; `slow` ones take until the others are done, `bad` ones are refused, and of `wide`
+/// ones 1000 bytes are told.
 pub(super) struct Sizes;
 
 #[async_trait]
@@ -29,6 +30,9 @@ impl Stills for Sizes {
         }
         if picture.bytes.starts_with(b"slow") {
             tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        if picture.bytes.starts_with(b"wide") {
+            return Ok(Tell { body: vec![b' '; 1_000].into(), content_type: "application/json", origin: None });
         }
         if let Some(annotate) = order.annotate.filter(|_| !order.inline) {
             return Ok(Tell { body: picture.bytes, content_type: annotate.content_type(), origin: None });
@@ -110,6 +114,65 @@ async fn a_picture_has_a_bound_whether_its_size_is_announced_or_not() {
     refused(&site, post("/v1/detect", "image/png", chunks(10)), 503, ErrorCode::Capacity).await;
     assert_eq!(slow.await.status(), StatusCode::OK);
     assert_eq!(site.request(post("/v1/detect", "image/png", chunks(10))).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn answers_hold_room_until_they_are_sent() {
+    let stills = Bounds { picture_bytes: 1_000, received_bytes: 1_500, ..Bounds::default() };
+    let site = site(Settings { stills, ..Settings::default() }, None);
+    let (kind, parts) = form(&[("name=\"a\"", "image/png", b"wide")]);
+    let asked = |kind: &str, body: Vec<u8>, accept: &str| {
+        let mut request = post("/v1/detect", kind, body);
+        request.headers_mut().insert("accept", accept.parse().unwrap());
+        site.request(request)
+    };
+    let large = || post("/v1/detect", "image/png", vec![0; 600]);
+    for (kind, body) in [("image/png", b"wide".to_vec()), (&kind, parts)] {
+        let unread = asked(kind, body.clone(), "*/*").await;
+        refused(&site, large(), 503, ErrorCode::Capacity).await;
+        // There is room for a picture, and none for its answer.
+        if kind == "image/png" {
+            let detail = refused(&site, post("/v1/detect", kind, "wide"), 503, ErrorCode::Capacity).await;
+            assert!(detail.contains("answers are being sent"), "{detail}");
+        }
+        assert!(text(unread).await.len() >= 1_000);
+        assert_eq!(site.request(large()).await.status(), StatusCode::OK);
+
+        let mut events = asked(kind, body, "text/event-stream").await.into_body().into_data_stream();
+        let mut held = Vec::new();
+        while held.iter().map(Bytes::len).sum::<usize>() < 1_000 {
+            held.push(events.next().await.unwrap().unwrap());
+        }
+        refused(&site, large(), 503, ErrorCode::Capacity).await;
+        held.clear();
+        assert_eq!(site.request(large()).await.status(), StatusCode::OK);
+    }
+    // One that is larger than all there is goes alone.
+    let stills = Bounds { picture_bytes: 100, received_bytes: 500, ..Bounds::default() };
+    let site = super::site(Settings { stills, ..Settings::default() }, None);
+    let unread = site.request(post("/v1/detect", "image/png", "wide")).await;
+    assert_eq!(unread.status(), StatusCode::OK);
+    refused(&site, post("/v1/detect", "image/png", "1"), 503, ErrorCode::Capacity).await;
+    drop(unread);
+    assert_eq!(site.request(post("/v1/detect", "image/png", "1")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_kept_alive_while_no_picture_is_done() {
+    let site = plain();
+    let (kind, bytes) = form(&[("name=\"a\"", "image/png", b"1234")]);
+    // What comes last comes late.
+    let late = stream::once(async move {
+        tokio::time::sleep(Duration::from_secs(16)).await;
+        Ok::<_, Infallible>(Bytes::from(bytes))
+    });
+    let mut request = post("/v1/detect", &kind, Body::from_stream(late));
+    request.headers_mut().insert("accept", "text/event-stream".parse().unwrap());
+    let response = site.request(request).await;
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let told = text(response).await;
+    let data = told.strip_prefix(":\n\ndata: ").and_then(|told| told.strip_suffix("\n\n"));
+    assert_eq!(serde_json::from_str::<Value>(data.unwrap()).unwrap()["bytes"], 4, "{told}");
 }
 
 #[tokio::test]
