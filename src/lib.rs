@@ -35,6 +35,7 @@ pub mod ingest;
 pub mod kserve;
 pub mod media;
 pub mod models;
+pub mod openapi;
 pub mod pipeline;
 pub mod queue;
 pub mod reload;

@@ -574,6 +574,7 @@ fn candidate(number: usize) -> Value {
 mod access;
 mod api;
 mod limits;
+mod openapi;
 mod routes;
 mod signaling;
 mod stills;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 22] = [
+const LEAVES: [&str; 23] = [
     "accuracy",
     "assignment",
     "cache",
@@ -24,6 +24,7 @@ const LEAVES: [&str; 22] = [
     "ice",
     "kserve",
     "media",
+    "openapi",
     "queue",
     "reload",
     "route",
@@ -53,7 +54,7 @@ const LEAF_IMPORTS: [(&str, &[&str]); 11] = [
     ("hardware", &["child", "clock"]),
     ("history", &["clock", "queue", "secret"]),
     ("ice", &["secret"]),
-    ("kserve", &["claims", "clock", "secret"]),
+    ("kserve", &["claims", "clock", "openapi", "secret"]),
 ];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];
@@ -214,6 +215,22 @@ fn only_the_clock_asks_for_the_time() {
         }
     }
     assert_none(&broken, "ask crate::clock for the time, and wait for a condition with a deadline");
+}
+
+/// Routes that are in no description: aliases, what answers that there is nothing, and other listeners'.
+#[test]
+fn every_other_route_of_the_api_is_described() {
+    let hidden = ["/offer", "/v1/{*rest}", "/v2/", "/v2/{*rest}", "/healthz", "/readyz", "/metrics"];
+    for source in sources("src").into_iter().filter(|source| ["http", "kserve"].contains(&source.module.as_str())) {
+        let code: String = source.code().collect();
+        for route in code.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let path = source.path.display();
+            assert!(
+                hidden.contains(&route),
+                "{path}: {route}: describe it (#[utoipa::path]), and register it by `routes!`"
+            );
+        }
+    }
 }
 
 #[test]
