@@ -1,6 +1,6 @@
 import { isRecord } from "../sdk/guards.js";
 import { element, figure, make } from "./dom.js";
-import { type Ask, type Content, curlOf, type Group, groupsOf, isJson, matches, type Node, type Operation, type Parameter, pathOf, rowsOf, typeOf, wordsOf } from "./openapi.js";
+import { type Ask, choicesOf, type Content, curlOf, type Group, groupsOf, isJson, matches, type Node, type Operation, type Parameter, pathOf, rowsOf, typeOf, wordsOf } from "./openapi.js";
 
 /** Where the server describes itself. */
 const DESCRIPTION = "/v1/openapi.json";
@@ -266,10 +266,9 @@ function bodyFields(operation: Operation, onChange: () => void): BodyFields {
 }
 
 function inputOf(operation: Operation, { name, where, required, schema }: Parameter): HTMLInputElement | HTMLSelectElement {
-  const type = typeOf(description, schema);
-  const choices = type === "boolean" ? ["true", "false"] : type.split(" | ").map((one) => (/^".*"$/.test(one) ? one.slice(1, -1) : null));
+  const choices = choicesOf(description, schema);
   const label = `${name}, in ${where} of ${operation.method} ${operation.path}`;
-  if (choices.every((one) => one !== null) && choices.length > 1) {
+  if (choices) {
     const select = make("select", [new Option("", ""), ...choices.map((one) => new Option(one, one))]);
     select.required = required;
     select.setAttribute("aria-label", label);

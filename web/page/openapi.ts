@@ -132,8 +132,10 @@ export function groupsOf(document: Node): Group[] {
 function operationOf(document: Node, method: string, path: string, item: Node, operation: Node): Operation {
   const parameters = new Map<string, Parameter>();
   for (const one of [...nodes(item["parameters"]), ...nodes(operation["parameters"])]) {
-    const { name, in: where, required, description, schema } = resolved(document, one);
+    const { name, in: where, required, description, schema: plain, content } = resolved(document, one);
     if (where !== "path" && where !== "query" && where !== "header") continue;
+    // What has fields is sent as JSON, and said so in another place.
+    const schema = plain ?? entries(content)[0]?.[1]["schema"];
     const known = { name: text(name), where, required: required === true || where === "path" } as const;
     parameters.set(`${where} ${text(name)}`, { ...known, description: text(description), schema: isRecord(schema) ? schema : {} });
   }
@@ -186,7 +188,7 @@ export function typeOf(document: Node, schema: Node, depth = 0): string {
   const choices = [...nodes(node["oneOf"]), ...nodes(node["anyOf"])];
   if (choices.length > 0) {
     const types = choices.map((choice) => typeOf(document, choice, depth + 1));
-    return named && types.length > 3 ? named : [...new Set(types)].join(" | ");
+    return named && types.length > 4 ? named : [...new Set(types)].join(" | ");
   }
   const types = Array.isArray(node["type"]) ? node["type"].map(text) : [text(node["type"])];
   const words = types.map((type) => {
@@ -199,6 +201,18 @@ export function typeOf(document: Node, schema: Node, depth = 0): string {
     return type === "string" && node["format"] === "binary" ? "file" : type || named || "any";
   });
   return words.join(" | ");
+}
+
+/** The words that a value may be, if it may be nothing else. */
+export function choicesOf(document: Node, schema: Node, depth = 0): string[] | null {
+  const node = resolved(document, schema);
+  if (depth > DEEPEST) return null;
+  if (typeof node["const"] === "string") return [node["const"]];
+  if (Array.isArray(node["enum"])) return node["enum"].filter((one) => one !== null).map(String);
+  if (node["type"] === "boolean") return ["true", "false"];
+  const parts = [...nodes(node["oneOf"]), ...nodes(node["anyOf"])].filter((part) => resolved(document, part)["type"] !== "null");
+  const choices = parts.map((part) => choicesOf(document, part, depth + 1));
+  return parts.length > 0 && choices.every((one) => one !== null) ? choices.flat() : null;
 }
 
 /** What bounds a value. */

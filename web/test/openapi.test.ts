@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type Ask, curlOf, exampleOf, groupsOf, matches, pathOf, quoted, resolved, rowsOf, typeOf, wordsOf } from "../page/openapi.js";
+import { type Ask, choicesOf, curlOf, exampleOf, groupsOf, matches, pathOf, quoted, resolved, rowsOf, typeOf, wordsOf } from "../page/openapi.js";
 import { SAMPLE } from "./sample.js";
 
 const schema = (name: string) => ({ $ref: `#/components/schemas/${name}` });
@@ -23,8 +23,9 @@ test("operations are grouped by tag, with all that is said of them", () => {
   const [detect, load] = [groups[0]?.operations[0], groups[1]?.operations[1]];
   assert.ok(detect && load);
   assert.deepEqual([detect.open, load.open], [true, false]);
-  assert.deepEqual(detect.parameters.map(({ where, name }) => `${where} ${name}`), ["query classes", "header if-none-match"]);
+  assert.deepEqual(detect.parameters.map(({ where, name }) => `${where} ${name}`), ["query classes", "query overlay", "header if-none-match"]);
   assert.deepEqual(load.parameters.map(({ name, required, description }) => [name, required, description]), [["name", true, "Of a model."], ["wait", false, ""]]);
+  assert.equal(typeOf(SAMPLE, detect.parameters[1]?.schema ?? {}), "Zone", "what is sent as JSON");
   assert.deepEqual(load.replies.map(({ status, description, contents }) => [status, description, contents[0]?.type]), [["404", "There is none.", "application/problem+json"]]);
   assert.deepEqual(detect.replies[0]?.headers, [{ name: "etag", description: "Names it." }]);
   assert.deepEqual(detect.body?.contents.map(({ type }) => type), ["image/jpeg", "application/json"]);
@@ -64,6 +65,13 @@ test("types and bounds are told in a few words", () => {
   assert.equal(wordsOf(SAMPLE, { type: "string", description: "Its name", maxLength: 64 }), "Its name. 0 to 64 characters.");
   assert.equal(wordsOf(SAMPLE, { type: "number", minimum: 0, maximum: 1, default: 0.5 }), "0 to 1, default 0.5.");
   assert.equal(wordsOf(SAMPLE, {}), "");
+});
+
+test("what can only be one of some words is chosen from them", () => {
+  assert.deepEqual(choicesOf(SAMPLE, { type: "boolean" }), ["true", "false"]);
+  assert.deepEqual(choicesOf(SAMPLE, { enum: ["a", null, 1] }), ["a", "1"]);
+  assert.deepEqual(choicesOf(SAMPLE, { oneOf: [{ const: "a" }, { type: "null" }, { anyOf: [{ enum: ["b"] }] }] }), ["a", "b"]);
+  for (const other of [{ type: "string" }, { oneOf: [{ const: "a" }, { type: "string" }] }, schema("Loop"), {}]) assert.equal(choicesOf(SAMPLE, other), null);
 });
 
 test("an example has what is required, and no end only where the schema has none", () => {

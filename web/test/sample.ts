@@ -20,7 +20,7 @@ export const SAMPLE = {
         summary: "Find things",
         description: "In a `picture`.",
         security: [{}],
-        parameters: [{ name: "classes", in: "query", schema: { type: "array", items: { type: "string" } } }, { $ref: "#/components/parameters/Tag" }, { name: "sid", in: "cookie" }],
+        parameters: [{ name: "classes", in: "query", schema: { type: "array", items: { type: "string" } } }, { name: "overlay", in: "query", content: { "application/json": { schema: { $ref: "#/components/schemas/Zone" } } } }, { $ref: "#/components/parameters/Tag" }, { name: "sid", in: "cookie" }],
         requestBody: { required: true, content: { "image/jpeg": { schema: { type: "string", format: "binary" } }, "application/json": { schema: { $ref: "#/components/schemas/Order" } } } },
         responses: { 200: { description: "Found.", headers: { etag: { description: "Names it." } } } },
       },
