@@ -94,6 +94,7 @@ pub fn read(body: &Bytes, header: Option<usize>, limit: usize) -> Result<Body, E
         let found = body.len();
         return Err(Error::malformed(format!("`{HEADER_LENGTH}` says {at} bytes, and the body has {found}")));
     }
+    require_object(&body[..at])?;
     let json: Json<'_> =
         serde_json::from_slice(&body[..at]).map_err(|error| Error::malformed(format!("the JSON: {error}")))?;
     let mut binary = body.slice(at..);
@@ -126,6 +127,14 @@ pub fn read(body: &Bytes, header: Option<usize>, limit: usize) -> Result<Body, E
     }
     let timeout = timeout(&parameters)?;
     Ok(Body::Request(Request { id: json.id.unwrap_or_default(), inputs, outputs, timeout }, wanted))
+}
+
+/// Passes if a text begins as an object does: a list would be read as an object's values, too.
+fn require_object(text: &[u8]) -> Result<(), Error> {
+    match text.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(Error::malformed("the JSON: it is no object".to_owned())),
+    }
 }
 
 impl JsonInput<'_> {

@@ -470,6 +470,7 @@ async fn small<T: for<'de> Deserialize<'de> + Default>(body: Body) -> Result<T, 
     if body.is_empty() {
         return Ok(T::default());
     }
+    super::require_object(&body)?;
     serde_json::from_slice(&body).map_err(|error| Error::malformed(format!("the JSON: {error}")).into())
 }
 
