@@ -261,8 +261,9 @@ pub(super) fn from_query(pairs: Vec<(String, String)>) -> Result<OptionsPatch, P
             _ if TEXTS.contains(&key.as_str()) => Value::String(text),
             Ok(value @ Value::Array(_)) => value,
             _ if key == "classes" => text.split(',').map(str::to_owned).collect(),
+            // What is given is not passed over: who wants none leaves it out.
+            Ok(Value::Null) | Err(_) => Value::String(text),
             Ok(value) => value,
-            Err(_) => Value::String(text),
         };
         if object.insert(key, value).is_some() {
             return Err(Problem::new(ErrorCode::BadOptions, "An option is there twice; give each once."));
@@ -298,7 +299,8 @@ mod tests {
         assert_eq!(patch.overlay.unwrap().timing, Some(true));
         assert_eq!(read(&[("classes", r#"["a,b"]"#)]).unwrap().classes.unwrap(), ["a,b"]);
         assert_eq!(read(&[]).unwrap(), OptionsPatch::default());
-        for bad in [&[("colour", "red")][..], &[("budget_ms", "soon")], &[("track", "true"), ("track", "false")]] {
+        let twice = &[("track", "true"), ("track", "false")];
+        for bad in [&[("colour", "red")][..], &[("budget_ms", "soon")], &[("budget_ms", "null")], twice] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
     }
