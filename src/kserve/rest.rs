@@ -133,7 +133,7 @@ pub fn read(body: &Bytes, header: Option<usize>, limit: usize) -> Result<Body, E
 fn require_object(text: &[u8]) -> Result<(), Error> {
     match text.trim_ascii_start().first() {
         Some(b'{') => Ok(()),
-        _ => Err(Error::malformed("the JSON: it is no object".to_owned())),
+        _ => Err(Error::malformed("the JSON: it is no object")),
     }
 }
 
