@@ -15,7 +15,7 @@ TRAIN_DATA ?=
 TRAIN_WORK ?=
 TRAIN_ARGS ?=
 
-.PHONY: help run test setup setup-test build demo bench bench-budget bench-stills fuzz kernels lint docs train train-test
+.PHONY: help run test setup setup-test build demo bench bench-budget bench-stills fuzz fuzz-api kernels lint docs train train-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ train-test: setup ## Run all tests of the training package, those with PyTorch t
 
 fuzz: setup ## Look for bytes that break the parsers of what strangers send (FUZZ_SECONDS=60 a target, TARGETS="sdp_offer …" for some)
 	@scripts/fuzz.sh $(TARGETS)
+
+fuzz-api: setup-test ## Ask for every operation of the API at random, longer than the tests do (SCHEMATHESIS_SECONDS=600, SCHEMATHESIS_SEED=1)
+	@$(CARGO) build --locked
+	@SCHEMATHESIS_SECONDS="$${SCHEMATHESIS_SECONDS:-600}" SACCADE_TEST_SERVER="$(TARGET_DIR)/debug/saccade" \
+		"$${XDG_CACHE_HOME:-$$HOME/.cache}/saccade/test-venv/bin/python" -B -m pytest -q tests/clients/test_schema.py
 
 kernels: setup-test ## Translate the kernels for NVIDIA GPUs to PTX anew, which is committed (no GPU is needed)
 	@"$${XDG_CACHE_HOME:-$$HOME/.cache}/saccade/test-venv/bin/python" -B scripts/kernels.py

@@ -36,6 +36,7 @@ pub mod kserve;
 pub mod media;
 pub mod models;
 pub mod offload;
+pub mod openapi;
 pub mod pipeline;
 pub mod queue;
 pub mod reload;

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -10,6 +12,7 @@ pub struct OfferRequest {
     /// Session description, candidates included.
     pub sdp: String,
     /// `offer`.
+    #[schemars(extend("const" = "offer"))]
     #[serde(rename = "type")]
     pub kind: String,
     /// Options of the session.
@@ -23,6 +26,7 @@ pub struct OfferResponse {
     /// Session description, candidates included.
     pub sdp: String,
     /// `answer`.
+    #[schemars(extend("const" = "answer"))]
     #[serde(rename = "type")]
     pub kind: String,
     /// Id of the session.
@@ -251,6 +255,7 @@ pub enum RoutePut {
 #[serde(deny_unknown_fields)]
 pub struct SplitRoute {
     /// 1 to 16 models.
+    #[schemars(length(min = 1, max = 16))]
     pub split: Vec<RouteShare>,
     /// A model that runs beside the session's own and is only compared with it, as `NAME` or `NAME@VERSION`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -264,6 +269,7 @@ pub struct RouteShare {
     /// `NAME` or `NAME@VERSION`.
     pub model: String,
     /// Its part of the sessions, out of the sum of all weights: 0 to 1000, and not 0 for all.
+    #[schemars(range(max = 1000))]
     pub weight: u32,
 }
 
@@ -272,6 +278,7 @@ pub struct RouteShare {
 #[serde(deny_unknown_fields)]
 pub struct EnsembleRoute {
     /// 2 to 4 models as `NAME` or `NAME@VERSION`.
+    #[schemars(length(min = 2, max = 4))]
     pub ensemble: Vec<String>,
     /// How what they find becomes one list.
     #[serde(default)]
@@ -298,6 +305,15 @@ pub struct RouteView {
     pub classes: Vec<String>,
     /// What it is.
     pub route: RoutePut,
+}
+
+/// What `DELETE /v1/cache` did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CacheForgotten {
+    /// Answers that each tier removed.
+    pub removed: BTreeMap<String, u64>,
+    /// Tiers that could not remove all of them. This server does not give them out; others that share the tier may.
+    pub failed: Vec<String>,
 }
 
 impl<'de> Deserialize<'de> for RoutePut {

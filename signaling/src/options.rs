@@ -130,15 +130,19 @@ pub struct OptionsPatch {
     pub return_mode: Option<ReturnMode>,
     /// See [`Options::budget_ms`]; 10 to 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 5000))]
     pub budget_ms: Option<u32>,
     /// See [`Options::score_threshold`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub score_threshold: Option<f32>,
     /// See [`Options::iou_threshold`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub iou_threshold: Option<f32>,
     /// See [`Options::max_detections`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
     pub max_detections: Option<u32>,
     /// See [`Options::classes`]; an empty list reports all again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,12 +161,15 @@ pub struct OptionsPatch {
     pub masks: Option<Masks>,
     /// See [`Options::zones`]; this list, like the next two, replaces the whole one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = crate::MAX_ZONES))]
     pub zones: Option<Vec<Zone>>,
     /// See [`Options::lines`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = crate::MAX_LINES))]
     pub lines: Option<Vec<Line>>,
     /// See [`Options::rules`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = crate::MAX_RULES))]
     pub rules: Option<Vec<Rule>>,
 }
 

@@ -31,14 +31,17 @@ pub enum Anchor {
 #[serde(deny_unknown_fields)]
 pub struct Zone {
     /// Name, unique among the session's zones, 1 to [`MAX_NAME_CHARS`] characters.
+    #[schemars(length(min = 1, max = MAX_NAME_CHARS))]
     pub name: String,
     /// Corners in order, 3 to [`MAX_POLYGON_POINTS`]; the sides do not cross.
+    #[schemars(length(min = 3, max = MAX_POLYGON_POINTS))]
     pub polygon: Vec<Point>,
     /// Which point of a box has to be inside.
     #[serde(default)]
     pub anchor: Anchor,
     /// Seconds, 0..86400, after which an object that stayed inside is reported once ([`crate::Event::ZoneDwelled`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 86400.0))]
     pub dwell_s: Option<f64>,
 }
 
@@ -47,6 +50,7 @@ pub struct Zone {
 #[serde(deny_unknown_fields)]
 pub struct Line {
     /// Name, unique among the session's lines, 1 to [`MAX_NAME_CHARS`] characters.
+    #[schemars(length(min = 1, max = MAX_NAME_CHARS))]
     pub name: String,
     /// The two ends, apart; who looks from the first to the second has the line's left on the left hand.
     pub points: [Point; 2],
@@ -61,6 +65,7 @@ pub struct Line {
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Name, unique among the session's rules, 1 to [`MAX_NAME_CHARS`] characters.
+    #[schemars(length(min = 1, max = MAX_NAME_CHARS))]
     pub name: String,
     /// Name of the zone.
     pub zone: String,
@@ -69,6 +74,7 @@ pub struct Rule {
     pub classes: Option<Vec<String>>,
     /// Seconds, 0..86400, for which it has to last before the alert.
     #[serde(default)]
+    #[schemars(range(min = 0.0, max = 86400.0))]
     pub longer_than_s: f64,
     /// Number of objects that is still fine.
     #[serde(default, skip_serializing_if = "Option::is_none")]

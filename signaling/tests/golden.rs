@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saccade_signaling::{
-    CameraView, ClientMessage, Event, ImageError, ImageResult, ModelView, OfferRequest, OfferResponse, Problem,
-    RoutePut, RouteView, ServerMessage, SessionResult, SessionView, SinkData, SinkMessage, SinkView,
+    CacheForgotten, CameraView, ClientMessage, Event, EventPage, ImageError, ImageResult, ModelView, OfferRequest,
+    OfferResponse, Problem, RoutePut, RouteView, ServerMessage, SessionResult, SessionView, SinkData, SinkMessage,
+    SinkView, StatsView, Status,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -53,6 +54,14 @@ struct Wire {
     sink_message: SinkMessage,
     /// An entry of `GET /v1/sinks`.
     sink_view: SinkView,
+    /// `GET /v1/events`.
+    history_events: EventPage,
+    /// `GET /v1/stats`.
+    history_stats: StatsView,
+    /// On the socket `GET /v1/status`.
+    status: Status,
+    /// Answer to `DELETE /v1/cache`.
+    cache_forgotten: CacheForgotten,
 }
 
 #[test]
@@ -135,6 +144,10 @@ fn rewrite(name: &str, value: &Value) -> serde_json::Result<Value> {
         "offer_request" => round::<OfferRequest>(value),
         "offer_response" => round::<OfferResponse>(value),
         "problem" => round::<Problem>(value),
+        _ if name.starts_with("history_events") => round::<EventPage>(value),
+        _ if name.starts_with("history_stats") => round::<StatsView>(value),
+        _ if name.starts_with("status") => round::<Status>(value),
+        "cache_forgotten" => round::<CacheForgotten>(value),
         _ if name.starts_with("session_view") => round::<SessionView>(value),
         _ if name.starts_with("camera_view") => round::<CameraView>(value),
         _ if name.starts_with("model_view") => round::<ModelView>(value),

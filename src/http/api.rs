@@ -15,13 +15,21 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::auth::{Claims, expiry};
+use super::openapi::parameters::OfSession;
+use super::openapi::{NotFound, wire};
 use super::{Context, Problem};
 use crate::session::{EndReason, Handle};
 
 /// What may not be kept by anybody on the way: it is old at once.
 pub(super) const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 
-/// `GET /v1/sessions`.
+/// List the sessions
+///
+/// Those that the token may know of; a camera's has the camera's name as its id.
+#[utoipa::path(
+    get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions", security(("token" = ["can_view"])),
+    responses((status = 200, description = "The sessions.", body = Vec<wire::SessionView>))
+)]
 pub(super) async fn list_sessions(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
@@ -32,7 +40,14 @@ pub(super) async fn list_sessions(
     Ok(([NO_STORE], Json(shown)))
 }
 
-/// `GET /v1/sessions/{id}`.
+/// Show a session
+///
+/// Its state, options, counters, times by stage and network path.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}", operation_id = "get_session", tag = "sessions", params(OfSession),
+    security(("token" = ["can_view"])),
+    responses((status = 200, description = "The session.", body = wire::SessionView), NotFound)
+)]
 pub(super) async fn session(
     State(context): State<Arc<Context>>,
     Id(id): Id,
@@ -42,8 +57,14 @@ pub(super) async fn session(
     Ok(([NO_STORE], Json(context.session(&claims, &id)?.view())))
 }
 
-/// `DELETE /v1/sessions/{id}`: answers when the session is over, so that the next request does not find it. A camera's
-/// session begins anew: what runs of a camera is for the configuration to say.
+/// End a session
+///
+/// Answers when the session is over, so that the next request does not find it. A camera's session begins anew: what runs
+/// of a camera is for the configuration to say. Whoever opened the session may end it without the claim.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}", operation_id = "end_session", tag = "sessions", params(OfSession),
+    security(("token" = ["can_configure"])), responses((status = 200, description = "It is over."), NotFound)
+)]
 pub(super) async fn delete_session(
     State(context): State<Arc<Context>>,
     Id(id): Id,
@@ -57,8 +78,21 @@ pub(super) async fn delete_session(
     Ok(StatusCode::OK)
 }
 
-/// `GET /v1/sessions/{id}/results`: Server-Sent Events of the same JSON as the data channel. A reader that does not
-/// keep up loses the oldest results; the stream ends with the session, or with the token of whoever reads it.
+/// Read a session's results
+///
+/// Server-Sent Events of the same JSON as the data channel, with `detections` in the session's format. A reader that does
+/// not keep up loses the oldest results; the stream ends with the session, or with the token of whoever reads it.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/results", operation_id = "read_results", tag = "sessions", params(OfSession),
+    security(("token" = ["can_view"]), ("query_token" = ["can_view"])),
+    responses(
+        (
+            status = 200, description = "Each `data:` is a result.",
+            content((String = "text/event-stream", extensions(("x-item-schema" = json!({ "$ref": "#/components/schemas/SessionResult" })))))
+        ),
+        NotFound,
+    )
+)]
 pub(super) async fn results(
     State(context): State<Arc<Context>>,
     Id(id): Id,
@@ -70,7 +104,21 @@ pub(super) async fn results(
     Ok(stream(handle.results(), "results", handle, claims.expires))
 }
 
-/// `GET /v1/sessions/{id}/events`: the same with what the `events` data channel tells.
+/// Read a session's events
+///
+/// Server-Sent Events of what the `events` data channel tells. A reader that does not keep up loses the oldest events; the
+/// stream ends with the session, or with the token of whoever reads it.
+#[utoipa::path(
+    get, path = "/v1/sessions/{id}/events", operation_id = "read_events", tag = "sessions", params(OfSession),
+    security(("token" = ["can_view"]), ("query_token" = ["can_view"])),
+    responses(
+        (
+            status = 200, description = "Each `data:` is an event.",
+            content((String = "text/event-stream", extensions(("x-item-schema" = json!({ "$ref": "#/components/schemas/Event" })))))
+        ),
+        NotFound,
+    )
+)]
 pub(super) async fn events(
     State(context): State<Arc<Context>>,
     Id(id): Id,

@@ -114,7 +114,7 @@ fn insert(response: &mut Response, name: header::HeaderName, text: &str) {
 }
 
 /// Whether a list of entity tags names this one, compared weakly: a proxy that compresses weakens them.
-fn names(list: &HeaderValue, etag: &str) -> bool {
+pub(super) fn names(list: &HeaderValue, etag: &str) -> bool {
     let list = list.to_str().unwrap_or_default();
     list.split(',').map(|tag| tag.trim()).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }

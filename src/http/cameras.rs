@@ -10,6 +10,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use saccade_signaling::{CameraView, ErrorCode};
 
 use super::api::{NO_STORE, may_view};
+use super::openapi::parameters::OfName;
+use super::openapi::{NotFound, wire};
 use super::{Context, Problem};
 
 /// The cameras of the configuration, for clients.
@@ -20,7 +22,14 @@ pub trait Cameras: Send + Sync {
     fn get(&self, name: &str) -> Option<CameraView>;
 }
 
-/// `GET /v1/cameras`.
+/// List the cameras
+///
+/// Those of the configuration, in its order. What they see is under `/v1/sessions`, where a camera's name is the id of its
+/// session.
+#[utoipa::path(
+    get, path = "/v1/cameras", operation_id = "list_cameras", tag = "cameras", security(("token" = ["can_view"])),
+    responses((status = 200, description = "The cameras.", body = Vec<wire::CameraView>))
+)]
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
@@ -30,7 +39,12 @@ pub(super) async fn list(
     Ok(([NO_STORE], Json(shown.collect())))
 }
 
-/// `GET /v1/cameras/{name}`.
+/// Show a camera
+#[utoipa::path(
+    get, path = "/v1/cameras/{name}", operation_id = "get_camera", tag = "cameras", params(OfName),
+    security(("token" = ["can_view"])),
+    responses((status = 200, description = "The camera.", body = wire::CameraView), NotFound)
+)]
 pub(super) async fn get(
     State(context): State<Arc<Context>>,
     name: Result<Path<String>, PathRejection>,

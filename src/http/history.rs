@@ -10,14 +10,14 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use saccade_signaling::ErrorCode;
-use serde::Serialize;
-use serde_json::Value;
+use saccade_signaling::{ErrorCode, EventPage, EventRecord, Latency, LineStats, StatsPoint, StatsView, ZoneStats};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::api::{NO_STORE, may_view};
 use super::auth::{Claims, expiry};
+use super::openapi::parameters::{EventFilters, StatsFilters};
+use super::openapi::{BadRequest, NotAcceptable, NotFound, wire};
 use super::{Context, Problem};
 use crate::clock;
 use crate::history::export::{Cell, Column, Format, Kind, Table};
@@ -77,7 +77,21 @@ const POINT_COLUMNS: &[Column] = &[
     Column("lines", Kind::Text),
 ];
 
-/// `GET /v1/events`.
+/// List events
+///
+/// What sessions told, with the filters that are given: empty ones say nothing. Pages are JSON; tables have all events, and
+/// four may be made at a time.
+#[utoipa::path(
+    get, path = "/v1/events", operation_id = "list_events", tag = "history", params(EventFilters),
+    security(("token" = ["can_view"])),
+    responses(
+        (
+            status = 200, description = "A page, or a table.",
+            content((wire::EventPage = "application/json"), (String = "text/csv"), ("application/vnd.apache.parquet"))
+        ),
+        BadRequest, NotFound, NotAcceptable
+    )
+)]
 pub(super) async fn events(
     State(context): State<Arc<Context>>,
     uri: Uri,
@@ -99,11 +113,24 @@ pub(super) async fn events(
     let rest = found.len() > limit as usize;
     found.truncate(limit as usize);
     let next_cursor = found.last().filter(|_| rest).map(|last| Cursor::behind(last, query.order).encode());
-    let events = found.iter().map(EventView::of).collect();
+    let events = found.iter().map(record).collect();
     Ok(([NO_STORE], Json(EventPage { events, next_cursor })).into_response())
 }
 
-/// `GET /v1/stats`.
+/// Sum up what happened
+///
+/// Frames, results, detections, zones, lines and alerts in steps of time. They are known when a minute is over, or a session.
+#[utoipa::path(
+    get, path = "/v1/stats", operation_id = "get_stats", tag = "history", params(StatsFilters),
+    security(("token" = ["can_view"])),
+    responses(
+        (
+            status = 200, description = "The sums.",
+            content((wire::StatsView = "application/json"), (String = "text/csv"), ("application/vnd.apache.parquet"))
+        ),
+        BadRequest, NotFound, NotAcceptable
+    )
+)]
 pub(super) async fn stats(
     State(context): State<Arc<Context>>,
     uri: Uri,
@@ -121,7 +148,7 @@ pub(super) async fn stats(
             from: instant::text(query.from_ms),
             to: instant::text(query.to_ms),
             step_s: query.step_ms / 1000,
-            points: points.iter().map(PointView::of).collect(),
+            points: points.into_iter().map(point_view).collect(),
         };
         return Ok(([NO_STORE], Json(view)).into_response());
     };
@@ -410,87 +437,35 @@ fn cut(name: &str) -> String {
     name.chars().take(40).collect()
 }
 
-#[derive(Serialize)]
-struct EventPage<'a> {
-    events: Vec<EventView<'a>>,
-    /// Where the list goes on; null at its end.
-    next_cursor: Option<String>,
-}
-
-#[derive(Serialize)]
-struct EventView<'a> {
-    id: &'a str,
-    time: String,
-    time_ms: i64,
-    session_id: &'a str,
-    camera: Option<&'a str>,
-    /// The message of the `events` data channel, as it was sent.
-    event: Option<Value>,
-}
-
-impl<'a> EventView<'a> {
-    fn of(event: &'a Event) -> Self {
-        Self {
-            id: &event.id,
-            time: instant::text(event.time_ms),
-            time_ms: event.time_ms,
-            session_id: &event.session,
-            camera: event.camera.as_deref(),
-            event: serde_json::from_str(&event.json).ok(),
-        }
+fn record(event: &Event) -> EventRecord {
+    EventRecord {
+        id: event.id.clone(),
+        time: instant::text(event.time_ms),
+        time_ms: event.time_ms,
+        session_id: event.session.clone(),
+        camera: event.camera.clone(),
+        event: serde_json::from_str(&event.json).ok(),
     }
 }
 
-#[derive(Serialize)]
-struct StatsView<'a> {
-    from: String,
-    to: String,
-    step_s: i64,
-    points: Vec<PointView<'a>>,
-}
-
-#[derive(Serialize)]
-struct PointView<'a> {
-    time: String,
-    time_ms: i64,
-    group: Option<&'a str>,
-    frames: u64,
-    results: u64,
-    met: u64,
-    dropped: &'a BTreeMap<String, u64>,
-    detections: &'a BTreeMap<String, u64>,
-    objects: u64,
-    zones: &'a BTreeMap<String, ZoneCounts>,
-    lines: &'a BTreeMap<String, LineCounts>,
-    alerts: u64,
-    latency_ms: Latency,
-}
-
-#[derive(Serialize)]
-struct Latency {
-    p50: Option<f64>,
-    p95: Option<f64>,
-}
-
-impl<'a> PointView<'a> {
-    fn of(point: &'a Point) -> Self {
-        let Counts { frames, results, met, dropped, detections, objects, zones, lines, alerts, latencies } =
-            &point.counts;
-        Self {
-            time: instant::text(point.time_ms),
-            time_ms: point.time_ms,
-            group: point.group.as_deref(),
-            frames: *frames,
-            results: *results,
-            met: *met,
-            dropped,
-            detections,
-            objects: *objects,
-            zones,
-            lines,
-            alerts: *alerts,
-            latency_ms: Latency { p50: tenths(latencies.quantile(0.5)), p95: tenths(latencies.quantile(0.95)) },
-        }
+fn point_view(point: Point) -> StatsPoint {
+    let Counts { frames, results, met, dropped, detections, objects, zones, lines, alerts, latencies } = point.counts;
+    let zone = |ZoneCounts { entered, left, most }| ZoneStats { entered, left, most };
+    let line = |LineCounts { left_to_right, right_to_left }| LineStats { left_to_right, right_to_left };
+    StatsPoint {
+        time: instant::text(point.time_ms),
+        time_ms: point.time_ms,
+        group: point.group,
+        frames,
+        results,
+        met,
+        dropped,
+        detections,
+        objects,
+        zones: zones.into_iter().map(|(name, counts)| (name, zone(counts))).collect(),
+        lines: lines.into_iter().map(|(name, counts)| (name, line(counts))).collect(),
+        alerts,
+        latency_ms: Latency { p50: tenths(latencies.quantile(0.5)), p95: tenths(latencies.quantile(0.95)) },
     }
 }
 

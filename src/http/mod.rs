@@ -21,6 +21,7 @@ mod listen;
 mod measure;
 mod models;
 mod offer;
+mod openapi;
 mod ops;
 mod origin;
 mod problem;
@@ -43,7 +44,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{any, delete, get, patch, post};
+use axum::routing::{any, post};
 use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
@@ -53,6 +54,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use crate::claims::Claims;
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
@@ -226,7 +229,35 @@ impl Context {
     }
 }
 
-/// The public listener's routes.
+/// The routes, each with its description; those of the inference protocol are in [`kserve::routes`].
+fn table() -> OpenApiRouter<Arc<Context>> {
+    OpenApiRouter::default()
+        .routes(routes!(signal::upgrade))
+        .routes(routes!(offer::offer))
+        .routes(routes!(whip::publish))
+        .routes(routes!(api::list_sessions))
+        .routes(routes!(api::session, whip::patch_session, api::delete_session))
+        .routes(routes!(whep::watch))
+        .routes(routes!(whep::patch_viewer, whep::delete_viewer))
+        .routes(routes!(api::results))
+        .routes(routes!(api::events))
+        .routes(routes!(cameras::list))
+        .routes(routes!(cameras::get))
+        .routes(routes!(results::forget))
+        .routes(routes!(stills::detect).layer(compressed()))
+        .routes(routes!(sinks::list))
+        .routes(routes!(models::list))
+        .routes(routes!(models::load))
+        .routes(routes!(models::unload))
+        .routes(routes!(history::events))
+        .routes(routes!(history::stats))
+        .routes(routes!(status::upgrade))
+        .routes(routes!(self::routes::list))
+        .routes(routes!(self::routes::get, self::routes::put, self::routes::delete))
+        .routes(routes!(openapi::serve).layer(compressed()))
+}
+
+/// The public listener's routes, and the pages.
 ///
 /// # Errors
 ///
@@ -242,30 +273,10 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         settings,
         services,
     });
-    let router = Router::new()
-        .route("/v1/signal", get(signal::upgrade))
-        .route("/v1/offer", post(offer::offer))
+    openapi::prepare();
+    let (router, _) = table().split_for_parts();
+    let router = router
         .route("/offer", post(offer::offer))
-        .route("/v1/whip", post(whip::publish))
-        .route("/v1/sessions", get(api::list_sessions))
-        .route("/v1/sessions/{id}", get(api::session).patch(whip::patch_session).delete(api::delete_session))
-        .route("/v1/whep/{id}", post(whep::watch))
-        .route("/v1/sessions/{id}/viewers/{viewer_id}", patch(whep::patch_viewer).delete(whep::delete_viewer))
-        .route("/v1/sessions/{id}/results", get(api::results))
-        .route("/v1/sessions/{id}/events", get(api::events))
-        .route("/v1/cameras", get(cameras::list))
-        .route("/v1/cameras/{name}", get(cameras::get))
-        .route("/v1/cache", delete(results::forget))
-        .route("/v1/detect", post(stills::detect).layer(compressed()))
-        .route("/v1/sinks", get(sinks::list))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{name}/load", post(models::load))
-        .route("/v1/models/{name}/unload", post(models::unload))
-        .route("/v1/events", get(history::events))
-        .route("/v1/stats", get(history::stats))
-        .route("/v1/status", get(status::upgrade))
-        .route("/v1/routes", get(routes::list))
-        .route("/v1/routes/{name}", get(routes::get).put(routes::put).delete(routes::delete))
         .route("/v1/{*rest}", any(problem::not_found))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback_service(assets::service())

@@ -12,6 +12,9 @@ use saccade_signaling::{ErrorCode, ModelState, ModelView};
 use serde_json::{Map, Value};
 
 use super::auth::Claims;
+use super::openapi::parameters::{self, OfName};
+use super::openapi::shapes::names::NoOptions;
+use super::openapi::{BadRequest, Conflict, NotFound, Slow, TooLarge, Unprocessable, UnsupportedType, wire};
 use super::{Context, Problem, body};
 use crate::session::Refusal;
 
@@ -47,7 +50,14 @@ pub trait Models: Send + Sync {
 
 type Name = Result<Path<String>, PathRejection>;
 
-/// `GET /v1/models`: those that sessions can have; with `?all=true` those in other states, too.
+/// List the models
+///
+/// Those that sessions can have, as far as the token allows them; with `all=true` those in other states, too.
+#[utoipa::path(
+    get, path = "/v1/models", operation_id = "list_models", tag = "models", params(parameters::Models),
+    security(("token" = [])),
+    responses((status = 200, description = "The models.", body = Vec<wire::ModelView>), BadRequest)
+)]
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     RawQuery(query): RawQuery,
@@ -64,7 +74,20 @@ pub(super) async fn list(
     Ok(Json(models))
 }
 
-/// `POST /v1/models/{name}/load`: 200 when the model is ready, 202 if that takes longer than a request may.
+/// Load a model
+///
+/// The newest version of it, or the one that `NAME@VERSION` names, as its files are now. Sessions that did not ask for a
+/// certain version move to it. One that is loaded already, from files that have not changed, stays as it is.
+#[utoipa::path(
+    post, path = "/v1/models/{name}/load", operation_id = "load_model", tag = "models", params(OfName),
+    security(("token" = ["can_manage_models"])),
+    request_body(content = Option<NoOptions>, description = "Nothing, or an empty object."),
+    responses(
+        (status = 200, description = "It is ready.", body = wire::ModelView),
+        (status = 202, description = "That takes longer; the list of models tells what becomes of it.", body = wire::ModelView),
+        BadRequest, NotFound, Slow, Conflict, TooLarge, UnsupportedType, Unprocessable
+    )
+)]
 pub(super) async fn load(
     State(context): State<Arc<Context>>,
     name: Name,
@@ -81,7 +104,19 @@ pub(super) async fn load(
     Ok((status, Json(model)))
 }
 
-/// `POST /v1/models/{name}/unload`.
+/// Unload a model
+///
+/// The version that `NAME@VERSION` names, or all versions. Sessions that did not ask for a certain version move to the
+/// newest that is left; those that asked for this one keep it until they end.
+#[utoipa::path(
+    post, path = "/v1/models/{name}/unload", operation_id = "unload_model", tag = "models", params(OfName),
+    security(("token" = ["can_manage_models"])),
+    request_body(content = Option<NoOptions>, description = "Nothing, or an empty object."),
+    responses(
+        (status = 200, description = "What was taken out; of several versions the newest.", body = wire::ModelView),
+        BadRequest, NotFound, Slow, Conflict, TooLarge, UnsupportedType
+    )
+)]
 pub(super) async fn unload(
     State(context): State<Arc<Context>>,
     name: Name,

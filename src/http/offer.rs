@@ -8,13 +8,24 @@ use saccade_signaling::{ErrorCode, OfferRequest, OfferResponse, OptionsPatch};
 use serde_json::Value;
 
 use super::auth::{Caller, Claims};
+use super::openapi::{BadRequest, Slow, TooLarge, Unprocessable, UnsupportedType, wire};
 use super::{Context, Problem, body, open};
 use crate::session::{OpenRequest, options};
 
 /// Bytes of a body beyond twice its SDP (whose line ends JSON escapes): the options.
 const OPTIONS_BYTES: usize = 64 * 1024;
 
-/// `POST /v1/offer`: one request opens a session; its answer holds all candidates.
+/// Open a session by one request
+///
+/// The offer and its answer hold all candidates. The session is ended by `DELETE /v1/sessions/{id}`, or when its media ends.
+#[utoipa::path(
+    post, path = "/v1/offer", operation_id = "offer", tag = "signaling", security(("token" = ["can_publish"])),
+    request_body = wire::OfferRequest,
+    responses(
+        (status = 200, description = "The answer.", body = wire::OfferResponse),
+        BadRequest, Slow, TooLarge, UnsupportedType, Unprocessable
+    )
+)]
 pub(super) async fn offer(
     State(context): State<Arc<Context>>,
     Caller { claims, address }: Caller,

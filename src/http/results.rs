@@ -7,11 +7,11 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use saccade_signaling::ErrorCode;
+use saccade_signaling::{CacheForgotten, ErrorCode};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
 
 use super::auth::Caller;
+use super::openapi::{BadRequest, NotFound, parameters, wire};
 use super::{Context, Problem};
 use crate::cache::{Etag, Outcome, Reuse, Tag};
 use crate::claims::Claims;
@@ -128,12 +128,20 @@ pub(super) struct What {
     tag: Option<String>,
 }
 
-/// `DELETE /v1/cache?model=NAME[@VERSION]|tag=TAG`.
+/// Forget answers
+///
+/// Those of a model, or those that were asked for with a tag: give one of both. Forgetting reaches the memory of this
+/// server and the tiers that it can reach.
+#[utoipa::path(
+    delete, path = "/v1/cache", operation_id = "forget", tag = "cache", params(parameters::Forget),
+    security(("token" = ["can_manage_models"])),
+    responses((status = 200, description = "What was forgotten.", body = wire::CacheForgotten), BadRequest, NotFound)
+)]
 pub(super) async fn forget(
     State(context): State<Arc<Context>>,
     Caller { claims, .. }: Caller,
     what: Result<Query<What>, axum::extract::rejection::QueryRejection>,
-) -> Result<Response, Problem> {
+) -> Result<Json<CacheForgotten>, Problem> {
     Claims::require(claims.can_manage_models, "can_manage_models")?;
     let bad = |message: &'static str| Problem::new(ErrorCode::BadRequest, message);
     let either = "Name what to forget: either ?model=NAME, ?model=NAME@VERSION or ?tag=TAG.";
@@ -153,9 +161,8 @@ pub(super) async fn forget(
     let Some(forgotten) = context.stills.forget(&tag).await else {
         return Err(Problem::new(ErrorCode::NotFound, "There is no cache of results: cache.enabled is false."));
     };
-    let removed: Map<String, Value> =
-        forgotten.removed.into_iter().map(|(tier, removed)| (tier.to_owned(), removed.into())).collect();
-    Ok(Json(json!({ "removed": removed, "failed": forgotten.failed })).into_response())
+    let removed = forgotten.removed.into_iter().map(|(tier, removed)| (tier.to_owned(), removed)).collect();
+    Ok(Json(CacheForgotten { removed, failed: forgotten.failed.into_iter().map(str::to_owned).collect() }))
 }
 
 #[cfg(test)]

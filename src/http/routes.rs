@@ -10,6 +10,8 @@ use axum::http::{HeaderMap, StatusCode};
 use saccade_signaling::{ErrorCode, RoutePut, RouteView};
 
 use super::auth::Claims;
+use super::openapi::parameters::OfName;
+use super::openapi::{BadRequest, Conflict, NotFound, Slow, TooLarge, Unprocessable, UnsupportedType, wire};
 use super::{Context, Problem, body};
 use crate::session::Refusal;
 
@@ -37,7 +39,13 @@ pub trait Routes: Send + Sync {
 
 type Name = Result<Path<String>, PathRejection>;
 
-/// `GET /v1/routes`.
+/// List the routes
+///
+/// Those that the token allows.
+#[utoipa::path(
+    get, path = "/v1/routes", operation_id = "list_routes", tag = "routes", security(("token" = [])),
+    responses((status = 200, description = "The routes.", body = Vec<wire::RouteView>))
+)]
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
@@ -46,7 +54,11 @@ pub(super) async fn list(
     Ok(Json(context.routes.list().into_iter().filter(|route| claims.may_use(&route.name)).collect()))
 }
 
-/// `GET /v1/routes/{name}`.
+/// Show a route
+#[utoipa::path(
+    get, path = "/v1/routes/{name}", operation_id = "get_route", tag = "routes", params(OfName),
+    security(("token" = [])), responses((status = 200, description = "The route.", body = wire::RoutePut), NotFound)
+)]
 pub(super) async fn get(
     State(context): State<Arc<Context>>,
     name: Name,
@@ -57,7 +69,19 @@ pub(super) async fn get(
     context.routes.get(&name).filter(|_| claims.may_use(&name)).map(Json).ok_or_else(no_such_route)
 }
 
-/// `PUT /v1/routes/{name}`: sessions that begin or change their options from now on get it.
+/// Add or replace a route
+///
+/// Sessions that begin or change their options from now on get it. It is there after a restart, unless the configuration
+/// has a route of the same name.
+#[utoipa::path(
+    put, path = "/v1/routes/{name}", operation_id = "put_route", tag = "routes", params(OfName),
+    security(("token" = ["can_manage_models"])), request_body = wire::RoutePut,
+    responses(
+        (status = 200, description = "It took the place of another one.", body = wire::RoutePut),
+        (status = 201, description = "It is new.", body = wire::RoutePut),
+        BadRequest, Slow, Conflict, TooLarge, UnsupportedType, Unprocessable
+    )
+)]
 pub(super) async fn put(
     State(context): State<Arc<Context>>,
     name: Name,
@@ -78,7 +102,15 @@ pub(super) async fn put(
     Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(route)))
 }
 
-/// `DELETE /v1/routes/{name}`: sessions that it gave a model keep it until they name another.
+/// Remove a route
+///
+/// Sessions that it gave a model keep it until they name another. What was removed of the configuration's is back after a
+/// restart.
+#[utoipa::path(
+    delete, path = "/v1/routes/{name}", operation_id = "remove_route", tag = "routes", params(OfName),
+    security(("token" = ["can_manage_models"])),
+    responses((status = 200, description = "It is gone."), NotFound, Conflict)
+)]
 pub(super) async fn delete(
     State(context): State<Arc<Context>>,
     name: Name,

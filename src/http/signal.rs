@@ -21,6 +21,7 @@ use tokio::time::{Duration, Interval, MissedTickBehavior, interval, sleep_until,
 
 use super::address::ClientAddress;
 use super::auth::{Claims, expiry};
+use super::openapi::{BadRequest, UpgradeRequired};
 use super::{Context, Problem, open};
 use crate::clock;
 use crate::session::{Allowance, Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
@@ -30,7 +31,19 @@ const BYE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a client may take to answer a close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// `GET /v1/signal`.
+/// Open a signaling socket
+///
+/// A WebSocket with the subprotocol `saccade.v1`: sessions, their candidates and options, in messages of JSON. The token is
+/// in the header, or in an `auth` message within 5 s; publishing needs `can_publish`.
+#[utoipa::path(
+    get, path = "/v1/signal", operation_id = "signal", tag = "signaling", security((), ("token" = [])),
+    responses((status = 101, description = "The socket is open."), BadRequest, UpgradeRequired),
+    extensions(("x-websocket" = json!({
+        "subprotocol": "saccade.v1",
+        "from_client": { "$ref": "#/components/schemas/ClientMessage" },
+        "from_server": { "$ref": "#/components/schemas/ServerMessage" },
+    })))
+)]
 pub(super) async fn upgrade(
     State(context): State<Arc<Context>>,
     extensions: Extensions,

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use saccade_signaling::{ErrorCode, SinkView};
 
 use super::api::{NO_STORE, may_view};
+use super::openapi::wire;
 use super::{Context, Problem};
 
 /// The sinks of the configuration, for clients.
@@ -16,7 +17,14 @@ pub trait Sinks: Send + Sync {
     fn list(&self) -> Vec<SinkView>;
 }
 
-/// `GET /v1/sinks`. They tell of all sessions together, so that who may see only one does not see them.
+/// List the sinks
+///
+/// What becomes of the messages to webhooks, MQTT brokers and NATS servers. They tell of all sessions together, so that a
+/// token for one session does not see them.
+#[utoipa::path(
+    get, path = "/v1/sinks", operation_id = "list_sinks", tag = "sinks", security(("token" = ["can_view"])),
+    responses((status = 200, description = "The sinks, in the order of the configuration.", body = Vec<wire::SinkView>))
+)]
 pub(super) async fn list(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,

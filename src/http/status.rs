@@ -10,12 +10,16 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
-use saccade_signaling::{ClientMessage, ErrorCode, ModelState, SessionCounters, SessionView, close_code};
-use serde::{Deserialize, Serialize};
+use saccade_signaling::{
+    ClientMessage, ErrorCode, Latency, ModelState, ModelStatus, SessionCounters, SessionStatus, SessionView, Status,
+    close_code,
+};
+use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::auth::{Claims, expiry};
+use super::openapi::UpgradeRequired;
 use super::{Context, Problem};
 use crate::clock;
 use crate::history::instant;
@@ -35,7 +39,18 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the process knows of its queues: their names, and how many items wait in each.
 pub type Queues = Arc<dyn Fn() -> BTreeMap<String, u64> + Send + Sync>;
 
-/// `GET /v1/status`.
+/// Watch what runs
+///
+/// A WebSocket that tells once a second of sessions, models and queues. The token is in the header, or in an `auth` message
+/// within 5 s, and a further `auth` renews it.
+#[utoipa::path(
+    get, path = "/v1/status", operation_id = "watch_status", tag = "server", security((), ("token" = ["can_view"])),
+    responses((status = 101, description = "The socket is open."), UpgradeRequired),
+    extensions(("x-websocket" = json!({
+        "from_client": { "$ref": "#/components/schemas/ClientMessage" },
+        "from_server": { "$ref": "#/components/schemas/Status" },
+    })))
+)]
 pub(super) async fn upgrade(
     State(context): State<Arc<Context>>,
     headers: HeaderMap,
@@ -202,7 +217,7 @@ impl Watch {
         (self.looked, self.processor) = (now, processor);
         let mut handles = context.registry.list();
         handles.retain(|handle| claims.may_know(handle.id().as_str()));
-        let total = handles.len();
+        let total = handles.len() as u64;
         handles.truncate(MAX_SESSIONS);
         let there: HashSet<&str> = handles.iter().map(|handle| handle.id().as_str()).collect();
         self.sessions.retain(|id, _| there.contains(id.as_str()));
@@ -224,9 +239,8 @@ impl Watch {
                 })
             });
         Status {
-            kind: "status",
             time_ms: instant::millis(clock::wall()),
-            server: concat!("saccade/", env!("CARGO_PKG_VERSION")),
+            server: concat!("saccade/", env!("CARGO_PKG_VERSION")).to_owned(),
             cpu: (cpu * 100.0).round() / 100.0,
             // What belongs to others is not for a token of one session.
             queues: if claims.session.is_some() { BTreeMap::new() } else { (context.settings.queues)() },
@@ -272,77 +286,21 @@ impl Watch {
             met: (heard > 0).then(|| tenth(f64::from(met) / f64::from(heard) * 100.0)),
             degraded: watched.degraded.clone(),
             model: watched.model.clone(),
-            ..SessionStatus::of(view)
+            ..shown(view)
         }
     }
 }
 
-/// A message of this socket.
-#[derive(Debug, Serialize)]
-struct Status {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    time_ms: i64,
-    server: &'static str,
-    /// Processors that this process keeps busy.
-    cpu: f64,
-    /// Items that wait, by queue.
-    queues: BTreeMap<String, u64>,
-    models: Vec<ModelStatus>,
-    /// Sessions that there are; `sessions` has the first of them.
-    sessions_total: usize,
-    sessions: Vec<SessionStatus>,
-}
-
-#[derive(Debug, Serialize)]
-struct ModelStatus {
-    model: String,
-    precision: String,
-    backend: String,
-    sessions: usize,
-    results_per_s: f64,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct SessionStatus {
-    session_id: String,
-    camera: Option<String>,
-    state: String,
-    age_s: f64,
-    codec: Option<String>,
-    resolution: Option<[u32; 2]>,
-    viewers: u32,
-    /// The model that answers, as `NAME@VERSION`; null before the first result.
-    model: Option<String>,
-    frames_per_s: f64,
-    results_per_s: f64,
-    returned_per_s: f64,
-    dropped_per_s: f64,
-    /// Of the results of the last second.
-    latency_ms: Latency,
-    /// Share of them that kept the budget, in percent.
-    met: Option<f64>,
-    degraded: Vec<String>,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Latency {
-    p50: Option<f64>,
-    p95: Option<f64>,
-}
-
-impl SessionStatus {
-    fn of(view: SessionView) -> Self {
-        Self {
-            session_id: view.session_id,
-            camera: view.camera,
-            state: view.state,
-            age_s: tenth(view.age_s),
-            codec: view.codec,
-            resolution: view.resolution,
-            viewers: view.viewers,
-            ..Self::default()
-        }
+fn shown(view: SessionView) -> SessionStatus {
+    SessionStatus {
+        session_id: view.session_id,
+        camera: view.camera,
+        state: view.state,
+        age_s: tenth(view.age_s),
+        codec: view.codec,
+        resolution: view.resolution,
+        viewers: view.viewers,
+        ..SessionStatus::default()
     }
 }
 

@@ -575,6 +575,7 @@ mod access;
 mod api;
 mod http2;
 mod limits;
+mod openapi;
 mod routes;
 mod signaling;
 mod stills;

@@ -11,10 +11,34 @@ use saccade_signaling::ErrorCode;
 
 use super::api::Id;
 use super::auth::{Caller, Claims};
+use super::openapi::parameters::{IfMatch, OfSession, OfViewer};
+use super::openapi::{
+    BadRequest, Conflict, NotAcceptable, NotFound, PreconditionFailed, PreconditionRequired, Slow, TooLarge,
+    Unprocessable, UnsupportedType,
+};
 use super::{Context, Problem, whip};
 use crate::session::{Refusal, Viewer, WatchRequest};
 
-/// `POST /v1/whep/{session_id}`.
+/// Watch a session by WHEP
+///
+/// A viewer's offer to take the session's annotated video, which is encoded once for all. Its resource takes `PATCH` and
+/// `DELETE`.
+#[utoipa::path(
+    post, path = "/v1/whep/{id}", operation_id = "watch", tag = "signaling", params(OfSession),
+    security(("token" = ["can_view"])),
+    request_body(content = String, content_type = "application/sdp", description = "The offer."),
+    responses(
+        (
+            status = 201, description = "The answer.", content((String = "application/sdp")),
+            headers(
+                ("Location" = String, description = "Where it is changed and ended."),
+                ("ETag" = String, description = "Of its ICE session."),
+                ("Link" = String, description = "An ICE server (`rel=\"ice-server\"`), as many times as there are such."),
+            )
+        ),
+        BadRequest, NotFound, NotAcceptable, Slow, Conflict, TooLarge, UnsupportedType, Unprocessable
+    )
+)]
 pub(super) async fn watch(
     State(context): State<Arc<Context>>,
     Caller { claims, address }: Caller,
@@ -40,7 +64,23 @@ pub(super) async fn watch(
     Ok(whip::created(&context.absolute(&uri, &headers, &path), links, answer))
 }
 
-/// `PATCH /v1/sessions/{id}/viewers/{viewer_id}`: as that of a session.
+/// Trickle candidates to a viewer, or restart its ICE
+///
+/// Whoever opened the viewer may do so with `can_view` alone.
+#[utoipa::path(
+    patch, path = "/v1/sessions/{id}/viewers/{viewer_id}", operation_id = "patch_viewer", tag = "signaling",
+    params(OfViewer, IfMatch), security(("token" = ["can_configure"])),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "A fragment of SDP."),
+    responses(
+        (
+            status = 200, description = "ICE restarts: the server's side of it.",
+            content((String = "application/trickle-ice-sdpfrag")), headers(("ETag" = String, description = "Of the new ICE session."))
+        ),
+        (status = 204, description = "The candidates are taken."),
+        BadRequest, NotFound, Slow, Conflict, PreconditionFailed, TooLarge, UnsupportedType, Unprocessable,
+        PreconditionRequired
+    )
+)]
 pub(super) async fn patch_viewer(
     State(context): State<Arc<Context>>,
     ids: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
@@ -52,8 +92,15 @@ pub(super) async fn patch_viewer(
     whip::patched(viewer.patch(patch).await)
 }
 
-/// `DELETE /v1/sessions/{id}/viewers/{viewer_id}`: answers when the viewer is gone, so that the next request does not
-/// find it.
+/// End a viewer
+///
+/// Answers when the viewer is gone, so that the next request does not find it. Whoever opened the viewer may end it with
+/// `can_view` alone.
+#[utoipa::path(
+    delete, path = "/v1/sessions/{id}/viewers/{viewer_id}", operation_id = "end_viewer", tag = "signaling",
+    params(OfViewer), security(("token" = ["can_configure"])),
+    responses((status = 200, description = "It is gone."), NotFound)
+)]
 pub(super) async fn delete_viewer(
     State(context): State<Arc<Context>>,
     ids: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,

@@ -13,6 +13,11 @@ use serde_json::{Map, Value};
 
 use super::api::Id;
 use super::auth::{Caller, Claims};
+use super::openapi::parameters::{IfMatch as Precondition, OfSession, SessionOptions};
+use super::openapi::{
+    BadRequest, Conflict, NotAcceptable, NotFound, PreconditionFailed, PreconditionRequired, Slow, TooLarge,
+    Unprocessable, UnsupportedType,
+};
 use super::{Context, Problem, body, open};
 use crate::session::fragment::Credentials;
 use crate::session::{IfMatch, OpenRequest, Patch, Patched, Refusal, options};
@@ -29,7 +34,26 @@ const ACCEPT_PATCH: &str = "accept-patch";
 /// Options as query parameters.
 pub(super) type Pairs = Query<Vec<(String, String)>>;
 
-/// `POST /v1/whip`.
+/// Publish by WHIP
+///
+/// RFC 9725: an encoder's offer opens a session, whose resource takes `PATCH` and `DELETE`. Objects and lists among the
+/// options are written as JSON.
+#[utoipa::path(
+    post, path = "/v1/whip", operation_id = "publish", tag = "signaling", params(SessionOptions),
+    security(("token" = ["can_publish"])),
+    request_body(content = String, content_type = "application/sdp", description = "The offer."),
+    responses(
+        (
+            status = 201, description = "The answer.", content((String = "application/sdp")),
+            headers(
+                ("Location" = String, description = "Where it is changed and ended."),
+                ("ETag" = String, description = "Of its ICE session."),
+                ("Link" = String, description = "An ICE server (`rel=\"ice-server\"`), as many times as there are such."),
+            )
+        ),
+        BadRequest, NotAcceptable, Slow, TooLarge, UnsupportedType, Unprocessable
+    )
+)]
 pub(super) async fn publish(
     State(context): State<Arc<Context>>,
     Caller { claims, address }: Caller,
@@ -48,7 +72,23 @@ pub(super) async fn publish(
     Ok(created(&place, links, answer.sdp))
 }
 
-/// `PATCH /v1/sessions/{id}`: trickles candidates, or restarts ICE.
+/// Trickle candidates to a session, or restart its ICE
+///
+/// RFC 8840, as WHIP has it. Whoever opened the session may do so without the claim.
+#[utoipa::path(
+    patch, path = "/v1/sessions/{id}", operation_id = "patch_session", tag = "signaling",
+    params(OfSession, Precondition), security(("token" = ["can_configure"])),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "A fragment of SDP."),
+    responses(
+        (
+            status = 200, description = "ICE restarts: the server's side of it.",
+            content((String = "application/trickle-ice-sdpfrag")), headers(("ETag" = String, description = "Of the new ICE session."))
+        ),
+        (status = 204, description = "The candidates are taken."),
+        BadRequest, NotFound, Slow, Conflict, PreconditionFailed, TooLarge, UnsupportedType, Unprocessable,
+        PreconditionRequired
+    )
+)]
 pub(super) async fn patch_session(
     State(context): State<Arc<Context>>,
     Id(id): Id,
@@ -221,8 +261,9 @@ pub(super) fn from_query(pairs: Vec<(String, String)>) -> Result<OptionsPatch, P
             _ if TEXTS.contains(&key.as_str()) => Value::String(text),
             Ok(value @ Value::Array(_)) => value,
             _ if key == "classes" => text.split(',').map(str::to_owned).collect(),
+            // What is given is not passed over: who wants none leaves it out.
+            Ok(Value::Null) | Err(_) => Value::String(text),
             Ok(value) => value,
-            Err(_) => Value::String(text),
         };
         if object.insert(key, value).is_some() {
             return Err(Problem::new(ErrorCode::BadOptions, "An option is there twice; give each once."));
@@ -258,7 +299,8 @@ mod tests {
         assert_eq!(patch.overlay.unwrap().timing, Some(true));
         assert_eq!(read(&[("classes", r#"["a,b"]"#)]).unwrap().classes.unwrap(), ["a,b"]);
         assert_eq!(read(&[]).unwrap(), OptionsPatch::default());
-        for bad in [&[("colour", "red")][..], &[("budget_ms", "soon")], &[("track", "true"), ("track", "false")]] {
+        let twice = &[("track", "true"), ("track", "false")];
+        for bad in [&[("colour", "red")][..], &[("budget_ms", "soon")], &[("budget_ms", "null")], twice] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod routes;
+mod views;
 
 use std::fmt;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use serde_json::{Map, Value, json};
 
 use super::error::Error;
 use super::tensor::{DataType, Tensor, elements, push_string, strings};
-use super::{EXTENSIONS, Entry, MAX_RANK, MAX_TENSORS, Metadata, Outlet, Request, Response, Spent, Statistics};
+use super::{MAX_RANK, MAX_TENSORS, Request, Response};
 
 pub use routes::Service;
+pub(crate) use routes::{describe, failures, table};
 
 use self::bounded::{Few, Parameters, Text};
 
@@ -93,6 +95,7 @@ pub fn read(body: &Bytes, header: Option<usize>, limit: usize) -> Result<Body, E
         let found = body.len();
         return Err(Error::malformed(format!("`{HEADER_LENGTH}` says {at} bytes, and the body has {found}")));
     }
+    require_object(&body[..at])?;
     let json: Json<'_> =
         serde_json::from_slice(&body[..at]).map_err(|error| Error::malformed(format!("the JSON: {error}")))?;
     let mut binary = body.slice(at..);
@@ -122,6 +125,14 @@ pub fn read(body: &Bytes, header: Option<usize>, limit: usize) -> Result<Body, E
     }
     let timeout = timeout(&parameters)?;
     Ok(Body::Request(Request { id: json.id.unwrap_or_default().0, inputs, outputs, timeout }, wanted))
+}
+
+/// Passes if a text begins as an object does: a list would be read as an object's values, too.
+fn require_object(text: &[u8]) -> Result<(), Error> {
+    match text.trim_ascii_start().first() {
+        Some(b'{') => Ok(()),
+        _ => Err(Error::malformed("the JSON: it is no object")),
+    }
 }
 
 impl JsonInput<'_> {
@@ -457,105 +468,6 @@ impl Serialize for Values<'_> {
         }
         seq.end()
     }
-}
-
-/// `GET /v2`.
-#[must_use]
-pub fn server(name: &str, version: &str) -> Value {
-    json!({ "name": name, "version": version, "extensions": EXTENSIONS })
-}
-
-/// `GET /v2/models/{model}`.
-#[must_use]
-pub fn metadata(metadata: &Metadata) -> Value {
-    let tensors = |outlets: &[Outlet]| -> Vec<Value> {
-        let tensor =
-            |outlet: &Outlet| json!({ "name": outlet.name, "datatype": outlet.datatype.name(), "shape": outlet.shape });
-        outlets.iter().map(tensor).collect()
-    };
-    json!({
-        "name": metadata.name,
-        "versions": metadata.versions,
-        "platform": metadata.platform,
-        "inputs": tensors(&metadata.inputs),
-        "outputs": tensors(&metadata.outputs),
-    })
-}
-
-/// `GET /v2/models/{model}/config`, as Triton writes it: where the model takes batches, without the side of these.
-#[must_use]
-pub fn config(metadata: &Metadata) -> Value {
-    let dims = |outlet: &Outlet| outlet.shape[usize::from(metadata.max_batch > 0)..].to_vec();
-    let input = |outlet: &Outlet| {
-        json!({
-            "name": outlet.name,
-            "data_type": outlet.datatype.config_name(),
-            "format": "FORMAT_NONE",
-            "dims": dims(outlet),
-        })
-    };
-    let output = |outlet: &Outlet| json!({ "name": outlet.name, "data_type": outlet.datatype.config_name(), "dims": dims(outlet) });
-    json!({
-        "name": metadata.name,
-        "platform": metadata.platform,
-        "backend": "onnxruntime",
-        "version_policy": { "all": {} },
-        "max_batch_size": metadata.max_batch,
-        "input": metadata.inputs.iter().map(input).collect::<Vec<_>>(),
-        "output": metadata.outputs.iter().map(output).collect::<Vec<_>>(),
-        "instance_group": [{ "name": metadata.name, "kind": "KIND_CPU", "count": metadata.instances }],
-        "default_model_filename": "model.onnx",
-    })
-}
-
-/// `GET /v2/models/{model}/stats`.
-#[must_use]
-pub fn statistics(all: &[Statistics]) -> Value {
-    let spent = |spent: Spent| json!({ "count": spent.count, "ns": spent.ns });
-    let one = |it: &Statistics| {
-        let batch = |batch: &super::BatchStatistics| {
-            json!({
-                "batch_size": batch.size,
-                "compute_input": spent(batch.compute_input),
-                "compute_infer": spent(batch.compute_infer),
-                "compute_output": spent(batch.compute_output),
-            })
-        };
-        json!({
-            "name": it.name,
-            "version": it.version,
-            "last_inference": it.last_inference_ms,
-            "inference_count": it.inferences,
-            "execution_count": it.executions,
-            "inference_stats": {
-                "success": spent(it.success),
-                "fail": spent(it.fail),
-                "queue": spent(it.queue),
-                "compute_input": spent(it.compute_input),
-                "compute_infer": spent(it.compute_infer),
-                "compute_output": spent(it.compute_output),
-                "cache_hit": spent(Spent::default()),
-                "cache_miss": spent(Spent::default()),
-            },
-            "batch_stats": it.batches.iter().map(batch).collect::<Vec<_>>(),
-            "memory_usage": [],
-        })
-    };
-    json!({ "model_stats": all.iter().map(one).collect::<Vec<_>>() })
-}
-
-/// `POST /v2/repository/index`.
-#[must_use]
-pub fn index(entries: &[Entry]) -> Value {
-    let entry = |entry: &Entry| {
-        let state = if entry.ready { "READY" } else { "UNAVAILABLE" };
-        let mut value = json!({ "name": entry.name, "version": entry.version, "state": state });
-        if !entry.reason.is_empty() {
-            value["reason"] = json!(entry.reason);
-        }
-        value
-    };
-    entries.iter().map(entry).collect()
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 """The Open Inference Protocol with Triton's own clients, over HTTP and gRPC, compared with ONNX Runtime in Python."""
 
+import json
 import os
 import re
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -338,3 +341,13 @@ def test_grpc_has_the_certificate_of_https(folder: Path, tmp_path: Path) -> None
             client.is_server_ready(client_timeout=5)
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("path", ["repository/index", "repository/models/scene-blobs/load", "models/scene-blobs/infer"])
+@pytest.mark.parametrize("body", ["[]", "[true]", "7", "null"])
+def test_a_body_that_is_no_object_is_refused(backend: Server, path: str, body: str) -> None:
+    request = urllib.request.Request(f"{backend.url}/v2/{path}", body.encode(), {"content-type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    told = json.loads(refused.value.read())
+    assert (refused.value.code, told["code"]) == (400, "bad_request") and "object" in told["error"], told

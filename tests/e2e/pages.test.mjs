@@ -1,4 +1,4 @@
-// History, status and stills: the pages beside the live one, with a real session's history.
+// History, status, stills and the API: the pages beside the live one, with a real session's history.
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -179,4 +179,78 @@ test("pictures are made smaller, sent a few at a time, and drawn over; one that 
   await page.getByRole("button", { name: "Clear" }).click();
   assert.equal(await page.locator(".still").count(), 0);
   assert.deepEqual(complaints.filter((it) => !it.includes("422")), []);
+});
+
+/** The operation of a method and a path, opened. */
+async function operation(page, id) {
+  const details = page.locator(`#${id}`);
+  await details.locator("> summary").press("Enter");
+  await details.locator("form.try").waitFor();
+  return details;
+}
+
+test("every request is listed, found, and tried on the page of the API", options, async (t) => {
+  const { page, complaints, close } = await openPage(browser, `${server.url}/status.html`, { probed: false });
+  t.after(close);
+  await page.getByRole("link", { name: "API", exact: true }).click();
+  await page.waitForFunction(() => document.getElementById("status-text").textContent === "Ready");
+  const told = await (await fetch(`${server.url}/v1/openapi.json`)).json();
+  const methods = new Set(["get", "put", "post", "patch", "delete", "head", "options"]);
+  const count = Object.values(told.paths).flatMap((item) => Object.keys(item).filter((key) => methods.has(key))).length;
+  assert.ok(count > 30, `${count} operations`);
+  assert.equal(await page.locator(".operation").count(), count);
+  assert.equal(await page.locator("#contents a").count(), count);
+  await shot(page, "api-light");
+
+  await page.keyboard.press("/");
+  await page.keyboard.type("list models");
+  const shown = page.locator(".operation:visible");
+  const texts = await shown.allTextContents();
+  assert.ok(texts.length >= 1 && texts.length < count && texts.every((text) => /models/i.test(text)), texts.join("; "));
+  const models = await operation(page, "get-v1-models");
+  assert.equal(await models.locator(".curl").textContent(), `curl ${server.url}/v1/models`);
+  await models.getByRole("button", { name: "Send" }).press("Enter");
+  await models.locator(".answer .result").waitFor();
+  assert.match(await models.locator(".answer .reply").textContent(), /^200 OK in \d+ ms/);
+  assert.match(await models.locator(".answer .head").textContent(), /^content-type: application\/json$/m);
+  const answered = JSON.parse(await models.locator(".answer .result").textContent());
+  assert.deepEqual(answered, await (await fetch(`${server.url}/v1/models`)).json());
+
+  // A token is for this page alone, and never in a line that somebody may hand on.
+  await page.getByLabel("Token").fill("a.secret.token");
+  await page.getByLabel("Token").blur();
+  assert.match(await models.locator(".curl").textContent(), /^curl -H "authorization: Bearer \$TOKEN" /);
+  assert.equal(await page.evaluate(() => sessionStorage.length + localStorage.length), 0);
+  await page.getByLabel("Token").fill("");
+  await page.getByLabel("Token").blur();
+
+  await page.getByLabel("Filter").fill("v1/detect");
+  const detect = await operation(page, "post-v1-detect");
+  await detect.getByRole("button", { name: "Send" }).click();
+  await detect.getByText("Choose a file first.").waitFor();
+  const buffer = Buffer.from(
+    await page.evaluate(async () => {
+      const canvas = new OffscreenCanvas(320, 240);
+      canvas.getContext("2d").fillRect(60, 40, 100, 100);
+      return [...new Uint8Array(await (await canvas.convertToBlob({ type: "image/png" })).arrayBuffer())];
+    }),
+  );
+  await detect.locator('input[type="file"]').setInputFiles({ name: "a photo.png", mimeType: "image/png", buffer });
+  assert.match(await detect.locator(".curl").textContent(), /^curl -H 'content-type: image\/png' --data-binary '@a photo\.png' http:\S+\/v1\/detect$/);
+  await detect.getByRole("button", { name: "Send" }).click();
+  await detect.locator(".answer .result").waitFor();
+  const result = JSON.parse(await detect.locator(".answer .result").textContent());
+  assert.deepEqual([result.type, result.width, result.height], ["result", 320, 240]);
+  await detect.getByLabel(/^annotate, in query/).selectOption("png");
+  await detect.getByRole("button", { name: "Send" }).click();
+  await detect.locator(".answer img").waitFor();
+  assert.deepEqual(await detect.locator(".answer img").evaluate((image) => [image.naturalWidth, image.naturalHeight]), [320, 240]);
+  await shot(page, "api-tried-light");
+
+  await page.setViewportSize(PHONE.viewport);
+  await page.emulateMedia({ colorScheme: "dark" });
+  for (const summary of await detect.locator(".content > summary").all()) await summary.click();
+  assert.ok(await fits(page));
+  await shot(page, "api-phone-dark");
+  assert.deepEqual(complaints, []);
 });

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 24] = [
+const LEAVES: [&str; 25] = [
     "accuracy",
     "assignment",
     "cache",
@@ -25,6 +25,7 @@ const LEAVES: [&str; 24] = [
     "kserve",
     "media",
     "offload",
+    "openapi",
     "queue",
     "reload",
     "route",
@@ -55,7 +56,7 @@ const LEAF_IMPORTS: [(&str, &[&str]); 11] = [
     ("hardware", &["child", "clock"]),
     ("history", &["clock", "queue", "secret"]),
     ("ice", &["secret"]),
-    ("kserve", &["claims", "clock", "secret"]),
+    ("kserve", &["claims", "clock", "openapi", "secret"]),
 ];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];
@@ -216,6 +217,22 @@ fn only_the_clock_asks_for_the_time() {
         }
     }
     assert_none(&broken, "ask crate::clock for the time, and wait for a condition with a deadline");
+}
+
+/// Routes that are in no description: aliases, what answers that there is nothing, and other listeners'.
+#[test]
+fn every_other_route_of_the_api_is_described() {
+    let hidden = ["/offer", "/v1/{*rest}", "/v2/", "/v2/{*rest}", "/healthz", "/readyz", "/metrics"];
+    for source in sources("src").into_iter().filter(|source| ["http", "kserve"].contains(&source.module.as_str())) {
+        let code: String = source.code().collect();
+        for route in code.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let path = source.path.display();
+            assert!(
+                hidden.contains(&route),
+                "{path}: {route}: describe it (#[utoipa::path]), and register it by `routes!`"
+            );
+        }
+    }
 }
 
 #[test]

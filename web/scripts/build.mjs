@@ -46,8 +46,8 @@ async function buildInto(folder) {
       // The page uses the very file that integrators load.
       plugins: [{ name: "sdk", setup: ({ onResolve }) => onResolve({ filter: /\/sdk\/index\.js$/ }, () => ({ path: "./saccade.js", external: true })) }],
     }),
-    build({ ...common, entryPoints: ["page/history.ts", "page/stills.ts", "page/status.ts"], outdir: folder, format: "esm", minify: true }),
-    ...["history.html", "stills.html", "status.html"].map((name) => cp(join(root, "page", name), join(folder, name))),
+    build({ ...common, entryPoints: ["page/api.ts", "page/history.ts", "page/stills.ts", "page/status.ts"], outdir: folder, format: "esm", minify: true }),
+    ...["api.html", "history.html", "stills.html", "status.html"].map((name) => cp(join(root, "page", name), join(folder, name))),
     build({ ...common, entryPoints: ["page/page.css"], outfile: join(folder, "page.css"), minify: true }),
     cp(join(root, "page/index.html"), join(folder, "index.html")),
     cp(join(root, "public"), folder, { recursive: true }),

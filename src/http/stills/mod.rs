@@ -17,6 +17,8 @@ use bytes::Bytes;
 use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 
 use super::auth::{Caller, Claims};
+use super::openapi::parameters::{CacheControl, IfNoneMatch, PictureOptions};
+use super::openapi::{BadRequest, Slow, TooLarge, Unprocessable, UnsupportedType, shapes::names as shape};
 use super::results::{self, Origin};
 use super::{Context, Problem};
 use crate::cache::{Forgotten, Reuse, Tag};
@@ -144,7 +146,35 @@ enum Shape {
     Many { boundary: String },
 }
 
-/// `POST /v1/detect`.
+/// Find things in still pictures
+///
+/// One as the body, or several as a form; what a picture is, its bytes say. With `Accept: text/event-stream` each result is an
+/// event of its own, as soon as it is there. A picture may have 16 MiB (`limits.image_bytes`) and 16 megapixels.
+#[utoipa::path(
+    post, path = "/v1/detect", operation_id = "detect", tag = "stills",
+    params(PictureOptions, IfNoneMatch, CacheControl), security(("token" = ["can_publish"])),
+    request_body(content(
+        ("image/jpeg"), ("image/png"), ("image/webp"), ("application/octet-stream"),
+        (shape::PictureForm = "multipart/form-data")
+    )),
+    responses(
+        (
+            status = 200, description = "What was found: of one picture, of several, or, with `annotate`, a picture.",
+            content(
+                (shape::Found = "application/json"), ("image/jpeg"), ("image/png"),
+                (String = "text/event-stream", extensions(("x-item-schema" = json!({ "$ref": "#/components/schemas/Found" }))))
+            ),
+            headers(
+                ("ETag" = String, description = "Of the answer."),
+                ("X-Cache" = String, description = "`HIT` where the answer was given before, else `MISS`."),
+                ("Cache-Status" = String, description = "The same with the reason (RFC 9211)."),
+                ("Age" = u64, description = "Seconds since the answer was computed."),
+            )
+        ),
+        (status = 304, description = "The client has it."),
+        BadRequest, Slow, TooLarge, UnsupportedType, Unprocessable
+    )
+)]
 pub(super) async fn detect(
     State(context): State<Arc<Context>>,
     Caller { claims, .. }: Caller,

@@ -1,23 +1,28 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response as Answer};
-use axum::routing::{any, get, post};
-use axum::{Json, response};
+use axum::routing::{any, get};
+use axum::{Json, Router, response};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use utoipa::IntoParams;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use utoipa_axum::routes;
 
+use super::views::{
+    InferenceError, InferenceIndexEntry, InferenceIndexRequest, InferenceLoadRequest, InferenceModel,
+    InferenceModelConfig, InferenceServer, InferenceStatistics,
+};
 use super::{HEADER_LENGTH, Wanted};
 use crate::claims::Claims;
 use crate::kserve::access::{Denied, Identify, count, may_infer, may_manage, may_see, measured};
@@ -25,6 +30,7 @@ use crate::kserve::compression::Encoding;
 use crate::kserve::error::Error;
 use crate::kserve::tensor::Tensor;
 use crate::kserve::{Entry, Metadata, Models, Named, Request};
+use crate::openapi::Schemas;
 
 /// What a body may have beyond its tensors.
 const BODY_ROOM: usize = 64 * 1024;
@@ -70,36 +76,9 @@ impl Service {
 
     /// The routes below `/v2`.
     pub fn router(self) -> Router {
-        let service = Arc::new(self);
-        let model = |below: &str| {
-            [format!("/v2/models/{{model}}{below}"), format!("/v2/models/{{model}}/versions/{{version}}{below}")]
-        };
-        let mut router = Router::new()
-            .route("/v2", get(server))
-            .route("/v2/", get(server))
-            .route("/v2/health/live", get(async || StatusCode::OK))
-            .route("/v2/health/ready", get(ready))
-            .route("/v2/models/stats", get(all_statistics))
-            .route("/v2/repository/index", post(index))
-            .route("/v2/repository/models/{model}/load", post(load))
-            .route("/v2/repository/models/{model}/unload", post(unload))
-            .route("/v2/{*rest}", any(nothing));
-        for path in model("") {
-            router = router.route(&path, get(metadata));
-        }
-        for path in model("/ready") {
-            router = router.route(&path, get(model_ready));
-        }
-        for path in model("/config") {
-            router = router.route(&path, get(config));
-        }
-        for path in model("/stats") {
-            router = router.route(&path, get(statistics));
-        }
-        for path in model("/infer") {
-            router = router.route(&path, post(infer));
-        }
-        router.method_not_allowed_fallback(wrong_method).with_state(service)
+        let (router, _) = table().split_for_parts();
+        let router = router.route("/v2/", get(server)).route("/v2/{*rest}", any(nothing));
+        router.method_not_allowed_fallback(wrong_method).with_state(Arc::new(self))
     }
 
     fn claims(&self, headers: &HeaderMap) -> Result<Claims, Failure> {
@@ -112,11 +91,106 @@ impl Service {
     }
 }
 
+/// The routes and what describes them.
+pub(crate) fn table() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::default()
+        .routes(routes!(server))
+        .routes(routes!(live))
+        .routes(routes!(ready))
+        .routes(routes!(all_statistics))
+        .routes(routes!(index))
+        .routes(routes!(load))
+        .routes(routes!(unload))
+        .routes(of_each_version(routes!(metadata)))
+        .routes(of_each_version(routes!(model_ready)))
+        .routes(of_each_version(routes!(config)))
+        .routes(of_each_version(routes!(statistics)))
+        .routes(of_each_version(routes!(infer)))
+}
+
+/// Adds the schemas of what is sent.
+pub(crate) fn describe(schemas: &mut Schemas) {
+    wire::describe(schemas);
+}
+
+/// A route of a model, at the path of each of its versions, too.
+fn of_each_version((schemas, mut paths, router): UtoipaMethodRouter<Arc<Service>>) -> UtoipaMethodRouter<Arc<Service>> {
+    for (path, mut item) in paths.paths.clone() {
+        for operation in [&mut item.get, &mut item.post].into_iter().flatten() {
+            operation.operation_id = operation.operation_id.as_ref().map(|id| format!("{id}_of_version"));
+            operation
+                .parameters
+                .get_or_insert_default()
+                .extend(OfVersion::into_params(|| None).into_iter().map(Into::into));
+        }
+        paths.paths.insert(path.replace("{model}", "{model}/versions/{version}"), item);
+    }
+    (schemas, paths, router)
+}
+
 /// A model in a path.
 #[derive(Deserialize)]
 struct InPath {
     model: String,
     version: Option<String>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for InPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(path)| path).map_err(|_| Error::malformed("the path is not UTF-8").into())
+    }
+}
+
+/// Types by whose names descriptions refer to schemas.
+mod wire {
+    use super::super::views;
+
+    crate::openapi::schemas! {
+        from views
+        takes { InferenceIndexRequest, InferenceLoadRequest, InferenceRequest }
+        gives {
+            InferenceError, InferenceIndexEntry, InferenceModel, InferenceModelConfig, InferenceResponse,
+            InferenceServer, InferenceStatistics,
+        }
+    }
+}
+
+const OWN: &[(&str, &str)] = &[("application/json", "InferenceError")];
+/// What stands before the protocol has errors of its own.
+const ANY: &[(&str, &str)] = &[("application/json", "InferenceError"), ("application/problem+json", "Problem")];
+
+crate::openapi::failures! {
+    InferenceBadRequest = 400, OWN, "The request is not understood; `error` says what is wrong with it.";
+    InferenceUnauthorized = 401, OWN, "A valid token is needed.";
+    InferenceForbidden = 403, ANY, "The token does not allow it, or the page's origin is not allowed.";
+    InferenceNotFound = 404, OWN, "There is no such model.";
+    InferenceSlow = 408, OWN, "The body took too long.";
+    InferenceConflict = 409, OWN, "At odds with the present state.";
+    InferenceTooLarge = 413, OWN, "The body or its tensors are too large.";
+    InferenceInternal = 500, ANY, "The model failed, or the server.";
+    InferenceUnavailable = 503, ANY, "The model is not ready, or the server is full.";
+    InferenceLate = 504, OWN, "The request could not be answered within its timeout.";
+}
+
+/// A model in a path, as it is described.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its description is used")]
+struct OfModel {
+    /// Name of a model.
+    model: String,
+}
+
+/// A version in a path, as it is described.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its description is used")]
+struct OfVersion {
+    /// One version of the model.
+    version: String,
 }
 
 impl InPath {
@@ -169,7 +243,7 @@ impl IntoResponse for Failure {
             Self::Slow => "The body took too long; send it again, and faster.".to_owned(),
             Self::BrokeOff => "The body broke off; send it again.".to_owned(),
         };
-        let mut answer = (status, no_store(), Json(json!({ "error": text, "code": code }))).into_response();
+        let mut answer = (status, no_store(), Json(InferenceError { error: text, code })).into_response();
         if status == StatusCode::UNAUTHORIZED {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         } else if status == StatusCode::SERVICE_UNAVAILABLE {
@@ -220,15 +294,44 @@ async fn wrong_method() -> Failure {
     Failure::WrongMethod
 }
 
-async fn server(State(service): Shared) -> Json<Value> {
-    Json(super::server(service.server.0, service.server.1))
+/// Tell of the server
+///
+/// Its name, version, and the extensions of the protocol that it offers.
+#[utoipa::path(
+    get, path = "/v2", operation_id = "inference_server", tag = "inference protocol", security(()),
+    responses((status = 200, description = "The server.", body = wire::InferenceServer))
+)]
+async fn server(State(service): Shared) -> Json<InferenceServer> {
+    Json(InferenceServer::new(service.server))
 }
 
+/// Ask whether the server lives
+#[utoipa::path(
+    get, path = "/v2/health/live", operation_id = "inference_live", tag = "inference protocol", security(()),
+    responses((status = 200, description = "It does."))
+)]
+async fn live() -> StatusCode {
+    StatusCode::OK
+}
+
+/// Ask whether the server is ready
+///
+/// It is once all models are loaded that are to be, and until it drains.
+#[utoipa::path(
+    get, path = "/v2/health/ready", operation_id = "inference_ready", tag = "inference protocol", security(()),
+    responses((status = 200, description = "It is."), (status = 503, description = "It is not."))
+)]
 async fn ready(State(service): Shared) -> StatusCode {
     if service.models.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-async fn model_ready(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Result<Answer, Failure> {
+/// Ask whether a model is ready
+#[utoipa::path(
+    get, path = "/v2/models/{model}/ready", operation_id = "inference_model_ready", tag = "inference protocol",
+    params(OfModel), security(("token" = [])),
+    responses((status = 200, description = "It is."), InferenceBadRequest, InferenceNotFound)
+)]
+async fn model_ready(State(service): Shared, path: InPath, headers: HeaderMap) -> Result<Answer, Failure> {
     let model = service.seen(&headers, &path)?;
     if service.models.is_model_ready(model)? {
         return Ok(StatusCode::OK.into_response());
@@ -242,59 +345,104 @@ async fn model_ready(State(service): Shared, Path(path): Path<InPath>, headers: 
     Err(Error::NotReady { model: model.id(), reason }.into())
 }
 
-type Told = Result<([(header::HeaderName, &'static str); 1], Json<Value>), Failure>;
+type Told<T> = Result<([(header::HeaderName, &'static str); 1], Json<T>), Failure>;
 
-async fn metadata(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Told {
+/// Show what a model takes and gives
+#[utoipa::path(
+    get, path = "/v2/models/{model}", operation_id = "inference_model", tag = "inference protocol", params(OfModel),
+    security(("token" = [])),
+    responses(
+        (status = 200, description = "Its tensors.", body = wire::InferenceModel),
+        InferenceBadRequest, InferenceNotFound
+    )
+)]
+async fn metadata(State(service): Shared, path: InPath, headers: HeaderMap) -> Told<InferenceModel> {
     let metadata = service.models.metadata(service.seen(&headers, &path)?).await?;
-    Ok((no_store(), Json(super::metadata(&metadata))))
+    Ok((no_store(), Json((&*metadata).into())))
 }
 
-async fn config(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Told {
+/// Show how a model is run
+///
+/// As Triton writes it: where the model takes batches, shapes are without the side of these.
+#[utoipa::path(
+    get, path = "/v2/models/{model}/config", operation_id = "inference_model_config", tag = "inference protocol",
+    params(OfModel), security(("token" = [])),
+    responses(
+        (status = 200, description = "Its configuration.", body = wire::InferenceModelConfig),
+        InferenceBadRequest, InferenceNotFound
+    )
+)]
+async fn config(State(service): Shared, path: InPath, headers: HeaderMap) -> Told<InferenceModelConfig> {
     let metadata = service.models.metadata(service.seen(&headers, &path)?).await?;
-    Ok((no_store(), Json(super::config(&metadata))))
+    Ok((no_store(), Json((&*metadata).into())))
 }
 
-async fn statistics(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Told {
+/// Show what a model did
+///
+/// Since it was loaded, for requests of this protocol alone.
+#[utoipa::path(
+    get, path = "/v2/models/{model}/stats", operation_id = "inference_model_stats", tag = "inference protocol",
+    params(OfModel), security(("token" = [])),
+    responses(
+        (status = 200, description = "One entry for each version.", body = wire::InferenceStatistics),
+        InferenceBadRequest, InferenceNotFound
+    )
+)]
+async fn statistics(State(service): Shared, path: InPath, headers: HeaderMap) -> Told<InferenceStatistics> {
     let model = service.seen(&headers, &path)?;
-    Ok((no_store(), Json(super::statistics(&service.models.statistics(Some(model))?))))
+    Ok((no_store(), Json(service.models.statistics(Some(model))?.as_slice().into())))
 }
 
-async fn all_statistics(State(service): Shared, headers: HeaderMap) -> Told {
+/// Show what all models did
+///
+/// Since they were loaded, for requests of this protocol alone.
+#[utoipa::path(
+    get, path = "/v2/models/stats", operation_id = "inference_stats", tag = "inference protocol",
+    security(("token" = [])),
+    responses((status = 200, description = "One entry for each version.", body = wire::InferenceStatistics))
+)]
+async fn all_statistics(State(service): Shared, headers: HeaderMap) -> Told<InferenceStatistics> {
     let claims = service.claims(&headers)?;
     let mut all = service.models.statistics(None)?;
     all.retain(|it| may_see(&claims, Named::new(&it.name, &it.version)).is_ok());
-    Ok((no_store(), Json(super::statistics(&all))))
+    Ok((no_store(), Json(all.as_slice().into())))
 }
 
-#[derive(Deserialize, Default)]
-struct IndexRequest {
-    #[serde(default)]
-    ready: bool,
-}
-
-async fn index(State(service): Shared, headers: HeaderMap, body: Body) -> Told {
+/// List the models of the repository
+///
+/// Those that are loaded, or could not be, as far as the token allows them. Without a body, all of them.
+#[utoipa::path(
+    post, path = "/v2/repository/index", operation_id = "inference_index", tag = "inference protocol",
+    security(("token" = [])), request_body = Option<wire::InferenceIndexRequest>,
+    responses(
+        (status = 200, description = "The models.", body = Vec<wire::InferenceIndexEntry>),
+        InferenceBadRequest, InferenceSlow, InferenceTooLarge
+    )
+)]
+async fn index(State(service): Shared, headers: HeaderMap, body: Body) -> Told<Vec<InferenceIndexEntry>> {
     let claims = service.claims(&headers)?;
-    let request: IndexRequest = small(body).await?;
+    let request: InferenceIndexRequest = small(body).await?;
     let mut entries = service.models.index();
     entries.retain(|it| it.ready || !request.ready);
     entries.retain(|it| may_see(&claims, Named::new(&it.name, &it.version)).is_ok());
-    Ok((no_store(), Json(super::index(&entries))))
+    Ok((no_store(), Json(entries.into_iter().map(Into::into).collect())))
 }
 
-#[derive(Deserialize, Default)]
-struct LoadRequest {
-    #[serde(default)]
-    parameters: HashMap<String, Value>,
-}
-
-async fn load(
-    State(service): Shared,
-    Path(path): Path<InPath>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<StatusCode, Failure> {
+/// Load a model
+///
+/// All versions of it that are there; those that are loaded already, from files that have changed since, again.
+#[utoipa::path(
+    post, path = "/v2/repository/models/{model}/load", operation_id = "inference_load", tag = "inference protocol",
+    params(OfModel), security(("token" = ["can_manage_models"])),
+    request_body = Option<wire::InferenceLoadRequest>,
+    responses(
+        (status = 200, description = "It is loaded."),
+        InferenceBadRequest, InferenceNotFound, InferenceSlow, InferenceConflict, InferenceTooLarge
+    )
+)]
+async fn load(State(service): Shared, path: InPath, headers: HeaderMap, body: Body) -> Result<StatusCode, Failure> {
     may_manage(&service.claims(&headers)?, path.named())?;
-    let request: LoadRequest = small(body).await?;
+    let request: InferenceLoadRequest = small(body).await?;
     if !request.parameters.is_empty() {
         return Err(Error::Unsupported { what: "loading a model with parameters".to_owned() }.into());
     }
@@ -302,7 +450,17 @@ async fn load(
     Ok(StatusCode::OK)
 }
 
-async fn unload(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap) -> Result<StatusCode, Failure> {
+/// Unload a model
+///
+/// All versions of it.
+#[utoipa::path(
+    post, path = "/v2/repository/models/{model}/unload", operation_id = "inference_unload",
+    tag = "inference protocol", params(OfModel), security(("token" = ["can_manage_models"])),
+    responses(
+        (status = 200, description = "It is unloaded."), InferenceBadRequest, InferenceNotFound, InferenceConflict
+    )
+)]
+async fn unload(State(service): Shared, path: InPath, headers: HeaderMap) -> Result<StatusCode, Failure> {
     may_manage(&service.claims(&headers)?, path.named())?;
     service.models.unload(&path.model).await?;
     Ok(StatusCode::OK)
@@ -315,10 +473,34 @@ async fn small<T: for<'de> Deserialize<'de> + Default>(mut body: Body) -> Result
     if body.is_empty() {
         return Ok(T::default());
     }
+    super::require_object(&body)?;
     serde_json::from_slice(&body).map_err(|error| Error::malformed(format!("the JSON: {error}")).into())
 }
 
-async fn infer(State(service): Shared, Path(path): Path<InPath>, headers: HeaderMap, body: Body) -> Answer {
+/// Run a model on tensors
+///
+/// In the precision of its file. Tensors are in the JSON, or follow it as bytes (the binary tensor data extension): then
+/// the header `Inference-Header-Content-Length` says how many bytes are JSON, in requests and answers alike. A body without
+/// JSON, of length 0, is the only input of a model. Bodies may be compressed (`gzip`, `deflate`), and so is the answer where
+/// `Accept-Encoding` names one of these alone. Tensors may have 64 MiB together (`limits.tensor_bytes`).
+#[utoipa::path(
+    post, path = "/v2/models/{model}/infer", operation_id = "inference_infer", tag = "inference protocol",
+    params(
+        OfModel,
+        ("Inference-Header-Content-Length" = Option<u64>, Header, description = "Bytes of the body that are JSON, where tensors follow."),
+    ),
+    security(("token" = ["can_publish"])),
+    request_body(content((wire::InferenceRequest = "application/json"), ("application/octet-stream"))),
+    responses(
+        (
+            status = 200, description = "What the model gave.",
+            headers(("Inference-Header-Content-Length" = u64, description = "Bytes of the body that are JSON, where tensors follow.")),
+            content((wire::InferenceResponse = "application/json"), ("application/octet-stream"))
+        ),
+        InferenceBadRequest, InferenceNotFound, InferenceSlow, InferenceTooLarge, InferenceLate
+    )
+)]
+async fn infer(State(service): Shared, path: InPath, headers: HeaderMap, body: Body) -> Answer {
     let (model, mut body) = (path.named(), body);
     let allowed = service.claims(&headers).and_then(|claims| Ok(may_infer(&claims, model)?));
     let answered = match allowed {
