@@ -257,12 +257,27 @@ mod tests {
     use crate::history::Events;
     use crate::session::{Nobody, Publisher};
 
+    /// All events, once the store is open.
+    async fn opened(history: &History) -> Vec<crate::history::Event> {
+        let all = async {
+            loop {
+                if let Ok(events) = history.reader().events(&Events::default(), 100).await {
+                    return events;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), all).await.unwrap()
+    }
+
     #[tokio::test]
     async fn what_sessions_told_last_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let target = Target::Sqlite(folder.path().join("history.db"));
         let settings = Settings { target, retention: Duration::from_secs(3_600), spool: None, spool_bytes: 0 };
+        // Without a spool, what comes before the store is open is kept by nobody.
         let history = History::start(settings.clone());
+        opened(&history).await;
         let (listeners, registry) = (Listeners::new(history.recorder().clone()), Arc::new(Registry::new(None)));
         registry.tell(Arc::clone(&listeners) as _);
         let open = |id: &str| {
@@ -288,16 +303,7 @@ mod tests {
         history.end().await;
 
         let history = History::start(settings);
-        let reader = history.reader().clone();
-        let all = async {
-            loop {
-                if let Ok(events) = reader.events(&Events::default(), 100).await {
-                    return events;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let events = tokio::time::timeout(Duration::from_secs(10), all).await.unwrap();
+        let events = opened(&history).await;
         let of = |session: &str| events.iter().filter(|event| event.session == session).count();
         assert_eq!((of("ended"), of("other")), (3, 2), "{events:?}");
         history.end().await;
