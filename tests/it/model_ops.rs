@@ -237,15 +237,20 @@ async fn a_hundred_hot_swaps_fail_no_frame_and_keep_what_is_tracked() {
     let [of_first, of_second, of_pinned] = [(); 3].map(|()| watch::Sender::new(String::new()));
     let swaps = async {
         let (mut one, mut other) = (of_first.subscribe(), of_second.subscribe());
+        let mut both_have = async |model: &str| {
+            for seen in [&mut one, &mut other] {
+                let moved = timeout(LIMIT, seen.wait_for(|seen| seen == model)).await;
+                moved.unwrap_or_else(|_| panic!("a session did not move to {model}")).unwrap();
+            }
+        };
+        // The first swap is one only of what has begun.
+        both_have("blobs@1").await;
         for number in 0..SWAPS {
             let (what, state, model) =
                 if number % 2 == 0 { ("load", "ready", "blobs@2") } else { ("unload", "unloaded", "blobs@1") };
             let (status, view) = post(&server, &format!("/v1/models/blobs@2/{what}")).await;
             assert_eq!((status, &view["state"]), (StatusCode::OK, &json!(state)), "{view}");
-            for seen in [&mut one, &mut other] {
-                let moved = timeout(LIMIT, seen.wait_for(|seen| seen == model)).await;
-                moved.unwrap_or_else(|_| panic!("a session did not move to {model}")).unwrap();
-            }
+            both_have(model).await;
         }
         done.store(true, Ordering::Release);
     };
