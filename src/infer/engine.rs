@@ -196,6 +196,11 @@ impl Engine {
         let model = Arc::new(start(spec, selection, Arc::clone(&opener), runners)?);
         model.set_tensors(self.tensors(spec, opener.file(), model.instances()));
         model.set_content(&key.files);
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        // Who says how many instances there are to be wants no more.
+        if self.pinned(&spec.manifest).is_none() && !model.selection().provider.is_device() {
+            model.help(cores.saturating_sub(model.instances() as usize))?;
+        }
         let Selection { provider, precision, buckets, instances, origin, others, .. } = &*model.selection();
         let id = model.id();
         tracing::debug!(model = id, ?others, "other ways to run the model");

@@ -1,4 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use super::backend;
 use super::batcher::Key;
@@ -7,6 +8,9 @@ use super::runner::{Item, Runner};
 use super::shared::{Shared, Taken, Task, Way};
 use super::{Detected, Findings, Inferred, Outcome, Timing};
 use crate::clock;
+
+/// How long what runs pictures beside the instances keeps its runner when none come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes an instance's runner, warmed up.
 pub(super) type Open = dyn Fn() -> Result<Runner, Error> + Send + Sync;
@@ -28,7 +32,7 @@ pub(super) fn settled(runner: Runner, open: &Open) -> Result<Runner, Error> {
 /// The life of an owner thread: it owns one instance until the model is closed. `runner` is of this way.
 pub(super) fn own(shared: &Shared, number: usize, way: Way, runner: Runner) {
     backend::yield_to_codecs();
-    let mut instance = Instance { shared, number, way, runner: None, found: Vec::new(), done: Vec::new() };
+    let mut instance = Instance { shared, number, helps: false, way, runner: None, found: Vec::new(), done: Vec::new() };
     instance.begin(runner);
     shared.add_instance();
     let mut batch = Vec::new();
@@ -47,9 +51,42 @@ pub(super) fn own(shared: &Shared, number: usize, way: Way, runner: Runner) {
     }
 }
 
+/// The life of a thread that runs still pictures while all instances are at work, with what processors have left. It has a
+/// runner only while such pictures come.
+pub(super) fn help(shared: &Shared, number: usize) {
+    backend::yield_to_all();
+    let mut batch = Vec::new();
+    while shared.await_overflow() {
+        let way = shared.way();
+        let of = way.number;
+        let opened = catch_unwind(AssertUnwindSafe(&*way.open)).unwrap_or(Err(Error::Panicked));
+        let runner = match opened {
+            Ok(runner) => runner,
+            // The instances do its work.
+            Err(error) => {
+                tracing::warn!(model = shared.id(), %error, "still pictures have no instance of their own");
+                return;
+            }
+        };
+        let mut instance =
+            Instance { shared, number, helps: true, way, runner: None, found: Vec::new(), done: Vec::new() };
+        instance.begin(runner);
+        while let Some(task) = shared.next_overflow(of, PATIENCE, &mut batch) {
+            match task {
+                Task::Run { bucket } => instance.run(bucket, &mut batch),
+                Task::Expired(call) => call.reply.send(Err(Error::Late)),
+                // It is not given any other.
+                Task::Late(..) | Task::Refuse(_) | Task::Change(..) | Task::Leave => return,
+            }
+        }
+    }
+}
+
 struct Instance<'a> {
     shared: &'a Shared,
     number: usize,
+    /// It runs with what processors have left, so that its times say nothing of the model.
+    helps: bool,
     way: Way,
     /// None after a fault that a new one could not be opened after.
     runner: Option<Runner>,
@@ -130,7 +167,10 @@ impl Instance<'_> {
 
     /// Tells a frame's session or a picture's sender what became of it.
     fn answer(&mut self, taken: Taken, batch_size: usize, found: Result<Detected, Error>) {
-        self.shared.record.note(found.as_ref().map(|detected| detected.timing.service()));
+        match &found {
+            Ok(_) if self.helps => self.shared.record.count(),
+            found => self.shared.record.note(found.as_ref().map(|detected| detected.timing.service())),
+        }
         match taken {
             Taken::Call(call, queue) => {
                 call.reply.send(found.map(|found| Detected { timing: Timing { queue, ..found.timing }, ..found }));

@@ -71,6 +71,18 @@ impl Model {
         Ok(model)
     }
 
+    /// Starts so many threads that run still pictures while all instances are at work. Each opens the model only then.
+    pub(super) fn help(&self, threads: usize) -> Result<(), Error> {
+        let (id, instances) = (self.id(), self.instances() as usize);
+        for n in instances..instances + threads {
+            let shared = Arc::clone(&self.shared);
+            let thread = thread::Builder::new().name(format!("infer-{n}-{id}")).spawn(move || instance::help(&shared, n));
+            let thread = thread.map_err(|error| Error::Thread { reason: error.to_string() })?;
+            self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(())
+    }
+
     /// `name@version`.
     #[must_use]
     pub fn id(&self) -> String {

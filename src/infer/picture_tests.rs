@@ -27,6 +27,30 @@ fn pictures_that_are_late_or_withdrawn_are_not_run() {
 }
 
 #[test]
+fn pictures_that_no_instance_is_idle_for_are_run_beside_the_instances() {
+    let bench = Bench::new(Duration::from_millis(1));
+    bench.model.help(1).unwrap();
+    let slots = ["busy", "waits"].map(|name| bench.slot(name));
+    assert_eq!(bench.submit(&slots[0], 0, LONG), None);
+    assert_eq!(bench.running(), 1);
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 1, "none is opened before it is needed");
+    assert_eq!(bench.submit(&slots[1], 1, LONG), None);
+    let picture = Arc::new(I420::new(16, 8));
+    let deadline = crate::clock::now() + LONG;
+    let answer = bench.model.infer(&picture, ColorInfo::default(), None, &bench.params, deadline).unwrap();
+    assert_eq!(bench.running(), 1, "while the instance has not ended");
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 2);
+    assert!(bench.model.has_waiting(), "the frame waits for the instance");
+    (0..3).for_each(|_| bench.step(Step::Find));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(answer).unwrap().detections.len(), 1);
+    assert_eq!([bench.done(), bench.done()], [("busy", 0), ("waits", 1)]);
+    bench.model.shutdown();
+    assert_eq!(bench.model.figures().done, 3);
+    assert_eq!(bench.model.threads_at_work(), 0);
+}
+
+#[test]
 fn pictures_of_no_use_make_way_where_no_more_may_wait() {
     let bench = Bench::new(Duration::from_millis(1));
     let slot = bench.slot("busy");

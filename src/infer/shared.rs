@@ -35,6 +35,8 @@ pub(super) struct Shared {
     max_queue: usize,
     state: Mutex<State>,
     wake: Condvar,
+    /// Told of pictures that no instance is idle for.
+    overflow: Condvar,
     ready: AtomicBool,
     pub(super) record: Record,
     pub(super) metrics: Metrics,
@@ -187,7 +189,8 @@ impl Shared {
             closed: false,
         };
         let (state, ready) = (Mutex::new(state), AtomicBool::new(true));
-        Self { id, max_queue, state, wake: Condvar::new(), ready, record: Record::default(), metrics }
+        let (wake, overflow) = (Condvar::new(), Condvar::new());
+        Self { id, max_queue, state, wake, overflow, ready, record: Record::default(), metrics }
     }
 
     pub(super) fn id(&self) -> &str {
@@ -257,8 +260,12 @@ impl Shared {
         }
         state.batcher.call(now);
         state.calls.push_back(call);
+        let overflows = state.batcher.has_overflow();
         drop(state);
         self.wake.notify_one();
+        if overflows {
+            self.overflow.notify_one();
+        }
         Ok(())
     }
 
@@ -282,6 +289,7 @@ impl Shared {
         };
         drop(unused);
         self.wake.notify_all();
+        self.overflow.notify_all();
     }
 
     /// How the model is run now.
@@ -325,11 +333,51 @@ impl Shared {
             };
             if task.is_some() && state.batcher.has_more() {
                 self.wake.notify_one();
+                if state.batcher.has_overflow() {
+                    self.overflow.notify_one();
+                }
             }
             if task.is_some() || state.closed {
                 return task;
             }
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until pictures wait that no instance is idle for. False: the model takes no more work.
+    pub(super) fn await_overflow(&self) -> bool {
+        let mut state = self.lock();
+        loop {
+            if self.refusal(&state).is_some() {
+                return false;
+            }
+            if state.batcher.has_overflow() {
+                return true;
+            }
+            state = self.overflow.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// As [`Self::next`], with pictures alone that no instance is idle for. None: there were none for `patience`, or what
+    /// runs them is not the way any more.
+    pub(super) fn next_overflow(&self, way: u64, patience: Duration, batch: &mut Vec<Taken>) -> Option<Task> {
+        let mut state = self.lock();
+        loop {
+            if self.refusal(&state).is_some() || state.way.number != way {
+                return None;
+            }
+            let task = state.choose_overflow(batch);
+            if task.is_some() {
+                if state.batcher.has_overflow() {
+                    self.overflow.notify_one();
+                }
+                return task;
+            }
+            let waited = self.overflow.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+            if waited.1.timed_out() {
+                return None;
+            }
+            state = waited.0;
         }
     }
 
@@ -405,6 +453,20 @@ impl State {
             return Some(Task::Expired(call));
         }
         let choice = self.batcher.next(now, instance)?;
+        self.gather(choice, now, batch)
+    }
+
+    fn choose_overflow(&mut self, batch: &mut Vec<Taken>) -> Option<Task> {
+        let now = clock::now();
+        if let Some(call) = self.take_idle(now) {
+            return Some(Task::Expired(call));
+        }
+        let choice = self.batcher.next_overflow(now)?;
+        self.gather(choice, now, batch)
+    }
+
+    /// Takes what was chosen out of its queues.
+    fn gather(&mut self, choice: Choice, now: Instant, batch: &mut Vec<Taken>) -> Option<Task> {
         let inbox = |entries: &[Entry], key| {
             let at = entries.binary_search_by_key(&key, |entry: &Entry| entry.key).ok()?;
             Some(Arc::clone(&entries[at].inbox))

@@ -36,11 +36,22 @@ use super::error::Error;
 /// How much the calling thread steps back behind others, -20..19: so far that a codec that wakes up runs at once, and a
 /// model still gets a fair part of a busy core.
 const NICE: i32 = 5;
+/// The same of threads that take only what others leave.
+const NICEST: i32 = 19;
 
 /// Lets decoding and encoding go before inference on the calling thread: they take little, and returned video waits for
 /// them, whatever the model takes.
 pub(super) fn yield_to_codecs() {
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+    step_back(NICE);
+}
+
+/// Lets everything else go before the calling thread.
+pub(super) fn yield_to_all() {
+    step_back(NICEST);
+}
+
+fn step_back(nice: i32) {
+    if let Err(error) = rustix::process::setpriority_process(None, nice) {
         tracing::debug!(%error, "a model's thread keeps its priority");
     }
 }

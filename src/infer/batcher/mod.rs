@@ -335,6 +335,24 @@ impl Batcher {
         Some(Choice::Run { bucket })
     }
 
+    /// What runs pictures where no instance is idle is to do now: one picture. Its runs are no part of what instances are
+    /// expected to do, and count for the share of those who wait for pictures.
+    pub fn next_overflow(&mut self, now: Instant) -> Option<Choice> {
+        if !self.has_overflow() {
+            return None;
+        }
+        self.members.clear();
+        self.members.push(Member::Call);
+        self.take(Member::Call, now);
+        Some(Choice::Run { bucket: 1 })
+    }
+
+    /// Whether pictures wait while all instances are at work.
+    #[must_use]
+    pub fn has_overflow(&self) -> bool {
+        !self.calls.waiting.is_empty() && self.instances > 0 && self.running.len() >= self.instances
+    }
+
     /// The members of the batch that was last chosen.
     #[must_use]
     pub fn members(&self) -> &[Member] {
@@ -347,10 +365,12 @@ impl Batcher {
         !self.calls.waiting.is_empty() || self.slots.iter().any(|slot| !slot.in_flight && slot.waiting.is_some())
     }
 
-    /// An instance is idle again; `ran` is the bucket that it ran and the time that took, if all went well.
+    /// An instance is idle again; `ran` is the bucket that it ran and the time that took, if all went well. Of what ran
+    /// where no instance was idle nothing is learnt.
     pub fn finish_run(&mut self, instance: usize, ran: Option<(usize, Duration)>) {
+        let before = self.running.len();
         self.running.retain(|running| running.instance != instance);
-        if let Some((bucket, took)) = ran {
+        if let Some((bucket, took)) = ran.filter(|_| self.running.len() < before) {
             self.costs.update(bucket, took);
         }
     }

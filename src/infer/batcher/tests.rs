@@ -45,6 +45,20 @@ fn the_earliest_deadline_goes_first_whatever_the_order() {
 }
 
 #[test]
+fn pictures_overflow_only_while_no_instance_is_idle_and_teach_nothing() {
+    let (mut batcher, now) = waiting(&[(1, 10)], &[50]);
+    batcher.call(now);
+    assert_eq!(batcher.next_overflow(now), None, "an instance is idle");
+    assert_eq!(run(&mut batcher, now, 0), (1, vec![0]));
+    batcher.submit(now, 0, now + 90 * MS);
+    assert_eq!(batcher.next_overflow(now), Some(Choice::Run { bucket: 1 }));
+    assert_eq!(batcher.members(), [Member::Call]);
+    assert_eq!(batcher.next_overflow(now), None, "frames are the instances'");
+    batcher.finish_run(1, Some((1, 500 * MS)));
+    assert_eq!(batcher.costs().single(), 10 * MS, "it ran with what was left of the processors");
+}
+
+#[test]
 fn a_frame_that_cannot_make_it_is_late_and_one_that_just_can_is_not() {
     let (mut batcher, now) = waiting(&[(1, 20)], &[20]);
     assert_eq!(run(&mut batcher, now, 0), (1, vec![0]));
