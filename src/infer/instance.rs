@@ -32,7 +32,8 @@ pub(super) fn settled(runner: Runner, open: &Open) -> Result<Runner, Error> {
 /// The life of an owner thread: it owns one instance until the model is closed. `runner` is of this way.
 pub(super) fn own(shared: &Shared, number: usize, way: Way, runner: Runner) {
     backend::yield_to_codecs();
-    let mut instance = Instance { shared, number, helps: false, way, runner: None, found: Vec::new(), done: Vec::new() };
+    let mut instance =
+        Instance { shared, number, helps: false, way, runner: None, found: Vec::new(), done: Vec::new() };
     instance.begin(runner);
     shared.add_instance();
     let mut batch = Vec::new();

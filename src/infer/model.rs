@@ -76,7 +76,8 @@ impl Model {
         let (id, instances) = (self.id(), self.instances() as usize);
         for n in instances..instances + threads {
             let shared = Arc::clone(&self.shared);
-            let thread = thread::Builder::new().name(format!("infer-{n}-{id}")).spawn(move || instance::help(&shared, n));
+            let thread =
+                thread::Builder::new().name(format!("infer-{n}-{id}")).spawn(move || instance::help(&shared, n));
             let thread = thread.map_err(|error| Error::Thread { reason: error.to_string() })?;
             self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }

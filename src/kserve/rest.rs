@@ -1,5 +1,6 @@
 //! Requests and answers over HTTP: JSON, with tensors in it or as bytes after it (the binary tensor data extension).
 
+mod body;
 mod bounded;
 mod routes;
 mod views;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Saccade beside a FastAPI server for still pictures (peers/fastapi_server.py), in one run.
 
-Both run the same model file in fp32 with one thread a run, and get the same photos from the same generator, each with a comment
+Both run the same model file with one thread a run, and get the same photos from the same generator, each with a comment
 of its own, so that no cache helps; they take turns, and each figure is the median over the turns. Writes a table and the
 ratios as Markdown.
 
@@ -26,7 +26,11 @@ from collections.abc import Iterator
 
 from run import HERE, ROOT, START, free_port, machine, models_folder, running
 
-OURS, PEER = "Saccade", "FastAPI"
+OURS, PEER = "Saccade, yolox-nano fp32", "FastAPI, yolox-nano fp32"
+#: The embedded model, in the precision that is fastest here of those that lose little; the peer runs it in fp32.
+OURS_PPE, PEER_PPE = "Saccade, ppe-nano", "FastAPI, ppe-nano fp32"
+PAIRS = [(OURS, PEER), (OURS_PPE, PEER_PPE)]
+SIDES = (OURS, PEER, OURS_PPE, PEER_PPE)
 
 #: Processor milliseconds of one run of the model by itself, as the peer runs it.
 ALONE = """
@@ -34,7 +38,8 @@ import sys, time, numpy as np, onnxruntime as ort
 options = ort.SessionOptions(); options.intra_op_num_threads = 1
 net = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 given = net.get_inputs()[0]
-picture = np.random.default_rng(1).uniform(0, 255, given.shape).astype(np.float32)
+shape = [side if isinstance(side, int) else 1 for side in given.shape]
+picture = np.random.default_rng(1).uniform(0, 255, shape).astype(np.float32)
 for _ in range(5): net.run(None, {given.name: picture})
 before = time.process_time()
 for _ in range(50): net.run(None, {given.name: picture})
@@ -43,18 +48,18 @@ print((time.process_time() - before) * 20)
 
 
 @contextlib.contextmanager
-def ours(arguments: argparse.Namespace, models: pathlib.Path) -> Iterator[tuple[int, str, str]]:
+def ours(arguments: argparse.Namespace, models: pathlib.Path, model: str) -> Iterator[tuple[int, str, str]]:
     http, ops = free_port(), free_port()
     command = [arguments.saccade, "serve", "--listen", f"127.0.0.1:{http}", "--set", f"ops.listen=127.0.0.1:{ops}"]
-    command += ["--set", "media.port=0", "--models-dir", str(models), "--model", "yolox-nano"]
+    command += ["--set", "media.port=0", "--models-dir", str(models), "--model", model]
     with running(command, f"http://127.0.0.1:{ops}/readyz") as pid:
         yield pid, f"http://127.0.0.1:{http}/v1/detect", f"http://127.0.0.1:{ops}/metrics"
 
 
 @contextlib.contextmanager
-def peer(arguments: argparse.Namespace) -> Iterator[tuple[int, str, str | None]]:
+def peer(arguments: argparse.Namespace, model: pathlib.Path) -> Iterator[tuple[int, str, str | None]]:
     port = free_port()
-    command = [arguments.peer_python, str(HERE / "peers/fastapi_server.py"), str(arguments.model), str(port), "1"]
+    command = [arguments.peer_python, str(HERE / "peers/fastapi_server.py"), str(model), str(port), "1"]
     with running(command, f"http://127.0.0.1:{port}/openapi.json") as pid:
         yield pid, f"http://127.0.0.1:{port}/v1/detect", None
 
@@ -99,17 +104,25 @@ def main() -> None:
     rows: dict[tuple[str, int], list[dict]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         models = models_folder(arguments, pathlib.Path(scratch))
-        sides = {OURS: lambda: ours(arguments, models), PEER: lambda: peer(arguments)}
+        ppe_nano = next(ROOT.glob("models/ppe-nano/*/model.onnx"))
+        sides = {
+            OURS: lambda: ours(arguments, models, "yolox-nano"),
+            PEER: lambda: peer(arguments, arguments.model),
+            OURS_PPE: lambda: ours(arguments, models, "ppe-nano"),
+            PEER_PPE: lambda: peer(arguments, ppe_nano),
+        }
         for turn in range(arguments.turns):
-            command = [arguments.peer_python, "-c", ALONE, str(arguments.model)]
-            alone = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            alone = {}
+            for name, model in ((PEER, arguments.model), (PEER_PPE, ppe_nano)):
+                command = [arguments.peer_python, "-c", ALONE, str(model)]
+                alone[name] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             for concurrency in arguments.concurrency:
                 for name, start in sides.items():
                     with start() as (pid, url, metrics):
                         # The first requests of a process cost more.
                         bench(argparse.Namespace(**{**vars(arguments), "seconds": 2}), pid, url, concurrency)
                         figures = bench(arguments, pid, url, concurrency)
-                        figures["inference_ms"] = inference_ms(figures, metrics, alone)
+                        figures["inference_ms"] = inference_ms(figures, metrics, alone.get(name, 0.0))
                     rows.setdefault((name, concurrency), []).append(figures)
                     told = f"turn {turn + 1}, {concurrency} at a time, {name}: {figures['answered_per_s']} pictures/s"
                     print(told, file=sys.stderr)
@@ -124,15 +137,15 @@ def report(arguments: argparse.Namespace, rows: dict[tuple[str, int], list[dict]
         "# Still pictures beside a FastAPI server",
         "",
         f"`tests/bench/stills.py {flags}` at commit {commit}, {time.strftime('%Y-%m-%d')}.",
-        f"{machine()}. Client and server share the cores; sides take turns; medians over the turns. Both run yolox-nano in",
-        "fp32; no two pictures have the same bytes. The peer is [peers/fastapi_server.py](peers/fastapi_server.py). Its time",
-        "outside inference is its processor time less that of the model's run by itself.",
+        f"{machine()}. Client and server share the cores; sides take turns; medians over the turns. No two",
+        "pictures have the same bytes. The peer is [peers/fastapi_server.py](peers/fastapi_server.py). Its time outside inference",
+        "is its processor time less that of the model's run by itself.",
         "",
         "| side | at a time | pictures /s | ms of processors a picture | of it not inference | p50 ms | p95 ms | memory MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
     table = {}
-    for (name, concurrency), found in sorted(rows.items(), key=lambda row: (row[0][1], row[0][0] != OURS)):
+    for (name, concurrency), found in sorted(rows.items(), key=lambda row: (row[0][1], list(SIDES).index(row[0][0]))):
         middle = lambda values: statistics.median(values)
         row = {
             "rate": middle([it["answered_per_s"] for it in found]),
@@ -145,13 +158,14 @@ def report(arguments: argparse.Namespace, rows: dict[tuple[str, int], list[dict]
         table[name, concurrency] = row
         lines.append(f"| {name} | {concurrency} | " + " | ".join(f"{value:.1f}" for value in row.values()) + " |")
     lines.append("")
-    for concurrency in arguments.concurrency:
-        if (OURS, concurrency) in table and (PEER, concurrency) in table:
-            us, them = table[OURS, concurrency], table[PEER, concurrency]
-            lines.append(
-                f"- {concurrency} at a time: {us['rate'] / them['rate']:.2f} × the peer's pictures a second, "
-                f"{us['cpu'] / them['cpu']:.2f} of its processor time a picture, outside inference {us['rest'] / them['rest']:.2f}."
-            )
+    for one, other in PAIRS:
+        for concurrency in arguments.concurrency:
+            if (one, concurrency) in table and (other, concurrency) in table:
+                us, them = table[one, concurrency], table[other, concurrency]
+                lines.append(
+                    f"- {one}, {concurrency} at a time: {us['rate'] / them['rate']:.2f} × the peer's pictures a second, "
+                    f"{us['cpu'] / them['cpu']:.2f} of its processor time a picture, outside inference {us['rest'] / them['rest']:.2f}."
+                )
     return "\n".join([*lines, ""])
 
 

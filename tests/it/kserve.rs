@@ -224,7 +224,7 @@ async fn a_model_whose_servers_are_away_at_the_start_comes_once_they_are_there()
     let address = back.kill();
     let root = folder.path().to_str().unwrap();
     // Nobody looks at the folder: it is the servers that change.
-    let server = Server::start(&[("models.dir", root), ("models.watch", "off")]).await;
+    let server = Server::start(&[("models.dir", root), ("models.default", "ppe-nano"), ("models.watch", "off")]).await;
     let state = async || {
         let found: Value = reqwest::get(server.url("/v1/models?all=true")).await.unwrap().json().await.unwrap();
         let model = found.as_array().unwrap().iter().find(|model| model["name"] == "scene-remote").cloned();

@@ -224,6 +224,9 @@ fn only_the_clock_asks_for_the_time() {
 fn every_other_route_of_the_api_is_described() {
     let hidden = ["/offer", "/v1/{*rest}", "/v2/", "/v2/{*rest}", "/healthz", "/readyz", "/metrics"];
     for source in sources("src").into_iter().filter(|source| ["http", "kserve"].contains(&source.module.as_str())) {
+        if source.path.components().any(|part| part.as_os_str() == "tests") {
+            continue;
+        }
         let code: String = source.code().collect();
         for route in code.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
             let path = source.path.display();

@@ -1,5 +1,4 @@
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, State};
@@ -8,17 +7,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response as Answer};
 use axum::routing::{any, get};
 use axum::{Json, Router, response};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
-use http_body_util::BodyExt;
+use bytes::Bytes;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 use utoipa::IntoParams;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
+use super::body::{Held, discard, kibibytes, read};
 use super::views::{
     InferenceError, InferenceIndexEntry, InferenceIndexRequest, InferenceLoadRequest, InferenceModel,
     InferenceModelConfig, InferenceServer, InferenceStatistics,
@@ -36,16 +33,8 @@ use crate::openapi::Schemas;
 const BODY_ROOM: usize = 64 * 1024;
 /// Bytes of a request's body that has no tensors.
 const MAX_SMALL_BODY: usize = 8 * 1024;
-/// Bytes of a body that nobody wants which are read all the same, so that its client may go on with the connection.
-const DISCARDED: usize = 8 * 1024 * 1024;
-/// From a request's head to the end of its body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a request waits for room among those whose bodies are in memory.
-const ROOM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bodies of the largest size that are in memory at a time; of smaller ones there may be more.
 const BODIES: usize = 4;
-/// Bytes by which the room of a body grows.
-const STEP: usize = 16 * 1024;
 /// Bytes that are read or written on the spot; what takes longer is done where nothing waits for it.
 const SHORT: usize = 64 * 1024;
 
@@ -201,7 +190,7 @@ impl InPath {
 
 /// Why there is no answer, as clients of the protocol read it: `{"error": …}`, and our code beside it.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Error(Error),
     Denied(Denied),
     Nothing,
@@ -517,25 +506,13 @@ async fn infer(State(service): Shared, path: InPath, headers: HeaderMap, body: B
     let is_over = match &failure {
         // It had its time.
         Failure::Slow | Failure::BrokeOff => false,
-        _ => timeout(BODY_TIMEOUT, discard(body)).await.unwrap_or(false),
+        _ => discard(body).await,
     };
     let mut answer = failure.into_response();
     if !is_over {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     answer
-}
-
-/// Reads what nobody wants; false: there is more of it than is read.
-async fn discard(body: Body) -> bool {
-    let (mut chunks, mut read) = (body.into_data_stream(), 0);
-    while let Some(Ok(chunk)) = chunks.next().await {
-        read += chunk.len();
-        if read > DISCARDED {
-            return false;
-        }
-    }
-    true
 }
 
 impl Service {
@@ -636,64 +613,4 @@ async fn off<T: Send + 'static>(
         return Ok(work()?);
     }
     Ok(spawn_blocking(work).await.map_err(|_| Error::malformed("it cannot be read"))??)
-}
-
-/// The room that a request's bytes take.
-struct Held {
-    room: Arc<Semaphore>,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Held {
-    /// None yet.
-    fn new(room: &Arc<Semaphore>) -> Self {
-        Self { room: Arc::clone(room), permit: None }
-    }
-
-    /// Waits until there is room for so many bytes together, for a while.
-    async fn grow(&mut self, bytes: usize) -> Result<(), Error> {
-        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let more = (kibibytes(bytes) as usize).saturating_sub(held);
-        if more == 0 {
-            return Ok(());
-        }
-        let more = Arc::clone(&self.room).acquire_many_owned(u32::try_from(more).unwrap_or(u32::MAX));
-        let more = timeout(ROOM_TIMEOUT, more).await.ok().and_then(Result::ok).ok_or(Error::Busy)?;
-        match &mut self.permit {
-            Some(held) => held.merge(more),
-            none => *none = Some(more),
-        }
-        Ok(())
-    }
-
-    /// Gives back what so many bytes do not need.
-    fn shrink(&mut self, bytes: usize) {
-        if let Some(held) = &mut self.permit {
-            drop(held.split(held.num_permits().saturating_sub(kibibytes(bytes) as usize)));
-        }
-    }
-}
-
-/// A body, or none if it has more than `most` bytes. Where there is `room` to be held, it grows with what came.
-async fn read(body: &mut Body, most: usize, mut room: Option<&mut Held>) -> Result<Option<Bytes>, Failure> {
-    let all = async {
-        let mut bytes = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(chunk) = frame.map_err(|_| Failure::BrokeOff)?.into_data() else { continue };
-            let size = bytes.len() + chunk.len();
-            if size > most {
-                return Ok(None);
-            }
-            if let Some(room) = &mut room {
-                room.grow(size.next_multiple_of(STEP).min(most)).await?;
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(Some(bytes.freeze()))
-    };
-    timeout(BODY_TIMEOUT, all).await.map_err(|_| Failure::Slow)?
-}
-
-fn kibibytes(bytes: usize) -> u32 {
-    u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
 }
