@@ -285,8 +285,14 @@ pub(super) fn commit(
         builder.with_optimization_level(GraphOptimizationLevel::All)?.with_disabled_optimizers("QuickGeluFusion")?;
     if settings.provider == Provider::OpenVino {
         let hint = if settings.precision == Precision::Bf16 { "bf16" } else { "f32" };
+        // Left to itself it pins each instance's thread to a core, and all of them to the same one: two instances side by
+        // side took twice as long as one.
         let load_config = serde_json::json!({
-            "CPU": { "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": settings.threads.to_string() }
+            "CPU": {
+                "INFERENCE_PRECISION_HINT": hint,
+                "INFERENCE_NUM_THREADS": settings.threads.to_string(),
+                "ENABLE_CPU_PINNING": "NO",
+            }
         });
         let openvino = ep::OpenVINO::default()
             .with_device_type("CPU")
