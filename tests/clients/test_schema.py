@@ -43,7 +43,8 @@ def ask(server: Server, folder: Path, seconds: int, *more: str) -> dict:
     assert "panicked" not in said, said
     told = json.loads(report.read_text())
     paths = json.load(urllib.request.urlopen(f"{server.url}/v1/openapi.json", timeout=10))["paths"]
-    there = sum(method in METHODS for item in paths.values() for method in item)
+    # It does not ask for what it has read already.
+    there = sum(method in METHODS for item in paths.values() for method in item) - 1
     assert there > 30 and told["operations"] == told["operations"] | {"total": there, "selected": there, "tested": there, "errored": 0}
     return told
 

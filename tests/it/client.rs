@@ -1,6 +1,8 @@
 //! A WebRTC client over the `saccade.v1` WebSocket: publishes pre-encoded video, collects results and returned frames.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +70,12 @@ impl Socket {
                 Some(Err(_)) | None => return None,
             }
         }
+    }
+
+    /// Answers the server's pings, and drops what it says, until the future is dropped.
+    pub async fn stay(&mut self) -> Infallible {
+        while let Some(Ok(_)) = self.0.next().await {}
+        pending().await
     }
 
     /// The next message of the protocol.

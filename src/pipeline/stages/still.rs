@@ -60,7 +60,10 @@ impl Still {
 
     /// The last answer for this frame, if the scene stands still; otherwise the frame, which is to go to the model. `idle`
     /// says that no frame before it is there.
-    #[expect(clippy::result_large_err, reason = "a frame goes one way or the other, and is in no box")]
+    #[cfg_attr(
+        feature = "cuda",
+        expect(clippy::result_large_err, reason = "a frame goes one way or the other, and is in no box")
+    )]
     pub(super) fn answer(&self, frame: Frame, idle: bool) -> Result<Inferred, Frame> {
         let Some(Keeper { state, reused, checked, changed, aged, .. }) = &self.0 else { return Err(frame) };
         #[cfg_attr(not(feature = "cuda"), expect(irrefutable_let_patterns, reason = "there are GPUs elsewhere"))]
