@@ -199,7 +199,7 @@ impl Engine {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         // Who says how many instances there are to be wants no more.
         if self.pinned(&spec.manifest).is_none() && !model.selection().provider.is_device() {
-            model.help(cores.saturating_sub(model.instances() as usize))?;
+            model.help(cores.min(MAX_INSTANCES as usize).saturating_sub(model.instances() as usize))?;
         }
         let Selection { provider, precision, buckets, instances, origin, others, .. } = &*model.selection();
         let id = model.id();
