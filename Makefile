@@ -15,7 +15,7 @@ TRAIN_DATA ?=
 TRAIN_WORK ?=
 TRAIN_ARGS ?=
 
-.PHONY: help run test setup setup-test build demo bench bench-budget bench-mixed bench-stills fuzz fuzz-api kernels lint docs train train-test
+.PHONY: help run test setup setup-test build demo bench bench-budget bench-mixed bench-stills deploy-check fuzz fuzz-api kernels lint docs train train-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ run: build ## Install what is missing, build, and start the server (ARGS="…" f
 	@exec "$(TARGET_DIR)/release/saccade" serve $(ARGS)
 
 test: setup-test ## Install what is missing and run every check: format, lints, web, Rust, browser
-	@scripts/test.sh
+	@scripts/test.sh all
 
 setup: ## Install system packages and ONNX Runtime, to build and to run
 	@scripts/setup.sh run
@@ -49,6 +49,9 @@ bench-mixed: setup ## Measure live sessions beside still pictures, into tests/be
 
 bench-stills: setup ## Measure still pictures beside a FastAPI server, into tests/bench/STILLS.md (ARGS="--seconds 10 --turns 1")
 	@scripts/bench.sh stills $(ARGS)
+
+deploy-check: setup-test ## Check all that is in deploy/: images, proxies, manifests, rules and dashboards, against the real programs
+	@scripts/test.sh deploy
 
 train: setup ## Train and export the default model, or go on with it (TRAIN_DATA=DATASETS; see models/train/README.md)
 	@TRAIN_DATA="$(TRAIN_DATA)" TRAIN_WORK="$(TRAIN_WORK)" scripts/train.sh run $(TRAIN_ARGS)

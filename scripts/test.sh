@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs every check of the repository, one after the other, and fails at the end if one failed. `make test` calls it
-# after `scripts/setup.sh test`.
+# Runs every check of the repository, one after the other, and fails at the end if one failed; with `deploy`, those of
+# deploy/ alone. `make test` and `make deploy-check` call it after `scripts/setup.sh test`.
 set -euo pipefail
+
+what=${1:-all}
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -33,6 +35,8 @@ client_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q --durations=5
 
 kernel_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q tests/kernels; }
 
+deploy_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q --durations=5 tests/deploy; }
+
 gpu_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q tests/gpu; }
 
 # Those with PyTorch, which is large, are run by `make train-test`.
@@ -40,19 +44,25 @@ training_tests() { "${SACCADE_TEST_PYTHON:-python3}" -B -m pytest -q models/trai
 
 web_tests() { (cd web && npm run check && npm run check:dist && npm test); }
 
-step "format" cargo fmt --all --check
-step "lints" cargo clippy --workspace --all-targets --locked -- --deny warnings
-step "licences" scripts/deny.sh
-if [ -e web/package.json ]; then
-    step "web client" web_tests
-fi
-step "Rust tests" rust_tests
-step "kernels" kernel_tests
-step "bundle for GPUs" gpu_tests
-step "foreign clients" client_tests
-step "training data and graphs" training_tests
-if [ -x tests/e2e/run ]; then
-    step "browser test" tests/e2e/run
+if [ "$what" = deploy ]; then
+    step "build" cargo build --locked
+    step "deployment" deploy_tests
+else
+    step "format" cargo fmt --all --check
+    step "lints" cargo clippy --workspace --all-targets --locked -- --deny warnings
+    step "licences" scripts/deny.sh
+    if [ -e web/package.json ]; then
+        step "web client" web_tests
+    fi
+    step "Rust tests" rust_tests
+    step "kernels" kernel_tests
+    step "bundle for GPUs" gpu_tests
+    step "foreign clients" client_tests
+    step "deployment" deploy_tests
+    step "training data and graphs" training_tests
+    if [ -x tests/e2e/run ]; then
+        step "browser test" tests/e2e/run
+    fi
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then
