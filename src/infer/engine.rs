@@ -112,6 +112,11 @@ struct Prepared {
     complete: bool,
 }
 
+/// Share of the kept time below which a model is measured again, if others kept the processors busy then.
+const MUCH_FASTER: f64 = 0.7;
+/// Runs that tell.
+const TRIES: u32 = 3;
+
 /// Instances of a model whose manifest names no number, at most: each has memory of its own.
 const MAX_INSTANCES: u32 = 16;
 
@@ -364,8 +369,10 @@ impl Engine {
         let calibration = &self.options.calibration;
         let kept = calibration.get::<Found>(&key).filter(Found::makes_sense).and_then(|found| {
             let resumed = opener.resume(request, &found);
-            let kept = resumed.map(|(runner, selection)| (runner, selection, found.is_final, true));
-            kept.inspect_err(|error| tracing::debug!(model = key.model, %error, "the calibration is of no use")).ok()
+            let useless = |error: &Error| tracing::debug!(model = key.model, %error, "the calibration is of no use");
+            let (mut runner, selection) = resumed.inspect_err(useless).ok()?;
+            let is_outdated = selection.disturbance.processors().is_some() && is_faster(&mut runner, &selection);
+            (!is_outdated).then_some((runner, selection, found.is_final, true))
         });
         let (runner, mut selection, is_final, complete) = if let Some(kept) = kept {
             kept
@@ -544,6 +551,11 @@ fn takes_over(smaller: &Manifest, larger: &Manifest) -> Result<(), &'static str>
         return Err("its input is not smaller");
     }
     Ok(())
+}
+
+/// Whether a model that was measured earlier is much faster now.
+fn is_faster(runner: &mut Runner, selection: &Selection) -> bool {
+    runner.warm_up(TRIES).is_ok_and(|time| time < selection.measured.mul_f64(MUCH_FASTER))
 }
 
 /// Instances that `cores` keep busy while they also do everything else for their frames: the share of a frame's time
