@@ -15,7 +15,7 @@ TRAIN_DATA ?=
 TRAIN_WORK ?=
 TRAIN_ARGS ?=
 
-.PHONY: help run test setup setup-test build demo bench bench-budget bench-mixed bench-stills deploy-check fuzz fuzz-api kernels lint docs train train-test
+.PHONY: help run test setup setup-test build demo bench bench-budget bench-mixed bench-plan bench-stills deploy-check fuzz fuzz-api kernels lint docs train train-test
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-budget: setup ## Measure how budgets are kept under load, into tests/bench
 
 bench-mixed: setup ## Measure live sessions beside still pictures, into tests/bench/MIXED.md (ARGS="--seconds 10 --turns 1")
 	@scripts/bench.sh mixed $(ARGS)
+
+bench-plan: setup ## Compare what `saccade plan` says with what a search finds, into tests/bench/PLAN.md (ARGS="--seconds 60")
+	@scripts/bench.sh plan $(ARGS)
 
 bench-stills: setup ## Measure still pictures beside a FastAPI server, into tests/bench/STILLS.md (ARGS="--seconds 10 --turns 1")
 	@scripts/bench.sh stills $(ARGS)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures Saccade beside a server that a user would write instead, and writes tests/bench/RESULTS.md. `make bench` calls
-# it, and `make bench-budget`: the first argument says which of the programs in tests/bench to run (run, budget, stills or mixed), the
+# it, and `make bench-budget`: the first argument says which of the programs in tests/bench to run (run, budget, stills, mixed or plan), the
 # others go to it.
 set -euo pipefail
 program=$1

@@ -10,6 +10,7 @@ pub mod assignment;
 pub mod cache;
 pub mod calibration;
 pub mod camera;
+pub mod capacity;
 pub mod child;
 pub mod claims;
 pub mod cli;

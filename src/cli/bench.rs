@@ -182,7 +182,7 @@ fn rate(text: &str) -> Result<f64, String> {
     number.ok().filter(|rate| (0.01..=10_000.0).contains(rate)).ok_or_else(|| "0.01/s to 10000/s".to_owned())
 }
 
-fn size(text: &str) -> Result<(u32, u32), String> {
+pub(super) fn size(text: &str) -> Result<(u32, u32), String> {
     let wanted = || format!("WIDTHxHEIGHT, even numbers from 64 to {MAX_SIDE}");
     let (width, height) = text.split_once('x').ok_or_else(wanted)?;
     let side = |text: &str| text.parse().ok().filter(|side| (64..=MAX_SIDE).contains(side) && side % 2 == 0);

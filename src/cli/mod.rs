@@ -2,6 +2,7 @@
 
 mod bench;
 mod exit;
+mod plan;
 mod settings;
 mod token;
 
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 pub use bench::{Bench, BenchStages, BenchWhat, Returned};
 pub use exit::Exit;
+pub use plan::Plan;
 pub use settings::{HardwareChoice, ModelFlags, NetworkFlags, Settings};
 pub use token::Token;
 
@@ -49,6 +51,8 @@ pub enum Command {
     Eval(Eval),
     /// Put load on a server and report how late, how many and how right its results are
     Bench(Bench),
+    /// Reckon what machines so many sessions need, and what they cost
+    Plan(Plan),
     /// Look for a GPU and write what is found, for the process that started this one
     #[command(hide = true)]
     ProbeHardware,

@@ -16,6 +16,7 @@ mod lines;
 mod models;
 mod offline;
 mod pending;
+mod plan;
 mod probe;
 mod progress;
 mod serve;
@@ -64,6 +65,7 @@ pub fn run(args: Args) -> Exit {
                 Exit::Configuration
             }
         },
+        Command::Plan(args) => plan::run(args),
         Command::Bench(args) => bench::run(args),
         Command::ProbeHardware => {
             probe::look();

@@ -130,3 +130,42 @@ fn bare_stages_are_timed() {
     assert_eq!(stages.len(), 6);
     assert!(sum > 0.0 && sum < report["total_ms"]["max"].as_f64().unwrap() * 2.0, "{report}");
 }
+
+#[test]
+fn a_plan_tells_machines_and_money_from_measured_stages() {
+    let folder = TempDir::new().unwrap();
+    let prices = folder.path().join("prices.toml");
+    let text =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prices.example.toml")).unwrap();
+    std::fs::write(&prices, &text).unwrap();
+    let plan = |sessions: &str, returned: &str| {
+        let mut program = saccade("plan");
+        program.args(["--sessions", sessions, "--resolution", "320x240", "--fps", "10"]);
+        program.args(["--return", returned, "--model", "scene-blobs", "--models-dir", MODELS]);
+        program.arg("--price-file").arg(&prices);
+        program
+    };
+    let (code, report, errors) = run(plan("500", "exact").arg("--json"));
+    assert_eq!(code, 0, "{errors}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let costs = report["costs_ms"].as_object().unwrap();
+    assert!(costs.values().filter_map(Value::as_f64).all(|cost| cost > 0.0), "{report}");
+    let needs = |key: &str| report["needs"][key].as_f64().unwrap();
+    // The utilisation law, and what video of this size takes on the network.
+    assert!((needs("cores") - 500.0 * 10.0 * needs("frame_ms") / 1e3).abs() < 1e-6, "{report}");
+    assert!(needs("in_bps") > 500.0 * 100_000.0 && needs("out_bps") > needs("in_bps"), "{report}");
+    let fleets = report["fleets"].as_array().unwrap();
+    for fleet in fleets {
+        let count = |key: &str| fleet[key].as_u64().unwrap();
+        assert!(
+            count("machines") * count("sessions_each") >= 500 && fleet["per_hour"].as_f64().unwrap() > 0.0,
+            "{fleet}"
+        );
+    }
+    assert!(fleets.len() == 2 && report["currency"] == "EUR", "{report}");
+
+    std::fs::write(&prices, format!("{text}cores_of_it = 3\n")).unwrap();
+    let (code, _, errors) = run(&mut plan("5", "results"));
+    assert_eq!(code, 64, "{errors}");
+    assert!(errors.contains("prices.toml") && errors.contains("cores_of_it"), "{errors}");
+}

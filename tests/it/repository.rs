@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 25] = [
+const LEAVES: [&str; 26] = [
     "accuracy",
     "assignment",
     "cache",
     "calibration",
+    "capacity",
     "child",
     "claims",
     "clock",

@@ -4,8 +4,8 @@
 //! no session connected; 70 when the run ended before its time.
 
 mod footage;
-mod plan;
-mod stages;
+pub(super) mod plan;
+pub(super) mod stages;
 mod stills;
 
 use std::num::NonZero;

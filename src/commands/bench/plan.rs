@@ -123,7 +123,7 @@ pub(super) const fn return_mode(returned: Returned) -> ReturnMode {
 
 /// Bits a second for a size, as a browser would choose them.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-pub(super) fn bitrate((width, height): (u32, u32), fps: u32) -> u32 {
+pub(in crate::commands) fn bitrate((width, height): (u32, u32), fps: u32) -> u32 {
     let pixels = f64::from(width) * f64::from(height);
     (pixels * f64::from(fps) * BITS_PER_PIXEL).clamp(200_000.0, 8_000_000.0) as u32
 }

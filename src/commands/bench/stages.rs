@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::{footage, plan};
 use crate::annotate::{Annotator, Overlay};
+use crate::capacity::Costs;
 use crate::cli::{BenchStages, Exit};
 use crate::clock;
 use crate::commands::offline::{self, Way, sentence};
@@ -28,6 +29,17 @@ const WARM_UP: u32 = 30;
 const STAGES: [&str; 6] = ["decode", "preprocess", "inference", "postprocess", "annotate", "encode"];
 
 pub(super) fn run(args: &BenchStages, stop: &AtomicBool) -> Result<Exit, (Exit, String)> {
+    let found = find(args, stop)?;
+    if args.json {
+        say!("{:#}", found.to_json());
+    } else {
+        say!("{found}");
+    }
+    Ok(if found.frames > 0 && !stop.load(Ordering::Acquire) { Exit::Clean } else { Exit::Internal })
+}
+
+/// Measures what these arguments say.
+pub(in crate::commands) fn find(args: &BenchStages, stop: &AtomicBool) -> Result<Stages, (Exit, String)> {
     let config = Config::load(&args.sources(std::env::vars_os()));
     let config = config.map_err(|mistakes| (Exit::Configuration, mistakes.to_string()))?;
     offline::init_logs(&args.settings, &config);
@@ -39,13 +51,7 @@ pub(super) fn run(args: &BenchStages, stop: &AtomicBool) -> Result<Exit, (Exit, 
     let engine = offline::engine(&config, 1, way).map_err(failed)?;
     let model = engine.load(spec).map_err(failed)?;
     let clip = clip(args).map_err(|message| (Exit::Configuration, message))?;
-    let found = measure(args, &model, &clip, stop).map_err(|message| (Exit::Internal, message))?;
-    if args.json {
-        say!("{:#}", found.to_json());
-    } else {
-        say!("{found}");
-    }
-    Ok(if found.frames > 0 && !stop.load(Ordering::Acquire) { Exit::Clean } else { Exit::Internal })
+    measure(args, &model, &clip, stop).map_err(|message| (Exit::Internal, message))
 }
 
 fn clip(args: &BenchStages) -> Result<Clip, String> {
@@ -57,10 +63,12 @@ fn clip(args: &BenchStages) -> Result<Clip, String> {
 }
 
 /// What the stages cost.
-struct Stages {
-    model: String,
+pub(in crate::commands) struct Stages {
+    /// Which one, and how it was run.
+    pub(in crate::commands) model: String,
     setting: String,
     frames: u64,
+    on_gpu: bool,
     times: BTreeMap<&'static str, Latencies>,
     /// From a packet's frame to its returned one.
     total: Latencies,
@@ -85,6 +93,7 @@ fn measure(args: &BenchStages, model: &Arc<Model>, clip: &Clip, stop: &AtomicBoo
         model: format!("{}, {} in {}", model.id(), selection.provider, selection.precision),
         setting: format!("{codec} {width}x{height} at {}/s", args.fps),
         frames: 0,
+        on_gpu: selection.provider.is_device(),
         times: STAGES.into_iter().map(|stage| (stage, Latencies::default())).collect(),
         total: Latencies::default(),
         cpu_ms: None,
@@ -148,6 +157,23 @@ fn measure(args: &BenchStages, model: &Arc<Model>, clip: &Clip, stop: &AtomicBoo
 }
 
 impl Stages {
+    /// What a frame takes in each stage; none if there was none.
+    pub(in crate::commands) fn costs(&self) -> Option<Costs> {
+        let mean = |stage: &str| self.times.get(stage).and_then(Latencies::mean);
+        // What stages waited for a processor that others kept busy is no cost.
+        let worked = self.cpu_ms.zip(self.total.mean()).map_or(1.0, |(cpu, all)| (cpu / all.max(1e-3)).min(1.0));
+        let cost = |stage| mean(stage).map(|time| time * worked);
+        Some(Costs {
+            decode: cost("decode")?,
+            preprocess: cost("preprocess")?,
+            inference: if self.on_gpu { mean("inference")? } else { cost("inference")? },
+            postprocess: cost("postprocess")?,
+            annotate: cost("annotate")?,
+            encode: cost("encode")?,
+            on_gpu: self.on_gpu,
+        })
+    }
+
     fn to_json(&self) -> serde_json::Value {
         let stages: serde_json::Map<_, _> =
             self.times.iter().map(|(stage, times)| ((*stage).to_owned(), json!(times.percentiles()))).collect();

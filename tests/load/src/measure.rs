@@ -53,6 +53,12 @@ impl Latencies {
         self.0.len()
     }
 
+    /// In milliseconds; `None` where nothing was recorded.
+    #[must_use]
+    pub fn mean(&self) -> Option<f64> {
+        (self.count() > 0).then(|| self.0.mean() / 1e3)
+    }
+
     /// `None` where nothing was recorded.
     #[must_use]
     pub fn percentiles(&self) -> Option<Percentiles> {

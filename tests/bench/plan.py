@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""What `saccade plan` says one processor serves, beside what a search for the largest load finds that it serves, in one run.
+
+The server gets one processor of its own and the generator the others, so that neither takes the other's time; `plan` measures
+on the server's processor, before the server is there. The search keeps a budget of 200 ms at the 95th percentile with 95 % of
+the frames inferred. Writes a table as Markdown.
+
+python3 tests/bench/plan.py --saccade target/release/saccade --peer-python python3 --model yolox_nano_416.onnx
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+from run import HERE, ROOT, START, bench_command, free_port, machine, models_folder, running
+
+#: Model and what is wanted back.
+KINDS = (("ppe-nano", "exact"), ("ppe-nano", "results"), ("yolox-nano", "exact"))
+
+
+def planned(arguments: argparse.Namespace, models: pathlib.Path, model: str, returned: str, here: set[int]) -> dict:
+    command = [arguments.saccade, "plan", "--sessions", "1000", "--models-dir", str(models), "--model", model]
+    command += ["--return", returned, "--cores", "1", "--inferred", "0.95", "--json"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, preexec_fn=lambda: os.sched_setaffinity(0, here)
+    )
+    return json.loads(done.stdout)
+
+
+def searched(arguments: argparse.Namespace, models: pathlib.Path, model: str, returned: str, here: set[int], there: set[int]) -> dict:
+    http, ops = free_port(), free_port()
+    command = ["taskset", "-c", ",".join(map(str, here)), arguments.saccade, "serve", "--listen", f"127.0.0.1:{http}"]
+    command += ["--set", f"ops.listen=127.0.0.1:{ops}", "--set", "media.port=0", "--set", "admission.mode=off"]
+    command += ["--models-dir", str(models), "--model", model]
+    with running(command, f"http://127.0.0.1:{ops}/readyz") as pid:
+        ask = bench_command(arguments, pid, ["--url", f"ws://127.0.0.1:{http}/v1/signal"])
+        ask += ["--scenario", "ramp", "--sessions", "48", "--return", returned, "--duration", f"{arguments.seconds}s"]
+        done = subprocess.run(
+            ["taskset", "-c", ",".join(map(str, there)), *ask],
+            capture_output=True, text=True, cwd=ROOT, timeout=arguments.seconds * 4 + START,
+        )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(ask)}\n{done.stdout[-2000:]}{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--saccade", default=shutil.which("saccade") or "target/release/saccade")
+    parser.add_argument("--peer-python", help="not used: scripts/bench.sh names it")
+    parser.add_argument("--model", type=pathlib.Path, required=True, help="yolox_nano_416.onnx")
+    parser.add_argument("--clip", default="scene")
+    parser.add_argument("--seconds", type=int, default=90, help="seconds of a search at most")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "PLAN.md")
+    arguments = parser.parse_args()
+    arguments.model, arguments.saccade = arguments.model.resolve(), str(pathlib.Path(arguments.saccade).resolve())
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise SystemExit("there have to be two processors: one for the server, one for what loads it")
+    here, there = {cores[0]}, set(cores[1:])
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        models = models_folder(arguments, pathlib.Path(scratch))
+        for model, returned in KINDS:
+            plan = planned(arguments, models, model, returned, here)
+            found = searched(arguments, models, model, returned, here, there)
+            fleet = plan["fleets"][0]
+            rows.append((model, returned, plan["needs"]["frame_ms"], fleet["sessions_each"], fleet["sessions_at_limit"], found["capacity"]))
+            print(rows[-1], file=sys.stderr)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    lines = [
+        "# What `saccade plan` says, and what a search finds",
+        "",
+        f"`tests/bench/plan.py --seconds {arguments.seconds}` at commit {commit}, {time.strftime('%Y-%m-%d')}, {machine()}.",
+        "Sessions of 640×480 at 30 frames a second at a server with one processor of its own; the generator has the other. The search",
+        "wants 95 % of the frames inferred, and the 95th percentile of latency below 200 ms.",
+        "",
+        "| model | return | ms a frame, planned | sessions planned, with room to spare | at the limit | sessions found | limit / found |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for model, returned, ms, each, limit, found in rows:
+        lines.append(f"| {model} | {returned} | {ms:.2f} | {each} | {limit} | {found} | {limit / max(1, found):.2f} |")
+    arguments.out.write_text("\n".join([*lines, ""]))
+
+
+if __name__ == "__main__":
+    main()
