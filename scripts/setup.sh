@@ -95,6 +95,8 @@ missing_packages() {
         have nft || [ -x /usr/sbin/nft ] || echo nftables
         have openssl || echo openssl
         have curl || echo curl
+        # `kubectl kustomize`.
+        have kubectl || echo kubernetes-client
         # Brokers of MQTT and NATS.
         has_mosquitto || echo mosquitto
         have mosquitto_sub || echo mosquitto-clients

@@ -1,0 +1,758 @@
+"""The chart and the kustomizations: every manifest is one that Kubernetes takes, they fit together, and the real binary
+takes the configuration in them. Helm's own library renders; there is no cluster."""
+
+import ipaddress
+import json
+import os
+import re
+import stat
+import subprocess
+import tomllib
+from pathlib import Path
+
+import helm_python
+import pytest
+import yaml
+
+import chart
+from chart import CHART, KUSTOMIZE, PROFILES, ROOT, expand, merged, of_kind, pod_spec, profile, render, selects, server, the
+from server import BINARY
+
+SETS = ["default", *PROFILES]
+# What the StatefulSet of a variant with as many pods as there may be has.
+SELECTOR_KEYS = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
+# One pod that the cluster's registry is not needed for.
+ALONE = {"replicas": 1, "cluster": {"enabled": False}}
+METRICS = set(re.findall(r"^\| `(saccade_\w+)`", (ROOT / "deploy" / "METRICS.md").read_text(), re.M))
+
+
+@pytest.fixture(params=SETS)
+def manifests(request: pytest.FixtureRequest) -> list[dict]:
+    return render(profile(request.param))
+
+
+def most_pods(values: dict) -> int:
+    whole = merged(yaml.safe_load((CHART / "values.yaml").read_text()), values)
+    return whole["replicas"] if whole["autoscaling"]["mode"] == "none" else whole["autoscaling"]["maxReplicas"]
+
+
+# --- every manifest by itself ---
+
+
+def test_kubernetes_takes_every_manifest(manifests: list[dict]) -> None:
+    for one in manifests:
+        chart.validate(one)
+    names = [(it["kind"], it["metadata"]["name"]) for it in manifests]
+    assert len(names) == len(set(names)), "a name comes twice"
+
+
+@pytest.mark.parametrize("kind", [("apps/v1", "StatefulSet"), ("networking.istio.io/v1", "VirtualService"), ("keda.sh/v1alpha1", "ScaledObject")])
+def test_a_field_that_is_misspelt_would_be_found(kind: tuple[str, str]) -> None:
+    whole = [*render(profile("istio")), *render(profile("keda"))]
+    one = json.loads(json.dumps(next(it for it in whole if (it["apiVersion"], it["kind"]) == kind)))
+    one["spec"]["replicaz"] = 1
+    with pytest.raises(AssertionError, match="replicaz"):
+        chart.validate(one)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_helm_finds_no_fault_with_the_chart(name: str) -> None:
+    report = helm_python.lint(CHART, profile(name), strict=True)
+    found = [it["error"] for it in report["messages"] if it["severity"] > 1]
+    assert not found and not report["errors"], (found, report["errors"])
+
+
+def test_the_release_s_name_tells_two_releases_apart() -> None:
+    both = [{(it["kind"], it["metadata"]["name"]) for it in render(profile("discover"), release)} for release in ("saccade", "second")]
+    assert not both[0] & both[1]
+    one, other = (chart.pods(render({}, release), 1)[0][1] for release in ("saccade", "second"))
+    selector = the(render({}, "saccade"), "StatefulSet")["spec"]["selector"]
+    assert selects(selector, one) and not selects(selector, other)
+
+
+# --- how manifests fit together ---
+
+
+def test_selectors_take_the_pods_and_what_is_named_is_there(manifests: list[dict]) -> None:
+    stateful = the(manifests, "StatefulSet")
+    template = stateful["spec"]["template"]
+    labels, spec = template["metadata"]["labels"], template["spec"]
+    ports = {it["name"] for container in spec["containers"] for it in container.get("ports", [])}
+    there = {(it["kind"], it["metadata"]["name"]) for it in manifests}
+
+    assert set(stateful["spec"]["selector"]["matchLabels"]) == SELECTOR_KEYS, "a selector can't be changed later"
+    assert selects(stateful["spec"]["selector"], labels)
+    assert ("Service", stateful["spec"]["serviceName"]) in there
+    assert the(manifests, "Service", stateful["spec"]["serviceName"])["spec"]["clusterIP"] == "None"
+    for one in of_kind(manifests, "PodDisruptionBudget"):
+        assert selects(one["spec"]["selector"], labels)
+    for one in of_kind(manifests, "NetworkPolicy"):
+        assert selects(one["spec"]["podSelector"], labels)
+    for one in spec["topologySpreadConstraints"]:
+        assert selects(one["labelSelector"], labels)
+    for one in of_kind(manifests, "Service"):
+        assert {"matchLabels": one["spec"]["selector"]}["matchLabels"].keys() >= SELECTOR_KEYS
+        wanted = {it["targetPort"] for it in one["spec"]["ports"]}
+        assert wanted <= ports | {9190}, f"{one['metadata']['name']} leads to {wanted - ports}"
+    for one in of_kind(manifests, "HorizontalPodAutoscaler", "ScaledObject", "VerticalPodAutoscaler"):
+        target = one["spec"].get("scaleTargetRef") or one["spec"]["targetRef"]
+        assert (target["kind"], target["name"]) in there
+        assert one["kind"] == "VerticalPodAutoscaler" or "replicas" not in stateful["spec"], "two would decide on replicas"
+    for one in of_kind(manifests, "Ingress"):
+        for rule in one["spec"]["rules"]:
+            for path in rule["http"]["paths"]:
+                backend = path["backend"]["service"]
+                service = the(manifests, "Service", backend["name"])
+                assert backend["port"]["name"] in {it["name"] for it in service["spec"]["ports"]}
+    for one in of_kind(manifests, "ServiceMonitor"):
+        scraped = [it for it in of_kind(manifests, "Service") if selects(one["spec"]["selector"], it["metadata"]["labels"])]
+        assert [it["metadata"]["name"] for it in scraped] == ["saccade-ops"], "each pod is scraped once"
+        assert {it["port"] for it in one["spec"]["endpoints"]} == {it["name"] for it in scraped[0]["spec"]["ports"]}
+    for one in of_kind(manifests, "VirtualService", "DestinationRule"):
+        assert one["spec"].get("host", "saccade") == "saccade"
+        for route in one["spec"].get("http", []):
+            for it in route["route"]:
+                service = the(manifests, "Service", it["destination"]["host"])
+                assert it["destination"]["port"]["number"] in {port["port"] for port in service["spec"]["ports"]}
+    assert ("ServiceAccount", spec["serviceAccountName"]) in there
+    volumes = {it["name"]: it for it in spec["volumes"]}
+    claims = {it["metadata"]["name"] for it in stateful["spec"].get("volumeClaimTemplates", [])}
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+        for mount in container["volumeMounts"]:
+            assert mount["name"] in volumes.keys() | claims, f"{container['name']} mounts {mount['name']}"
+    for one in volumes.values():
+        if "configMap" in one:
+            assert ("ConfigMap", one["configMap"]["name"]) in there
+
+
+def test_a_session_s_media_survives_the_drain_of_its_pod(manifests: list[dict]) -> None:
+    """A draining pod is unready, and Services drop unready pods unless told otherwise."""
+    for one in of_kind(manifests, "Service"):
+        keeps = one["spec"].get("publishNotReadyAddresses", False)
+        assert keeps == (one["metadata"]["name"] != "saccade"), one["metadata"]["name"]
+
+
+@pytest.mark.parametrize("grace, sleep", [(0, 0), (30, 5), (600, 20)])
+def test_a_pod_is_given_the_time_that_its_sessions_have(grace: int, sleep: int) -> None:
+    manifests = render({"shutdown": {"graceSeconds": grace, "preStopSeconds": sleep}})
+    container = server(manifests)
+    told = next(int(it["value"]) for it in container["env"] if it["name"] == "SACCADE_SHUTDOWN__GRACE_MS")
+    slept = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    assert (told, slept) == (grace * 1000, sleep)
+    assert pod_spec(manifests)["terminationGracePeriodSeconds"] >= grace + sleep + 10
+
+
+def test_probes_ask_the_operators_listener(manifests: list[dict]) -> None:
+    container = server(manifests)
+    asked = {it: container[it]["httpGet"] for it in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert {it: one["path"] for it, one in asked.items()} == {
+        "startupProbe": "/healthz",
+        "livenessProbe": "/healthz",
+        "readinessProbe": "/readyz",
+    }
+    assert {one["port"] for one in asked.values()} == {"ops"}
+    assert {it["containerPort"] for it in container["ports"] if it["name"] == "ops"} == {9180}
+
+
+def test_containers_may_do_nothing_that_they_need_not(manifests: list[dict]) -> None:
+    spec = pod_spec(manifests)
+    whole = spec["securityContext"]
+    assert whole["runAsNonRoot"] and whole["runAsUser"] > 0 and whole["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False and own["readOnlyRootFilesystem"] is True
+        assert own["capabilities"] == {"drop": ["ALL"]} and not own.get("privileged")
+    tokens = [it for it in server(manifests)["volumeMounts"] if "serviceaccount" in it["mountPath"]]
+    assert not tokens, "the server has no business with the API"
+    written = {it["mountPath"] for it in server(manifests)["volumeMounts"] if not it.get("readOnly")}
+    assert written == {"/tmp", "/var/lib/saccade", "/var/cache/saccade"}
+
+
+def test_no_secret_is_in_a_manifest(manifests: list[dict]) -> None:
+    assert not of_kind(manifests, "Secret")
+    for it in server(manifests)["env"]:
+        secret = re.search("SECRET$|PASSWORD$|REDIS_URL$", it["name"])
+        assert not secret or "secretKeyRef" in it.get("valueFrom", {}), it["name"]
+
+
+# --- media ---
+
+
+@pytest.mark.parametrize("name", [it for it in SETS if profile(it).get("media", {}).get("mode") == "loadBalancer"])
+def test_each_pod_has_a_service_that_takes_it_alone_to_the_address_that_it_advertises(name: str) -> None:
+    values = profile(name)
+    manifests = render(values)
+    port = values["media"].get("port", 8189)
+    everyone = chart.pods(manifests, most_pods(values))
+    media = [it for it in of_kind(manifests, "Service") if it["spec"].get("type") == "LoadBalancer"]
+    assert len(media) == len(everyone)
+    balancer = values["media"]["loadBalancer"]
+    for index, (pod, _) in enumerate(everyone):
+        service = the(manifests, "Service", f"{pod}-media")
+        taken = [it for it, labels in everyone if selects({"matchLabels": service["spec"]["selector"]}, labels)]
+        assert taken == [pod]
+        assert service["spec"]["externalTrafficPolicy"] == "Local"
+        outside = sorted((it["protocol"], it["port"]) for it in service["spec"]["ports"])
+        assert outside == [("TCP", port), ("UDP", port)]
+        inside = {it["name"]: (it["protocol"], it["containerPort"]) for it in server(manifests)["ports"]}
+        assert all(inside[it["targetPort"]] == (it["protocol"], it["port"]) for it in service["spec"]["ports"])
+        assert not any("hostPort" in it for it in server(manifests)["ports"])
+        if balancer["address"] == "static":
+            address = balancer["pods"][index]["address"]
+            assert tomllib.loads(config_of(manifests, pod))["media"]["advertise"] == [address]
+            annotations = service["metadata"].get("annotations", {})
+            asked = service["spec"].get("loadBalancerIP") or annotations.get(balancer.get("assignAnnotation"))
+            assert asked == (None if balancer["assign"] == "none" else address)
+            assert balancer["pods"][index].get("annotations", {}).items() <= annotations.items()
+
+
+def test_clouds_without_mixed_load_balancers_get_two_services_on_one_address() -> None:
+    manifests = render(merged(profile("gke"), {"media": {"loadBalancer": {"mixedProtocols": False}}}))
+    udp, tcp = (the(manifests, "Service", f"saccade-1-media-{it}") for it in ("udp", "tcp"))
+    assert [it["protocol"] for one in (udp, tcp) for it in one["spec"]["ports"]] == ["UDP", "TCP"]
+    assert udp["spec"]["loadBalancerIP"] == tcp["spec"]["loadBalancerIP"] == "203.0.113.11"
+    for one in (udp, tcp):
+        chart.validate(one)
+
+
+def test_host_ports_are_the_media_port_and_the_address_is_the_node_s() -> None:
+    manifests = render({"media": {"port": 9000}})
+    media = {it["protocol"]: it for it in server(manifests)["ports"] if it["name"].startswith("media")}
+    assert {(it["containerPort"], it["hostPort"]) for it in media.values()} == {(9000, 9000)} and len(media) == 2
+    env = {it["name"]: it for it in server(manifests)["env"]}
+    assert env["SACCADE_MEDIA__PORT"]["value"] == "9000"
+    assert env["SACCADE_MEDIA__ADVERTISE"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.hostIP"
+
+
+def test_with_turn_alone_nothing_else_leads_to_media() -> None:
+    manifests = render(profile("turn-only"))
+    assert not any("hostPort" in it for it in server(manifests)["ports"])
+    assert {it["spec"].get("type", "ClusterIP") for it in of_kind(manifests, "Service")} == {"ClusterIP"}
+    env = {it["name"]: it for it in server(manifests)["env"]}
+    assert env["SACCADE_MEDIA__ADVERTISE"]["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP"
+    assert not allowed(manifests, "ingress", "UDP", 8189, {}, "198.51.100.7")
+    assert allowed(manifests, "ingress", "UDP", 8189, {}, "192.0.2.3")
+
+
+# --- who may speak to whom ---
+
+
+def allowed(
+    manifests: list[dict], direction: str, protocol: str, port: int, namespace: dict, address: str = "", pod: dict | None = None
+) -> bool:
+    """Whether the NetworkPolicy lets a connection through, from or to a pod with these labels in a namespace with these
+    labels (none: the pods' own), or an address outside."""
+    here = "namespace" not in namespace
+    for rule in the(manifests, "NetworkPolicy")["spec"][direction]:
+        fits = [
+            it
+            for it in rule.get("ports", [{}])
+            if it.get("protocol", "TCP") == protocol and ("port" not in it or it["port"] <= port <= it.get("endPort", it["port"]))
+        ]
+        if not fits:
+            continue
+        peers = rule.get("from" if direction == "ingress" else "to", [])
+        if not peers:
+            return True
+        for peer in peers:
+            if address:
+                block = peer.get("ipBlock")
+                if block and ipaddress.ip_address(address) in ipaddress.ip_network(block["cidr"]):
+                    return True
+            elif "ipBlock" not in peer:
+                there = selects(peer["namespaceSelector"], namespace) if "namespaceSelector" in peer else here
+                if there and selects(peer.get("podSelector", {}), pod or {}):
+                    return True
+    return False
+
+
+def test_the_network_policy_lets_through_what_is_needed_and_nothing_else() -> None:
+    manifests = render({})
+    [(_, own)] = chart.pods(manifests, 1)
+    somewhere = {"namespace": "x", "kubernetes.io/metadata.name": "default"}
+    proxies = {"namespace": "x", "kubernetes.io/metadata.name": "ingress-controller"}
+    operators = {"namespace": "x", "kubernetes.io/metadata.name": "monitoring"}
+    for port, friends in {8080: [proxies], 9180: [operators], 9190: []}.items():
+        for one in (somewhere, proxies, operators):
+            assert allowed(manifests, "ingress", "TCP", port, one) == (one in friends), (port, one)
+        assert not allowed(manifests, "ingress", "TCP", port, {}, "198.51.100.7")
+        assert not allowed(manifests, "ingress", "TCP", port, {}, pod={"app": "other"})
+    assert allowed(manifests, "ingress", "TCP", 9190, {}, pod=own), "pods pass requests on to each other"
+    for protocol in ("UDP", "TCP"):
+        assert allowed(manifests, "ingress", protocol, 8189, {}, "198.51.100.7"), "clients send media"
+    assert allowed(manifests, "egress", "UDP", 50_000, {}, "198.51.100.7"), "and get some back"
+    assert allowed(manifests, "egress", "TCP", 6379, {}, "10.1.2.3"), "Redis"
+    assert allowed(manifests, "egress", "UDP", 53, {}, "10.1.2.3")
+    assert allowed(manifests, "egress", "TCP", 9190, {}, pod=own)
+    for port in (22, 80, 443, 5432):
+        assert not allowed(manifests, "egress", "TCP", port, {}, "198.51.100.7"), port
+
+
+def test_a_pod_alone_has_no_way_to_others() -> None:
+    manifests = render(ALONE)
+    [(_, own)] = chart.pods(manifests, 1)
+    assert not allowed(manifests, "ingress", "TCP", 9190, {}, pod=own)
+    assert not allowed(manifests, "egress", "TCP", 6379, {}, "10.1.2.3")
+    assert not [it for it in server(manifests)["env"] if "CLUSTER" in it["name"]]
+
+
+# --- values that are wrong ---
+
+WRONG = {
+    "replicas": {"replicas": "three"},
+    "additional properties 'replica'": {"replica": 3},
+    "/media/mode": {"media": {"mode": "foo"}},
+    "/media/port": {"media": {"port": 70000}},
+    "/media/loadBalancer/pods/0": {"media": {"loadBalancer": {"pods": [{"annotations": {}}]}}},
+    "/media/loadBalancer/pods/0/address": {"media": {"loadBalancer": {"pods": [{"address": "lb.example"}]}}},
+    "/gpu": {"gpu": {"counts": 2}},
+    "/ingress/preset": {"ingress": {"preset": "apache"}},
+    "/autoscaling/scaleUpSeconds": {"autoscaling": {"scaleUpSeconds": 90}},
+    "/resources": {"resources": {"request": {"cpu": "1"}}},
+    "/image/digest": {"image": {"digest": "latest"}},
+    "/iceServers/0": {"iceServers": [{"urls": ["turn:turn.example:3478"]}]},
+    "/iceServers/0/urls/0": {"iceServers": [{"urls": ["http://turn.example"]}]},
+    "/networkPolicy/ingressFrom": {"networkPolicy": {"ingressFrom": []}},
+    "/config": {"config": {"sesion": {"budget_ms": 50}}},
+    "/secretFiles/0/name": {"secretFiles": [{"name": "cluster", "secretName": "a", "key": "b"}]},
+    "config.http.listen is not taken from here: use service.port": {"config": {"http": {"listen": "0.0.0.0:80"}}},
+    "config.auth.secret is not taken from here: use auth.secretName": {"config": {"auth": {"secret": "x" * 32}}},
+    "cluster.enabled is false and there may be 2 pods": {"cluster": {"enabled": False}},
+    "media.loadBalancer.pods has 1 addresses and there may be 10 pods": {
+        "media": {"mode": "loadBalancer", "loadBalancer": {"pods": [{"address": "192.0.2.1"}]}},
+        "autoscaling": {"mode": "hpa"},
+    },
+    "media.loadBalancer.assignAnnotation is empty": merged(profile("azure"), {"media": {"loadBalancer": {"assignAnnotation": ""}}}),
+    "iceServers has no turn: or turns: URL": {"media": {"mode": "turnOnly"}, "iceServers": [{"urls": ["stun:stun.example"]}]},
+    "networkPolicy.mediaFrom is empty": merged(profile("turn-only"), {"networkPolicy": {"mediaFrom": []}}),
+    "autoscaling.minReplicas is above": {"autoscaling": {"mode": "hpa", "minReplicas": 11}},
+    "autoscaling.sessionsPerPod is 24 and config.admission.max_sessions 24": {
+        "autoscaling": {"mode": "keda"},
+        "config": {"admission": {"max_sessions": 24}},
+    },
+    "ingress.enabled and istio.enabled are both true": {"istio": {"enabled": True}},
+    "priorityClass.name empty": {"priorityClass": {"create": True}},
+    "monitoring.prometheusRule.files.alerts has no groups": {
+        "monitoring": {"prometheusRule": {"enabled": True, "files": {"alerts": "rules: []"}}}
+    },
+    "there are neither groups nor files": {"monitoring": {"prometheusRule": {"enabled": True}}},
+}
+
+
+@pytest.mark.parametrize("said", WRONG)
+def test_a_value_that_is_wrong_is_refused_by_its_name(said: str) -> None:
+    assert said in chart.refusal(WRONG[said])
+
+
+def test_the_schema_knows_every_value_and_every_section_of_the_configuration() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def unknown(values: dict, schema: dict, path: str) -> list[str]:
+        if "properties" not in schema:
+            return []
+        mine = [f"{path}{key}" for key in values if key not in schema["properties"]]
+        missing = [f"{path}{key}" for key in schema["properties"] if key not in values and path != "/config/" and key != "global"]
+        assert schema["additionalProperties"] is False, path
+        inner = [it for key, one in values.items() if isinstance(one, dict) for it in unknown(one, schema["properties"][key], f"{path}{key}/")]
+        return mine + missing + inner
+
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    values["media"]["loadBalancer"].setdefault("class", "")
+    assert not unknown(values, schema, "/")
+    example = (ROOT / "saccade.example.toml").read_text()
+    sections = set(re.findall(r"^#? ?\[\[?([a-z]+)[\].]", example, re.M)) - {"media", "ice"}
+    assert sections <= set(schema["properties"]["config"]["properties"]), "sections of saccade.example.toml that `config` lacks"
+
+
+# --- the configuration ---
+
+SECRETS = {"auth": "0123456789abcdef0123456789abcdef", "cluster": "fedcba9876543210fedcba9876543210", "url": "redis://127.0.0.1:6379/0"}
+FIELDS = {
+    "metadata.namespace": "vision",
+    "status.hostIP": "192.0.2.77",
+    "status.podIP": "10.1.2.3",
+    "spec.nodeName": "node-1",
+}
+
+
+def config_of(manifests: list[dict], pod: str) -> str:
+    """The saccade.toml that a pod mounts, before an init container adds to it."""
+    [mount] = [it for it in server(manifests)["volumeMounts"] if it["mountPath"].startswith("/etc/saccade")]
+    # `subPath` and `subPathExpr` mount a file over this path, a volume alone is the folder.
+    key = mount.get("subPath") or expand(mount.get("subPathExpr", "saccade.toml"), {"POD_NAME": pod})
+    volume = next(it for it in pod_spec(manifests)["volumes"] if it["name"] == "config")
+    return the(manifests, "ConfigMap", volume["configMap"]["name"])["data"][key]
+
+
+def environment_of(manifests: list[dict], pod: str) -> dict[str, str]:
+    """The environment that the kubelet gives the server's container."""
+    out: dict[str, str] = {}
+    for it in server(manifests)["env"]:
+        source = it.get("valueFrom", {})
+        if "fieldRef" in source:
+            out[it["name"]] = (FIELDS | {"metadata.name": pod})[source["fieldRef"]["fieldPath"]]
+        elif "secretKeyRef" in source:
+            out[it["name"]] = SECRETS[source["secretKeyRef"]["key"]]
+        else:
+            # Names that come later are not expanded.
+            out[it["name"]] = expand(it["value"], out)
+    return out
+
+
+def check(manifests: list[dict], pod: str, folder: Path, more: str = "") -> subprocess.CompletedProcess:
+    """Has the real binary check a pod's configuration, with secrets where the pod would have them, but for the folder."""
+    spec, volumes = pod_spec(manifests), folder / "secrets"
+    volumes.mkdir()
+    for source in next((it["projected"]["sources"] for it in spec["volumes"] if it["name"] == "secrets"), []):
+        for item in source["secret"]["items"]:
+            (volumes / item["path"]).write_text(SECRETS.get(item["path"], "turn-secret-that-is-long-enough-for-all"))
+    moved = lambda text: text.replace("/run/secrets/saccade", str(volumes))
+    (folder / "saccade.toml").write_text(moved(config_of(manifests, pod)) + more)
+    words = [str(folder / "saccade.toml") if it == "/etc/saccade/saccade.toml" else it for it in server(manifests)["args"]]
+    others = {key: value for key, value in os.environ.items() if not key.startswith("SACCADE_")}
+    own = {key: moved(value) for key, value in environment_of(manifests, pod).items() if not key.startswith("XDG_")}
+    return subprocess.run([BINARY, *words, "--check"], env=others | own, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_binary_takes_the_configuration_of_a_pod_alone(name: str, tmp_path: Path) -> None:
+    alone = merged(profile(name), ALONE, {"autoscaling": {"mode": "none"}})
+    done = check(render(alone), "saccade-0", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_binary_takes_the_configuration_of_pods_together(name: str, tmp_path: Path) -> None:
+    takes(check(render(profile(name)), "saccade-1", tmp_path))
+
+
+def takes(done: subprocess.CompletedProcess) -> None:
+    """Fails unless the binary took the configuration of pods that know of each other."""
+    if re.search(r"^\[cluster\]", (ROOT / "saccade.example.toml").read_text(), re.M):
+        assert done.returncode == 0, done.stderr
+    else:
+        # A version without the registry says so, and has nothing else to complain of.
+        assert done.returncode == 64
+        said = [line for line in done.stderr.splitlines() if line.startswith("  ")]
+        assert said and all(line.startswith("  cluster (from SACCADE_CLUSTER__") for line in said), done.stderr
+
+
+def test_the_binary_takes_whatever_kinds_of_values_the_configuration_has(tmp_path: Path) -> None:
+    config = {
+        "telemetry": {"log": "info,saccade::rtc=debug"},
+        "session": {"budget_ms": 1000000 // 500, "still_gate": True},
+        "cameras": [
+            {"name": "entrance", "url": "rtsp://192.0.2.10:554/a<b>&\"c\"", "options": {"return": "results", "score_threshold": 0.5}},
+            {"name": "exit", "url": "rtsp://192.0.2.11:554/stream1"},
+        ],
+        "routes": {"both": {"split": [{"model": "ppe-nano", "weight": 90}, {"model": "ppe-nano@1", "weight": 10}]}},
+        "auth": {"leeway_s": 20, "api_keys": [{"name": "dashboard", "sha256": "0" * 64, "can_view": True, "models": ["ppe-nano"]}]},
+    }
+    manifests = render(merged(ALONE, {"config": config, "iceServers": [{"urls": ["stun:stun.example"]}]}))
+    parsed = tomllib.loads(config_of(manifests, "saccade-0"))
+    assert {key: parsed[key] for key in config} == merged(config, {"telemetry": {"log_format": "json"}})
+    assert parsed["ice_servers"] == [{"urls": ["stun:stun.example"]}]
+    done = check(manifests, "saccade-0", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_mistake_in_the_configuration_would_be_found(tmp_path: Path) -> None:
+    done = check(render(merged(ALONE, {"config": {"session": {"budget_mz": 50}}})), "saccade-0", tmp_path)
+    assert done.returncode == 64 and "session.budget_mz" in done.stderr
+
+
+def test_serving_anyone_takes_a_word(tmp_path: Path) -> None:
+    manifests = render(merged(ALONE, {"auth": {"mode": "none"}}))
+    assert "--insecure" in server(manifests)["args"]
+    assert check(manifests, "saccade-0", tmp_path).returncode == 0
+    assert "--insecure" not in server(render({}))["args"]
+
+
+def test_pods_call_each_other_by_names_that_their_service_gives() -> None:
+    manifests = render({}, release="live")
+    env = environment_of(manifests, "live-saccade-1")
+    assert env["SACCADE_CLUSTER__NAME"] == "live-saccade-1"
+    assert env["SACCADE_CLUSTER__LISTEN"] == "0.0.0.0:9190"
+    governing = the(manifests, "StatefulSet")["spec"]["serviceName"]
+    assert env["SACCADE_CLUSTER__ADVERTISE"] == f"http://live-saccade-1.{governing}:9190"
+    assert 9190 in {it["containerPort"] for it in server(manifests)["ports"]}
+
+
+# --- addresses that the API knows ---
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def find_address(folder: Path, kubectl: str, values: dict, timeout: int = 300) -> subprocess.CompletedProcess:
+    """Runs the init container's script with a kubectl that answers so."""
+    manifests = render(values)
+    [init] = pod_spec(manifests)["initContainers"]
+    script = the(manifests, "ConfigMap", "saccade-address")["data"]["address.sh"]
+    (folder / "address.sh").write_text(script)
+    (folder / "source.toml").write_text(config_of(manifests, "saccade-1"))
+    programs = folder / "bin"
+    programs.mkdir()
+    program(programs / "kubectl", f'echo "$*" >>{folder}/asked\n{kubectl}')
+    program(programs / "getent", 'test "$1 $2" = "ahosts lb.example" && printf "198.51.100.1 STREAM\\n198.51.100.1 DGRAM\\n198.51.100.2 STREAM\\n"')
+    program(programs / "sleep", ":")
+    env: dict[str, str] = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    for it in init["env"]:
+        field = it.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        env[it["name"]] = (FIELDS | {"metadata.name": "saccade-1"})[field] if field else expand(it["value"], env)
+    env |= {"SOURCE": str(folder / "source.toml"), "TARGET": str(folder / "target.toml"), "TIMEOUT_SECONDS": str(timeout)}
+    assert init["command"] == ["sh", "/scripts/address.sh"]
+    return subprocess.run(["sh", str(folder / "address.sh")], env=env, capture_output=True, text=True, timeout=60)
+
+
+EXTERNAL = {"media": {"hostPort": {"address": "external"}}}
+
+
+@pytest.mark.parametrize(
+    "values, kubectl, found, asked",
+    [
+        (profile("discover"), "printf '203.0.113.5\\n\\n'", ["203.0.113.5"], "get service saccade-1-media"),
+        (profile("discover"), "printf '\\nlb.example\\n'", ["198.51.100.1", "198.51.100.2"], "get service saccade-1-media"),
+        (EXTERNAL, "printf '203.0.113.6\\n2001:db8::6\\n'", ["203.0.113.6", "2001:db8::6"], "get node node-1"),
+    ],
+)
+def test_the_address_that_the_api_knows_becomes_the_pod_s(values: dict, kubectl: str, found: list[str], asked: str, tmp_path: Path) -> None:
+    done = find_address(tmp_path, kubectl, values)
+    assert done.returncode == 0, done.stderr
+    assert tomllib.loads((tmp_path / "target.toml").read_text())["media"]["advertise"] == found
+    assert asked in (tmp_path / "asked").read_text()
+    # And the server takes what was written.
+    folder = tmp_path / "check"
+    folder.mkdir()
+    added = (tmp_path / "target.toml").read_text().removeprefix((tmp_path / "source.toml").read_text())
+    done = check(render(merged(values, ALONE)), "saccade-0", folder, added)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_address_is_waited_for(tmp_path: Path) -> None:
+    once = f"test -e {tmp_path}/second && printf '203.0.113.5\\n'; touch {tmp_path}/second"
+    done = find_address(tmp_path, once, profile("discover"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "asked").read_text().count("get service saccade-1-media") == 2
+
+
+@pytest.mark.parametrize("kubectl", ["echo Forbidden >&2; exit 1", "printf '\\n'", "printf '\\nunknown.example\\n'"])
+def test_an_address_that_never_comes_ends_the_wait(kubectl: str, tmp_path: Path) -> None:
+    done = find_address(tmp_path, kubectl, profile("discover"), timeout=0)
+    assert done.returncode == 1 and "no address of service saccade-1-media within 0 s" in done.stderr
+    assert not (tmp_path / "target.toml").exists()
+
+
+def test_the_api_may_be_asked_for_addresses_alone() -> None:
+    role = the(render(profile("discover")), "Role")
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["services"], "verbs": ["get"], "resourceNames": ["saccade-0-media", "saccade-1-media"]}]
+    nodes = the(render(EXTERNAL), "ClusterRole")
+    assert nodes["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
+    for values in (profile("discover"), EXTERNAL):
+        manifests = render(values)
+        [init] = pod_spec(manifests)["initContainers"]
+        assert "api-token" in {it["name"] for it in init["volumeMounts"]}
+        assert "api-token" not in {it["name"] for it in server(manifests)["volumeMounts"]}
+        for one in manifests:
+            chart.validate(one)
+    assert not of_kind(render({}), "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")
+
+
+# --- HTTP ---
+
+
+@pytest.mark.parametrize("preset", ["nginx", "haproxy", "traefik"])
+def test_clients_come_back_to_the_pod_of_their_session(preset: str) -> None:
+    manifests = render({"ingress": {"preset": preset, "affinityCookie": "pod-cookie", "staticCacheSeconds": 60}})
+    for one in manifests:
+        chart.validate(one)
+    told = [it["metadata"].get("annotations", {}) for it in of_kind(manifests, "Ingress", "Service")]
+    assert any("pod-cookie" in one.values() for one in told)
+    static = the(manifests, "Ingress", "saccade-static")
+    assert {it["pathType"] for it in static["spec"]["rules"][0]["http"]["paths"]} == {"Exact"}
+    text = json.dumps([it for it in manifests if it["metadata"]["name"] == "saccade-static"])
+    assert "max-age=60" in text
+    dynamic = json.dumps(the(manifests, "Ingress", "saccade"))
+    assert "max-age" not in dynamic and "-static" not in dynamic, "what is computed is not kept"
+
+
+def test_what_is_cached_is_the_page_and_its_files() -> None:
+    manifests = render({"ingress": {"staticCacheSeconds": 60}})
+    paths = {it["path"] for it in the(manifests, "Ingress", "saccade-static")["spec"]["rules"][0]["http"]["paths"]}
+    assert paths == {"/"} | {f"/{it.name}" for it in (ROOT / "web" / "dist").iterdir() if it.is_file()}
+
+
+def test_istio_sends_a_cookie_s_requests_to_one_pod_and_media_past_itself() -> None:
+    manifests = render(profile("istio"))
+    assert not of_kind(manifests, "Ingress")
+    hashed = the(manifests, "DestinationRule")["spec"]["trafficPolicy"]["loadBalancer"]["consistentHash"]
+    assert hashed["httpCookie"]["name"] == "saccade-pod"
+    annotations = the(manifests, "StatefulSet")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["traffic.sidecar.istio.io/excludeInboundPorts"] == "8189,9180"
+    proxy = json.loads(annotations["proxy.istio.io/config"])
+    assert proxy == {"holdApplicationUntilProxyStarts": True, "terminationDrainDuration": "35s"}
+    static, rest = the(manifests, "VirtualService")["spec"]["http"]
+    assert "max-age" in static["headers"]["response"]["set"]["cache-control"]
+    assert "match" not in rest and "headers" not in rest
+    assert (rest["timeout"], rest["retries"]["attempts"]) == ("0s", 0), "streams have no end, and a POST is sent once"
+
+
+# --- scaling ---
+
+
+def adapter_rules() -> dict[str, dict]:
+    whole = yaml.load((CHART / "prometheus-adapter.yaml").read_text(), chart.Unique)
+    return {it["name"]["as"]: it for it in whole["rules"]["custom"]}
+
+
+def test_the_autoscaler_asks_for_what_the_adapter_answers() -> None:
+    scaler = the(render(profile("gpu")), "HorizontalPodAutoscaler")["spec"]
+    asked = {it["pods"]["metric"]["name"]: it["pods"]["target"] for it in scaler["metrics"]}
+    assert asked == {
+        "saccade_sessions_active": {"type": "AverageValue", "averageValue": "96"},
+        "saccade_budget_missed_ratio": {"type": "AverageValue", "averageValue": "50m"},
+    }
+    rules = adapter_rules()
+    assert asked.keys() == rules.keys()
+    for name, rule in rules.items():
+        series = rule["seriesQuery"].split("{")[0]
+        assert series in METRICS and re.fullmatch(rule["name"]["matches"], series), name
+        assert rule["resources"]["overrides"].keys() == {"namespace", "pod"}
+
+
+@pytest.mark.parametrize("mode", ["hpa", "keda"])
+def test_pods_come_at_once_and_go_late(mode: str) -> None:
+    manifests = render({"autoscaling": {"mode": mode}})
+    if mode == "hpa":
+        behavior = the(manifests, "HorizontalPodAutoscaler")["spec"]["behavior"]
+    else:
+        behavior = the(manifests, "ScaledObject")["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    up, down = behavior["scaleUp"], behavior["scaleDown"]
+    assert 15 <= up["stabilizationWindowSeconds"] <= 60 and max(it["periodSeconds"] for it in up["policies"]) <= 60
+    assert down["stabilizationWindowSeconds"] >= 300
+    assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 300}]
+    assert "replicas" not in the(manifests, "StatefulSet")["spec"]
+
+
+def test_queries_name_metrics_that_there_are() -> None:
+    queries = [it["metadata"]["query"] for it in the(render(profile("keda")), "ScaledObject")["spec"]["triggers"]]
+    queries += [it["metricsQuery"] for it in adapter_rules().values()]
+    queries += [rule["expr"] for group in the(render(profile("keda")), "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    for query in queries:
+        named = {re.sub("_(count|sum|bucket)$", "", it) for it in re.findall(r"saccade_\w+", query)}
+        assert named <= METRICS, named - METRICS
+    assert all('namespace="vision"' in it for it in queries[:2]), "other releases' sessions are not counted"
+
+
+def test_a_file_of_rules_goes_in_as_it_is() -> None:
+    text = yaml.safe_dump(
+        {"groups": [{"name": "a", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.pod }} is down"}}]}]}
+    )
+    rules = the(render({"monitoring": {"prometheusRule": {"enabled": True, "files": {"a": text}}}}), "PrometheusRule")
+    chart.validate(rules)
+    assert rules["spec"] == yaml.safe_load(text)
+
+
+def test_a_pod_with_a_gpu_asks_for_it() -> None:
+    manifests = render(profile("gpu"))
+    assert server(manifests)["resources"]["limits"] == {"memory": "32Gi", "nvidia.com/gpu": 1}
+    assert server(manifests)["image"].endswith("-cuda")
+    spec = pod_spec(manifests)
+    assert spec["runtimeClassName"] == "nvidia" and spec["priorityClassName"] == "saccade-live"
+    assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in spec["tolerations"]
+    env = environment_of(manifests, "saccade-0")
+    assert (env["SACCADE_HW__DECODE"], env["SACCADE_HW__INFER"]) == ("on", "on")
+    assert "nvidia.com/gpu" not in server(render({}))["resources"]["limits"]
+
+
+# --- kustomize ---
+
+OVERLAYS = sorted(it.name for it in (KUSTOMIZE / "overlays").iterdir())
+
+
+def kustomized(folder: Path) -> list[dict]:
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return chart.parse(done.stdout)
+
+
+def plain() -> dict[str, str]:
+    """The files of kustomize's base: what Helm makes of the defaults, less what is Helm's own."""
+    out = {}
+    for name, text in chart.files({}, namespace="saccade").items():
+        lines = [it for it in text.splitlines() if not re.match(r"\s+(helm\.sh/chart|app\.kubernetes\.io/managed-by|checksum/config):", it)]
+        text = "\n".join(lines).strip().removeprefix("---").strip()
+        if name == "configmap.yaml":
+            out["saccade.toml"] = the(chart.parse(text), "ConfigMap")["data"]["saccade.toml"]
+        elif text:
+            out[name] = f"{text}\n"
+    return out
+
+
+def test_the_base_is_what_the_chart_makes_of_its_defaults() -> None:
+    base = KUSTOMIZE / "base"
+    wanted = plain()
+    if os.environ.get("UPDATE_KUSTOMIZE"):
+        for name, text in wanted.items():
+            (base / name).write_text(text)
+    there = {it.name: it.read_text() for it in base.iterdir() if it.name != "kustomization.yaml"}
+    assert there == wanted, "UPDATE_KUSTOMIZE=1 writes what is different"
+
+
+@pytest.mark.parametrize("folder", ["base", *(f"overlays/{it}" for it in OVERLAYS)])
+def test_kubernetes_takes_what_kustomize_makes(folder: str) -> None:
+    manifests = kustomized(KUSTOMIZE / folder)
+    for one in manifests:
+        chart.validate(one)
+        assert one["kind"] in chart.GLOBAL or one["metadata"]["namespace"] == "saccade"
+    test_selectors_take_the_pods_and_what_is_named_is_there(manifests)
+    test_a_session_s_media_survives_the_drain_of_its_pod(manifests)
+    test_containers_may_do_nothing_that_they_need_not(manifests)
+    test_no_secret_is_in_a_manifest(manifests)
+
+
+def essence(manifests: list[dict]) -> dict:
+    """What kustomize's manifests and Helm's have to agree in."""
+    spec, container = pod_spec(manifests), server(manifests)
+    stateful = the(manifests, "StatefulSet")["spec"]
+    return {
+        "container": {it: container.get(it) for it in ("args", "ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "securityContext", "resources")},
+        "env": {it["name"]: it.get("value", it.get("valueFrom")) for it in container["env"]},
+        "mounts": {it["mountPath"]: it for it in container["volumeMounts"]},
+        "pod": {it: spec.get(it) for it in ("securityContext", "terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks", "tolerations", "runtimeClassName")},
+        "volumes": {it["name"]: it for it in spec["volumes"] if it["name"] != "config"},
+        "stateful": {it: stateful[it] for it in ("serviceName", "podManagementPolicy", "selector")},
+        "services": {it["metadata"]["name"]: it["spec"] for it in of_kind(manifests, "Service")},
+        "policy": the(manifests, "NetworkPolicy")["spec"],
+        "budget": the(manifests, "PodDisruptionBudget")["spec"],
+        "configs": {pod: tomllib.loads(config_of(manifests, pod)) for pod in ("saccade-0", "saccade-1")},
+    }
+
+
+@pytest.mark.parametrize("folder", ["base", *(f"overlays/{it}" for it in OVERLAYS)])
+def test_the_binary_takes_the_configuration_that_kustomize_makes(folder: str, tmp_path: Path) -> None:
+    takes(check(kustomized(KUSTOMIZE / folder), "saccade-1", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "folder, values",
+    [
+        ("base", {}),
+        ("overlays/load-balancer", {"media": {"mode": "loadBalancer", "loadBalancer": {"pods": [{"address": "203.0.113.10"}, {"address": "203.0.113.11"}]}}}),
+        ("overlays/turn-only", {key: profile("turn-only")[key] for key in ("media", "iceServers", "networkPolicy")}),
+        ("overlays/gpu", {"gpu": {"enabled": True, "runtimeClassName": "nvidia"}}),
+    ],
+)
+def test_helm_and_kustomize_agree(folder: str, values: dict) -> None:
+    ours, theirs = essence(kustomized(KUSTOMIZE / folder)), essence(render(values, namespace="saccade"))
+    for part in ours:
+        assert ours[part] == theirs[part], part
+
+
+def test_every_overlay_is_compared_with_the_chart() -> None:
+    [mark] = [it for it in test_helm_and_kustomize_agree.pytestmark if it.name == "parametrize"]
+    assert {folder for folder, _ in mark.args[1]} == {"base", *(f"overlays/{it}" for it in OVERLAYS)}
