@@ -97,6 +97,8 @@ missing_packages() {
         have curl || echo curl
         # `kubectl kustomize`.
         have kubectl || echo kubernetes-client
+        # Queries of autoscalers.
+        have promtool || echo prometheus
         # Brokers of MQTT and NATS.
         has_mosquitto || echo mosquitto
         have mosquitto_sub || echo mosquitto-clients
@@ -111,7 +113,7 @@ missing_packages() {
 
 # These would start as services on a machine that only tests with them. Where nobody said so already, policy-rc.d(8) keeps
 # them from that until everything is installed; afterwards a service is off unless it was there before.
-SERVICES=(coturn mosquitto nats-server postgresql redis-server)
+SERVICES=(coturn mosquitto nats-server postgresql prometheus redis-server)
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
 held_services=''

@@ -75,7 +75,13 @@ CRDS = {
                     type=TEXT,
                     name=TEXT,
                     metricType=one_of("AverageValue", "Value", "Utilization"),
-                    metadata=table(("serverAddress", "query", "threshold"), serverAddress=TEXT, query=TEXT, threshold=TEXT),
+                    metadata=table(
+                        ("serverAddress", "query", "threshold"),
+                        serverAddress=TEXT,
+                        query=TEXT,
+                        threshold=TEXT,
+                        ignoreNullValues=one_of("true", "false"),
+                    ),
                 )
             ),
         )

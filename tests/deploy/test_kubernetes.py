@@ -8,15 +8,18 @@ import re
 import stat
 import subprocess
 import tomllib
+import urllib.request
 from pathlib import Path
 
+import aiohttp
 import helm_python
 import pytest
 import yaml
+from aiortc import RTCPeerConnection
 
 import chart
 from chart import CHART, KUSTOMIZE, PROFILES, ROOT, expand, merged, of_kind, pod_spec, profile, render, selects, server, the
-from server import BINARY
+from server import BINARY, Server, command, free_port
 
 SETS = ["default", *PROFILES]
 # What the StatefulSet of a variant with as many pods as there may be has.
@@ -401,8 +404,9 @@ def environment_of(manifests: list[dict], pod: str) -> dict[str, str]:
     return out
 
 
-def check(manifests: list[dict], pod: str, folder: Path, more: str = "") -> subprocess.CompletedProcess:
-    """Has the real binary check a pod's configuration, with secrets where the pod would have them, but for the folder."""
+def lay_out(manifests: list[dict], pod: str, folder: Path, more: str = "") -> tuple[list[str], dict[str, str]]:
+    """Writes a pod's configuration, with `more` at its end, and its secrets into a folder; arguments and environment of
+    the server, in which that folder stands for the pod's."""
     spec, volumes = pod_spec(manifests), folder / "secrets"
     volumes.mkdir()
     for source in next((it["projected"]["sources"] for it in spec["volumes"] if it["name"] == "secrets"), []):
@@ -411,8 +415,13 @@ def check(manifests: list[dict], pod: str, folder: Path, more: str = "") -> subp
     moved = lambda text: text.replace("/run/secrets/saccade", str(volumes))
     (folder / "saccade.toml").write_text(moved(config_of(manifests, pod)) + more)
     words = [str(folder / "saccade.toml") if it == "/etc/saccade/saccade.toml" else it for it in server(manifests)["args"]]
+    return words, {key: moved(value) for key, value in environment_of(manifests, pod).items() if not key.startswith("XDG_")}
+
+
+def check(manifests: list[dict], pod: str, folder: Path, more: str = "") -> subprocess.CompletedProcess:
+    """Has the real binary check a pod's configuration."""
+    words, own = lay_out(manifests, pod, folder, more)
     others = {key: value for key, value in os.environ.items() if not key.startswith("SACCADE_")}
-    own = {key: moved(value) for key, value in environment_of(manifests, pod).items() if not key.startswith("XDG_")}
     return subprocess.run([BINARY, *words, "--check"], env=others | own, capture_output=True, text=True, timeout=60)
 
 
@@ -456,6 +465,44 @@ def test_the_binary_takes_whatever_kinds_of_values_the_configuration_has(tmp_pat
     assert parsed["ice_servers"] == [{"urls": ["stun:stun.example"]}]
     done = check(manifests, "saccade-0", tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "values, address",
+    [
+        ({}, FIELDS["status.hostIP"]),
+        (profile("turn-only"), FIELDS["status.podIP"]),
+        (profile("azure"), profile("azure")["media"]["loadBalancer"]["pods"][0]["address"]),
+    ],
+    ids=["hostPort", "turnOnly", "loadBalancer"],
+)
+async def test_a_server_with_a_pod_s_configuration_tells_clients_the_pod_s_address(values: dict, address: str, tmp_path: Path) -> None:
+    words, own = lay_out(render(merged(values, ALONE)), "saccade-0", tmp_path)
+    # Flags, which are stronger, take it to free ports; everything else is the pod's.
+    within = ("env", *(f"{key}={value}" for key, value in own.items()), "sh", "-c", 'exec "$@" ' + " ".join(words[1:]), "sh")
+    port = free_port()
+    one = Server(within, media__port=port)
+    try:
+        token = command("token", "--can-publish", SACCADE_AUTH__SECRET=SECRETS["auth"]).stdout.strip()
+        peer = RTCPeerConnection()
+        peer.addTransceiver("video", "sendonly")
+        await peer.setLocalDescription(await peer.createOffer())
+        body = {"sdp": peer.localDescription.sdp, "type": "offer"}
+        async with aiohttp.ClientSession() as http:
+            http.headers["authorization"] = f"Bearer {token}"
+            async with http.post(f"{one.url}/v1/offer", json=body) as answer:
+                assert answer.status == 200, await answer.text()
+                opened = await answer.json()
+            async with http.delete(f"{one.url}/v1/sessions/{opened['session_id']}") as answer:
+                assert answer.status in (200, 204), await answer.text()
+        await peer.close()
+        ways = {tuple(it.split()[2:6]) for it in re.findall(r"^a=candidate:(.*)$", opened["sdp"], re.M)}
+        # This client is on the server's machine, and hears of loopback, too.
+        told = {(protocol.lower(), where, int(number)) for protocol, _, where, number in ways if where != "127.0.0.1"}
+        assert told == {("udp", address, port), ("tcp", address, port)}
+        assert one.ready() == 200
+    finally:
+        one.stop()
 
 
 def test_a_mistake_in_the_configuration_would_be_found(tmp_path: Path) -> None:
@@ -622,6 +669,63 @@ def test_the_autoscaler_asks_for_what_the_adapter_answers() -> None:
         series = rule["seriesQuery"].split("{")[0]
         assert series in METRICS and re.fullmatch(rule["name"]["matches"], series), name
         assert rule["resources"]["overrides"].keys() == {"namespace", "pod"}
+
+
+def test_a_pod_that_nobody_has_come_to_has_all_that_the_adapter_looks_for() -> None:
+    """The autoscaler removes no pod while another one lacks a metric."""
+    one = Server()
+    try:
+        with urllib.request.urlopen(f"{one.ops}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    finally:
+        one.stop()
+    for name, rule in adapter_rules().items():
+        series = rule["seriesQuery"].split("{")[0]
+        assert re.search(f"^{series} ", text, re.M), name
+        always = rule["metricsQuery"].split(" or ")[-1]
+        assert set(re.findall(r"saccade_\w+|<<\.Series>>", always)) == {"<<.Series>>"}, name
+
+
+def test_queries_give_what_autoscalers_take_them_for(tmp_path: Path) -> None:
+    """promtool computes them over two pods: one with ten sessions, of whose frames a tenth is late, and one that is new."""
+    keda = {it["name"]: it["metadata"]["query"] for it in the(render(profile("keda")), "ScaledObject")["spec"]["triggers"]}
+    queries = {f"keda:{name}": query for name, query in keda.items()}
+    for name, rule in adapter_rules().items():
+        query = rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"].split("{")[0])
+        query = query.replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'namespace="vision",pod=~"saccade-0|saccade-1"')
+        queries[f"adapter:{name}"] = query
+    expected = {
+        "keda:sessions": {"": 10},
+        "keda:budget": {"": 0.1},
+        "adapter:saccade_sessions_active": {'{pod="saccade-0"}': 10, '{pod="saccade-1"}': 0},
+        "adapter:saccade_budget_missed_ratio": {'{pod="saccade-0"}': 0.1, '{pod="saccade-1"}': 0},
+    }
+    assert queries.keys() == expected.keys()
+
+    def series(name: str, pod: int, values: str, more: str = "") -> dict[str, str]:
+        labels = f'namespace="vision",service="saccade-ops",pod="saccade-{pod}"{more}'
+        return {"series": f"{name}{{{labels}}}", "values": values}
+
+    rules = [{"record": name, "expr": query} for name, query in queries.items()]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "all", "rules": rules}]}))
+    test = {
+        "interval": "15s",
+        "input_series": [
+            series("saccade_sessions_active", 0, "10x20"),
+            series("saccade_sessions_active", 1, "0x20"),
+            series("saccade_budget_missed_total", 0, "0+30x20"),
+            series("saccade_frame_latency_seconds_count", 0, "0+300x20", ',path="result"'),
+            series("saccade_frame_latency_seconds_count", 0, "0+900x20", ',path="video"'),
+        ],
+        "promql_expr_test": [
+            {"expr": name, "eval_time": "4m", "exp_samples": [{"labels": f"{name}{labels}", "value": it} for labels, it in samples.items()]}
+            for name, samples in expected.items()
+        ],
+    }
+    whole = {"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": [test]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(whole))
+    done = subprocess.run(["promtool", "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("mode", ["hpa", "keda"])
