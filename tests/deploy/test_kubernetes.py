@@ -211,6 +211,25 @@ def test_each_pod_has_a_service_that_takes_it_alone_to_the_address_that_it_adver
             assert balancer["pods"][index].get("annotations", {}).items() <= annotations.items()
 
 
+def test_pods_start_anew_for_their_configuration_and_for_nobody_else_s() -> None:
+    def template(*more: dict) -> dict:
+        return the(render(merged(profile("azure"), *more)), "StatefulSet")["spec"]["template"]
+
+    pods = [{"address": f"203.0.113.{10 + it}"} for it in range(3)]
+    another = {"replicas": 3, "media": {"loadBalancer": {"pods": pods}}}
+    assert template() == template(another), "a third pod leaves the two alone"
+    assert template() != template({"config": {"session": {"budget_ms": 100}}})
+
+
+def test_profiles_add_up() -> None:
+    pods = [{"address": f"203.0.113.{10 + it}"} for it in range(8)]
+    manifests = render(merged(profile("gke"), profile("gpu"), {"media": {"loadBalancer": {"pods": pods}}}))
+    for one in manifests:
+        chart.validate(one)
+    assert len([it for it in of_kind(manifests, "Service") if it["spec"].get("type") == "LoadBalancer"]) == 8
+    assert server(manifests)["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
 def test_clouds_without_mixed_load_balancers_get_two_services_on_one_address() -> None:
     manifests = render(merged(profile("gke"), {"media": {"loadBalancer": {"mixedProtocols": False}}}))
     udp, tcp = (the(manifests, "Service", f"saccade-1-media-{it}") for it in ("udp", "tcp"))
@@ -788,7 +807,7 @@ def plain() -> dict[str, str]:
     """The files of kustomize's base: what Helm makes of the defaults, less what is Helm's own."""
     out = {}
     for name, text in chart.files({}, namespace="saccade").items():
-        lines = [it for it in text.splitlines() if not re.match(r"\s+(helm\.sh/chart|app\.kubernetes\.io/managed-by|checksum/config):", it)]
+        lines = [it for it in text.splitlines() if not re.match(r"\s+(helm\.sh/chart:|app\.kubernetes\.io/managed-by:|checksum/config:|# Without addresses)", it)]
         text = "\n".join(lines).strip().removeprefix("---").strip()
         if name == "configmap.yaml":
             out["saccade.toml"] = the(chart.parse(text), "ConfigMap")["data"]["saccade.toml"]
