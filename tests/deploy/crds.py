@@ -52,6 +52,7 @@ CRDS = {
     ("monitoring.coreos.com/v1", "ServiceMonitor"): resource(
         table(
             ("selector", "endpoints"),
+            jobLabel=TEXT,
             selector=SELECTOR,
             namespaceSelector=table(matchNames=listed(TEXT)),
             endpoints=listed(table(("port",), port=TEXT, path=TEXT, interval=DURATION, scrapeTimeout=DURATION)),

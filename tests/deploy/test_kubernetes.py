@@ -111,6 +111,7 @@ def test_selectors_take_the_pods_and_what_is_named_is_there(manifests: list[dict
         scraped = [it for it in of_kind(manifests, "Service") if selects(one["spec"]["selector"], it["metadata"]["labels"])]
         assert [it["metadata"]["name"] for it in scraped] == ["saccade-ops"], "each pod is scraped once"
         assert {it["port"] for it in one["spec"]["endpoints"]} == {it["name"] for it in scraped[0]["spec"]["ports"]}
+        assert scraped[0]["metadata"]["labels"][one["spec"]["jobLabel"]] == "saccade"
     for one in of_kind(manifests, "VirtualService", "DestinationRule"):
         assert one["spec"].get("host", "saccade") == "saccade"
         for route in one["spec"].get("http", []):
