@@ -45,7 +45,11 @@ RULE = table(
     keep_firing_for=DURATION,
     **{"for": DURATION},
 )
-ROUTE = table(("destination",), destination=table(("host",), host=TEXT, subset=TEXT, port=table(("number",), number=NUMBER)), weight=NUMBER)
+ROUTE = table(
+    ("destination",),
+    destination=table(("host",), host=TEXT, subset=TEXT, port=table(("number",), number=NUMBER)),
+    weight=NUMBER,
+)
 HEADERS = table(set=STRINGS, add=STRINGS, remove=listed(TEXT))
 
 CRDS = {
@@ -115,7 +119,9 @@ CRDS = {
                 table(
                     ("route",),
                     name=TEXT,
-                    match=listed(table(uri={**table(exact=TEXT, prefix=TEXT, regex=TEXT), "minProperties": 1, "maxProperties": 1})),
+                    match=listed(
+                        table(uri={**table(exact=TEXT, prefix=TEXT, regex=TEXT), "minProperties": 1, "maxProperties": 1})
+                    ),
                     headers=table(request=HEADERS, response=HEADERS),
                     route=listed(ROUTE),
                     timeout=DURATION,

@@ -49,7 +49,9 @@ def test_kubernetes_takes_every_manifest(manifests: list[dict]) -> None:
     assert len(names) == len(set(names)), "a name comes twice"
 
 
-@pytest.mark.parametrize("kind", [("apps/v1", "StatefulSet"), ("networking.istio.io/v1", "VirtualService"), ("keda.sh/v1alpha1", "ScaledObject")])
+@pytest.mark.parametrize(
+    "kind", [("apps/v1", "StatefulSet"), ("networking.istio.io/v1", "VirtualService"), ("keda.sh/v1alpha1", "ScaledObject")]
+)
 def test_a_field_that_is_misspelt_would_be_found(kind: tuple[str, str]) -> None:
     whole = [*render(profile("istio")), *render(profile("keda"))]
     one = json.loads(json.dumps(next(it for it in whole if (it["apiVersion"], it["kind"]) == kind)))
@@ -66,7 +68,10 @@ def test_helm_finds_no_fault_with_the_chart(name: str) -> None:
 
 
 def test_the_release_s_name_tells_two_releases_apart() -> None:
-    both = [{(it["kind"], it["metadata"]["name"]) for it in render(profile("discover"), release)} for release in ("saccade", "second")]
+    both = [
+        {(it["kind"], it["metadata"]["name"]) for it in render(profile("discover"), release)}
+        for release in ("saccade", "second")
+    ]
     assert not both[0] & both[1]
     one, other = (chart.pods(render({}, release), 1)[0][1] for release in ("saccade", "second"))
     selector = the(render({}, "saccade"), "StatefulSet")["spec"]["selector"]
@@ -94,7 +99,9 @@ def test_selectors_take_the_pods_and_what_is_named_is_there(manifests: list[dict
     for one in spec["topologySpreadConstraints"]:
         assert selects(one["labelSelector"], labels)
     for one in of_kind(manifests, "Service"):
-        assert {"matchLabels": one["spec"]["selector"]}["matchLabels"].keys() >= SELECTOR_KEYS
+        assert one["spec"]["selector"].keys() >= SELECTOR_KEYS
+        everyone = chart.pods(manifests, 20)
+        assert any(selects({"matchLabels": one["spec"]["selector"]}, each) for _, each in everyone), one["metadata"]["name"]
         wanted = {it["targetPort"] for it in one["spec"]["ports"]}
         assert wanted <= ports | {9190}, f"{one['metadata']['name']} leads to {wanted - ports}"
     for one in of_kind(manifests, "HorizontalPodAutoscaler", "ScaledObject", "VerticalPodAutoscaler"):
@@ -263,7 +270,13 @@ def test_with_turn_alone_nothing_else_leads_to_media() -> None:
 
 
 def allowed(
-    manifests: list[dict], direction: str, protocol: str, port: int, namespace: dict, address: str = "", pod: dict | None = None
+    manifests: list[dict],
+    direction: str,
+    protocol: str,
+    port: int,
+    namespace: dict,
+    address: str = "",
+    pod: dict | None = None,
 ) -> bool:
     """Whether the NetworkPolicy lets a connection through, from or to a pod with these labels in a namespace with these
     labels (none: the pods' own), or an address outside."""
@@ -272,7 +285,8 @@ def allowed(
         fits = [
             it
             for it in rule.get("ports", [{}])
-            if it.get("protocol", "TCP") == protocol and ("port" not in it or it["port"] <= port <= it.get("endPort", it["port"]))
+            if it.get("protocol", "TCP") == protocol
+            and ("port" not in it or it["port"] <= port <= it.get("endPort", it["port"]))
         ]
         if not fits:
             continue
@@ -347,8 +361,13 @@ WRONG = {
         "media": {"mode": "loadBalancer", "loadBalancer": {"pods": [{"address": "192.0.2.1"}]}},
         "autoscaling": {"mode": "hpa"},
     },
-    "media.loadBalancer.assignAnnotation is empty": merged(profile("azure"), {"media": {"loadBalancer": {"assignAnnotation": ""}}}),
-    "iceServers has no turn: or turns: URL": {"media": {"mode": "turnOnly"}, "iceServers": [{"urls": ["stun:stun.example"]}]},
+    "media.loadBalancer.assignAnnotation is empty": merged(
+        profile("azure"), {"media": {"loadBalancer": {"assignAnnotation": ""}}}
+    ),
+    "iceServers has no turn: or turns: URL": {
+        "media": {"mode": "turnOnly"},
+        "iceServers": [{"urls": ["stun:stun.example"]}],
+    },
     "networkPolicy.mediaFrom is empty": merged(profile("turn-only"), {"networkPolicy": {"mediaFrom": []}}),
     "autoscaling.minReplicas is above": {"autoscaling": {"mode": "hpa", "minReplicas": 11}},
     "autoscaling.sessionsPerPod is 24 and config.admission.max_sessions 24": {
@@ -376,9 +395,16 @@ def test_the_schema_knows_every_value_and_every_section_of_the_configuration() -
         if "properties" not in schema:
             return []
         mine = [f"{path}{key}" for key in values if key not in schema["properties"]]
-        missing = [f"{path}{key}" for key in schema["properties"] if key not in values and path != "/config/" and key != "global"]
+        missing = [
+            f"{path}{key}" for key in schema["properties"] if key not in values and path != "/config/" and key != "global"
+        ]
         assert schema["additionalProperties"] is False, path
-        inner = [it for key, one in values.items() if isinstance(one, dict) for it in unknown(one, schema["properties"][key], f"{path}{key}/")]
+        inner = [
+            it
+            for key, one in values.items()
+            if isinstance(one, dict)
+            for it in unknown(one, schema["properties"][key], f"{path}{key}/")
+        ]
         return mine + missing + inner
 
     values = yaml.safe_load((CHART / "values.yaml").read_text())
@@ -386,12 +412,18 @@ def test_the_schema_knows_every_value_and_every_section_of_the_configuration() -
     assert not unknown(values, schema, "/")
     example = (ROOT / "saccade.example.toml").read_text()
     sections = set(re.findall(r"^#? ?\[\[?([a-z]+)[\].]", example, re.M)) - {"media", "ice"}
-    assert sections <= set(schema["properties"]["config"]["properties"]), "sections of saccade.example.toml that `config` lacks"
+    assert sections <= set(schema["properties"]["config"]["properties"]), (
+        "sections of saccade.example.toml that `config` lacks"
+    )
 
 
 # --- the configuration ---
 
-SECRETS = {"auth": "0123456789abcdef0123456789abcdef", "cluster": "fedcba9876543210fedcba9876543210", "url": "redis://127.0.0.1:6379/0"}
+SECRETS = {
+    "auth": "0123456789abcdef0123456789abcdef",
+    "cluster": "fedcba9876543210fedcba9876543210",
+    "url": "redis://127.0.0.1:6379/0",
+}
 FIELDS = {
     "metadata.namespace": "vision",
     "status.hostIP": "192.0.2.77",
@@ -432,7 +464,10 @@ def lay_out(manifests: list[dict], pod: str, folder: Path, more: str = "") -> tu
     for source in next((it["projected"]["sources"] for it in spec["volumes"] if it["name"] == "secrets"), []):
         for item in source["secret"]["items"]:
             (volumes / item["path"]).write_text(SECRETS.get(item["path"], "turn-secret-that-is-long-enough-for-all"))
-    moved = lambda text: text.replace("/run/secrets/saccade", str(volumes))
+
+    def moved(text: str) -> str:
+        return text.replace("/run/secrets/saccade", str(volumes))
+
     (folder / "saccade.toml").write_text(moved(config_of(manifests, pod)) + more)
     words = [str(folder / "saccade.toml") if it == "/etc/saccade/saccade.toml" else it for it in server(manifests)["args"]]
     return words, {key: moved(value) for key, value in environment_of(manifests, pod).items() if not key.startswith("XDG_")}
@@ -473,11 +508,18 @@ def test_the_binary_takes_whatever_kinds_of_values_the_configuration_has(tmp_pat
         "telemetry": {"log": "info,saccade::rtc=debug"},
         "session": {"budget_ms": 1000000 // 500, "still_gate": True},
         "cameras": [
-            {"name": "entrance", "url": "rtsp://192.0.2.10:554/a<b>&\"c\"", "options": {"return": "results", "score_threshold": 0.5}},
+            {
+                "name": "entrance",
+                "url": 'rtsp://192.0.2.10:554/a<b>&"c"',
+                "options": {"return": "results", "score_threshold": 0.5},
+            },
             {"name": "exit", "url": "rtsp://192.0.2.11:554/stream1"},
         ],
         "routes": {"both": {"split": [{"model": "ppe-nano", "weight": 90}, {"model": "ppe-nano@1", "weight": 10}]}},
-        "auth": {"leeway_s": 20, "api_keys": [{"name": "dashboard", "sha256": "0" * 64, "can_view": True, "models": ["ppe-nano"]}]},
+        "auth": {
+            "leeway_s": 20,
+            "api_keys": [{"name": "dashboard", "sha256": "0" * 64, "can_view": True, "models": ["ppe-nano"]}],
+        },
     }
     manifests = render(merged(ALONE, {"config": config, "iceServers": [{"urls": ["stun:stun.example"]}]}))
     parsed = tomllib.loads(config_of(manifests, "saccade-0"))
@@ -496,7 +538,9 @@ def test_the_binary_takes_whatever_kinds_of_values_the_configuration_has(tmp_pat
     ],
     ids=["hostPort", "turnOnly", "loadBalancer"],
 )
-async def test_a_server_with_a_pod_s_configuration_tells_clients_the_pod_s_address(values: dict, address: str, tmp_path: Path) -> None:
+async def test_a_server_with_a_pod_s_configuration_tells_clients_the_pod_s_address(
+    values: dict, address: str, tmp_path: Path
+) -> None:
     words, own = lay_out(render(merged(values, ALONE)), "saccade-0", tmp_path)
     # Flags, which are stronger, take it to free ports; everything else is the pod's.
     within = ("env", *(f"{key}={value}" for key, value in own.items()), "sh", "-c", 'exec "$@" ' + " ".join(words[1:]), "sh")
@@ -565,7 +609,10 @@ def find_address(folder: Path, kubectl: str, values: dict, timeout: int = 300) -
     programs = folder / "bin"
     programs.mkdir()
     program(programs / "kubectl", f'echo "$*" >>{folder}/asked\n{kubectl}')
-    program(programs / "getent", 'test "$1 $2" = "ahosts lb.example" && printf "198.51.100.1 STREAM\\n198.51.100.1 DGRAM\\n198.51.100.2 STREAM\\n"')
+    program(
+        programs / "getent",
+        'test "$1 $2" = "ahosts lb.example" && printf "198.51.100.1 STREAM\\n198.51.100.1 DGRAM\\n198.51.100.2 STREAM\\n"',
+    )
     program(programs / "sleep", ":")
     env: dict[str, str] = {"PATH": f"{programs}:{os.environ['PATH']}"}
     for it in init["env"]:
@@ -587,7 +634,9 @@ EXTERNAL = {"media": {"hostPort": {"address": "external"}}}
         (EXTERNAL, "printf '203.0.113.6\\n2001:db8::6\\n'", ["203.0.113.6", "2001:db8::6"], "get node node-1"),
     ],
 )
-def test_the_address_that_the_api_knows_becomes_the_pod_s(values: dict, kubectl: str, found: list[str], asked: str, tmp_path: Path) -> None:
+def test_the_address_that_the_api_knows_becomes_the_pod_s(
+    values: dict, kubectl: str, found: list[str], asked: str, tmp_path: Path
+) -> None:
     done = find_address(tmp_path, kubectl, values)
     assert done.returncode == 0, done.stderr
     assert tomllib.loads((tmp_path / "target.toml").read_text())["media"]["advertise"] == found
@@ -616,7 +665,14 @@ def test_an_address_that_never_comes_ends_the_wait(kubectl: str, tmp_path: Path)
 
 def test_the_api_may_be_asked_for_addresses_alone() -> None:
     role = the(render(profile("discover")), "Role")
-    assert role["rules"] == [{"apiGroups": [""], "resources": ["services"], "verbs": ["get"], "resourceNames": ["saccade-0-media", "saccade-1-media"]}]
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["services"],
+            "verbs": ["get"],
+            "resourceNames": ["saccade-0-media", "saccade-1-media"],
+        }
+    ]
     nodes = the(render(EXTERNAL), "ClusterRole")
     assert nodes["rules"] == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]
     for values in (profile("discover"), EXTERNAL):
@@ -712,7 +768,9 @@ def test_queries_give_what_autoscalers_take_them_for(tmp_path: Path) -> None:
     queries = {f"keda:{name}": query for name, query in keda.items()}
     for name, rule in adapter_rules().items():
         query = rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"].split("{")[0])
-        query = query.replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'namespace="vision",pod=~"saccade-0|saccade-1"')
+        query = query.replace("<<.GroupBy>>", "pod").replace(
+            "<<.LabelMatchers>>", 'namespace="vision",pod=~"saccade-0|saccade-1"'
+        )
         queries[f"adapter:{name}"] = query
     expected = {
         "keda:sessions": {"": 10},
@@ -738,13 +796,19 @@ def test_queries_give_what_autoscalers_take_them_for(tmp_path: Path) -> None:
             series("saccade_frame_latency_seconds_count", 0, "0+900x20", ',path="video"'),
         ],
         "promql_expr_test": [
-            {"expr": name, "eval_time": "4m", "exp_samples": [{"labels": f"{name}{labels}", "value": it} for labels, it in samples.items()]}
+            {
+                "expr": name,
+                "eval_time": "4m",
+                "exp_samples": [{"labels": f"{name}{labels}", "value": it} for labels, it in samples.items()],
+            }
             for name, samples in expected.items()
         ],
     }
     whole = {"rule_files": ["rules.yaml"], "evaluation_interval": "15s", "tests": [test]}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(whole))
-    done = subprocess.run(["promtool", "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        ["promtool", "test", "rules", "test.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -765,7 +829,9 @@ def test_pods_come_at_once_and_go_late(mode: str) -> None:
 def test_queries_name_metrics_that_there_are() -> None:
     queries = [it["metadata"]["query"] for it in the(render(profile("keda")), "ScaledObject")["spec"]["triggers"]]
     queries += [it["metricsQuery"] for it in adapter_rules().values()]
-    queries += [rule["expr"] for group in the(render(profile("keda")), "PrometheusRule")["spec"]["groups"] for rule in group["rules"]]
+    queries += [
+        rule["expr"] for group in the(render(profile("keda")), "PrometheusRule")["spec"]["groups"] for rule in group["rules"]
+    ]
     for query in queries:
         named = {re.sub("_(count|sum|bucket)$", "", it) for it in re.findall(r"saccade_\w+", query)}
         assert named <= METRICS, named - METRICS
@@ -774,7 +840,14 @@ def test_queries_name_metrics_that_there_are() -> None:
 
 def test_a_file_of_rules_goes_in_as_it_is() -> None:
     text = yaml.safe_dump(
-        {"groups": [{"name": "a", "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.pod }} is down"}}]}]}
+        {
+            "groups": [
+                {
+                    "name": "a",
+                    "rules": [{"alert": "A", "expr": "up == 0", "annotations": {"summary": "{{ $labels.pod }} is down"}}],
+                }
+            ]
+        }
     )
     rules = the(render({"monitoring": {"prometheusRule": {"enabled": True, "files": {"a": text}}}}), "PrometheusRule")
     chart.validate(rules)
@@ -808,7 +881,11 @@ def plain() -> dict[str, str]:
     """The files of kustomize's base: what Helm makes of the defaults, less what is Helm's own."""
     out = {}
     for name, text in chart.files({}, namespace="saccade").items():
-        lines = [it for it in text.splitlines() if not re.match(r"\s+(helm\.sh/chart:|app\.kubernetes\.io/managed-by:|checksum/config:|# Without addresses)", it)]
+        lines = [
+            it
+            for it in text.splitlines()
+            if not re.match(r"\s+(helm\.sh/chart:|app\.kubernetes\.io/managed-by:|checksum/config:|# Without addresses)", it)
+        ]
         text = "\n".join(lines).strip().removeprefix("---").strip()
         if name == "configmap.yaml":
             out["saccade.toml"] = the(chart.parse(text), "ConfigMap")["data"]["saccade.toml"]
@@ -844,10 +921,32 @@ def essence(manifests: list[dict]) -> dict:
     spec, container = pod_spec(manifests), server(manifests)
     stateful = the(manifests, "StatefulSet")["spec"]
     return {
-        "container": {it: container.get(it) for it in ("args", "ports", "startupProbe", "livenessProbe", "readinessProbe", "lifecycle", "securityContext", "resources")},
+        "container": {
+            it: container.get(it)
+            for it in (
+                "args",
+                "ports",
+                "startupProbe",
+                "livenessProbe",
+                "readinessProbe",
+                "lifecycle",
+                "securityContext",
+                "resources",
+            )
+        },
         "env": {it["name"]: it.get("value", it.get("valueFrom")) for it in container["env"]},
         "mounts": {it["mountPath"]: it for it in container["volumeMounts"]},
-        "pod": {it: spec.get(it) for it in ("securityContext", "terminationGracePeriodSeconds", "automountServiceAccountToken", "enableServiceLinks", "tolerations", "runtimeClassName")},
+        "pod": {
+            it: spec.get(it)
+            for it in (
+                "securityContext",
+                "terminationGracePeriodSeconds",
+                "automountServiceAccountToken",
+                "enableServiceLinks",
+                "tolerations",
+                "runtimeClassName",
+            )
+        },
         "volumes": {it["name"]: it for it in spec["volumes"] if it["name"] != "config"},
         "stateful": {it: stateful[it] for it in ("serviceName", "podManagementPolicy", "selector")},
         "services": {it["metadata"]["name"]: it["spec"] for it in of_kind(manifests, "Service")},
@@ -866,7 +965,15 @@ def test_the_binary_takes_the_configuration_that_kustomize_makes(folder: str, tm
     "folder, values",
     [
         ("base", {}),
-        ("overlays/load-balancer", {"media": {"mode": "loadBalancer", "loadBalancer": {"pods": [{"address": "203.0.113.10"}, {"address": "203.0.113.11"}]}}}),
+        (
+            "overlays/load-balancer",
+            {
+                "media": {
+                    "mode": "loadBalancer",
+                    "loadBalancer": {"pods": [{"address": "203.0.113.10"}, {"address": "203.0.113.11"}]},
+                }
+            },
+        ),
         ("overlays/turn-only", {key: profile("turn-only")[key] for key in ("media", "iceServers", "networkPolicy")}),
         ("overlays/gpu", {"gpu": {"enabled": True, "runtimeClassName": "nvidia"}}),
     ],

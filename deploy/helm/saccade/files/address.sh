@@ -46,7 +46,7 @@ while :; do
     done
     [ -z "$list" ] || break
     [ "$(date +%s)" -lt "$deadline" ] ||
-        fail "no address of $ADDRESS_OF ${SERVICE:-$NODE_NAME} within $TIMEOUT_SECONDS s: does it have one, and may this account read it?"
+        fail "no address of $ADDRESS_OF ${SERVICE:-$NODE_NAME} within $TIMEOUT_SECONDS s: has it one, and may this account read it?"
     sleep 2
 done
 {
