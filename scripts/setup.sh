@@ -103,6 +103,8 @@ missing_packages() {
         has_mosquitto || echo mosquitto
         have mosquitto_sub || echo mosquitto-clients
         has_nats || echo nats-server
+        # Rules of deploy/prometheus, and a Prometheus of the tests' own.
+        { have prometheus && have promtool; } || echo prometheus
         # Clusters of the tests' own.
         has_postgres || echo postgresql
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
