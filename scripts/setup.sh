@@ -243,10 +243,10 @@ install_node() {
     export PATH="$cache/node/bin:$PATH"
 }
 
-# Packages of the web client and of the browser test, as their lock files say.
+# Packages of the web client, of the browser test and of the scripts for k6, as their lock files say.
 install_web() {
     local folder lock stamp hash
-    for folder in "$root/web" "$root/tests/e2e"; do
+    for folder in "$root/web" "$root/tests/e2e" "$root/deploy/load"; do
         lock=$folder/package-lock.json stamp=$folder/node_modules/.saccade.sha256
         [ -e "$lock" ] || continue
         hash=$(cat "$lock" <(node --version) | sha256sum)

@@ -1,0 +1,129 @@
+"""Scripts that put load on the HTTP side: what k6 and Artillery are given is right, and they run where they are there."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import cv2
+import numpy as np
+import pytest
+import yaml
+from observed import DEPLOY
+from server import Server
+
+FOLDER = DEPLOY / "load"
+SHAPES = ("smoke", "load", "stress", "spike", "soak")
+# Seconds that a short run may take, start of the program included.
+LIMIT = 120
+needs_k6 = pytest.mark.skipif(not shutil.which("k6"), reason="k6 is not installed")
+needs_artillery = pytest.mark.skipif(not shutil.which("artillery"), reason="Artillery is not installed")
+
+
+@pytest.fixture(scope="module")
+def busy() -> Iterator[Server]:
+    server = Server(shutdown__grace_ms=1000)
+    yield server
+    server.stop()
+
+
+def run(*words: str | Path, folder: Path = FOLDER, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(words, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=LIMIT)
+
+
+def types(folder: Path) -> subprocess.CompletedProcess:
+    """What the compiler says of the scripts in a folder, with k6's own types."""
+    return run(FOLDER / "node_modules" / ".bin" / "tsc", "--project", folder)
+
+
+def test_scripts_for_k6_are_what_its_types_allow(tmp_path: Path) -> None:
+    done = types(FOLDER)
+    assert done.returncode == 0, done.stdout
+    # And the compiler would say otherwise.
+    shutil.copytree(FOLDER / "k6", tmp_path / "k6")
+    shutil.copy(FOLDER / "tsconfig.json", tmp_path)
+    (tmp_path / "node_modules").symlink_to(FOLDER / "node_modules")
+    smoke = tmp_path / "k6" / "smoke.js"
+    smoke.write_text(smoke.read_text().replace("arrivals(2, [[2, 30]])", 'arrivals("2", [[2, 30]])').replace("setup, visit", "setup, visits as visit"))
+    done = types(tmp_path)
+    assert "TS2345" in done.stdout and "visits" in done.stdout, done.stdout
+
+
+def test_both_programs_have_the_same_shapes_with_thresholds() -> None:
+    metrics = set(re.findall(r'new (?:Counter|Rate|Trend)\("(\w+)"', (FOLDER / "k6" / "saccade.js").read_text()))
+    assert {path.stem for path in (FOLDER / "k6").glob("*.js")} == {*SHAPES, "saccade"}
+    assert {path.stem for path in (FOLDER / "artillery").glob("*.yml")} == {*SHAPES, "visits"}
+    for shape in SHAPES:
+        text = (FOLDER / "k6" / f"{shape}.js").read_text()
+        thresholds = re.search(r"thresholds: \{(.*?)\n  \},", text, re.DOTALL)[1]
+        names = re.findall(r'^ +"?(\w+)(?:\{scenario:(\w+)\})?"?: \[', thresholds, re.MULTILINE)
+        assert {name for name, _ in names} <= metrics | {"checks"}, shape
+        assert {"saccade_faults", "saccade_answered", "saccade_latency"} <= {name for name, _ in names}, shape
+        assert all(re.search(rf"\b{scenario}: ", text) for _, scenario in names if scenario), shape
+        config = yaml.safe_load((FOLDER / "artillery" / f"{shape}.yml").read_text())["config"]
+        assert config["phases"] and config["ensure"]["thresholds"] and "ensure" in config["plugins"], shape
+        assert (FOLDER / "artillery" / config["processor"]).exists()
+
+
+def test_visits_name_functions_that_are_there() -> None:
+    done = run("node", "-p", "JSON.stringify(Object.keys(require('./artillery/visits.cjs')))")
+    functions = set(json.loads(done.stdout))
+    text = (FOLDER / "artillery" / "visits.yml").read_text()
+    assert set(re.findall(r"(?:beforeRequest|afterResponse): (\w+)", text)) == functions
+    (FOLDER / "scene.jpg").stat()
+
+
+async def test_no_two_pictures_are_the_same_and_all_can_be_read(busy: Server, tmp_path: Path) -> None:
+    script = """
+        const { picture } = require("./artillery/visits.cjs");
+        for (const name of ["a", "b"]) {
+          const request = {};
+          picture(request, {}, {}, () => require("node:fs").writeFileSync(process.argv[1] + "/" + name, request.body));
+        }
+    """
+    done = run("node", "-e", script, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    one, other = (tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()
+    assert one != other
+    decoded = [cv2.imdecode(np.frombuffer(it, np.uint8), cv2.IMREAD_COLOR) for it in (one, other, (FOLDER / "scene.jpg").read_bytes())]
+    assert all((it == decoded[0]).all() for it in decoded)
+    async with aiohttp.ClientSession() as http:
+        for body in (one, other):
+            async with http.post(f"{busy.url}/v1/detect", data=body, headers={"content-type": "image/jpeg"}) as answer:
+                assert (answer.status, answer.headers["x-cache"]) == (200, "MISS")
+                assert (await answer.json())["detections"]
+
+
+def artillery(url: str) -> subprocess.CompletedProcess:
+    short = json.dumps({"config": {"phases": [{"duration": 5, "arrivalRate": 2}]}})
+    words = ("run", "--config", "artillery/smoke.yml", "--overrides", short, "artillery/visits.yml")
+    return run("artillery", *words, SACCADE_URL=url, ARTILLERY_DISABLE_TELEMETRY="true")
+
+
+@needs_artillery
+def test_artillery_runs_its_smoke_test(busy: Server) -> None:
+    done = artillery(busy.url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"saccade\.answered: \.+ [1-9]", done.stdout), done.stdout
+
+
+@needs_artillery
+def test_artillery_fails_where_visits_fail(busy: Server) -> None:
+    done = artillery(busy.ops)
+    assert done.returncode == 1 and "saccade.faults" in done.stdout, done.stdout + done.stderr
+
+
+@needs_k6
+def test_k6_runs_its_smoke_test(busy: Server) -> None:
+    done = run("k6", "run", "--quiet", "k6/smoke.js", SACCADE_URL=busy.url, SACCADE_TIME="0.2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_k6
+def test_k6_fails_where_visits_fail(busy: Server) -> None:
+    done = run("k6", "run", "--quiet", "k6/smoke.js", SACCADE_URL=busy.ops, SACCADE_TIME="0.2")
+    assert done.returncode != 0 and "set SACCADE_URL" in done.stdout + done.stderr, done.stdout + done.stderr
