@@ -178,6 +178,16 @@ SESSIONS = Board(
             ),
         ),
         Row(
+            "Servers among each other",
+            (
+                Panel("Forwarded", "Requests and sockets for sessions that another server has, and what became of them.", (rates("saccade_cluster_forwarded_total", "kind, outcome"),), Unit.REQUESTS_PER_SECOND),
+                Panel("Received from others", "Accepted, or why not.", (rates("saccade_cluster_received_total", "outcome"),), Unit.REQUESTS_PER_SECOND),
+                Panel("Asked of the registry", "By operation and outcome.", (rates("saccade_cluster_registry_total", "operation, outcome"),), Unit.REQUESTS_PER_SECOND),
+                Panel("Registry", "1 while it is left alone after failures; and leases that were not renewed in five minutes.",
+                      (Query("saccade_cluster_registry_breaker_open{@}"), Query("sum by (instance) (increase(saccade_cluster_renewals_missed_total{@}[5m]))", "{{instance}} missed")), steps=(Step(None, "green"), Step(1, "red"))),
+            ),
+        ),
+        Row(
             "Frames",
             (
                 Panel("From stage to stage", "Frames that were received whole, decoded, told of and given back.",
@@ -204,6 +214,8 @@ MODELS = Board(
                 Panel("Mean time of a batch", "By model.",
                       (Query("sum by (model) (rate(saccade_inference_seconds_sum{@}[R])) / sum by (model) (rate(saccade_inference_seconds_count{@}[R]))", "{{model}}"),), Unit.SECONDS),
                 Panel("Instances at work", "Seconds of inference a second: how many instances are busy on average.", (rates("saccade_inference_seconds_sum", "model"),), is_stacked=True),
+                Panel("Use of instances", "Share of the time in which the instances of a model were at work.",
+                      (Query("sum by (model) (rate(saccade_inference_seconds_sum{@}[R])) / sum by (model) (saccade_model_instances{@})", "{{model}}"),), Unit.SHARE, steps=ladder(warn=0.8, bad=0.95)),
                 Panel("Frames in a batch", "Mean; with more sessions than instances, more than one is good on GPUs.",
                       (Query("sum by (instance) (rate(saccade_batch_size_sum{@}[R])) / sum by (instance) (rate(saccade_batch_size_count{@}[R]))"),), least=1),
                 Panel("Sizes of batches", "How many batches had how many frames.", (Query("sum by (le) (increase(saccade_batch_size_bucket{@}[R]))"),), kind=Kind.HEATMAP),
@@ -258,6 +270,11 @@ DEVICE = Board(
             (
                 Panel("Cores", "Processor time a second. The process counts whole seconds.", (Query("rate(process_cpu_seconds_total{@}[5m]) and on (job, instance) saccade_build_info"),)),
                 Panel("Memory", "Resident memory of the process.", (Query("process_resident_memory_bytes{@} and on (job, instance) saccade_build_info"),), Unit.BYTES),
+                Panel("Processors", "Share that was busy, with whatever runs on the machine.", (Query("saccade_processors_busy_ratio{@}"),), Unit.SHARE, steps=ladder(warn=0.8, bad=0.95), most=1),
+                Panel("Processors and codec threads", "What the server may use, and how many threads decode, draw and encode.",
+                      (Query("saccade_processors{@}", "{{instance}} processors"), Query("saccade_codec_threads{@}", "{{instance}} codec threads"))),
+                Panel("Level of memory", "0 enough, 1 short, 2 caches are shed and sessions refused; and how often caches were shed in five minutes.",
+                      (Query("saccade_memory_level{@}", "{{instance}} {{kind}}"), Query("sum by (kind) (increase(saccade_memory_sheds_total{@}[5m]))", "{{kind}} sheds")), steps=ladder(warn=1, bad=2)),
                 Panel("Memory in use", "Share of what there is, by kind; from 0.95 on caches are shed and sessions refused.",
                       (Query("saccade_memory_used_ratio{@}", "{{instance}} {{kind}}"),), Unit.SHARE, steps=ladder(warn=0.8, bad=0.95), most=1),
                 Panel("File descriptors", "Share of those that the process may open.", (Query('instance:saccade_open_fds:ratio{@}'),), Unit.SHARE, steps=ladder(warn=0.6, bad=0.8), most=1),
@@ -336,8 +353,10 @@ STORES = Board(
             ),
         ),
         Row(
-            "Routes",
+            "Routes and traces",
             (
+                Panel("Spans", "Of traces: exported, or why not.", (rates("saccade_trace_spans_total", "outcome"),), Unit.PER_SECOND),
+                Panel("Time of the collector", "For one request with spans.", quantiles("saccade_trace_export_seconds", "@"), Unit.SECONDS),
                 Panel("Routes not saved", "Changes of routes that could not be written to their file, in five minutes.", (Query("sum by (instance) (increase(saccade_routes_unsaved_total{@}[5m]))"),)),
             ),
         ),

@@ -47,6 +47,35 @@ def documented() -> dict[str, set[str]]:
     return {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
 
 
+# Metrics that dashboards and rules know, and that versions before may lack; where METRICS.md has them, that counts.
+NEWER = {
+    "saccade_cluster_forwarded_total": {"kind", "outcome"},
+    "saccade_cluster_received_total": {"outcome"},
+    "saccade_cluster_registry_breaker_open": set(),
+    "saccade_cluster_registry_total": {"operation", "outcome"},
+    "saccade_cluster_renewals_missed_total": set(),
+    "saccade_codec_threads": set(),
+    "saccade_memory_level": {"kind"},
+    "saccade_memory_sheds_total": {"kind"},
+    "saccade_memory_used_ratio": {"kind"},
+    "saccade_model_instances": {"model"},
+    "saccade_processors": set(),
+    "saccade_processors_busy_ratio": set(),
+    "saccade_trace_export_seconds": set(),
+    "saccade_trace_spans_total": {"outcome"},
+}
+
+
+def missing() -> set[str]:
+    """Those that this version lacks."""
+    return NEWER.keys() - documented().keys()
+
+
+def metric(name: str) -> str:
+    """The metric that a series of this name is of."""
+    return re.sub("_(bucket|sum|count)$", "", name)
+
+
 class Prometheus:
     """Prometheus with the rules of deploy/ and a short interval, which scrapes one server."""
 
