@@ -230,12 +230,12 @@ def assemble(args: argparse.Namespace) -> None:
         if any("x264" in it for it in packages.found)
         else "This image contains no x264, and no part of FFmpeg that is under the GPL.\n"
     )
-    # Folders that volumes are mounted on.
-    for folder, mode in (("var/lib/saccade", 0o700), ("var/cache/saccade", 0o700), ("tmp", 0o1777), ("etc/saccade", 0o755), ("run/secrets", 0o755), ("proc", 0o555), ("sys", 0o555), ("dev", 0o755)):
+    (share / "volume").mkdir()
+    (share / "volume" / "README").write_text("What Saccade keeps between starts: deploy/README.md says what of it to back up.\n")
+    # What is mounted on.
+    for folder in ("dev", "etc/saccade", "proc", "run/secrets", "sys", "tmp"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-        (out / folder).chmod(mode)
-        if folder.startswith("var/") and os.geteuid() == 0:
-            os.chown(out / folder, UID, UID)
+    (out / "tmp").chmod(0o1777)
 
     release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', Path("/etc/os-release").read_text()))
     version = tomllib.loads((args.lock.parent / "Cargo.toml").read_text())["workspace"]["package"]["version"]

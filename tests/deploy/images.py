@@ -31,7 +31,7 @@ mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
 mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$root/sys"
 mount -t tmpfs -o nosuid,noexec,mode=755 tmpfs "$root/dev"
 for device in null zero random urandom; do touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"; done
-for volume in var/lib/saccade var/cache/saccade; do mount -t tmpfs -o mode=700,uid=65532,gid=65532 tmpfs "$root/$volume"; done
+for volume in var/lib/saccade var/cache/saccade; do mkdir -p "$root/$volume"; mount -t tmpfs -o mode=700,uid=65532,gid=65532 tmpfs "$root/$volume"; done
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount --bind "$etc" "$root/etc/saccade"
 mount --bind "$secrets" "$root/run/secrets"
@@ -101,9 +101,17 @@ class Container:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        # A change of user takes away what `--kill-child` asked the kernel for: the child is ended itself, and all of its
+        # namespace with it.
+        while self.process.poll() is None:
+            try:
+                os.kill(self.pid(), signal.SIGKILL)
+            except (ProcessLookupError, FileNotFoundError, IndexError):
+                self.process.kill()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                continue
         self.process.stdout.close()
         self.log.close()
 

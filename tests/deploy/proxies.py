@@ -123,8 +123,7 @@ class Nginx(Front):
             (r"/var/log/nginx", str(folder / "log")),
         )
         (folder / "conf.d" / "saccade.conf").write_text(site)
-        upstream = (DEPLOY / "nginx" / "upstream.conf").read_text()
-        (folder / "conf.d" / "upstream.conf").write_text(replaced(upstream, (r"127\.0\.0\.1:8080", f"127.0.0.1:{http}")))
+        self.pass_to(http)
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         folders = " ".join(f"{kind}_temp_path {folder}/temporary/{kind};" for kind in kinds)
         user = "user root;" if os.geteuid() == 0 else ""
@@ -133,6 +132,17 @@ class Nginx(Front):
             f"events {{ worker_connections 512; }}\n"
             f"http {{ {folders} include {folder}/conf.d/*.conf; }}\n"
         )
+
+    def pass_to(self, http: int) -> None:
+        """Has the configuration name the server at this port."""
+        upstream = (DEPLOY / "nginx" / "upstream.conf").read_text()
+        changed = replaced(upstream, (r"127\.0\.0\.1:8080", f"127.0.0.1:{http}"))
+        (self.folder / "conf.d" / "upstream.conf").write_text(changed)
+
+    def reload(self) -> None:
+        """Has it read its configuration again, as `nginx -s reload` does."""
+        done = subprocess.run([*self.words(check=False), "-s", "reload"], capture_output=True, text=True, timeout=LIMIT)
+        assert done.returncode == 0, done.stderr
 
     def words(self, check: bool) -> list[str]:
         words = [program("nginx"), "-p", str(self.folder), "-e", str(self.folder / "log" / "start.log")]

@@ -44,7 +44,12 @@ def test_nobody_needs_root_or_a_shell_at_run_time(path: Path) -> None:
     assert int(file.words("HEALTHCHECK")[-1]) < limit, "the check ends by itself, and says why"
     assert not any(it[0] in ("RUN", "ADD") for it in file.last)
     assert {"title", "description", "version", "revision", "licenses"} <= {it.rsplit(".", 1)[1] for it in file.pairs("LABEL")}
-    assert "GPL" in file.pairs("LABEL")["org.opencontainers.image.licenses"]
+    licences = file.pairs("LABEL")["org.opencontainers.image.licenses"]
+    assert "GPL" in licences or ("ARG", "LICENCES=GPL-2.0-or-later") in file.last
+    # Volumes belong to the user, whatever builder makes the image.
+    volumes = json.loads(file.one("VOLUME"))
+    owned = [it[1].split() for it in file.last if it[0] == "COPY" and "--chown=65532:65532" in it[1]]
+    assert [it[-1].rstrip("/") for it in owned] == volumes
     # Who builds it reads that first.
     head = "".join(line for line in file.text.splitlines(keepends=True)[:12] if line.startswith("#"))
     assert "LICENCE" in head and "x264" in head
@@ -186,6 +191,9 @@ def test_a_container_of_it_starts_answers_and_ends(image: Path, tmp_path: Path) 
     for name in ("token_secret", "turn_secret"):
         (secrets / name).write_text("5f" * 32)
     file = Dockerfile(DEPLOY / "Dockerfile")
+    # Empty folders, which volumes are mounted on.
+    for volume in ("var/lib/saccade", "var/cache/saccade"):
+        (image / volume).mkdir(parents=True, exist_ok=True)
     before = sorted(it.relative_to(image) for it in image.rglob("*"))
     with Container(file, image, etc, secrets) as container:
         container.ready()

@@ -241,3 +241,39 @@ async def test_while_the_server_drains_its_sessions_are_reached_and_new_ones_are
             async with http.delete(location) as answer:
                 assert answer.status == 200
         assert site.server.wait(15)[0] == 0
+
+
+async def test_an_upgrade_ends_no_session_and_refuses_none(scene: Scene) -> None:
+    """The steps of deploy/README.md: the new server beside the old one, nginx told of it, the old one drained."""
+    with Site(Nginx, shutdown__grace_ms=20_000) as site:
+        new = Server(http__public_url=site.front.url, http__trusted_proxies="127.0.0.1", shutdown__grace_ms=1000)
+        try:
+            async with site.client() as http, Peer(scene, "VP8") as peer, Peer(scene, "VP8") as next_one:
+                signal = await Signal.open(http, site.front.ws, peer, origin=site.front.url)
+                async with signal:
+                    await signal.expect("welcome")
+                    await signal.negotiate(await peer.offer(), options={"return": "results"})
+                    await peer.results.more(1, "results")
+                    site.front.pass_to(port_of(new.url))
+                    site.front.reload()
+                    # Its workers change over by themselves: the new one is there when the new server is asked.
+                    async with asyncio.timeout(20):
+                        while "/v1/models" not in await asked(new):
+                            async with site.client() as fresh, fresh.get(f"{site.front.url}/v1/models") as answer:
+                                assert answer.status == 200
+                    # The old socket and its session go on, and are told.
+                    await peer.results.more(2, "results after the proxy changed over")
+                    site.server.terminate()
+                    assert (await signal.expect("draining"))["reconnect_after_ms"] > 0
+                    await peer.results.more(2, "results while the server drains")
+                    # As the client does then: a new session, for which there is a server at once.
+                    async with site.client() as fresh, await Signal.open(fresh, site.front.ws, next_one) as again:
+                        await again.expect("welcome")
+                        await again.negotiate(await next_one.offer(), options={"return": "results"})
+                        await next_one.results.more(2, "results of the new server")
+                        await signal.send("bye")
+                        assert (await signal.expect("closed"))["reason"]
+                        assert site.server.wait(20)[0] == 0
+                        await next_one.results.more(1, "results when the old server has gone")
+        finally:
+            new.stop()
