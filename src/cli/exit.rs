@@ -7,7 +7,7 @@ pub enum Exit {
     Clean,
     /// 64: the configuration or the arguments are wrong.
     Configuration,
-    /// 69: a needed device or library is missing, or an address is taken.
+    /// 69: a needed device or library is missing, an address is taken, or a server that was asked is not ready.
     Unavailable,
     /// 70: a fault of the program.
     Internal,

@@ -38,6 +38,8 @@ pub struct Args {
 pub enum Command {
     /// Run the server
     Serve(Serve),
+    /// Ask a running server whether it is ready, and exit with 0 or 69
+    Health(Health),
     /// Say what works on this machine and what to do about the rest
     Doctor(Doctor),
     /// Run a model on pictures and video files
@@ -79,6 +81,18 @@ pub struct Serve {
     /// Check the configuration, list every mistake, and exit with 0 or 64
     #[arg(long)]
     pub check: bool,
+}
+
+/// `saccade health`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 ready, 64 wrong argument, 69 not ready or not there.")]
+pub struct Health {
+    /// What to ask: /readyz, or /healthz, of the operators' listener
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9180/readyz")]
+    pub url: String,
+    /// Seconds that the answer may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub timeout: u64,
 }
 
 /// `saccade doctor`.
@@ -450,6 +464,7 @@ mod tests {
             ("saccade detect a.jpg --score-threshold 1.5", Exit::Configuration, "from 0 to 1"),
             ("saccade --help", Exit::Clean, "doctor"),
             ("saccade --version", Exit::Clean, env!("CARGO_PKG_VERSION")),
+            ("saccade health --timeout 0", Exit::Configuration, "1..=300"),
             ("saccade bench --sessions 4", Exit::Configuration, "--url <URL>"),
             ("saccade eval --data coco.json", Exit::Configuration, "--images <DIR>"),
             ("saccade models pull", Exit::Configuration, "<NAME>"),

@@ -12,6 +12,7 @@ mod check_model;
 mod detect;
 mod engine;
 mod eval;
+mod health;
 mod lines;
 mod models;
 mod offline;
@@ -34,6 +35,7 @@ use crate::doctor;
 pub fn run(args: Args) -> Exit {
     match args.command {
         Command::Serve(serve) => serve::run(&serve),
+        Command::Health(health) => health::run(&health),
         Command::Doctor(doctor) => {
             let config = Config::load(&doctor.sources(std::env::vars_os()));
             let report = if doctor.network_ways {

@@ -76,7 +76,7 @@ impl Report {
         routes: &KeptRoutes,
         measure: bool,
     ) -> Self {
-        let mut checks = vec![machine::processor(), machine::memory()];
+        let mut checks = vec![machine::processor(), machine::memory(), machine::socket_buffers()];
         checks.extend(software::video());
         checks.extend(software::runtime());
         checks.push(configuration(config));

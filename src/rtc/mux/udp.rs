@@ -9,10 +9,8 @@ use tokio::net::UdpSocket;
 
 use super::Shared;
 use super::flow::Link;
+use crate::queue::SOCKET_BYTES;
 
-/// What is asked of the system to hold for a socket each way: a quarter of a second of a hundred sessions. It may give
-/// less (`net.core.rmem_max`, `net.core.wmem_max`).
-const KERNEL_BUFFER: usize = 4 << 20;
 /// Bytes that one read may bring, which is many datagrams of one source where the system joins them (UDP GRO).
 const READ: usize = 64 << 10;
 
@@ -31,8 +29,8 @@ impl Socket {
             socket.set_only_v6(true)?;
         }
         // Less is fine.
-        let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
-        let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+        let _ = socket.set_recv_buffer_size(SOCKET_BYTES);
+        let _ = socket.set_send_buffer_size(SOCKET_BYTES);
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         let io = UdpSocket::from_std(socket.into())?;
