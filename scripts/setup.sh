@@ -99,6 +99,8 @@ missing_packages() {
         has_mosquitto || echo mosquitto
         have mosquitto_sub || echo mosquitto-clients
         has_nats || echo nats-server
+        # What scrapes metrics.
+        have prometheus || echo prometheus
         # Clusters of the tests' own.
         has_postgres || echo postgresql
         has_encoder || echo python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-plugins-bad gstreamer1.0-plugins-good \
@@ -109,7 +111,7 @@ missing_packages() {
 
 # These would start as services on a machine that only tests with them. Where nobody said so already, policy-rc.d(8) keeps
 # them from that until everything is installed; afterwards a service is off unless it was there before.
-SERVICES=(coturn mosquitto nats-server postgresql redis-server)
+SERVICES=(coturn mosquitto nats-server postgresql prometheus redis-server)
 POLICY=/usr/sbin/policy-rc.d
 POLICY_MARK='# Made by scripts/setup.sh of Saccade, which removes it when everything is installed.'
 held_services=''
