@@ -18,6 +18,7 @@ mod secured;
 mod sinks;
 mod stills;
 mod tensors;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -48,6 +49,7 @@ use crate::rtc::{self, WebRtc};
 use crate::session::machine::Timeouts;
 use crate::session::{Drain, Rate, Registry, Shares};
 use crate::telemetry;
+use crate::traces::Tracer;
 use crate::tuning::Tuning;
 use running::Running;
 use secured::Secured;
@@ -121,6 +123,9 @@ pub enum StartError {
         /// Key of each stage, with the reason.
         missing: Vec<(&'static str, String)>,
     },
+    /// Traces cannot be sent as the configuration says.
+    #[error("telemetry.otlp_endpoint: {0}")]
+    Traces(String),
     /// The system gave no threads.
     #[error("threads did not start: {0}")]
     Threads(std::io::Error),
@@ -140,7 +145,7 @@ impl StartError {
             Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) | Self::Program(_) => {
                 Exit::Unavailable
             }
-            Self::Names(_) | Self::Cameras { .. } | Self::Sinks(_) | Self::Auth(_) | Self::Tls(_) => {
+            Self::Names(_) | Self::Cameras { .. } | Self::Sinks(_) | Self::Auth(_) | Self::Tls(_) | Self::Traces(_) => {
                 Exit::Configuration
             }
             Self::Panicked(_) => Exit::Internal,
@@ -180,6 +185,8 @@ impl App {
         // Clients of libraries ask for it; that there is one already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let secured = Secured::read(config)?;
+        let (tracer, tracing) = traces::start(config).map_err(StartError::Traces)?;
+        running.traces = tracing;
         let Devices { table, gpu } = devices;
         devices::insist(config.hw, &table)?;
         #[cfg(feature = "cuda")]
@@ -197,7 +204,8 @@ impl App {
         let stopped = running.stop.subscribe();
         let servers = &mut running.servers;
         let queues = gauges::queues(metrics.clone());
-        let ops = ops(&registry, &engine_cell, table.clone(), metrics.clone());
+        let ops =
+            http::Ops { profiles: config.ops.profiles, ..ops(&registry, &engine_cell, table.clone(), metrics.clone()) };
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
@@ -211,7 +219,7 @@ impl App {
             Arc::clone(&workers),
             Arc::clone(&engine),
             Arc::clone(&registry),
-            session_settings(config, tuning),
+            pipeline::Settings { tracer: tracer.clone(), ..session_settings(config, tuning) },
             gpu,
         );
         let sessions = Arc::new(sessions);
@@ -243,8 +251,12 @@ impl App {
         running.results.clone_from(&results);
         let detect = pictures.view(&engine, results.as_ref());
         let history = &*running.history.insert(history::Kept::start(config));
-        let settings =
-            http::Settings { history: history.reader(), queues, ..http_settings(config, http_address, &secured) };
+        let settings = http::Settings {
+            history: history.reader(),
+            queues,
+            tracer,
+            ..http_settings(config, http_address, &secured)
+        };
         let gate = Some(Arc::clone(&settings.gate));
         let door = http::Door { tls: secured.tls.clone(), gate, protocol: http::Protocol::Any };
         let is_secure = settings.is_secure;
@@ -409,6 +421,7 @@ fn ops(
         checks: vec![("models", models), ("draining", draining)],
         hardware,
         metrics: Arc::new(move || metrics.render()),
+        profiles: false,
     }
 }
 
@@ -461,6 +474,7 @@ fn session_settings(config: &Config, tuning: &Tuning) -> pipeline::Settings {
         still: config.session.still,
         codecs: tuning.codecs.clone(),
         network_bps: tuning.network_bps,
+        tracer: Tracer::off(),
     }
 }
 

@@ -21,6 +21,13 @@ pub enum ClientMessage {
         /// The session to resume.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         session_id: Option<String>,
+        /// The span that the offer is made in, as the header of that name (W3C Trace Context), which browsers cannot send
+        /// when they open a socket; what cannot be read is ignored.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        traceparent: Option<String>,
+        /// What vendors of tracing add to it, likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tracestate: Option<String>,
     },
     /// One trickled candidate; `null` or an empty candidate string ends them.
     Candidate {

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
-use super::{STOP_LIMIT, catalog, history, results, sinks, stills};
+use super::{STOP_LIMIT, catalog, history, results, sinks, stills, traces};
 use crate::cache::Cache;
 use crate::clock;
 use crate::infer::Engine;
@@ -25,6 +25,7 @@ pub(super) struct Running {
     pub(super) pictures: Option<stills::Pictures>,
     pub(super) results: Option<Cache<Refusal>>,
     pub(super) history: Option<history::Kept>,
+    pub(super) traces: Option<crate::traces::Running>,
 }
 
 impl Running {
@@ -40,6 +41,7 @@ impl Running {
             pictures: None,
             results: None,
             history: None,
+            traces: None,
         }
     }
 
@@ -66,6 +68,8 @@ impl Running {
         if timeout_at((clock::now() + STOP_LIMIT).into(), ended).await.is_err() {
             self.servers.shutdown().await;
         }
+        // Of sessions and of requests there are no more.
+        traces::close(self.traces, last).await;
         if let Some(history) = self.history {
             history.end().await;
         }

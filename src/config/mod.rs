@@ -16,6 +16,7 @@ mod routes;
 mod sinks;
 mod store;
 mod tables;
+mod telemetry;
 mod types;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use mistakes::{Mistake, Mistakes};
 pub use models::Models;
 pub use store::{Place as StorePlace, Store};
+pub use telemetry::{Telemetry, Traces};
 pub use types::{AdmissionMode, Hardware};
 
 use ipnet::IpNet;
@@ -38,7 +40,7 @@ use ipnet::IpNet;
 use crate::ice::Server as IceServer;
 use crate::route::Route;
 use crate::secret::Secret;
-use crate::{stillness, telemetry};
+use crate::stillness;
 use reader::{Raw, Reader};
 
 const KIB: u64 = 1024;
@@ -125,6 +127,9 @@ pub struct Ops {
     /// Address and port of health and metrics; default `127.0.0.1:9180`. It asks nobody for a token: keep it off
     /// public networks.
     pub listen: SocketAddr,
+    /// Whether it also takes profiles of the process; default false. A profile interrupts each thread a hundred times for
+    /// each second that it works, and symbols take memory once.
+    pub profiles: bool,
 }
 
 /// `[media]`.
@@ -287,16 +292,6 @@ pub struct Shutdown {
     pub grace: Duration,
 }
 
-/// `[telemetry]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Telemetry {
-    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or directives such as `info,saccade::rtc=debug`; default
-    /// `info`. Debug and trace cost CPU and may show addresses.
-    pub log: String,
-    /// `text` for people, `json` for machines; default `text`.
-    pub log_format: telemetry::LogFormat,
-}
-
 impl Config {
     /// Merges the sources and checks everything.
     ///
@@ -323,7 +318,10 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
     let config = Config {
         http: Http::read(from, auth.is_some() || sources.insecure),
         grpc: Grpc::read(from, auth.is_some() || sources.insecure),
-        ops: Ops { listen: socket(from, "ops.listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))) },
+        ops: Ops {
+            listen: socket(from, "ops.listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 9180))),
+            profiles: from.flag("ops.profiles", false),
+        },
         media: Media::read(from),
         ice_servers: ice::read(from),
         models: Models::read(from),
@@ -351,14 +349,8 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         telemetry: Telemetry::read(from),
         auth,
     };
-    unbuilt(from);
     let (keys, mistakes) = reader.finish();
     (config, keys, mistakes)
-}
-
-/// Keys whose feature does not exist yet: their defaults are taken, anything else is a mistake.
-fn unbuilt(from: &mut Reader) {
-    from.unbuilt("telemetry.otlp_endpoint", Raw::is_nothing);
 }
 
 impl Http {
@@ -523,25 +515,6 @@ fn still(from: &mut Reader) -> Option<stillness::Settings> {
         check_every: from.number("session.still_check_every", 30, 2..=100_000, " (frames)"),
     };
     is_on.then_some(settings)
-}
-
-impl Telemetry {
-    fn read(from: &mut Reader) -> Self {
-        use telemetry::LogFormat;
-        Self {
-            log: from.read(
-                "telemetry.log",
-                "info".to_owned(),
-                "error, warn, info, debug, trace, or directives such as \"info,saccade::rtc=debug\"",
-                |raw| raw.filled().filter(|log| telemetry::is_log_filter(log)),
-            ),
-            log_format: from.choice(
-                "telemetry.log_format",
-                LogFormat::Text,
-                &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-            ),
-        }
-    }
 }
 
 /// Zero stands for no bound.

@@ -9,8 +9,6 @@ use figment::value::{Dict, Empty, Value};
 use super::layers::{self, Sources};
 use super::{Mistake, Mistakes};
 
-const NOT_BUILT: &str = "not built in this version; leave it out";
-
 /// Reads typed values out of the merged sources and collects every mistake on the way.
 pub(super) struct Reader {
     figment: Figment,
@@ -129,17 +127,6 @@ impl Reader {
             let text = raw.string()?;
             choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice)
         })
-    }
-
-    /// A key whose feature does not exist yet: only its default (`same`) or nothing is taken.
-    pub(super) fn unbuilt(&mut self, key: &'static str, same: impl FnOnce(&Raw) -> bool) {
-        self.keys.push(key);
-        if let Some(raw) = self.take(key)
-            && !same(&raw)
-        {
-            let origin = self.origin(&raw.value);
-            self.mistakes.push(Mistake { key: key.to_owned(), value: None, origin, legal: NOT_BUILT.to_owned() });
-        }
     }
 
     /// Takes a section whose keys are names of people's own choice. `keys` are listed as those of its tables.
@@ -269,6 +256,16 @@ impl Raw {
         }
         match &self.value {
             Value::Num(..) => self.value.to_i128().and_then(|number| u64::try_from(number).ok()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn float(&self) -> Option<f64> {
+        if self.text {
+            return self.string()?.trim().parse().ok();
+        }
+        match &self.value {
+            Value::Num(_, number) => number.to_f64().or_else(|| self.number().map(|number| number as f64)),
             _ => None,
         }
     }

@@ -434,11 +434,30 @@ fn names_and_urls_are_checked() {
 }
 
 #[test]
-fn what_is_not_built_is_refused_unless_it_asks_for_nothing() {
-    let mistake = only_mistake(&file("[telemetry]\notlp_endpoint = \"http://o\"\n"));
-    assert_eq!(mistake.key, "telemetry.otlp_endpoint");
-    assert!(mistake.legal.contains("not built in this version"), "{mistake}");
-    assert!(Config::load(&file("[telemetry]\notlp_endpoint = \"\"\n")).is_ok());
+fn traces_go_where_a_collector_is_named_and_what_is_wrong_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let headers = folder.path().join("headers");
+    std::fs::write(&headers, "authorization: Bearer s3cret\n").unwrap();
+    assert_eq!(Config::default().telemetry.traces, None);
+    assert!(Config::load(&file("[telemetry]\notlp_endpoint = \"\"\n")).unwrap().telemetry.traces.is_none());
+    let config = Config::load(&file(&format!(
+        "[telemetry]\notlp_endpoint = \"https://otel.example\"\notlp_headers_file = {headers:?}\ntrace_sample_ratio = 0.25\n"
+    )));
+    let traces = config.unwrap().telemetry.traces.unwrap();
+    assert_eq!(traces.url, "https://otel.example/v1/traces");
+    assert_eq!((traces.sampling.ratio, traces.sampling.frames_per_s), (0.25, 1));
+    assert_eq!(traces.headers[0].1.expose(), "Bearer s3cret");
+    assert!(!format!("{traces:?}").contains("s3cret"));
+
+    let wrong = "[telemetry]\notlp_endpoint = \"https://me:pa55@otel.example\"\notlp_headers_file = \"/nowhere/headers\"\n\
+                 trace_sample_ratio = 1.5\nframe_traces_per_s = 101\n";
+    let mistakes = Config::load(&file(wrong)).unwrap_err();
+    let keys: Vec<_> = mistakes.all().iter().map(|mistake| mistake.key.as_str()).collect();
+    let names = ["otlp_endpoint", "otlp_headers_file", "trace_sample_ratio", "frame_traces_per_s"];
+    assert_eq!(keys, names.map(|name| format!("telemetry.{name}")));
+    assert!(!mistakes.to_string().contains("pa55"), "{mistakes}");
+    let alone = only_mistake(&file(&format!("[telemetry]\notlp_headers_file = {headers:?}\n")));
+    assert!(alone.legal.contains("needs telemetry.otlp_endpoint"), "{alone}");
 }
 
 #[test]

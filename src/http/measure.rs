@@ -21,7 +21,7 @@ pub(super) async fn measure(request: Request, next: Next) -> Response {
 }
 
 /// A client may invent methods; a label has few values.
-fn method_label(method: &Method) -> &'static str {
+pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

@@ -25,6 +25,7 @@ mod openapi;
 mod ops;
 mod origin;
 mod problem;
+mod profiles;
 mod results;
 mod routes;
 mod signal;
@@ -32,6 +33,7 @@ mod sinks;
 mod status;
 mod stills;
 pub mod tls;
+mod trace;
 mod whep;
 mod whip;
 
@@ -59,6 +61,7 @@ use utoipa_axum::routes;
 
 use crate::claims::Claims;
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
+use crate::traces::Tracer;
 use crate::{clock, history as store, ice};
 
 pub use cameras::Cameras;
@@ -130,6 +133,8 @@ pub struct Settings {
     pub history: Option<store::Reader>,
     /// How full the queues are, for whoever watches.
     pub queues: Queues,
+    /// Traces requests whose senders do.
+    pub tracer: Tracer,
 }
 
 impl fmt::Debug for Settings {
@@ -170,6 +175,7 @@ impl Default for Settings {
             stills: Bounds::default(),
             history: None,
             queues: Arc::new(BTreeMap::new),
+            tracer: Tracer::off(),
         }
     }
 }
@@ -283,6 +289,9 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         .with_state(Arc::clone(&context))
         .merge(kserve::routes(&context, Arc::clone(&context.tensors)))
         .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
+        .layer(option_layer(
+            context.settings.tracer.is_on().then(|| from_fn_with_state(Arc::clone(&context), trace::trace)),
+        ))
         .layer(cors(&context))
         .layer(from_fn_with_state(Arc::clone(&context), guard::preflight))
         .layer(from_fn(whip::announce))
@@ -332,6 +341,8 @@ fn cors(context: &Arc<Context>) -> CorsLayer {
             header::IF_MATCH,
             header::IF_NONE_MATCH,
             header::CACHE_CONTROL,
+            HeaderName::from_static("traceparent"),
+            HeaderName::from_static("tracestate"),
         ])
         .expose_headers([
             header::LOCATION,

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use saccade_signaling::{ErrorCode, OfferRequest, OfferResponse, OptionsPatch};
 use serde_json::Value;
@@ -11,6 +11,7 @@ use super::auth::{Caller, Claims};
 use super::openapi::{BadRequest, Slow, TooLarge, Unprocessable, UnsupportedType, wire};
 use super::{Context, Problem, body, open};
 use crate::session::{OpenRequest, options};
+use crate::traces::Context as TraceContext;
 
 /// Bytes of a body beyond twice its SDP (whose line ends JSON escapes): the options.
 const OPTIONS_BYTES: usize = 64 * 1024;
@@ -29,6 +30,7 @@ const OPTIONS_BYTES: usize = 64 * 1024;
 pub(super) async fn offer(
     State(context): State<Arc<Context>>,
     Caller { claims, address }: Caller,
+    span: Option<Extension<TraceContext>>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<OfferResponse>, Problem> {
@@ -40,7 +42,8 @@ pub(super) async fn offer(
     if sdp.len() > sdp_bytes {
         return Err(too_large(sdp_bytes));
     }
-    let request = OpenRequest { sdp, options, trickle: false, signals: None, claims, address };
+    let caller = span.map(|Extension(span)| span);
+    let request = OpenRequest { sdp, options, trickle: false, signals: None, claims, address, caller };
     let (handle, answer) = open(&context, request).await?;
     Ok(Json(OfferResponse { sdp: answer.sdp, kind: "answer".into(), session_id: handle.id().to_string() }))
 }

@@ -2,14 +2,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use super::problem;
+use super::{problem, profiles};
 use crate::hardware::Table;
+use crate::telemetry::open_metrics;
 
 /// Says why a part of the process is not ready, or `Ok`. Must be quick: a probe waits for it.
 pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -23,6 +24,8 @@ pub struct Ops {
     pub hardware: Table,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Whether profiles of the process are taken (`ops.profiles`).
+    pub profiles: bool,
 }
 
 impl fmt::Debug for Ops {
@@ -31,12 +34,14 @@ impl fmt::Debug for Ops {
     }
 }
 
-/// The operators' listener's routes: `/healthz`, `/readyz` and `/metrics`.
+/// The operators' listener's routes: `/healthz`, `/readyz`, `/metrics` and, where they are wanted, profiles.
 pub fn router(ops: Ops) -> Router {
+    let profiles = if ops.profiles { profiles::router() } else { Router::new() };
     Router::new()
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .merge(profiles)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback(problem::not_found)
         .with_state(ops)
@@ -53,9 +58,17 @@ async fn ready(State(ops): State<Ops>) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn metrics(State(ops): State<Ops>) -> Response {
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(header::CONTENT_TYPE, kind)], (ops.metrics)()).into_response()
+async fn metrics(State(ops): State<Ops>, headers: HeaderMap) -> Response {
+    let accepted =
+        headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok()).collect::<Vec<_>>().join(",");
+    let text = (ops.metrics)();
+    let (kind, text) = if open_metrics::is_wanted(&accepted) {
+        (open_metrics::CONTENT_TYPE, open_metrics::render(&text))
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", text)
+    };
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(kind)), (header::VARY, HeaderValue::from_static("accept"))], text)
+        .into_response()
 }
 
 #[cfg(test)]
@@ -88,6 +101,7 @@ mod tests {
             checks: vec![("models", check), ("drain", Arc::new(|| Ok(())))],
             hardware: Table::nothing("none"),
             metrics: Arc::new(|| "saccade_build_info 1\n".into()),
+            profiles: false,
         };
         let router = router(ops);
         let (status, body) = ask(&router, "/readyz").await;
@@ -103,6 +117,8 @@ mod tests {
         let expected = json!({"ready": true, "reasons": [], "hardware": hardware});
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
         assert_eq!(ask(&router, "/metrics").await.1, "saccade_build_info 1\n");
-        assert_eq!(ask(&router, "/else").await.0, StatusCode::NOT_FOUND);
+        for path in ["/else", "/debug/memory", "/debug/flamegraph", "/debug/pprof/profile"] {
+            assert_eq!(ask(&router, path).await.0, StatusCode::NOT_FOUND, "{path}");
+        }
     }
 }

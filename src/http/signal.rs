@@ -22,9 +22,10 @@ use tokio::time::{Duration, Interval, MissedTickBehavior, interval, sleep_until,
 use super::address::ClientAddress;
 use super::auth::{Claims, expiry};
 use super::openapi::{BadRequest, UpgradeRequired};
-use super::{Context, Problem, open};
+use super::{Context, Problem, open, trace};
 use crate::clock;
 use crate::session::{Allowance, Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
+use crate::traces::Context as TraceContext;
 
 /// How long a session may take to say `closed` after `bye`.
 const BYE_TIMEOUT: Duration = Duration::from_secs(6);
@@ -51,9 +52,10 @@ pub(super) async fn upgrade(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let address = ClientAddress::of(&extensions);
+    let caller = extensions.get::<TraceContext>().cloned();
     match prepare(&context, &headers, upgrade) {
         Ok((upgrade, claims, place)) => {
-            upgrade.on_upgrade(async move |socket| serve(context, socket, claims, address, place).await)
+            upgrade.on_upgrade(async move |socket| serve(context, socket, claims, (address, caller), place).await)
         }
         Err(problem) => problem.into_response(),
     }
@@ -91,7 +93,7 @@ async fn serve(
     context: Arc<Context>,
     socket: WebSocket,
     claims: Option<Claims>,
-    address: Option<IpAddr>,
+    (address, caller): (Option<IpAddr>, Option<TraceContext>),
     place: OwnedSemaphorePermit,
 ) {
     let mut pings = interval(context.settings.ping_interval);
@@ -110,6 +112,7 @@ async fn serve(
         socket,
         claims: Claims::default(),
         address,
+        caller,
         session: None,
         early: Vec::new(),
         pings,
@@ -165,6 +168,8 @@ struct Client {
     /// What the client's token allows, the last one if there were several.
     claims: Claims,
     address: Option<IpAddr>,
+    /// The span in which the socket was asked for, if its client traces.
+    caller: Option<TraceContext>,
     session: Option<Session>,
     /// Candidates that came before their offer.
     early: Vec<Option<IceCandidate>>,
@@ -329,7 +334,10 @@ impl Client {
                 let message = format!("The session description may have {most} bytes.");
                 self.send(&Refusal::new(ErrorCode::TooLarge, message).to_message(false)).await
             }
-            ClientMessage::Offer { sdp, options, session_id } => self.offer(sdp, options, session_id).await,
+            ClientMessage::Offer { sdp, options, session_id, traceparent, tracestate } => {
+                let caller = trace::caller_in(traceparent.as_deref(), tracestate.as_deref());
+                self.offer(sdp, options, session_id, caller).await
+            }
             ClientMessage::Candidate { candidate } => self.candidate(candidate).await,
             ClientMessage::Configure { options } => self.configure(options).await,
             ClientMessage::Bye => self.bye().await,
@@ -360,7 +368,14 @@ impl Client {
         ControlFlow::Continue(())
     }
 
-    async fn offer(&mut self, sdp: String, options: Option<OptionsPatch>, session_id: Option<String>) -> Flow {
+    /// What an offer says of its span counts for it alone, and before what was said when the socket was opened.
+    async fn offer(
+        &mut self,
+        sdp: String,
+        options: Option<OptionsPatch>,
+        session_id: Option<String>,
+        caller: Option<TraceContext>,
+    ) -> Flow {
         // Options of a session's first offer are the publisher's own; later ones change them mid-session.
         let changes = options.as_ref().is_some_and(|patch| *patch != OptionsPatch::default());
         let further = self.session.is_some() || session_id.is_some();
@@ -399,6 +414,7 @@ impl Client {
             signals: Some(signals),
             claims: self.claims.clone(),
             address: self.address,
+            caller: caller.or_else(|| self.caller.clone()),
         };
         match open(&self.context, request).await {
             Ok((handle, answer)) => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Extension, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -21,6 +21,7 @@ use super::openapi::{
 use super::{Context, Problem, body, open};
 use crate::session::fragment::Credentials;
 use crate::session::{IfMatch, OpenRequest, Patch, Patched, Refusal, options};
+use crate::traces::Context as TraceContext;
 
 /// What offers and answers are.
 pub(super) const SDP: &str = "application/sdp";
@@ -57,6 +58,7 @@ pub(super) type Pairs = Query<Vec<(String, String)>>;
 pub(super) async fn publish(
     State(context): State<Arc<Context>>,
     Caller { claims, address }: Caller,
+    span: Option<Extension<TraceContext>>,
     uri: Uri,
     headers: HeaderMap,
     query: Result<Pairs, axum::extract::rejection::QueryRejection>,
@@ -66,7 +68,8 @@ pub(super) async fn publish(
     let sdp = offered(&context, &headers, body).await?;
     let Query(pairs) = query.map_err(|_| Problem::new(ErrorCode::BadOptions, "The query cannot be read."))?;
     let links = links(&context, &claims);
-    let request = OpenRequest { sdp, options: from_query(pairs)?, trickle: false, signals: None, claims, address };
+    let (options, caller) = (from_query(pairs)?, span.map(|Extension(span)| span));
+    let request = OpenRequest { sdp, options, trickle: false, signals: None, claims, address, caller };
     let (handle, answer) = open(&context, request).await?;
     let place = context.absolute(&uri, &headers, &format!("/v1/sessions/{}", handle.id()));
     Ok(created(&place, links, answer.sdp))

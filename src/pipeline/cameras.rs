@@ -11,6 +11,7 @@ use saccade_signaling::{ErrorCode, OptionsPatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use super::setup::Setup;
 use super::stages::{Applied, Takers};
 use super::{Deps, Models, Opening, Sessions, serve};
 use crate::camera::{Camera, Failure, Sink};
@@ -87,9 +88,12 @@ async fn run(deps: &Arc<Deps>, camera: &Arc<Camera>, options: &OptionsPatch) -> 
         signals: None,
         claims: Claims::default(),
         address: None,
+        caller: None,
     };
+    let setup = Setup::begin(&deps.settings.tracer, None);
     let (reply, opened) = oneshot::channel();
-    let serving = Box::pin(serve(deps, Opening { id, permit, request, reply }, machine, applied, demand, accepted));
+    let serving =
+        Box::pin(serve(deps, Opening { id, permit, request, setup, reply }, machine, applied, demand, accepted));
     let feed = |handle| Feed { handle, events: event_queue, packets: packet_queue };
     let ended = pull_while(serving, camera, opened, feed).await;
     camera.released().await;

@@ -122,3 +122,13 @@ pub(super) fn said(code: ErrorCode, error: &impl ToString) -> Refusal {
     message.push('.');
     Refusal::new(code, message)
 }
+
+/// A candidate as the wire has it.
+pub(super) fn to_wire(candidate: Candidate) -> wire::IceCandidate {
+    wire::IceCandidate {
+        candidate: candidate.candidate,
+        sdp_mid: candidate.sdp_mid,
+        sdp_m_line_index: candidate.sdp_m_line_index,
+        username_fragment: candidate.username_fragment,
+    }
+}

@@ -18,6 +18,7 @@ mod owner;
 #[cfg(feature = "cuda")]
 mod painting;
 mod path;
+mod setup;
 mod spare;
 mod stages;
 mod stats;
@@ -52,7 +53,8 @@ use self::load::{Demand, Load};
 use self::losses::Losses;
 use self::owner::{Inputs, Link, Metrics, Owner, Shown};
 use self::path::PathMetrics;
-use self::stages::{Applied, Stages, Takers};
+use self::setup::{Passed, Setup};
+use self::stages::{Applied, Stages, Takers, Traced};
 use self::stats::Stats;
 use self::viewers::Audience;
 use crate::egress::packetize::Packetizer;
@@ -66,6 +68,7 @@ use crate::session::{
     Allowance, Answer, Claims, EVENTS_CAPACITY, EndReason, Handle, OpenRequest, Opener, Permit, Priority, Publisher,
     RESULTS_CAPACITY, Rate, Refusal, Registry, SessionId,
 };
+use crate::traces::Tracer;
 use crate::tracker::Tracker;
 use crate::{clock, decode, stillness};
 
@@ -109,6 +112,8 @@ pub struct Settings {
     pub codecs: Codecs,
     /// Bits a second that the network carries each way, if that is known.
     pub network_bps: Option<u64>,
+    /// Traces set-ups and some of the frames.
+    pub tracer: Tracer,
 }
 
 /// What every session needs.
@@ -153,12 +158,14 @@ impl Sessions {
 #[async_trait]
 impl Opener for Sessions {
     async fn open(&self, request: OpenRequest) -> Result<(Handle, Answer), Refusal> {
-        let permit = self.0.registry.admit(&request.claims, request.address)?;
+        let mut setup = Setup::begin(&self.0.settings.tracer, request.caller.as_ref());
+        let permit = self.0.registry.admit(&request.claims, request.address);
+        let permit = permit.inspect_err(|refusal| setup::refused(&mut setup, refusal))?;
         let deps = Arc::clone(&self.0);
         let (reply, opened) = oneshot::channel();
         // A task of its own: a client that goes away while its offer is answered must not cancel the work half-way,
         // since the transport's peer has to be closed.
-        tokio::spawn(run(deps, permit, request, reply));
+        tokio::spawn(run(deps, permit, request, setup, reply));
         opened.await.unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, "The server failed; connect again.")))
     }
 }
@@ -168,13 +175,14 @@ struct Opening {
     id: SessionId,
     permit: Permit,
     request: OpenRequest,
+    setup: Option<Box<Setup>>,
     reply: Reply,
 }
 
 type Reply = oneshot::Sender<Result<(Handle, Answer), Refusal>>;
 
 /// Opens a session, runs it to its end and clears up after it, however it ends.
-async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply) {
+async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, mut setup: Option<Box<Setup>>, reply: Reply) {
     let mut machine = Machine::new(clock::now(), deps.settings.timeouts);
     machine.handle_token(request.claims.expires);
     let id = SessionId::random();
@@ -184,28 +192,38 @@ async fn run(deps: Arc<Deps>, permit: Permit, request: OpenRequest, reply: Reply
     // Whoever asked may have gone, here and wherever else the reply is not taken.
     let applied = match applied.and_then(|options| models.apply(options, &id, None)) {
         Ok(applied) => applied,
-        Err(refusal) => return drop(reply.send(Err(refusal))),
+        Err(refusal) => {
+            setup::refused(&mut setup, &refusal);
+            return drop(reply.send(Err(refusal)));
+        }
     };
     // Whether video goes back is known only when the offer was read.
     let needs = applied.needs(Takers { publisher: true, viewers: 0 });
     let demand = if deps.settings.measured_admission {
         match deps.load.admit(needs, deps.ladders.height(&applied.model_id)) {
             Some(demand) => demand,
-            None => return drop(reply.send(Err(deps.registry.refuse_overload()))),
+            None => {
+                let refusal = deps.registry.refuse_overload();
+                setup::refused(&mut setup, &refusal);
+                return drop(reply.send(Err(refusal)));
+            }
         }
     } else {
         deps.load.enter(needs)
     };
+    setup::passed(&mut setup, Passed::Admitted);
     let accepted = match accept(&deps, &request.sdp, deps.peer_config(Role::Publisher), due(&machine)).await {
         Ok(accepted) => accepted,
         Err(refused) => {
+            setup::refused(&mut setup, &refused.refusal);
             drop(reply.send(Err(refused.refusal.clone())));
             // The place stays taken until nothing is left of it.
             return refused.clear().await;
         }
     };
+    setup::passed(&mut setup, Passed::Answered);
     let peer = Arc::clone(&accepted.peer);
-    serve(&deps, Opening { id, permit, request, reply }, machine, applied, demand, accepted).await;
+    serve(&deps, Opening { id, permit, request, setup, reply }, machine, applied, demand, accepted).await;
     // Again, for the ways on which the session did not begin.
     peer.close().await;
 }
@@ -261,8 +279,8 @@ async fn serve(
     demand: Arc<Demand>,
     accepted: Accepted,
 ) -> Option<EndReason> {
-    let Opening { id, permit, request, reply } = opening;
-    let begun = match begin(deps, &id, request, machine, applied, demand, accepted).await {
+    let Opening { id, permit, request, setup, reply } = opening;
+    let begun = match begin(deps, &id, (request, setup), machine, applied, demand, accepted).await {
         Ok(begun) => begun,
         Err(refusal) => {
             let _ = reply.send(Err(refusal));
@@ -309,7 +327,7 @@ struct Begun {
 async fn begin(
     deps: &Arc<Deps>,
     id: &SessionId,
-    request: OpenRequest,
+    (request, mut setup): (OpenRequest, Option<Box<Setup>>),
     mut machine: Machine,
     applied: Applied,
     demand: Arc<Demand>,
@@ -341,7 +359,17 @@ async fn begin(
         ladders: Arc::clone(&deps.ladders),
         load: Arc::clone(&deps.load),
         demand,
+        traced: Traced::new(
+            deps.settings.tracer.clone(),
+            id.as_str().to_owned(),
+            accepted_answer.codec.name(),
+            setup.as_ref().map(|setup| setup.context()),
+        ),
     };
+    if let Some(setup) = &mut setup {
+        setup.of(id);
+        setup.with(accepted_answer.codec.name(), &applied.model_id);
+    }
     // Only now it is known whether the peer takes video back.
     config.demand.set_needs(applied.needs(Takers { publisher: config.returns_video, viewers: 0 }));
     let stages = Stages::start(&deps.workers, config, applied).map_err(|error| {
@@ -370,10 +398,13 @@ async fn begin(
         publisher,
         Arc::clone(&audience) as _,
     );
+    setup::passed(&mut setup, Passed::Started);
     let sdp = if request.trickle {
         accepted_answer.sdp
     } else {
-        complete_answer(peer.as_ref(), due(&machine)).await.inspect_err(|_| stages.close())?
+        let answer = complete_answer(peer.as_ref(), due(&machine)).await.inspect_err(|_| stages.close())?;
+        setup::passed(&mut setup, Passed::Gathered);
+        answer
     };
     machine.handle_offer(clock::now());
     let owner = Owner {
@@ -401,6 +432,7 @@ async fn begin(
         metrics: Metrics::new(),
         losses: Losses::new(),
         path: PathMetrics::new(),
+        setup,
     };
     let (drain, mut models) = (deps.registry.draining(), deps.engine.changes());
     // There may have been changes since the session was given its own.

@@ -9,9 +9,10 @@ use saccade_signaling as wire;
 use saccade_signaling::{ClientMessage, ErrorCode, Options, OptionsPatch, ServerMessage, SessionView};
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::ice::{Ice, from_wire};
+use super::ice::{Ice, from_wire, to_wire};
 use super::losses::Losses;
 use super::path::{self, PathMetrics};
+use super::setup::{self, Passed, Setup};
 use super::stages::{Output, Stages};
 use super::stats::Stats;
 use super::viewers::{Audience, Packets};
@@ -113,6 +114,8 @@ pub(super) struct Owner {
     pub(super) metrics: Metrics,
     pub(super) losses: Losses,
     pub(super) path: PathMetrics,
+    /// The trace of its set-up, until that is over.
+    pub(super) setup: Option<Box<Setup>>,
 }
 
 /// The queues that end at the owner.
@@ -288,8 +291,12 @@ impl Owner {
         let now = clock::now();
         match event {
             Event::Candidate(candidate) => self.send_candidate(candidate),
-            Event::IceConnected => self.machine.handle_transport(now, TransportEvent::IceConnected),
+            Event::IceConnected => {
+                setup::passed(&mut self.setup, Passed::IceConnected);
+                self.machine.handle_transport(now, TransportEvent::IceConnected);
+            }
             Event::Connected => {
+                setup::passed(&mut self.setup, Passed::Connected);
                 if self.link.connected_at.replace(now).is_none() {
                     let (mid, codec) = (self.mid.clone(), self.shown.codec.to_owned());
                     self.send_event(&wire::Event::TrackStarted { mid, codec }).await;
@@ -368,6 +375,7 @@ impl Owner {
 
     fn handle_packets(&mut self, burst: &mut Vec<RtpPacket>) {
         let now = clock::now();
+        setup::passed(&mut self.setup, Passed::Packet);
         self.machine.handle_transport(now, TransportEvent::PacketReceived);
         self.shown.stats.packets_in.fetch_add(burst.len() as u64, Ordering::Relaxed);
         for packet in burst.drain(..) {
@@ -401,6 +409,7 @@ impl Owner {
         let now = clock::now();
         match output {
             Output::Decoded => {
+                setup::passed(&mut self.setup, Passed::Frame);
                 self.machine.handle_transport(now, TransportEvent::FrameDecoded);
                 let resolution = self.shown.stats.resolution();
                 if std::mem::replace(&mut self.link.resolution, resolution) != resolution
@@ -413,7 +422,10 @@ impl Owner {
                 }
             }
             Output::NeedKeyframe => self.look_after_decoder(now),
-            Output::Result(json) => self.send_result(&json).await,
+            Output::Result(json) => {
+                setup::passed(&mut self.setup, Passed::Result);
+                self.send_result(&json).await;
+            }
             Output::Encoded { unit, worked } => self.send_frame(unit, worked).await,
             Output::Events => self.send_events().await,
             Output::Failed => self.look_for_failure(now),
@@ -481,6 +493,7 @@ impl Owner {
 
     /// `worked`: how long the frame was decoded, drawn on and encoded.
     async fn send_frame(&mut self, unit: EncodedFrame, worked: Duration) {
+        let begin = clock::now();
         let payloads: Vec<Payload> = self.packetizer.packetize(&unit.data, unit.keyframe).collect();
         self.rate.handle_encoded(clock::now(), unit.data.len());
         let EncodedFrame { time, keyframe, color, arrival, .. } = unit;
@@ -488,8 +501,10 @@ impl Owner {
             self.audience.publish(Packets { time, keyframe, color, arrival, payloads: payloads.clone() });
         }
         if !self.stages.gives_back() {
+            self.stages.traced().sent(time, begin, Some(clock::now().duration_since(arrival)));
             return;
         }
+        let mut first = None;
         let sending = async {
             for (index, Payload { data, marker }) in payloads.into_iter().enumerate() {
                 let color = (marker && keyframe).then_some(color);
@@ -498,13 +513,16 @@ impl Owner {
                 self.peer.send_packet(packet).await?;
                 if index == 0 {
                     let latency = clock::now().duration_since(arrival);
+                    first = Some(latency);
                     self.metrics.video_latency.record(latency);
                     self.shown.stats.record_video(latency, worked);
                 }
             }
             Ok::<_, RtcError>(())
         };
-        match within(SEND_LIMIT, sending).await {
+        let sent = within(SEND_LIMIT, sending).await;
+        self.stages.traced().sent(time, begin, first);
+        match sent {
             Ok(()) => {
                 Stats::count(&self.shown.stats.returned);
                 self.metrics.returned.increment(1);
@@ -628,13 +646,4 @@ impl Metrics {
 /// deadlines.
 async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, RtcError>>) -> Result<T, RtcError> {
     tokio::time::timeout(limit, work).await.unwrap_or(Err(RtcError::TimedOut))
-}
-
-fn to_wire(candidate: Candidate) -> wire::IceCandidate {
-    wire::IceCandidate {
-        candidate: candidate.candidate,
-        sdp_mid: candidate.sdp_mid,
-        sdp_m_line_index: candidate.sdp_m_line_index,
-        username_fragment: candidate.username_fragment,
-    }
 }

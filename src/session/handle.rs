@@ -9,6 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::{Audience, EndReason, Patch, Patched};
 use crate::claims::Claims;
+use crate::traces;
 
 /// Commands that wait for a session's owner; whoever sends more waits.
 pub const COMMAND_CAPACITY: usize = 32;
@@ -201,6 +202,8 @@ pub struct OpenRequest {
     pub claims: Claims,
     /// Where the offer came from, if that is known.
     pub address: Option<IpAddr>,
+    /// The span that it was made in, if its sender traces.
+    pub caller: Option<traces::Context>,
 }
 
 /// Where a session's video comes from.

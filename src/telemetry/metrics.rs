@@ -139,6 +139,8 @@ table! {
     HISTORY_FAILURES_TOTAL = Counter "saccade_history_failures_total" ["operation"] "Times that the store of history did not do what it was asked for.";
     HISTORY_STORE_SECONDS = Histogram "saccade_history_store_seconds" ["operation"] "Time that the store of history took, in seconds.";
     HISTORY_SPOOL_BYTES = Gauge "saccade_history_spool_bytes" [] "Bytes on disk of what the store of history has yet to take.";
+    TRACE_SPANS_TOTAL = Counter "saccade_trace_spans_total" ["outcome"] "Spans that were made: `exported`, or not taken: `rejected` by the collector, `failed` (it could not be reached, answered too late or refused them), `queue_full`, `closed` (they came while the server shut down).";
+    TRACE_EXPORT_SECONDS = Histogram "saccade_trace_export_seconds" [] "Time that one request to the collector of traces took, in seconds.";
     BUILD_INFO = Gauge "saccade_build_info" ["version"] "Always 1; its label says which version runs.";
 }
 

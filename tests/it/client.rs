@@ -378,7 +378,15 @@ pub async fn join_by(
     assert!(matches!(socket.next().await, ServerMessage::Welcome { protocol: 1, .. }));
     let mut peer = Peer::new(codec).await;
     let sdp = peer.offer().await;
-    socket.send(&ClientMessage::Offer { sdp, options: Some(options), session_id: None }).await;
+    socket
+        .send(&ClientMessage::Offer {
+            sdp,
+            options: Some(options),
+            session_id: None,
+            traceparent: None,
+            tracestate: None,
+        })
+        .await;
     let (sdp, session_id, options) = socket
         .find(|message| match message {
             ServerMessage::Answer { sdp, session_id, options } => Some((sdp, session_id, options)),

@@ -54,6 +54,7 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         still: None,
         codecs: Codecs::unknown(1),
         network_bps: None,
+        tracer: saccade::traces::Tracer::off(),
     };
     let listen = Listen { addresses: vec![Ipv4Addr::LOCALHOST.into()], port: 0, advertise: Vec::new() };
     let inner = WebRtc::bind(listen).unwrap_or_else(|(address, error)| panic!("{address}: {error}"));
@@ -69,6 +70,7 @@ async fn an_offer_that_is_not_answered_in_time_is_refused_and_what_it_opened_is_
         signals: None,
         claims: saccade::session::Claims::everything(),
         address: None,
+        caller: None,
     };
     let refusal = sessions.open(request).await.unwrap_err();
     assert_eq!(refusal.code, ErrorCode::Internal);

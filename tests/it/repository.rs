@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 26] = [
+const LEAVES: [&str; 28] = [
     "accuracy",
     "assignment",
     "cache",
@@ -27,6 +27,7 @@ const LEAVES: [&str; 26] = [
     "media",
     "offload",
     "openapi",
+    "profile",
     "queue",
     "reload",
     "route",
@@ -34,6 +35,7 @@ const LEAVES: [&str; 26] = [
     "state",
     "stillness",
     "telemetry",
+    "traces",
 ];
 /// Modules that wire others together and may import anything.
 const WIRING: [&str; 7] = ["app", "commands", "detect", "main", "models", "pipeline", "tuning"];
@@ -46,7 +48,7 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 11] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 13] = [
     ("accuracy", &["assignment", "media"]),
     ("cache", &["clock", "offload", "secret", "telemetry"]),
     ("calibration", &["clock"]),
@@ -58,6 +60,8 @@ const LEAF_IMPORTS: [(&str, &[&str]); 11] = [
     ("history", &["clock", "queue", "secret"]),
     ("ice", &["secret"]),
     ("kserve", &["claims", "clock", "openapi", "secret"]),
+    ("profile", &["clock"]),
+    ("traces", &["clock", "secret", "telemetry"]),
 ];
 /// Where wire types may be touched.
 const EDGE: [&str; 6] = ["app", "commands", "egress", "http", "pipeline", "session"];
@@ -223,7 +227,18 @@ fn only_the_clock_asks_for_the_time() {
 /// Routes that are in no description: aliases, what answers that there is nothing, and other listeners'.
 #[test]
 fn every_other_route_of_the_api_is_described() {
-    let hidden = ["/offer", "/v1/{*rest}", "/v2/", "/v2/{*rest}", "/healthz", "/readyz", "/metrics"];
+    let hidden = [
+        "/offer",
+        "/v1/{*rest}",
+        "/v2/",
+        "/v2/{*rest}",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/debug/flamegraph",
+        "/debug/pprof/profile",
+        "/debug/memory",
+    ];
     for source in sources("src").into_iter().filter(|source| ["http", "kserve"].contains(&source.module.as_str())) {
         if source.path.components().any(|part| part.as_os_str() == "tests") {
             continue;

@@ -413,6 +413,8 @@ export type ClientMessage = {
 	sdp: string;
 	options?: OptionsPatch;
 	session_id?: string;
+	traceparent?: string;
+	tracestate?: string;
 } | CandidateMessage | {
 	type: "configure";
 	options: OptionsPatch;
@@ -748,8 +750,11 @@ export declare function isRouteView(value: unknown): value is RouteView;
 export declare function isOfferResponse(value: unknown): value is OfferResponse;
 /** Builds the messages that a client sends; absent parts are left out, never `null`. */
 export declare const build: {
-	/** Starts a session, renegotiates, or resumes the session `sessionId`. */
-	offer(sdp: string, options?: OptionsPatch, sessionId?: string | null): ClientMessage;
+	/** Starts a session, renegotiates, or resumes the session `sessionId`; `span` is the one in which that is done. */
+	offer(sdp: string, options?: OptionsPatch, sessionId?: string | null, span?: {
+		traceparent: string;
+		tracestate?: string;
+	}): ClientMessage;
 	/** One trickled candidate; `null` ends them. */
 	candidate(candidate: RTCIceCandidateInit | null): ClientMessage;
 	/** Changes options while the session runs. */

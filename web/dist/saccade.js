@@ -197,9 +197,9 @@ function isOfferResponse(value) {
   return offerResponse(value);
 }
 var build = {
-  /** Starts a session, renegotiates, or resumes the session `sessionId`. */
-  offer(sdp, options2, sessionId) {
-    return { type: "offer", sdp, ...options2 && { options: options2 }, ...sessionId && { session_id: sessionId } };
+  /** Starts a session, renegotiates, or resumes the session `sessionId`; `span` is the one in which that is done. */
+  offer(sdp, options2, sessionId, span) {
+    return { type: "offer", sdp, ...options2 && { options: options2 }, ...sessionId && { session_id: sessionId }, ...span };
   },
   /** One trickled candidate; `null` ends them. */
   candidate(candidate) {

@@ -226,7 +226,7 @@ export type ServerMessage = Welcome | Answer | CandidateMessage | Configured | E
 
 /** What a client sends on the signaling WebSocket. */
 export type ClientMessage =
-  | { type: "offer"; sdp: string; options?: OptionsPatch; session_id?: string }
+  | { type: "offer"; sdp: string; options?: OptionsPatch; session_id?: string; traceparent?: string; tracestate?: string }
   | CandidateMessage
   | { type: "configure"; options: OptionsPatch }
   | { type: "bye" }
@@ -570,9 +570,14 @@ export function isOfferResponse(value: unknown): value is OfferResponse {
 
 /** Builds the messages that a client sends; absent parts are left out, never `null`. */
 export const build = {
-  /** Starts a session, renegotiates, or resumes the session `sessionId`. */
-  offer(sdp: string, options?: OptionsPatch, sessionId?: string | null): ClientMessage {
-    return { type: "offer", sdp, ...(options && { options }), ...(sessionId && { session_id: sessionId }) };
+  /** Starts a session, renegotiates, or resumes the session `sessionId`; `span` is the one in which that is done. */
+  offer(
+    sdp: string,
+    options?: OptionsPatch,
+    sessionId?: string | null,
+    span?: { traceparent: string; tracestate?: string },
+  ): ClientMessage {
+    return { type: "offer", sdp, ...(options && { options }), ...(sessionId && { session_id: sessionId }), ...span };
   },
   /** One trickled candidate; `null` ends them. */
   candidate(candidate: RTCIceCandidateInit | null): ClientMessage {

@@ -165,12 +165,14 @@ test("bodies of the HTTP API are recognised", () => {
 
 test("what the client builds equals the golden files", () => {
   const { sdp, options, session_id } = goldenOne<{ sdp: string; options: OptionsPatch; session_id: string }>("client_offer");
+  const { traceparent, tracestate } = goldenOne<{ traceparent: string; tracestate: string }>("client_offer_traced");
   const { candidate } = goldenOne<{ candidate: RTCIceCandidateInit }>("client_candidate");
   const patch = goldenOne<{ options: OptionsPatch }>("client_configure").options;
   const request = goldenOne<{ sdp: string; options: OptionsPatch }>("offer_request");
   const built: Record<string, unknown> = {
     client_offer: build.offer(sdp, options, session_id),
     client_offer_min: build.offer(sdp, undefined, null),
+    client_offer_traced: build.offer(sdp, undefined, null, { traceparent, tracestate }),
     client_candidate: build.candidate({ ...candidate, extra: 1 } as RTCIceCandidateInit),
     client_candidate_end: build.candidate(null),
     client_configure: build.configure(patch),

@@ -65,6 +65,7 @@ impl Answers {
             Outcome::Late(frame) => {
                 Stats::count(&shared.stats.late);
                 shared.metrics.late.increment(1);
+                shared.traced.no_result(frame.id, "late");
                 // Where even an idle machine would be too late, giving something up helps nobody.
                 let time = frame.deadline.saturating_duration_since(frame.decoded_at);
                 if time >= shared.applied.load().least() {
@@ -75,6 +76,7 @@ impl Answers {
             }
             Outcome::Failed(frame, error) => {
                 let id = frame.id;
+                shared.traced.no_result(id, "model_failed");
                 match error {
                     infer::Error::NoRoom { .. } | infer::Error::Remote { .. } => self.no_room(frame, &error),
                     infer::Error::NotReady => self.stranded(frame),
@@ -99,6 +101,7 @@ impl Answers {
         shared.metrics.preprocess.record(inferred.timing.preprocess);
         shared.metrics.inference.record(inferred.timing.inference);
         shared.metrics.postprocess.record(inferred.timing.postprocess);
+        shared.traced.inferred(&inferred);
         shared.still.answered(&mut inferred);
         shared.follow(&mut inferred, &mut self.happened);
         if let Some(comparison) = &self.comparison {

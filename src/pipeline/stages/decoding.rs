@@ -121,6 +121,7 @@ impl DecodeStage {
             decoded_at: now,
         };
         self.next_id += 1;
+        shared.traced.decoded(&frame, &applied.model_id, applied.options.budget_ms);
         if let Some(place) = place.as_mut() {
             hand_on(shared, &self.finish, &applied, place, frame);
         }
@@ -158,6 +159,8 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
     if past.predicted && !passes {
         shared.unreturned.add(id);
     }
+    let video = if past.predicted { passes } else { past.video && (for_model || passes) };
+    shared.traced.goes(id, for_model || (passes && !past.predicted), video, past.predicted);
     if !for_model {
         Stats::count(&shared.stats.skipped);
         shared.metrics.skipped.increment(1);
@@ -189,6 +192,7 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
     if replaced.id == id {
         // There is no model any more: the session, or the server, is about to end.
         shared.metrics.model_failed.increment(1);
+        shared.traced.no_result(id, "model_failed");
         replaced.picture.recycle(&shared.pool);
         return;
     }
@@ -198,6 +202,7 @@ fn hand_on(shared: &Shared, finish: &Arc<Lane>, applied: &Applied, place: &mut P
     if rung.fill_in && past.fills_in(&replaced) && (rung.returns(replaced.id) || !past.video) {
         past.put(now, replaced);
     } else {
+        shared.traced.no_result(replaced.id, "superseded");
         replaced.picture.recycle(&shared.pool);
     }
 }
@@ -245,6 +250,11 @@ impl Shared {
         if let Some(Passing { frame, .. }) = dropped {
             self.unreturned.add(frame.id);
             self.metrics.dropped_before_encode.increment(1);
+            if predicted {
+                self.traced.not_returned(frame.id, "superseded");
+            } else {
+                self.traced.dropped(frame.id, "superseded");
+            }
             // One that still waited for the model was not held up by the encoder.
             if video && (predicted || frame.id < self.pending.oldest()) {
                 footing.tell(now, Sample::NotReturned);

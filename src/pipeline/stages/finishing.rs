@@ -106,6 +106,7 @@ impl Finisher {
         if !predicted && frame.id < shared.told.load(Ordering::Acquire) {
             // Two answers came while the one before was being drawn.
             shared.metrics.overtaken.increment(1);
+            shared.traced.dropped(frame.id, "overtaken");
             frame.picture.recycle(&shared.pool);
             return;
         }
@@ -125,6 +126,7 @@ impl Finisher {
             self.give_back(&mut answered, applied, tells);
         } else {
             shared.unreturned.add(answered.inferred.frame.id);
+            shared.traced.not_returned(answered.inferred.frame.id, "not_returned");
             if tells {
                 shared.emit_result(&answered, None, Duration::ZERO, &mut self.text);
             }
@@ -168,6 +170,7 @@ impl Finisher {
         let annotate = clock::now().duration_since(started);
         shared.metrics.annotate.record(annotate);
         shared.annotate_time.update(annotate);
+        shared.traced.worked(answered.inferred.frame.id, "annotate", started, annotate);
         if tells {
             // Before the frame is encoded: a result does not wait for its video. The frame may still be lost on its way,
             // here as well as behind the server.
@@ -176,6 +179,7 @@ impl Finisher {
         }
         if !is_drawn {
             shared.unreturned.add(answered.inferred.frame.id);
+            shared.traced.not_returned(answered.inferred.frame.id, "not_drawn");
             return;
         }
         self.last_returned = Some((answered.inferred.frame.id, started));
@@ -212,6 +216,10 @@ impl Finisher {
         let took = clock::now().duration_since(started);
         shared.metrics.encode.record(took);
         shared.encode_time.update(took);
+        shared.traced.worked(frame.id, "encode", started, took);
+        if !matches!(encoded, Ok(Some(_))) {
+            shared.traced.not_returned(frame.id, "not_encoded");
+        }
         match encoded {
             Ok(Some(encoded)) => {
                 self.failures = 0;
@@ -232,6 +240,7 @@ impl Finisher {
                 if shared.outputs.try_send(Output::Encoded { unit, worked }).is_err() {
                     // What follows a lost frame cannot be shown before the next keyframe.
                     shared.metrics.unsent.increment(1);
+                    shared.traced.not_returned(frame.id, "unsent");
                     shared.keyframe_wanted.store(true, Ordering::Relaxed);
                 }
             }
@@ -307,6 +316,7 @@ impl Shared {
             self.metrics.budget_missed.increment(1);
         }
         self.metrics.result_latency.record(elapsed);
+        self.traced.told(frame.id, elapsed, met, returned.is_some());
         if inferred.batch_size > 0 {
             self.tell_inferred(answered, &applied, elapsed + encode);
             self.stats.record(&timings.into());

@@ -7,6 +7,7 @@ mod finishing;
 mod metrics;
 mod moving;
 mod still;
+mod traced;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -26,6 +27,7 @@ use self::finishing::Finisher;
 use self::metrics::Metrics;
 use self::moving::Retiring;
 use self::still::Still;
+pub(super) use self::traced::Traced;
 use super::gpu::{Decoder, Gpu};
 use super::ladders::{Footing, Ladders};
 use super::load::{Demand, Load};
@@ -262,6 +264,7 @@ struct Shared {
     annotate_time: SharedEstimate,
     encode_time: SharedEstimate,
     metrics: Metrics,
+    traced: Traced,
 }
 
 /// Decoding, inference, drawing and encoding of one session.
@@ -306,6 +309,8 @@ pub(super) struct Config {
     pub(super) load: Arc<Load>,
     /// What this one asks for.
     pub(super) demand: Arc<Demand>,
+    /// Traces some of the frames.
+    pub(super) traced: Traced,
 }
 
 impl Stages {
@@ -357,6 +362,7 @@ impl Stages {
             annotate_time: SharedEstimate::default(),
             encode_time: SharedEstimate::default(),
             metrics: Metrics::new(),
+            traced: config.traced,
         });
         let finish = {
             let (mut finisher, failed) = (Finisher::new(Arc::clone(&shared), config.codec), Arc::clone(&shared));
@@ -473,6 +479,11 @@ impl Stages {
     /// The oldest event that was not asked for yet.
     pub(super) fn next_event(&self) -> Option<wire::Event> {
         self.shared.events.pop()
+    }
+
+    /// The frame that is traced.
+    pub(super) fn traced(&self) -> &Traced {
+        &self.shared.traced
     }
 
     /// Why the session cannot go on, if it cannot.

@@ -306,6 +306,7 @@ fn settings(on: &Machinery, model: &str, plan: &Plan) -> Settings {
         still: None,
         codecs: on.tuning.codecs.clone(),
         network_bps: None,
+        tracer: saccade::traces::Tracer::off(),
     }
 }
 
@@ -321,6 +322,7 @@ fn request(plan: &Plan) -> OpenRequest {
         signals: None,
         claims: Claims::everything(),
         address: None,
+        caller: None,
     }
 }
 

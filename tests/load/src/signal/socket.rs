@@ -30,7 +30,13 @@ pub(super) async fn negotiate(target: &Target, sdp: String, options: &OptionsPat
     let (stream, _) =
         connect_async_with_config(request, Some(config), true).await.map_err(|error| failed(target, &error))?;
     let mut socket = Socket(stream);
-    let offer = ClientMessage::Offer { sdp, options: Some(options.clone()), session_id: None };
+    let offer = ClientMessage::Offer {
+        sdp,
+        options: Some(options.clone()),
+        session_id: None,
+        traceparent: None,
+        tracestate: None,
+    };
     socket.send(&offer).await.map_err(|error| failed(target, &error))?;
     let mut candidates = Vec::new();
     loop {
