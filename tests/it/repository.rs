@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 26] = [
+const LEAVES: [&str; 28] = [
     "accuracy",
+    "advice",
     "assignment",
     "cache",
     "calibration",
@@ -25,6 +26,7 @@ const LEAVES: [&str; 26] = [
     "ice",
     "kserve",
     "media",
+    "memory",
     "offload",
     "openapi",
     "queue",
