@@ -13,6 +13,7 @@ mod detect;
 mod engine;
 mod eval;
 mod lines;
+mod live;
 mod models;
 mod offline;
 mod pending;
@@ -22,9 +23,10 @@ mod progress;
 mod serve;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::app::Devices;
-use crate::cli::{Args, Command, Exit};
+use crate::cli::{self, Args, Command, Exit};
 use crate::clock;
 use crate::config::Config;
 use crate::doctor;
@@ -34,6 +36,9 @@ use crate::doctor;
 pub fn run(args: Args) -> Exit {
     match args.command {
         Command::Serve(serve) => serve::run(&serve),
+        Command::Doctor(cli::Doctor { live: Some(url), window, json, .. }) => {
+            live::run(&url, Duration::from_secs(window), json)
+        }
         Command::Doctor(doctor) => {
             let config = Config::load(&doctor.sources(std::env::vars_os()));
             let report = if doctor.network_ways {

@@ -273,6 +273,17 @@ impl Raw {
         }
     }
 
+    /// A number with or without a fraction.
+    pub(super) fn float(&self) -> Option<f64> {
+        if self.text {
+            return self.string()?.trim().parse().ok();
+        }
+        match &self.value {
+            Value::Num(_, number) => number.to_f64().or_else(|| self.value.to_i128().map(|whole| whole as f64)),
+            _ => None,
+        }
+    }
+
     pub(super) fn boolean(&self) -> Option<bool> {
         if self.text {
             return self.string()?.trim().parse().ok();

@@ -6,6 +6,7 @@
 //! stable code.
 
 mod address;
+mod advice;
 mod api;
 mod assets;
 pub mod auth;
@@ -45,7 +46,7 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, post};
-use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES};
+use saccade_signaling::{AdviceView, ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tower::util::option_layer;
@@ -61,6 +62,7 @@ use crate::claims::Claims;
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
 use crate::{clock, history as store, ice};
 
+pub use advice::Advice;
 pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
 pub use kserve::grpc_router;
@@ -130,6 +132,8 @@ pub struct Settings {
     pub history: Option<store::Reader>,
     /// How full the queues are, for whoever watches.
     pub queues: Queues,
+    /// What limits the server.
+    pub advice: Advice,
 }
 
 impl fmt::Debug for Settings {
@@ -170,6 +174,7 @@ impl Default for Settings {
             stills: Bounds::default(),
             history: None,
             queues: Arc::new(BTreeMap::new),
+            advice: Arc::new(AdviceView::default),
         }
     }
 }
@@ -252,6 +257,7 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(history::events))
         .routes(routes!(history::stats))
         .routes(routes!(status::upgrade))
+        .routes(routes!(advice::advise))
         .routes(routes!(self::routes::list))
         .routes(routes!(self::routes::get, self::routes::put, self::routes::delete))
         .routes(routes!(openapi::serve).layer(compressed()))
