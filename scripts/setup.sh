@@ -107,13 +107,11 @@ missing_packages() {
         have curl || echo curl
         # `kubectl kustomize`.
         have kubectl || echo kubernetes-client
-        # Queries of autoscalers.
-        have promtool || echo prometheus
         # Brokers of MQTT and NATS.
         has_mosquitto || echo mosquitto
         have mosquitto_sub || echo mosquitto-clients
         has_nats || echo nats-server
-        # Rules of deploy/prometheus, and a Prometheus of the tests' own.
+        # Rules of deploy/prometheus, queries of autoscalers, and a Prometheus of the tests' own.
         { have prometheus && have promtool; } || echo prometheus
         # What is in deploy/ for one box.
         has_nginx || echo nginx

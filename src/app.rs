@@ -5,12 +5,14 @@
 //! and nothing new is admitted; cameras are let go of at once, other sessions may end by themselves within the grace; then
 //! sinks get what is left, then listeners, models and codec threads stop, in this order.
 
+pub(crate) mod advice;
 mod cameras;
 mod catalog;
 mod devices;
 mod gauges;
 mod history;
 mod kept;
+mod memory;
 mod results;
 mod routes;
 mod running;
@@ -42,6 +44,7 @@ use crate::hardware::Table;
 use crate::http;
 use crate::infer;
 use crate::kserve;
+use crate::memory::{Host, Source};
 use crate::models;
 use crate::pipeline::{self, Gpu, Sessions, Workers};
 use crate::route::Route;
@@ -164,8 +167,22 @@ impl App {
         devices: Devices,
         metrics: telemetry::metrics::Handle,
     ) -> Result<Self, StartError> {
+        Self::start_watching(config, tuning, devices, metrics, Box::new(Host::default())).await
+    }
+
+    /// [`App::start`], with `host` to tell how much of the host's memory is in use.
+    ///
+    /// # Errors
+    /// [`StartError`], with everything that was started stopped again.
+    pub async fn start_watching(
+        config: &Config,
+        tuning: &Tuning,
+        devices: Devices,
+        metrics: telemetry::metrics::Handle,
+        host: Box<dyn Source>,
+    ) -> Result<Self, StartError> {
         let mut running = Running::new();
-        match Self::build(config, tuning, devices, metrics, &mut running).await {
+        match Self::build(config, tuning, devices, metrics, host, &mut running).await {
             Ok(build) => Ok(build(running)),
             Err(error) => {
                 running.stop(clock::now() + SINKS_LIMIT).await;
@@ -180,6 +197,7 @@ impl App {
         tuning: &Tuning,
         devices: Devices,
         metrics: telemetry::metrics::Handle,
+        host: Box<dyn Source>,
         running: &mut Running,
     ) -> Result<impl FnOnce(Running) -> Self + use<>, StartError> {
         // Clients of libraries ask for it; that there is one already is as good.
@@ -204,8 +222,9 @@ impl App {
         let stopped = running.stop.subscribe();
         let servers = &mut running.servers;
         let queues = gauges::queues(metrics.clone());
-        let ops =
-            http::Ops { profiles: config.ops.profiles, ..ops(&registry, &engine_cell, table.clone(), metrics.clone()) };
+        let (adviser, rendered, said) = (advice::Adviser::new(), metrics.clone(), memory::Said::default());
+        let ops = ops(&registry, &engine_cell, table.clone(), metrics.clone(), said.clone());
+        let ops = http::Ops { profiles: config.ops.profiles, ..ops };
         servers.spawn(http::listen(ops_listener, http::ops_router(ops), http::Door::default(), stopped.clone()));
         servers.spawn(every(telemetry::metrics::UPKEEP, stopped.clone(), move || metrics.upkeep()));
 
@@ -249,12 +268,21 @@ impl App {
         let pictures = running.pictures.insert(pictures);
         let results = results::start(config).await;
         running.results.clone_from(&results);
+        #[cfg(feature = "cuda")]
+        let fullest = gauges.as_ref().map(device::watch::Watch::fullest);
+        #[cfg(not(feature = "cuda"))]
+        let fullest = None;
+        let watch = memory::watch(config.memory.limits(), host, fullest);
+        let (at, kept) = (Arc::clone(&registry), results.clone());
+        servers.spawn(memory::look_after(watch, said, at, kept, stopped.clone()));
+        servers.spawn(Arc::clone(&adviser).watch(rendered, Arc::clone(&engine), stopped.clone()));
         let detect = pictures.view(&engine, results.as_ref());
         let history = &*running.history.insert(history::Kept::start(config));
         let settings = http::Settings {
             history: history.reader(),
             queues,
             tracer,
+            advice: Arc::new(move || adviser.view()),
             ..http_settings(config, http_address, &secured)
         };
         let gate = Some(Arc::clone(&settings.gate));
@@ -406,6 +434,7 @@ fn ops(
     engine: &Arc<OnceLock<Arc<infer::Engine>>>,
     hardware: Table,
     metrics: telemetry::metrics::Handle,
+    said: memory::Said,
 ) -> http::Ops {
     let (registry, engine) = (Arc::clone(registry), Arc::clone(engine));
     let models: http::Check = Arc::new(move || match engine.get() {
@@ -419,6 +448,7 @@ fn ops(
         Arc::new(move || if registry.is_draining() { Err("the server is shutting down".to_owned()) } else { Ok(()) });
     http::Ops {
         checks: vec![("models", models), ("draining", draining)],
+        warnings: vec![("memory", Arc::new(move || said.check()))],
         hardware,
         metrics: Arc::new(move || metrics.render()),
         profiles: false,

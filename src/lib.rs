@@ -4,6 +4,7 @@
 //! annotated, together with results that name the exact frame they belong to.
 
 pub mod accuracy;
+pub mod advice;
 pub mod annotate;
 pub mod app;
 pub mod assignment;
@@ -35,6 +36,7 @@ pub mod infer;
 pub mod ingest;
 pub mod kserve;
 pub mod media;
+pub mod memory;
 pub mod models;
 pub mod offload;
 pub mod openapi;

@@ -6,13 +6,14 @@
 //! - [`ImageResult`] and [`ImageError`] are what `POST /v1/detect` answers for each picture.
 //! - [`Event`] is a message of the `events` data channel.
 //! - [`OfferRequest`], [`OfferResponse`], [`SessionView`], [`CameraView`], [`ModelView`], [`RoutePut`], [`RouteView`],
-//!   [`EventPage`], [`StatsView`], [`CacheForgotten`] and [`Problem`] are bodies of the HTTP API.
+//!   [`EventPage`], [`StatsView`], [`AdviceView`], [`CacheForgotten`] and [`Problem`] are bodies of the HTTP API.
 //! - [`Status`] is the message of the `/v1/status` socket.
 //!
 //! Field names are snake_case, except in the browser's own objects ([`IceCandidate`], [`IceServer`]), which pass
 //! through verbatim. Unknown fields are mistakes in what a client sends and are tolerated in what the server sends, so
 //! that a newer server can talk to an older client.
 
+mod advice;
 mod api;
 mod history;
 mod image;
@@ -23,6 +24,7 @@ mod sinks;
 mod status;
 mod zones;
 
+pub use advice::{AdviceFinding, AdviceSeverity, AdviceView};
 pub use api::{
     CacheForgotten, CameraReason, CameraView, EnsembleRoute, InboundVideo, ModelState, ModelView, OfferRequest,
     OfferResponse, OutboundVideo, Problem, RouteFusion, RoutePut, RouteShare, RouteView, SessionCounters, SessionView,

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use saccade_signaling::{
-    CacheForgotten, CameraView, ClientMessage, Event, EventPage, ImageError, ImageResult, ModelView, OfferRequest,
-    OfferResponse, Problem, RoutePut, RouteView, ServerMessage, SessionResult, SessionView, SinkData, SinkMessage,
-    SinkView, StatsView, Status,
+    AdviceView, CacheForgotten, CameraView, ClientMessage, Event, EventPage, ImageError, ImageResult, ModelView,
+    OfferRequest, OfferResponse, Problem, RoutePut, RouteView, ServerMessage, SessionResult, SessionView, SinkData,
+    SinkMessage, SinkView, StatsView, Status,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -60,6 +60,8 @@ struct Wire {
     history_stats: StatsView,
     /// On the socket `GET /v1/status`.
     status: Status,
+    /// `GET /v1/advice`.
+    advice_view: AdviceView,
     /// Answer to `DELETE /v1/cache`.
     cache_forgotten: CacheForgotten,
 }
@@ -147,6 +149,7 @@ fn rewrite(name: &str, value: &Value) -> serde_json::Result<Value> {
         _ if name.starts_with("history_events") => round::<EventPage>(value),
         _ if name.starts_with("history_stats") => round::<StatsView>(value),
         _ if name.starts_with("status") => round::<Status>(value),
+        _ if name.starts_with("advice_view") => round::<AdviceView>(value),
         "cache_forgotten" => round::<CacheForgotten>(value),
         _ if name.starts_with("session_view") => round::<SessionView>(value),
         _ if name.starts_with("camera_view") => round::<CameraView>(value),

@@ -68,6 +68,17 @@ impl Memory {
         keys.into_iter().map(|(_, key)| key).collect()
     }
 
+    /// Lets go of all entries, and tells how many there were.
+    pub(super) async fn empty(&self) -> u64 {
+        self.upkeep().await;
+        let entries = self.slots.entry_count();
+        if entries > 0 {
+            self.slots.invalidate_all();
+            self.upkeep().await;
+        }
+        entries
+    }
+
     /// Does what has been put off, such as letting go of what is out of date.
     pub(super) async fn upkeep(&self) {
         self.slots.run_pending_tasks().await;

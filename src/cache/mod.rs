@@ -322,6 +322,13 @@ impl<E: Clone + Send + Sync + 'static> Cache<E> {
         forgotten
     }
 
+    /// Lets go of everything that is in this process' memory; other tiers keep theirs. Tells how many entries that were.
+    pub async fn empty_memory(&self) -> u64 {
+        let entries = self.0.memory.empty().await;
+        counter!("saccade_cache_forgotten_total").increment(entries);
+        entries
+    }
+
     /// What each tier holds, where it knows, memory first.
     pub async fn sizes(&self) -> Vec<(&'static str, Size)> {
         self.0.memory.upkeep().await;

@@ -14,6 +14,7 @@ mod engine;
 mod eval;
 mod health;
 mod lines;
+mod live;
 mod models;
 mod offline;
 mod pending;
@@ -23,9 +24,10 @@ mod progress;
 mod serve;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::app::Devices;
-use crate::cli::{Args, Command, Exit};
+use crate::cli::{self, Args, Command, Exit};
 use crate::clock;
 use crate::config::Config;
 use crate::doctor;
@@ -36,6 +38,9 @@ pub fn run(args: Args) -> Exit {
     match args.command {
         Command::Serve(serve) => serve::run(&serve),
         Command::Health(health) => health::run(&health),
+        Command::Doctor(cli::Doctor { live: Some(url), window, json, .. }) => {
+            live::run(&url, Duration::from_secs(window), json)
+        }
         Command::Doctor(doctor) => {
             let config = Config::load(&doctor.sources(std::env::vars_os()));
             let report = if doctor.network_ways {

@@ -9,6 +9,7 @@ mod cameras;
 mod grpc;
 mod ice;
 mod layers;
+mod memory;
 mod mistakes;
 pub mod models;
 mod reader;
@@ -29,6 +30,7 @@ pub use cache::{Cache, Disk};
 pub use cameras::Camera;
 pub use grpc::Grpc;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
+pub use memory::Memory;
 pub use mistakes::{Mistake, Mistakes};
 pub use models::Models;
 pub use store::{Place as StorePlace, Store};
@@ -72,6 +74,8 @@ pub struct Config {
     pub hw: Hw,
     /// How many sessions there may be.
     pub admission: Admission,
+    /// When memory is scarce, and when it is short.
+    pub memory: Memory,
     /// What sessions give up under load.
     pub degradation: Degradation,
     /// How many threads there are.
@@ -334,6 +338,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
             infer: hardware(from, "hw.infer"),
         },
         admission: Admission::read(from),
+        memory: Memory::read(from),
         degradation: Degradation::read(from),
         threads: Threads {
             codec: from.number_or_auto("threads.codec", 1..=1024, ""),

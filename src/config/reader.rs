@@ -260,6 +260,7 @@ impl Raw {
         }
     }
 
+    /// A number with or without a fraction.
     pub(super) fn float(&self) -> Option<f64> {
         if self.text {
             return self.string()?.trim().parse().ok();

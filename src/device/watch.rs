@@ -1,6 +1,7 @@
 //! What the devices do and how they are, by NVML: looked at once a second, recorded as metrics.
 
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nvml_wrapper::Nvml;
@@ -39,6 +40,27 @@ pub trait Gauges: Send {
 pub struct Watch {
     /// The thread ends when this is gone.
     _stop: SyncSender<()>,
+    fullest: Fullest,
+}
+
+/// Bytes in use, and of all, of the device that is fullest; `None` while that is not known.
+#[derive(Debug, Clone, Default)]
+pub struct Fullest(Arc<Mutex<Option<(u64, u64)>>>);
+
+impl Fullest {
+    /// At the last look.
+    #[must_use]
+    pub fn get(&self) -> Option<(u64, u64)> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, readings: &[Reading]) {
+        #[expect(clippy::cast_precision_loss, reason = "bytes of memory")]
+        let ratio = |(used, all): (u64, u64)| used as f64 / all.max(1) as f64;
+        let all = readings.iter().filter_map(|reading| reading.memory).filter(|(_, all)| *all > 0);
+        let fullest = all.max_by(|a, b| ratio(*a).total_cmp(&ratio(*b)));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = fullest;
+    }
 }
 
 impl Watch {
@@ -48,6 +70,8 @@ impl Watch {
     /// What the system says when it gives no thread.
     pub fn start<G: Gauges>(open: impl FnOnce() -> Result<G, String> + Send + 'static) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel(1);
+        let fullest = Fullest::default();
+        let noted = fullest.clone();
         std::thread::Builder::new().name("device-watch".to_owned()).spawn(move || {
             let mut gauges = match open() {
                 Ok(gauges) => gauges,
@@ -57,14 +81,22 @@ impl Watch {
                 }
             };
             loop {
-                record(gauges.read());
+                let readings = gauges.read();
+                noted.note(readings.as_deref().unwrap_or_default());
+                record(readings);
                 match stopped.recv_timeout(PERIOD) {
                     Err(RecvTimeoutError::Timeout) => {}
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         })?;
-        Ok(Self { _stop: stop })
+        Ok(Self { _stop: stop, fullest })
+    }
+
+    /// The memory of the fullest device, which the thread keeps up to date.
+    #[must_use]
+    pub fn fullest(&self) -> Fullest {
+        self.fullest.clone()
     }
 }
 
@@ -162,6 +194,16 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("encoder") && !text.contains("celsius{device=\"0\"}"), "{text}");
+    }
+
+    #[test]
+    fn the_fullest_device_is_known_until_nothing_is() {
+        let fullest = Fullest::default();
+        let of = |memory| Reading { memory, ..Reading::default() };
+        fullest.note(&[of(Some((3, 10))), of(None), of(Some((8, 20))), of(Some((1, 0)))]);
+        assert_eq!(fullest.get(), Some((8, 20)));
+        fullest.note(&[]);
+        assert_eq!(fullest.get(), None);
     }
 
     #[test]

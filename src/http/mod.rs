@@ -6,6 +6,7 @@
 //! stable code.
 
 mod address;
+mod advice;
 mod api;
 mod assets;
 pub mod auth;
@@ -47,7 +48,7 @@ use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, post};
-use saccade_signaling::{ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES};
+use saccade_signaling::{AdviceView, ErrorCode, IceServer, Limits, MAX_MESSAGE_BYTES, MAX_SDP_BYTES};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tower::util::option_layer;
@@ -64,6 +65,7 @@ use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refus
 use crate::traces::Tracer;
 use crate::{clock, history as store, ice};
 
+pub use advice::Advice;
 pub use cameras::Cameras;
 pub use gate::{Gate, Quota};
 pub use kserve::grpc_router;
@@ -135,6 +137,8 @@ pub struct Settings {
     pub queues: Queues,
     /// Traces requests whose senders do.
     pub tracer: Tracer,
+    /// What limits the server.
+    pub advice: Advice,
 }
 
 impl fmt::Debug for Settings {
@@ -176,6 +180,7 @@ impl Default for Settings {
             history: None,
             queues: Arc::new(BTreeMap::new),
             tracer: Tracer::off(),
+            advice: Arc::new(AdviceView::default),
         }
     }
 }
@@ -258,6 +263,7 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(history::events))
         .routes(routes!(history::stats))
         .routes(routes!(status::upgrade))
+        .routes(routes!(advice::advise))
         .routes(routes!(self::routes::list))
         .routes(routes!(self::routes::get, self::routes::put, self::routes::delete))
         .routes(routes!(openapi::serve).layer(compressed()))

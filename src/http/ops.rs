@@ -20,6 +20,8 @@ pub type Check = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 pub struct Ops {
     /// Named parts that have to be ready.
     pub checks: Vec<(&'static str, Check)>,
+    /// Named parts that work, and of which operators should know something.
+    pub warnings: Vec<(&'static str, Check)>,
     /// Special hardware, and what of it works.
     pub hardware: Table,
     /// Renders the metrics in Prometheus' text format.
@@ -48,13 +50,13 @@ pub fn router(ops: Ops) -> Router {
 }
 
 async fn ready(State(ops): State<Ops>) -> Response {
-    let reasons: Vec<_> = ops
-        .checks
-        .iter()
-        .filter_map(|(name, check)| check().err().map(|reason| json!({"check": name, "reason": reason})))
-        .collect();
+    let told = |checks: &[(&'static str, Check)]| -> Vec<_> {
+        let told = |(name, check): &(&str, Check)| check().err().map(|reason| json!({"check": name, "reason": reason}));
+        checks.iter().filter_map(told).collect()
+    };
+    let (reasons, warnings) = (told(&ops.checks), told(&ops.warnings));
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let body = json!({"ready": reasons.is_empty(), "reasons": reasons, "hardware": ops.hardware});
+    let body = json!({"ready": reasons.is_empty(), "reasons": reasons, "warnings": warnings, "hardware": ops.hardware});
     (status, Json(body)).into_response()
 }
 
@@ -99,6 +101,7 @@ mod tests {
             Arc::new(move || model.load(Ordering::SeqCst).then_some(()).ok_or_else(|| "warming up".to_owned()));
         let ops = Ops {
             checks: vec![("models", check), ("drain", Arc::new(|| Ok(())))],
+            warnings: vec![("memory", Arc::new(|| Err("90 % is in use".to_owned())))],
             hardware: Table::nothing("none"),
             metrics: Arc::new(|| "saccade_build_info 1\n".into()),
             profiles: false,
@@ -108,13 +111,14 @@ mod tests {
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         let hardware = json!([{"piece": "driver", "works": false, "found": "none"}]);
         let reasons = json!([{"check": "models", "reason": "warming up"}]);
-        let expected = json!({"ready": false, "reasons": reasons, "hardware": hardware});
+        let warnings = json!([{"check": "memory", "reason": "90 % is in use"}]);
+        let expected = json!({"ready": false, "reasons": reasons, "warnings": warnings, "hardware": hardware});
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
         assert_eq!(ask(&router, "/healthz").await.0, StatusCode::OK);
         warm.store(true, Ordering::SeqCst);
         let (status, body) = ask(&router, "/readyz").await;
         assert_eq!(status, StatusCode::OK);
-        let expected = json!({"ready": true, "reasons": [], "hardware": hardware});
+        let expected = json!({"ready": true, "reasons": [], "warnings": warnings, "hardware": hardware});
         assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
         assert_eq!(ask(&router, "/metrics").await.1, "saccade_build_info 1\n");
         for path in ["/else", "/debug/memory", "/debug/flamegraph", "/debug/pprof/profile"] {

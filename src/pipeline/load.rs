@@ -108,6 +108,7 @@ impl Load {
     /// With what the codecs were measured to take, and a network that carries so many bits a second each way.
     pub(super) fn new(codecs: &Codecs, network: Option<u64>) -> Self {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        gauge!("saccade_processors").set(cores as f64);
         let gauge = |resource| gauge!("saccade_load_ratio", "resource" => resource);
         Self {
             decode: Average::new(codecs.decode()),

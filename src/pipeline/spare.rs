@@ -40,7 +40,9 @@ impl Spare {
     /// Looks at how busy the processors have been since the last look; to be called every second or so.
     pub(super) fn look(&self) {
         let watch = std::mem::replace(&mut *self.watch.lock().unwrap_or_else(PoisonError::into_inner), Watch::start());
-        self.adjust(watch.busy());
+        let busy = watch.busy();
+        metrics::gauge!("saccade_processors_busy_ratio").set(busy);
+        self.adjust(busy);
     }
 
     fn adjust(&self, busy: f64) {

@@ -62,6 +62,8 @@ impl Workers {
                 std::thread::Builder::new().name(format!("codec-{index}")).spawn(move || queue.serve())
             })
             .collect::<Result<_, _>>()?;
+        #[expect(clippy::cast_precision_loss, reason = "a number of threads")]
+        metrics::gauge!("saccade_codec_threads").set(queues.len() as f64);
         Ok(Self { queues, threads: Mutex::new(threads) })
     }
 

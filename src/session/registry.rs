@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,7 @@ pub struct Registry {
     /// Sessions and permits.
     count: watch::Sender<usize>,
     drain: watch::Sender<Option<Drain>>,
+    is_short_of_memory: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +105,7 @@ impl Registry {
             state: Mutex::default(),
             count: watch::Sender::new(0),
             drain: watch::Sender::new(None),
+            is_short_of_memory: AtomicBool::new(false),
         }
     }
 
@@ -138,6 +141,11 @@ impl Registry {
     pub fn admit_viewer(self: &Arc<Self>, claims: &Claims, address: Option<IpAddr>) -> Result<Permit, Refusal> {
         if self.is_draining() {
             return Err(self.refuse_draining());
+        }
+        if self.is_short_of_memory.load(Ordering::Relaxed) {
+            reject("memory");
+            let message = "The server has no memory for one more; try again later.";
+            return Err(Refusal::new(ErrorCode::Capacity, message).retry_after(RETRY_AFTER));
         }
         let state = self.lock();
         if self.shares.all.is_some_and(|most| state.len() >= most) {
@@ -217,6 +225,11 @@ impl Registry {
     /// Starts the shutdown: nothing more is admitted, sockets tell their clients, sessions end by the deadline.
     pub fn drain(&self, drain: Drain) {
         self.drain.send_replace(Some(drain));
+    }
+
+    /// Says whether there is so little memory that nobody is admitted but the cameras of the configuration.
+    pub fn set_short_of_memory(&self, is_short: bool) {
+        self.is_short_of_memory.store(is_short, Ordering::Relaxed);
     }
 
     /// Changes whenever a session comes or goes, or is about to; its value is the number of places taken.
@@ -439,6 +452,22 @@ mod tests {
         for ear in ears {
             assert_eq!(*ear.0.lock().unwrap(), ["a began", "b began", "a bye"]);
         }
+    }
+
+    #[test]
+    fn nobody_is_admitted_while_memory_is_short_but_cameras() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let registry = Arc::new(Registry::new(None));
+            registry.set_short_of_memory(true);
+            let refusal = registry.admit(&Claims::default(), None).unwrap_err();
+            assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::Capacity, Some(RETRY_AFTER)));
+            assert!(registry.admit_viewer(&Claims::default(), None).is_err() && registry.admit_camera().is_ok());
+            registry.set_short_of_memory(false);
+            assert!(registry.admit(&Claims::default(), None).is_ok());
+        });
+        let text = recorder.handle().render();
+        assert!(text.contains("saccade_admission_rejected_total{reason=\"memory\"} 2"), "{text}");
     }
 
     #[test]

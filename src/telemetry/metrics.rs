@@ -89,6 +89,13 @@ table! {
     ROUTES_UNSAVED_TOTAL = Counter "saccade_routes_unsaved_total" [] "Changes of routes that could not be written to their file.";
     DEGRADED_SESSIONS = Gauge "saccade_degraded_sessions" ["step"] "Sessions that give something up now, by step of the ladder.";
     DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";
+    PROCESSORS = Gauge "saccade_processors" [] "Processors that the server may use.";
+    PROCESSORS_BUSY_RATIO = Gauge "saccade_processors_busy_ratio" [] "Share of the processors that was busy in the last second, with whatever, 0 to 1.";
+    CODEC_THREADS = Gauge "saccade_codec_threads" [] "Threads for decoding, drawing and encoding.";
+    MODEL_INSTANCES = Gauge "saccade_model_instances" ["model"] "Instances of a model that can run at a time.";
+    MEMORY_USED_RATIO = Gauge "saccade_memory_used_ratio" ["kind"] "Share of memory that is in use, 0 to 1; of several GPUs that of the fullest.";
+    MEMORY_LEVEL = Gauge "saccade_memory_level" ["kind"] "What that means: 0 enough, 1 above `memory.warn_ratio`, 2 above `memory.shed_ratio`, where caches are emptied and new sessions refused.";
+    MEMORY_SHEDS_TOTAL = Counter "saccade_memory_sheds_total" ["kind"] "Times that caches were emptied for want of memory.";
     LOAD_RATIO = Gauge "saccade_load_ratio" ["resource"] "Share of the processors and of the network that the sessions need at the least that they can do with.";
     DEVICE_UTILIZATION_RATIO = Gauge "saccade_device_utilization_ratio" ["device", "engine"] "Share of the time in which an engine of a GPU (`sm`, `decoder`, `encoder`) had something to do, 0 to 1.";
     DEVICE_MEMORY_BYTES = Gauge "saccade_device_memory_bytes" ["device"] "Memory of a GPU that is in use, by whoever, in bytes.";
@@ -105,7 +112,7 @@ table! {
     CACHE_WRITES_TOTAL = Counter "saccade_cache_writes_total" ["tier", "outcome"] "Entries on their way to a tier outside of the process: `stored`, `dropped` (too many waited), `error`, `timeout`, `open`.";
     CACHE_REFRESHES_TOTAL = Counter "saccade_cache_refreshes_total" ["reason", "outcome"] "Entries that were computed anew without a request that waited: those past their time (`stale`) and those asked for often near its end (`ahead`).";
     CACHE_WARMED_TOTAL = Counter "saccade_cache_warmed_total" ["source", "outcome"] "Entries that were put into memory at start: of the last process (`hot`) and of the pictures of `cache.warm` (`files`).";
-    CACHE_FORGOTTEN_TOTAL = Counter "saccade_cache_forgotten_total" [] "Entries that were removed by model or tag.";
+    CACHE_FORGOTTEN_TOTAL = Counter "saccade_cache_forgotten_total" [] "Entries that were removed by model or tag, or for want of memory.";
     CACHE_BYTES = Gauge "saccade_cache_bytes" ["tier"] "Bytes of entries in a tier, where it knows.";
     CACHE_ENTRIES = Gauge "saccade_cache_entries" ["tier"] "Entries in a tier, where it knows.";
     CACHE_TIER_SECONDS = Histogram "saccade_cache_tier_seconds" ["tier", "operation"] "Time that a tier outside of memory took, in seconds.";

@@ -36,6 +36,7 @@ mod kernels;
 mod kserve;
 mod lifecycle;
 mod live;
+mod memory;
 mod model_ops;
 mod models;
 mod narrow;

@@ -9,6 +9,7 @@ use saccade::telemetry::metrics;
 /// Modules that anyone may import.
 const LEAVES: [&str; 28] = [
     "accuracy",
+    "advice",
     "assignment",
     "cache",
     "calibration",
@@ -25,6 +26,7 @@ const LEAVES: [&str; 28] = [
     "ice",
     "kserve",
     "media",
+    "memory",
     "offload",
     "openapi",
     "profile",

@@ -41,6 +41,12 @@ impl Server {
     }
 }
 
+/// [`start`], with what tells how much of the host's memory is in use.
+pub async fn start_watching(config: &Config, host: Box<dyn saccade::memory::Source>) -> Result<App, StartError> {
+    let tuning = Tuning::find(config, &Calibration::Off);
+    App::start_watching(config, &tuning, Devices::none("tests have none"), metrics(), host).await
+}
+
 /// Starts with this configuration.
 pub async fn start(config: &Config) -> Result<App, StartError> {
     let tuning = Tuning::find(config, &Calibration::Off);

@@ -22,7 +22,7 @@ pub(super) mod wire {
         from types
         takes { ClientMessage, Line, Masks, OfferRequest, OverlayPatch, ResultFormat, ReturnMode, RoutePut, Rule, Zone }
         gives {
-            CacheForgotten, CameraView, Event, EventPage, ImageError, ImageResult, ModelView, OfferResponse, Problem, RouteView, ServerMessage,
+            AdviceView, CacheForgotten, CameraView, Event, EventPage, ImageError, ImageResult, ModelView, OfferResponse, Problem, RouteView, ServerMessage,
             SessionResult, SessionView, SinkView, StatsView, Status,
         }
     }

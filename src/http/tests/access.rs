@@ -356,6 +356,18 @@ async fn a_load_takes_no_options_yet_and_lists_show_what_is_asked_for() {
 }
 
 #[tokio::test]
+async fn advice_is_there_for_viewers_of_everything_alone() {
+    let site = site(with_auth(), None);
+    let answer = site.ask("GET", "/v1/advice", &bearer(&json!({"can_view": true}))).await;
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+    assert_eq!(body(answer).await, json!({"window_s": 0.0, "findings": []}));
+    let bound = bearer(&json!({"can_view": true, "session": "entrance"}));
+    problem(site.ask("GET", "/v1/advice", &bound).await, 403, ErrorCode::Forbidden).await;
+    problem(site.ask("GET", "/v1/advice", &bearer(&json!({"can_publish": true}))).await, 403, ErrorCode::Forbidden)
+        .await;
+}
+
+#[tokio::test]
 async fn sinks_are_there_for_viewers_of_everything_alone() {
     let site = site(with_auth(), None);
     let viewer = bearer(&json!({"can_view": true}));

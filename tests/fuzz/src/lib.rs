@@ -11,6 +11,7 @@
 )]
 
 mod input;
+mod metrics;
 mod model;
 mod seeds;
 mod session;
@@ -35,7 +36,7 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
     Target { name: "signaling_json", run: signaling::json, max_len: 4096 },
     Target { name: "sdp_offer", run: signaling::offer, max_len: 8192 },
     Target { name: "sdp_fragment", run: signaling::fragment, max_len: 4096 },
@@ -53,6 +54,7 @@ pub const TARGETS: [Target; 18] = [
     Target { name: "config", run: settings::config, max_len: 4096 },
     Target { name: "token", run: settings::token, max_len: 2048 },
     Target { name: "tensor_request", run: tensors::request, max_len: 4096 },
+    Target { name: "metrics_page", run: metrics::page, max_len: 4096 },
     Target { name: "session_life", run: session::life, max_len: 512 },
 ];
 

@@ -54,6 +54,23 @@ const TENSORS: [(&str, Option<usize>); 4] = [
     ),
     (r#"{"inputs":[{"name":"x","shape":[9223372036854775807,0,2],"datatype":"INT64","data":[-1]}]}"#, None),
 ];
+/// Pages of metrics, and two with a zero byte between them.
+const METRICS: [&str; 3] = [
+    "# TYPE saccade_build_info gauge\nsaccade_build_info{version=\"0.1.0\"} 1\nsaccade_sessions_active 3 1395066363000\n\
+     saccade_memory_used_ratio{kind=\"host\"} 0.97\nsaccade_memory_level{kind=\"host\"} 2\n\
+     saccade_frames_total{stage=\"a\\\\b\\\"c\\n\",outcome=\"done\"} NaN\nsaccade_processors +Inf\n",
+    "saccade_build_info 1\n\0saccade_build_info 1\nsaccade_processors 2\nsaccade_processors_busy_ratio 0.99\n\
+     saccade_frames_total{stage=\"ingest\",outcome=\"done\"} 900\n\
+     saccade_frames_dropped_total{stage=\"infer\",reason=\"superseded\"} 600\n\
+     saccade_model_instances{model=\"a@1\"} 1\nsaccade_inference_seconds_sum{model=\"a@1\"} 0.97\n\
+     saccade_inference_seconds_count{model=\"a@1\"} 30\nsaccade_batch_size_sum 30\nsaccade_batch_size_count 30\n\
+     saccade_stage_duration_seconds_sum{stage=\"decode\"} 0.1\n",
+    "saccade_build_info 1\nsaccade_rtc_packets_total{direction=\"in\"} 1000\0saccade_build_info 1\n\
+     saccade_rtc_packets_total{direction=\"in\"} 3000 # {trace_id=\"ab\"} 1 2.5\n\
+     saccade_rtc_packets_lost_total{direction=\"in\"} 300\nsaccade_device_utilization_ratio{device=\"0\",engine=\"sm\"} 0.1\n\
+     saccade_queue_wait_seconds_sum{queue=\"infer\"} 9\nsaccade_queue_wait_seconds_count{queue=\"infer\"} 300\n\
+     saccade_cache_requests_total{tier=\"all\",outcome=\"miss\"} 90\nx{",
+];
 /// Beginnings of bitstreams, behind the number of their codec.
 const HEADERS: [&[u8]; 4] = [
     &[0, 0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x28, 0xda, 0x01, 0xe0, 0x08, 0x9f, 0x95],
@@ -99,6 +116,9 @@ pub fn write_all(corpus: &Path) -> io::Result<()> {
         let [low, high] = u16::try_from(head.unwrap_or(0)).unwrap_or(0).to_le_bytes();
         writer
             .write("tensor_request", &[&[if head.is_some() { 4 } else { 0 }, low, high], text.as_bytes()].concat())?;
+    }
+    for page in METRICS {
+        writer.write("metrics_page", page.as_bytes())?;
     }
     for bytes in HEADERS {
         writer.write("picture_header", bytes)?;

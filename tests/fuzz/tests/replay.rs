@@ -74,6 +74,7 @@ replayed![
     config,
     tensor_request,
     token,
+    metrics_page,
     session_life,
 ];
 

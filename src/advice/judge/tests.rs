@@ -1,0 +1,347 @@
+use proptest::prelude::*;
+
+use super::super::window::{Batches, Cache, Frames, Path, Stills};
+use super::*;
+
+/// A model with one instance.
+fn model(seconds: f64, count: f64) -> Model {
+    Model { name: "yolo@1".to_owned(), work: Work { seconds, count }, instances: Some(1.0) }
+}
+
+/// Ten seconds of six sessions on two processors with everything in order.
+fn calm() -> Window {
+    let work = |seconds, count| Work { seconds, count };
+    Window {
+        seconds: 10.0,
+        sessions: 6.0,
+        frames: Frames { offered: 1800.0, ..Frames::default() },
+        decode: work(1.8, 1800.0),
+        models: vec![model(5.0, 1800.0)],
+        encode: work(2.0, 600.0),
+        room: Room { processors: Some(2.0), busy: Some(0.5), codec_threads: Some(2.0) },
+        model_wait: work(1.8, 1800.0),
+        batches: Batches { runs: 1800.0, frames: 1800.0 },
+        path: Path {
+            inward: Packets { all: 9000.0, lost: 0.0 },
+            outward: Packets { all: 3000.0, lost: 0.0 },
+            no_room: 0.0,
+            round_trip: work(1.2, 120.0),
+        },
+        cache: Cache { hits: 40.0, misses: 60.0 },
+        memory: vec![Memory { kind: "host".to_owned(), used: 0.4, level: 0.0 }],
+        ..Window::default()
+    }
+}
+
+fn codes(window: &Window) -> Vec<(Code, Severity)> {
+    findings(window).iter().map(|finding| (finding.code, finding.severity)).collect()
+}
+
+fn with(change: impl FnOnce(&mut Window)) -> Window {
+    let mut window = calm();
+    change(&mut window);
+    window
+}
+
+#[test]
+fn nothing_is_found_where_nothing_limits() {
+    assert_eq!(codes(&calm()), []);
+    assert_eq!(codes(&Window::default()), []);
+}
+
+#[test]
+fn each_bottleneck_alone_is_named() {
+    use Severity::{Critical, Info, Warning};
+    let overload = |window: &mut Window| {
+        window.room.busy = Some(0.98);
+        window.frames.unseen = 300.0;
+    };
+    for (name, window, expected) in [
+        (
+            "a heavy model keeps its instance busy",
+            with(|window| {
+                overload(window);
+                window.models = vec![model(9.8, 700.0), model(0.0, 0.0)];
+            }),
+            (Code::InferenceBound, Warning),
+        ),
+        (
+            "one instance of a machine with many processors",
+            with(|window| {
+                window.frames.unseen = 900.0;
+                window.models[0].work.seconds = 9.9;
+                window.decode.seconds = 20.0;
+                window.room = Room { processors: Some(16.0), busy: Some(0.25), codec_threads: Some(8.0) };
+            }),
+            (Code::InferenceBound, Critical),
+        ),
+        (
+            "big pictures",
+            with(|window| {
+                overload(window);
+                window.decode.seconds = 17.0;
+                window.models[0].work.seconds = 1.0;
+                window.encode = Work::default();
+            }),
+            (Code::DecodeBound, Warning),
+        ),
+        (
+            "big pictures that come back",
+            with(|window| {
+                overload(window);
+                window.decode.seconds = 4.0;
+                window.models[0].work.seconds = 1.0;
+                window.encode.seconds = 13.0;
+            }),
+            (Code::EncodeBound, Warning),
+        ),
+        (
+            "codec threads near their limit",
+            with(|window| {
+                window.encode.seconds = 15.0;
+                window.models[0].work.seconds = 1.0;
+            }),
+            (Code::EncodeBound, Info),
+        ),
+        ("a bad path in", with(|window| window.path.inward.lost = 300.0), (Code::NetworkLoss, Warning)),
+        ("a worse path out", with(|window| window.path.outward.lost = 300.0), (Code::NetworkLoss, Critical)),
+        ("a narrow path", with(|window| window.frames.congested = 200.0), (Code::NetworkLoss, Warning)),
+        (
+            "long waits for batches",
+            with(|window| {
+                window.model_wait.seconds = 18.0;
+                window.models[0].work.seconds = 3.0;
+            }),
+            (Code::BatchWait, Info),
+        ),
+        ("memory", with(|window| window.memory[0].used = 0.85), (Code::MemoryNearLimit, Warning)),
+        (
+            "no memory",
+            with(|window| {
+                window.memory[0].level = 2.0;
+                window.memory[0].used = 0.93;
+            }),
+            (Code::MemoryNearLimit, Critical),
+        ),
+        (
+            "a cache of pictures that never come again",
+            with(|window| window.cache = Cache { hits: 1.0, misses: 400.0 }),
+            (Code::CacheUseless, Info),
+        ),
+        (
+            "a GPU that nobody feeds",
+            with(|window| {
+                window.devices = vec![Device { sm: Some(0.1), ..Device::default() }];
+                window.model_wait.seconds = 20.0;
+            }),
+            (Code::GpuIdle, Info),
+        ),
+        (
+            "a GPU that has too much to do",
+            with(|window| {
+                window.devices = vec![Device { sm: Some(0.97), ..Device::default() }];
+                window.frames.unseen = 700.0;
+            }),
+            (Code::InferenceBound, Critical),
+        ),
+        (
+            "a GPU whose decoders have too much to do",
+            with(|window| {
+                window.devices = vec![Device { sm: Some(0.5), decoder: Some(0.97), encoder: Some(0.1) }];
+                window.frames.undecoded = 100.0;
+            }),
+            (Code::DecodeBound, Warning),
+        ),
+        (
+            "still pictures beyond what a model can do",
+            with(|window| {
+                window.frames = Frames::default();
+                window.stills = Stills { received: 500.0, refused: 60.0, decode_seconds: 1.0 };
+                window.models[0].work.seconds = 9.9;
+            }),
+            (Code::InferenceBound, Warning),
+        ),
+    ] {
+        assert_eq!(codes(&window), [expected], "{name}");
+    }
+}
+
+#[test]
+fn every_code_has_a_name_of_its_own_and_a_runbook() {
+    let mut names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(Code::DecodeBound.runbook(), "deploy/runbooks/decode_bound.md");
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Code::ALL.len());
+}
+
+#[test]
+fn the_setting_fits_the_machine() {
+    let busy = with(|window| {
+        window.frames.unseen = 900.0;
+        window.models[0].work.seconds = 9.9;
+        window.room.busy = Some(0.99);
+    });
+    assert_eq!(findings(&busy)[0].setting, "models.default", "all processors have an instance or a codec thread");
+    let free = with(|window| {
+        window.frames.unseen = 900.0;
+        window.models[0].work.seconds = 9.9;
+        window.room.processors = Some(16.0);
+        window.room.busy = Some(0.2);
+    });
+    assert_eq!(findings(&free)[0].setting, "manifest: run.instances");
+    let lost_here = with(|window| {
+        window.path.inward.lost = 300.0;
+        window.path.no_room = 250.0;
+    });
+    assert_eq!(findings(&lost_here)[0].setting, "net.core.rmem_max");
+}
+
+/// Anything that could stand in a page of metrics.
+fn any_number() -> BoxedStrategy<f64> {
+    prop_oneof![
+        4 => 0.0..2000.0_f64,
+        2 => 0.0..1.0_f64,
+        1 => Just(0.0),
+        1 => prop_oneof![Just(f64::NAN), Just(f64::INFINITY), Just(f64::NEG_INFINITY), Just(-1.0), Just(f64::MAX), Just(f64::MIN_POSITIVE)],
+    ]
+    .boxed()
+}
+
+fn any_gauge() -> BoxedStrategy<Option<f64>> {
+    prop_oneof![1 => Just(None), 3 => any_number().prop_map(Some)].boxed()
+}
+
+fn any_work() -> BoxedStrategy<Work> {
+    (any_number(), any_number()).prop_map(|(seconds, count)| Work { seconds, count }).boxed()
+}
+
+fn any_load() -> BoxedStrategy<(Frames, Stills, [Work; 3], Room)> {
+    let frames = prop::array::uniform7(any_number()).prop_map(
+        |[offered, undecoded, unseen, unreturned, congested, broken, late]| Frames {
+            offered,
+            undecoded,
+            unseen,
+            unreturned,
+            congested,
+            broken,
+            late,
+        },
+    );
+    let stills = prop::array::uniform3(any_number()).prop_map(|[received, refused, decode_seconds]| Stills {
+        received,
+        refused,
+        decode_seconds,
+    });
+    let room = prop::array::uniform3(any_gauge()).prop_map(|[processors, busy, codec_threads]| Room {
+        processors,
+        busy,
+        codec_threads,
+    });
+    (frames, stills, prop::array::uniform3(any_work()), room).boxed()
+}
+
+fn any_window() -> BoxedStrategy<Window> {
+    let path = (prop::array::uniform5(any_number()), any_work()).prop_map(|([a, b, c, d, no_room], round_trip)| Path {
+        inward: Packets { all: a, lost: b },
+        outward: Packets { all: c, lost: d },
+        no_room,
+        round_trip,
+    });
+    let memory =
+        prop::collection::vec((prop::sample::select(vec!["host", "device", ""]), any_number(), any_number()), 0..3)
+            .prop_map(|all| {
+                all.into_iter().map(|(kind, used, level)| Memory { kind: kind.to_owned(), used, level }).collect()
+            });
+    let devices = prop::collection::vec(
+        prop::array::uniform3(any_gauge()).prop_map(|[sm, decoder, encoder]| Device { sm, decoder, encoder }),
+        0..3,
+    );
+    let models =
+        (any_work(), any_gauge()).prop_map(|(work, instances)| Model { name: "yolo@1".to_owned(), work, instances });
+    let models = prop::collection::vec(models, 0..3);
+    let rest = (path, prop::array::uniform4(any_number()), memory, devices, models);
+    (any_load(), any_number(), rest)
+        .prop_map(
+            |((frames, stills, [decode, encode, model_wait], room), seconds, (path, four, memory, devices, models))| {
+                let [runs, batched, hits, misses] = four;
+                Window {
+                    seconds,
+                    sessions: 1.0,
+                    frames,
+                    stills,
+                    decode,
+                    models,
+                    encode,
+                    room,
+                    model_wait,
+                    batches: Batches { runs, frames: batched },
+                    path,
+                    cache: Cache { hits, misses },
+                    memory,
+                    devices,
+                    refused_for_load: 0.0,
+                }
+            },
+        )
+        .boxed()
+}
+
+/// What is found of a code, and how bad it is.
+fn severity(window: &Window, code: Code) -> Option<Severity> {
+    findings(window).into_iter().find(|finding| finding.code == code).map(|finding| finding.severity)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn whatever_comes_findings_are_in_order_and_their_numbers_are_numbers(window in any_window()) {
+        let found = findings(&window);
+        prop_assert!(found.is_sorted_by(|a, b| a.severity >= b.severity));
+        for finding in &found {
+            prop_assert!(finding.evidence.iter().all(|(_, value)| value.is_finite() && *value >= 0.0), "{finding:?}");
+            prop_assert!(!finding.evidence.is_empty() && !finding.setting.is_empty() && finding.message.ends_with('.'));
+            prop_assert!(finding.advice.ends_with('.'));
+        }
+        let mut codes: Vec<_> = found.iter().map(|finding| finding.code).filter(|code| *code != Code::MemoryNearLimit).collect();
+        codes.sort_unstable();
+        let all = codes.len();
+        codes.dedup();
+        prop_assert_eq!(codes.len(), all, "each is said once");
+    }
+
+    #[test]
+    fn more_work_for_a_stage_never_takes_its_finding_away(window in any_window(), more in 0.0..500.0_f64, lost in 0.0..500.0_f64) {
+        for code in [Code::DecodeBound, Code::InferenceBound, Code::EncodeBound] {
+            let before = severity(&window, code);
+            let mut loaded = window.clone();
+            let (stage, drops) = match code {
+                Code::DecodeBound => (&mut loaded.decode, &mut loaded.frames.undecoded),
+                Code::InferenceBound => match loaded.models.first_mut() {
+                    Some(model) => (&mut model.work, &mut loaded.frames.unseen),
+                    None => continue,
+                },
+                _ => (&mut loaded.encode, &mut loaded.frames.unreturned),
+            };
+            stage.seconds = sane(stage.seconds) + more;
+            *drops = sane(*drops) + lost;
+            prop_assert!(severity(&loaded, code) >= before, "{code}: {before:?}, then {:?}", severity(&loaded, code));
+        }
+    }
+
+    #[test]
+    fn more_loss_or_less_memory_never_takes_a_finding_away(window in any_window(), more in 0.0..1000.0_f64) {
+        let mut worse = window.clone();
+        worse.path.inward.lost = sane(worse.path.inward.lost) + more;
+        prop_assert!(severity(&worse, Code::NetworkLoss) >= severity(&window, Code::NetworkLoss));
+        let mut worse = window.clone();
+        for memory in &mut worse.memory {
+            memory.used = sane(memory.used) + more;
+        }
+        prop_assert!(severity(&worse, Code::MemoryNearLimit) >= severity(&window, Code::MemoryNearLimit));
+        let mut worse = window.clone();
+        worse.cache.misses = sane(worse.cache.misses) + more;
+        prop_assert!(severity(&worse, Code::CacheUseless) >= severity(&window, Code::CacheUseless));
+    }
+}

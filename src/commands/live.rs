@@ -1,0 +1,164 @@
+//! `saccade doctor --live URL`: what limits a server that runs, by its metrics.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use saccade_signaling::{AdviceSeverity, AdviceView};
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::{Agent, http::StatusCode};
+use url::Url;
+
+use crate::advice::{Sample, Unusable, Window};
+use crate::app::advice;
+use crate::cli::Exit;
+use crate::clock;
+
+/// Longest that a page of metrics may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Its bytes at most.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Why there is nothing to say.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("--live wants a URL such as http://127.0.0.1:9180, the server's `ops.listen`: {0}")]
+    Url(String),
+    #[error("{url} does not answer ({source}); is this the server's `ops.listen`, and does the server run?")]
+    Unreachable { url: Url, source: Box<ureq::Error> },
+    #[error("{url} answers {status}; the metrics are at `ops.listen` of the server")]
+    Status { url: Url, status: StatusCode },
+    #[error("{url}: {source}; the metrics are at `ops.listen` of the server")]
+    Unusable { url: Url, source: Unusable },
+}
+
+impl Error {
+    const fn exit(&self) -> Exit {
+        match self {
+            Self::Url(_) => Exit::Configuration,
+            _ => Exit::Unavailable,
+        }
+    }
+}
+
+/// Looks at the server's metrics twice, `window` apart, and says what limits it.
+pub(super) fn run(url: &str, window: Duration, json: bool) -> Exit {
+    match look(url, window) {
+        Ok(view) if json => say!("{:#}", serde_json::json!(view)),
+        Ok(view) => say!("{}", text(&view)),
+        Err(error) => {
+            eprintln!("{error}");
+            return error.exit();
+        }
+    }
+    Exit::Clean
+}
+
+fn look(url: &str, window: Duration) -> Result<AdviceView, Error> {
+    let url = page(url).map_err(Error::Url)?;
+    let agent = agent();
+    let fetch = || {
+        let failed = |source| Error::Unreachable { url: url.clone(), source: Box::new(source) };
+        let mut answer = agent.get(url.as_str()).call().map_err(failed)?;
+        let at = clock::now();
+        if answer.status() != StatusCode::OK {
+            return Err(Error::Status { url: url.clone(), status: answer.status() });
+        }
+        let text = answer.body_mut().with_config().limit(MAX_BYTES).read_to_string().map_err(failed)?;
+        let sample = Sample::read(&text).map_err(|source| Error::Unusable { url: url.clone(), source })?;
+        Ok((at, sample))
+    };
+    let (begin, first) = fetch()?;
+    // Nobody sends.
+    let (_open, silence) = sync_channel::<()>(1);
+    let _ = silence.recv_timeout(window);
+    let (end, last) = fetch()?;
+    let seconds = end.saturating_duration_since(begin).as_secs_f64();
+    Ok(advice::view(&Window::over(seconds, &[&first, &last])))
+}
+
+/// Where the metrics are.
+fn page(url: &str) -> Result<Url, String> {
+    let mut url = Url::parse(url).map_err(|error| error.to_string())?;
+    if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
+        return Err("its scheme is neither http nor https".to_owned());
+    }
+    if !url.path().ends_with("/metrics") {
+        let path = format!("{}/metrics", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+fn agent() -> Agent {
+    let certificates = rustls_native_certs::load_native_certs().certs;
+    let certificates = certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
+    let tls = TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .root_certs(RootCerts::from(certificates))
+        .build();
+    Agent::config_builder()
+        .tls_config(tls)
+        .http_status_as_error(false)
+        .user_agent(concat!("saccade/", env!("CARGO_PKG_VERSION")))
+        .timeout_global(Some(PATIENCE))
+        .build()
+        .new_agent()
+}
+
+/// The same for people.
+fn text(view: &AdviceView) -> String {
+    let mut text = String::new();
+    for finding in &view.findings {
+        let severity = match finding.severity {
+            AdviceSeverity::Info => "info",
+            AdviceSeverity::Warning => "warning",
+            AdviceSeverity::Critical => "CRITICAL",
+        };
+        let evidence: Vec<_> = finding.evidence.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let _ = writeln!(text, "{severity:8}  {}: {}", finding.code, finding.message);
+        let _ = writeln!(text, "{:8}  {}", "", evidence.join(", "));
+        let _ = writeln!(text, "{:8}  → {}: {}", "", finding.setting, finding.advice);
+        let _ = writeln!(text, "{:8}  {}", "", finding.runbook);
+    }
+    let verdict = match view.findings.first() {
+        None => "Nothing limits the server",
+        Some(first) if first.severity == AdviceSeverity::Info => "Nobody is kept waiting",
+        Some(_) => "The first of these limits the server most",
+    };
+    let _ = write!(text, "{verdict}, as {} s of its metrics show.", view.window_s);
+    text
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_metrics_are_found_from_the_listener() {
+        for (url, expected) in [
+            ("http://127.0.0.1:9180", "http://127.0.0.1:9180/metrics"),
+            ("http://127.0.0.1:9180/", "http://127.0.0.1:9180/metrics"),
+            ("https://box.example/saccade/metrics", "https://box.example/saccade/metrics"),
+            ("https://box.example/saccade/", "https://box.example/saccade/metrics"),
+        ] {
+            assert_eq!(page(url).unwrap().as_str(), expected);
+        }
+        for wrong in ["127.0.0.1:9180", "localhost:9180", "ws://127.0.0.1/", "", "file:///metrics"] {
+            assert!(page(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_found_is_told_in_words() {
+        let golden = include_str!("../../signaling/golden/advice_view.json");
+        let shown = text(&serde_json::from_str(golden).unwrap());
+        assert!(shown.starts_with("CRITICAL  inference_bound: yolox-nano@1 has more"), "{shown}");
+        assert!(shown.contains("frames_lost_ratio 0.62") && shown.contains("→ models.default: Take"), "{shown}");
+        assert!(shown.contains("\ninfo      cache_useless: "), "{shown}");
+        assert!(text(&AdviceView::default()).starts_with("Nothing limits the server"));
+    }
+}
