@@ -7,6 +7,7 @@
 
 mod cameras;
 mod catalog;
+mod cluster;
 mod devices;
 mod gauges;
 mod history;
@@ -127,6 +128,12 @@ pub enum StartError {
     /// The program that checks models is not found.
     #[error("the program that checks models is not found: {0}; models.check = \"off\" does without")]
     Program(std::io::Error),
+    /// The host has no name that can be this server's among others.
+    #[error("cluster.name: the host's name cannot be used; set one")]
+    Name,
+    /// The registry of sessions cannot be used as it is configured.
+    #[error("cluster.redis_url: {0}")]
+    Cluster(String),
     /// A fault of the program.
     #[error("loading models panicked: {0}")]
     Panicked(String),
@@ -140,9 +147,13 @@ impl StartError {
             Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) | Self::Program(_) => {
                 Exit::Unavailable
             }
-            Self::Names(_) | Self::Cameras { .. } | Self::Sinks(_) | Self::Auth(_) | Self::Tls(_) => {
-                Exit::Configuration
-            }
+            Self::Names(_)
+            | Self::Cameras { .. }
+            | Self::Sinks(_)
+            | Self::Auth(_)
+            | Self::Tls(_)
+            | Self::Name
+            | Self::Cluster(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
     }
@@ -190,6 +201,7 @@ impl App {
             Some(listen) => Some(bind("grpc.listen", listen).await?),
             None => None,
         };
+        let joined = cluster::join(config).await?;
         let transport = transport(config)?;
         let media_port = transport.port();
         let registry = Arc::new(Registry::shared(shares(config)));
@@ -243,8 +255,12 @@ impl App {
         running.results.clone_from(&results);
         let detect = pictures.view(&engine, results.as_ref());
         let history = &*running.history.insert(history::Kept::start(config));
-        let settings =
-            http::Settings { history: history.reader(), queues, ..http_settings(config, http_address, &secured) };
+        let settings = http::Settings {
+            history: history.reader(),
+            queues,
+            cluster: joined.as_ref().map(|(cluster, _)| Arc::clone(cluster)),
+            ..http_settings(config, http_address, &secured)
+        };
         let gate = Some(Arc::clone(&settings.gate));
         let door = http::Door { tls: secured.tls.clone(), gate, protocol: http::Protocol::Any };
         let is_secure = settings.is_secure;
@@ -269,14 +285,18 @@ impl App {
             tensors,
             sinks: Arc::new(sinks::View(outlets)),
         };
-        let router = http::router(settings, services)?;
+        let http::Routers { public, peers } = http::routers(settings, services)?;
+        if let Some((cluster, listener)) = joined {
+            servers.spawn(cluster::tell(&cluster, &registry, stopped.clone()));
+            servers.spawn(http::listen(listener, peers, http::Door::default(), stopped.clone()));
+        }
         if results.is_some() {
             servers.spawn(results::warm(detect, config.cache.warm.clone(), stopped.clone()));
         }
         history.record(&registry);
         cameras.run(servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
-        servers.spawn(http::listen(http_listener, router, door, stopped));
+        servers.spawn(http::listen(http_listener, public, door, stopped));
         let grace = config.shutdown.grace;
         Ok(move |running| Self {
             http_address,

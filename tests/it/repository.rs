@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 25] = [
+const LEAVES: [&str; 26] = [
     "accuracy",
     "assignment",
     "cache",
@@ -15,6 +15,7 @@ const LEAVES: [&str; 25] = [
     "child",
     "claims",
     "clock",
+    "cluster",
     "device",
     "draw",
     "estimate",
@@ -45,11 +46,12 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 11] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 12] = [
     ("accuracy", &["assignment", "media"]),
     ("cache", &["clock", "offload", "secret", "telemetry"]),
     ("calibration", &["clock"]),
     ("child", &["clock"]),
+    ("cluster", &["cache", "clock", "secret"]),
     ("device", &["clock", "draw", "media", "queue"]),
     ("draw", &["media"]),
     ("frame", &["device", "media"]),
