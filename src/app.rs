@@ -8,6 +8,7 @@
 pub(crate) mod advice;
 mod cameras;
 mod catalog;
+mod cluster;
 mod devices;
 mod gauges;
 mod history;
@@ -135,6 +136,12 @@ pub enum StartError {
     /// The program that checks models is not found.
     #[error("the program that checks models is not found: {0}; models.check = \"off\" does without")]
     Program(std::io::Error),
+    /// The host has no name that can be this server's among others.
+    #[error("cluster.name: the host's name cannot be used; set one")]
+    Name,
+    /// The registry of sessions cannot be used as it is configured.
+    #[error("cluster.redis_url: {0}")]
+    Cluster(String),
     /// A fault of the program.
     #[error("loading models panicked: {0}")]
     Panicked(String),
@@ -148,9 +155,14 @@ impl StartError {
             Self::Listen { .. } | Self::Inference(_) | Self::Hardware { .. } | Self::Threads(_) | Self::Program(_) => {
                 Exit::Unavailable
             }
-            Self::Names(_) | Self::Cameras { .. } | Self::Sinks(_) | Self::Auth(_) | Self::Tls(_) | Self::Traces(_) => {
-                Exit::Configuration
-            }
+            Self::Names(_)
+            | Self::Cameras { .. }
+            | Self::Sinks(_)
+            | Self::Auth(_)
+            | Self::Tls(_)
+            | Self::Traces(_)
+            | Self::Name
+            | Self::Cluster(_) => Exit::Configuration,
             Self::Panicked(_) => Exit::Internal,
         }
     }
@@ -215,6 +227,7 @@ impl App {
             Some(listen) => Some(bind("grpc.listen", listen).await?),
             None => None,
         };
+        let joined = cluster::join(config).await?;
         let transport = transport(config)?;
         let media_port = transport.port();
         let registry = Arc::new(Registry::shared(shares(config)));
@@ -283,6 +296,7 @@ impl App {
             queues,
             tracer,
             advice: Arc::new(move || adviser.view()),
+            cluster: joined.as_ref().map(|(cluster, _)| Arc::clone(cluster)),
             ..http_settings(config, http_address, &secured)
         };
         let gate = Some(Arc::clone(&settings.gate));
@@ -309,14 +323,18 @@ impl App {
             tensors,
             sinks: Arc::new(sinks::View(outlets)),
         };
-        let router = http::router(settings, services)?;
+        let http::Routers { public, peers } = http::routers(settings, services)?;
+        if let Some((cluster, listener)) = joined {
+            servers.spawn(cluster::tell(&cluster, &registry, stopped.clone()));
+            servers.spawn(http::listen(listener, peers, http::Door::default(), stopped.clone()));
+        }
         if results.is_some() {
             servers.spawn(results::warm(detect, config.cache.warm.clone(), stopped.clone()));
         }
         history.record(&registry);
         cameras.run(servers, &sessions);
         servers.spawn(secured.watch(stopped.clone()));
-        servers.spawn(http::listen(http_listener, router, door, stopped));
+        servers.spawn(http::listen(http_listener, public, door, stopped));
         let grace = config.shutdown.grace;
         Ok(move |running| Self {
             http_address,

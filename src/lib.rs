@@ -16,6 +16,7 @@ pub mod child;
 pub mod claims;
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod decode;

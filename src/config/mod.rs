@@ -6,6 +6,7 @@
 mod auth;
 mod cache;
 mod cameras;
+mod cluster;
 mod grpc;
 mod ice;
 mod layers;
@@ -28,6 +29,7 @@ use std::time::Duration;
 pub use auth::{ApiKey, Auth};
 pub use cache::{Cache, Disk};
 pub use cameras::Camera;
+pub use cluster::Cluster;
 pub use grpc::Grpc;
 pub use layers::{DEFAULT_FILE, File, Flag, Sources};
 pub use memory::Memory;
@@ -90,6 +92,8 @@ pub struct Config {
     pub cache: Cache,
     /// Where history is kept.
     pub store: Store,
+    /// The other servers, if this is one of several; by default it is alone.
+    pub cluster: Option<Cluster>,
     /// How the process ends.
     pub shutdown: Shutdown,
     /// What the process says about itself.
@@ -350,6 +354,7 @@ fn read(sources: &Sources) -> (Config, Vec<&'static str>, Mistakes) {
         session: Session::read(from),
         cache: Cache::read(from),
         store: Store::read(from),
+        cluster: Cluster::read(from),
         shutdown: Shutdown { grace: from.millis("shutdown.grace_ms", 30_000, 0..=3_600_000) },
         telemetry: Telemetry::read(from),
         auth,

@@ -12,6 +12,7 @@ mod assets;
 pub mod auth;
 mod body;
 mod cameras;
+mod cluster;
 mod connection;
 mod gate;
 mod guard;
@@ -61,6 +62,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::claims::Claims;
+use crate::cluster::Cluster;
 use crate::session::{Answer, EndReason, Handle, OpenRequest, Opener, Rate, Refusal, Registry};
 use crate::traces::Tracer;
 use crate::{clock, history as store, ice};
@@ -139,6 +141,8 @@ pub struct Settings {
     pub tracer: Tracer,
     /// What limits the server.
     pub advice: Advice,
+    /// The other servers, where this is one of several.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 impl fmt::Debug for Settings {
@@ -181,6 +185,7 @@ impl Default for Settings {
             queues: Arc::new(BTreeMap::new),
             tracer: Tracer::off(),
             advice: Arc::new(AdviceView::default),
+            cluster: None,
         }
     }
 }
@@ -217,6 +222,7 @@ struct Context {
     watchers: Arc<Semaphore>,
     /// Places of exports.
     exports: Arc<Semaphore>,
+    forwarding: Option<cluster::Forwarding>,
 }
 
 impl Deref for Context {
@@ -269,12 +275,21 @@ fn table() -> OpenApiRouter<Arc<Context>> {
         .routes(routes!(openapi::serve).layer(compressed()))
 }
 
-/// The public listener's routes, and the pages.
+/// What listeners serve.
+#[derive(Debug, Clone)]
+pub struct Routers {
+    /// For clients: the API and the pages.
+    pub public: Router,
+    /// For the other servers of a cluster: what is asked of one session, with a proof of theirs.
+    pub peers: Router,
+}
+
+/// The routes of the public listener and of that for other servers.
 ///
 /// # Errors
 ///
 /// [`auth::Error`] when the authentication settings cannot be used.
-pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Error> {
+pub fn routers(settings: Settings, services: Services) -> Result<Routers, auth::Error> {
     let context = Arc::new(Context {
         origins: origin::Policy::new(&settings),
         verifier: settings.auth.as_ref().map(auth::Verifier::new).transpose()?,
@@ -282,24 +297,30 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
         uploads: stills::Uploads::new(settings.stills.received_bytes),
         watchers: Arc::new(Semaphore::new(status::MAX_SOCKETS)),
         exports: Arc::new(Semaphore::new(history::MAX_EXPORTS)),
+        forwarding: settings.cluster.clone().map(cluster::Forwarding::new),
         settings,
         services,
     });
     openapi::prepare();
+    Ok(Routers { public: public(&context), peers: peers(&context) })
+}
+
+fn public(context: &Arc<Context>) -> Router {
     let (router, _) = table().split_for_parts();
-    let router = router
+    router
         .route("/offer", post(offer::offer))
         .route("/v1/{*rest}", any(problem::not_found))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback_service(assets::service())
-        .with_state(Arc::clone(&context))
-        .merge(kserve::routes(&context, Arc::clone(&context.tensors)))
-        .layer(from_fn_with_state(Arc::clone(&context), guard::guard))
+        .with_state(Arc::clone(context))
+        .layer(from_fn_with_state(Arc::clone(context), cluster::forward))
+        .merge(kserve::routes(context, Arc::clone(&context.tensors)))
+        .layer(from_fn_with_state(Arc::clone(context), guard::guard))
         .layer(option_layer(
-            context.settings.tracer.is_on().then(|| from_fn_with_state(Arc::clone(&context), trace::trace)),
+            context.settings.tracer.is_on().then(|| from_fn_with_state(Arc::clone(context), trace::trace)),
         ))
-        .layer(cors(&context))
-        .layer(from_fn_with_state(Arc::clone(&context), guard::preflight))
+        .layer(cors(context))
+        .layer(from_fn_with_state(Arc::clone(context), guard::preflight))
         .layer(from_fn(whip::announce))
         .layer(security_header(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY))
         .layer(security_header(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -313,8 +334,19 @@ pub fn router(settings: Settings, services: Services) -> Result<Router, auth::Er
                 .then(|| security_header(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT_SECURITY)),
         ))
         .layer(CatchPanicLayer::custom(problem::panicked))
-        .layer(from_fn(measure::measure));
-    Ok(router)
+        .layer(from_fn(measure::measure))
+}
+
+/// What [`cluster::admit`] lets in. Requests are measured, and their answers get what pages need, where they came from.
+fn peers(context: &Arc<Context>) -> Router {
+    let (router, _) = table().split_for_parts();
+    router
+        .route("/v1/{*rest}", any(problem::not_found))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .fallback(problem::not_found)
+        .with_state(Arc::clone(context))
+        .layer(from_fn_with_state(Arc::clone(context), cluster::admit))
+        .layer(CatchPanicLayer::custom(problem::panicked))
 }
 
 /// Opens a session in a task of its own, so that a client that goes away while its session is being opened neither

@@ -9,7 +9,7 @@ use std::time::Instant;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::{Extensions, HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use metrics::counter;
 use saccade_signaling::{
@@ -20,12 +20,16 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Duration, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::address::ClientAddress;
-use super::auth::{Claims, expiry};
+use super::auth::{Claims, bearer, expiry};
+use super::cluster::{Forwarded, Heard, Remote};
 use super::openapi::{BadRequest, UpgradeRequired};
 use super::{Context, Problem, open, trace};
 use crate::clock;
+use crate::secret::Secret;
 use crate::session::{Allowance, Drain, EndReason, Handle, OpenRequest, Refusal, SIGNAL_CAPACITY, proto};
 use crate::traces::Context as TraceContext;
+
+mod elsewhere;
 
 /// How long a session may take to say `closed` after `bye`.
 const BYE_TIMEOUT: Duration = Duration::from_secs(6);
@@ -51,14 +55,32 @@ pub(super) async fn upgrade(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let address = ClientAddress::of(&extensions);
-    let caller = extensions.get::<TraceContext>().cloned();
+    let caller = Caller {
+        address: ClientAddress::of(&extensions),
+        host: headers.get(header::HOST).cloned().unwrap_or_else(|| HeaderValue::from_static("")),
+        token: bearer(&headers).map(|token| Secret::new(token.to_owned())),
+        is_forwarded: extensions.get::<Forwarded>().is_some(),
+        trace: extensions.get::<TraceContext>().cloned(),
+    };
     match prepare(&context, &headers, upgrade) {
         Ok((upgrade, claims, place)) => {
-            upgrade.on_upgrade(async move |socket| serve(context, socket, claims, (address, caller), place).await)
+            upgrade.on_upgrade(async move |socket| serve(context, socket, claims, caller, place).await)
         }
         Err(problem) => problem.into_response(),
     }
+}
+
+/// Whose socket it is.
+struct Caller {
+    address: Option<IpAddr>,
+    /// How the client calls the server.
+    host: HeaderValue,
+    /// The last token that was good, for the server that has the session.
+    token: Option<Secret>,
+    /// Whether another server is between: then the session is here or nowhere.
+    is_forwarded: bool,
+    /// The span in which the socket was asked for, if its client traces.
+    trace: Option<TraceContext>,
 }
 
 type Prepared = (WebSocketUpgrade, Option<Claims>, OwnedSemaphorePermit);
@@ -93,7 +115,7 @@ async fn serve(
     context: Arc<Context>,
     socket: WebSocket,
     claims: Option<Claims>,
-    (address, caller): (Option<IpAddr>, Option<TraceContext>),
+    caller: Caller,
     place: OwnedSemaphorePermit,
 ) {
     let mut pings = interval(context.settings.ping_interval);
@@ -111,9 +133,9 @@ async fn serve(
         context,
         socket,
         claims: Claims::default(),
-        address,
         caller,
         session: None,
+        remote: None,
         early: Vec::new(),
         pings,
     };
@@ -153,6 +175,8 @@ enum Woken {
     Drain,
     NoOffer,
     Expired,
+    /// Of the server that has the session.
+    Remote(Heard),
 }
 
 /// The session that a socket serves.
@@ -167,10 +191,10 @@ struct Client {
     socket: WebSocket,
     /// What the client's token allows, the last one if there were several.
     claims: Claims,
-    address: Option<IpAddr>,
-    /// The span in which the socket was asked for, if its client traces.
-    caller: Option<TraceContext>,
+    caller: Caller,
     session: Option<Session>,
+    /// The socket at the server that has the session, if that is another one. Then there is none here.
+    remote: Option<Remote>,
     /// Candidates that came before their offer.
     early: Vec<Option<IceCandidate>>,
     allowance: Allowance,
@@ -197,10 +221,11 @@ impl Client {
                     }
                 };
                 let verifier = self.context.verifier.as_ref();
-                let Some(claims) = token.and_then(|token| verifier?.verify(&token)) else {
+                let Some(claims) = token.as_ref().and_then(|token| verifier?.verify(token)) else {
                     let refusal = Refusal::new(ErrorCode::Unauthorized, "Send `auth` with a valid token first.");
                     return self.fail(&refusal, close_code::UNAUTHENTICATED).await;
                 };
+                self.caller.token = token.map(Secret::new);
                 claims
             }
         };
@@ -248,12 +273,19 @@ impl Client {
 
     /// Waits for one thing and deals with it.
     async fn step(&mut self) -> Flow {
-        let offer_due = self.session.is_none().then_some(self.offer_due);
+        let has_none = self.session.is_none() && self.remote.is_none();
+        let offer_due = has_none.then_some(self.offer_due);
         // A session ends with its token by itself.
-        let expires = self.claims.expires.filter(|_| self.session.is_none());
+        let expires = self.claims.expires.filter(|_| has_none);
         let signal = async {
             match &mut self.session {
                 Some(session) => session.signals.recv().await,
+                None => pending().await,
+            }
+        };
+        let remote = async {
+            match &mut self.remote {
+                Some(remote) => remote.next().await,
                 None => pending().await,
             }
         };
@@ -268,6 +300,7 @@ impl Client {
             biased;
             message = self.socket.recv() => Woken::Message(message),
             signal = signal => Woken::Signal(signal),
+            heard = remote => Woken::Remote(heard),
             _ = self.pings.tick() => Woken::Ping,
             Ok(()) = self.drain.changed() => Woken::Drain,
             () = no_offer => Woken::NoOffer,
@@ -277,6 +310,9 @@ impl Client {
             Woken::Message(message) => self.receive(message).await,
             Woken::Signal(Some(message)) => self.forward(message).await,
             Woken::Signal(None) => self.abandoned().await,
+            Woken::Remote(heard) => self.hear(heard).await,
+            // The session is of a server that goes on: another way to it is better than none.
+            Woken::Drain if self.remote.is_some() => ControlFlow::Break(End::Lost),
             Woken::Ping => self.ping().await,
             Woken::Drain => {
                 self.say_draining().await?;
@@ -304,6 +340,7 @@ impl Client {
             return self.fail(&refusal, close_code::RATE_LIMITED).await;
         }
         match message {
+            Message::Text(text) if self.remote.is_some() => self.pass_on(&text).await,
             Message::Text(text) => match proto::parse(&text) {
                 Ok(message) => self.act(message).await,
                 Err(bad) if bad.fatal => self.fail(&bad.refusal, close_code::BAD_JSON).await,
@@ -365,6 +402,7 @@ impl Client {
             handle.authorize(claims.clone()).await;
         }
         self.claims = claims;
+        self.caller.token = Some(Secret::new(token.to_owned()));
         ControlFlow::Continue(())
     }
 
@@ -400,6 +438,10 @@ impl Client {
                 None => None,
             };
             let Some(handle) = attached else {
+                let offer = ClientMessage::Offer { sdp, options, session_id: Some(id.clone()) };
+                if let Some(flow) = Box::pin(self.resume_elsewhere(&id, &offer)).await {
+                    return flow;
+                }
                 let message = "There is no such session any more; send an offer without `session_id`.";
                 return self.send(&Refusal::new(ErrorCode::NotFound, message).to_message(false)).await;
             };
@@ -413,8 +455,8 @@ impl Client {
             trickle: true,
             signals: Some(signals),
             claims: self.claims.clone(),
-            address: self.address,
-            caller: caller.or_else(|| self.caller.clone()),
+            address: self.caller.address,
+            caller: caller.or_else(|| self.caller.trace.clone()),
         };
         match open(&self.context, request).await {
             Ok((handle, answer)) => {
@@ -570,6 +612,9 @@ impl Client {
 
     /// Lets go of the session, and closes the socket so that the client can read why.
     async fn finish(mut self, end: End) {
+        if let Some(remote) = self.remote.take() {
+            remote.close().await;
+        }
         if let Some(Session { handle, signals }) = self.session.take() {
             drop(signals);
             handle.detach().await;

@@ -368,7 +368,7 @@ fn site(settings: Settings, max_sessions: Option<usize>) -> Site {
     let models = Arc::new(FakeModels::default());
     let opener: Arc<dyn Opener> = Arc::clone(&fake) as _;
     let services = services(&registry, opener, &models);
-    let router = router(settings, services).unwrap();
+    let router = routers(settings, services).unwrap().public;
     Site { router, registry, fake, models, seen, stop: watch::Sender::new(false) }
 }
 

@@ -117,6 +117,11 @@ table! {
     CACHE_ENTRIES = Gauge "saccade_cache_entries" ["tier"] "Entries in a tier, where it knows.";
     CACHE_TIER_SECONDS = Histogram "saccade_cache_tier_seconds" ["tier", "operation"] "Time that a tier outside of memory took, in seconds.";
     CACHE_BREAKER_OPEN = Gauge "saccade_cache_breaker_open" ["tier"] "1 while a tier is left alone after failures, else 0.";
+    CLUSTER_FORWARDED_TOTAL = Counter "saccade_cluster_forwarded_total" ["kind", "outcome"] "Requests (`http`) and signaling sockets (`socket`) for sessions that this server does not have: `answered` by the owner, `nowhere` (no server has it), `unknown` (the registry does not answer), `gone` (the owner cannot be reached), `broken`, `refused` (by the owner), `full` (too many at a time), `too_large`, `failed`, and of sockets that were forwarded `lost` (the owner broke off).";
+    CLUSTER_RECEIVED_TOTAL = Counter "saccade_cluster_received_total" ["outcome"] "Requests to the listener for other servers: `accepted`, or refused as `missing`, `forged`, `misdirected`, `late` or `replayed` proofs, as `full`, `too_large`, or `unknown` (not about a session).";
+    CLUSTER_REGISTRY_TOTAL = Counter "saccade_cluster_registry_total" ["operation", "outcome"] "What was asked of the registry of sessions (`find`, `write`, `renew`, `remove`): `ok`, `error`, `timeout`, `open` (left alone after failures), `dropped` (too many ends waited; their leases end them).";
+    CLUSTER_RENEWALS_MISSED_TOTAL = Counter "saccade_cluster_renewals_missed_total" [] "Leases of sessions that a try to renew them did not renew.";
+    CLUSTER_REGISTRY_BREAKER_OPEN = Gauge "saccade_cluster_registry_breaker_open" [] "1 while the registry of sessions is left alone after failures, else 0.";
     RTC_ROUND_TRIP_SECONDS = Histogram "saccade_rtc_round_trip_seconds" [] "Round trip to a peer, looked at twice a second, in seconds.";
     RTC_PACKETS_TOTAL = Counter "saccade_rtc_packets_total" ["direction"] "RTP packets received from and sent to peers.";
     RTC_PACKETS_LOST_TOTAL = Counter "saccade_rtc_packets_lost_total" ["direction"] "RTP packets that their receiver reported as lost.";

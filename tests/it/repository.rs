@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use saccade::telemetry::metrics;
 
 /// Modules that anyone may import.
-const LEAVES: [&str; 28] = [
+const LEAVES: [&str; 31] = [
     "accuracy",
     "advice",
     "assignment",
@@ -17,6 +17,7 @@ const LEAVES: [&str; 28] = [
     "child",
     "claims",
     "clock",
+    "cluster",
     "device",
     "draw",
     "estimate",
@@ -50,11 +51,12 @@ const IMPORTS: [(&str, &[&str]); 5] = [
     ("token", &["config"]),
 ];
 /// What leaves import; those that are not listed import nothing.
-const LEAF_IMPORTS: [(&str, &[&str]); 13] = [
+const LEAF_IMPORTS: [(&str, &[&str]); 14] = [
     ("accuracy", &["assignment", "media"]),
     ("cache", &["clock", "offload", "secret", "telemetry"]),
     ("calibration", &["clock"]),
     ("child", &["clock"]),
+    ("cluster", &["cache", "clock", "secret"]),
     ("device", &["clock", "draw", "media", "queue"]),
     ("draw", &["media"]),
     ("frame", &["device", "media"]),

@@ -219,7 +219,7 @@ async fn every_answer_carries_the_security_headers() {
 async fn a_panic_in_a_handler_is_a_problem() {
     let Site { registry, fake, .. } = plain();
     let models = Arc::new(FakeModels { broken: true, ..FakeModels::default() });
-    let router = router(Settings::default(), services(&registry, fake, &models)).unwrap();
+    let router = routers(Settings::default(), services(&registry, fake, &models)).unwrap().public;
     let response = router.oneshot(Request::get("/v1/models").body(Body::empty()).unwrap()).await.unwrap();
     problem(response, 500, ErrorCode::Internal).await;
 }

@@ -1,0 +1,121 @@
+use std::sync::{Mutex as Lock, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError};
+use metrics::{counter, gauge};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::cache::{Breaker, Policy};
+use crate::clock;
+use crate::secret::Secret;
+
+/// How long anything that is asked of Redis may take, its connection included.
+const LIMIT: Duration = Duration::from_secs(1);
+/// When Redis is left alone: its answers are waited for by clients, and a lease has to be written again soon after it is back.
+const POLICY: Policy = Policy {
+    failures: 3,
+    pause: Duration::from_millis(500),
+    longest: Duration::from_secs(2),
+    trial: Duration::from_secs(2),
+};
+
+/// Redis could not be asked. Why not is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the registry of sessions does not answer")]
+pub struct Unavailable;
+
+/// One connection to Redis for many requests at a time, made when it is needed and left alone while it fails.
+pub(super) struct Link {
+    client: Client,
+    config: AsyncConnectionConfig,
+    slot: Mutex<Option<MultiplexedConnection>>,
+    breaker: Lock<Breaker>,
+}
+
+impl Link {
+    /// Connects when it is first asked.
+    pub(super) fn new(url: &Secret) -> Result<Self, String> {
+        // An error says that there is one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let wrong = |error: RedisError| error.category().to_owned();
+        let info = url.expose().into_connection_info().map_err(wrong)?;
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(LIMIT)).set_response_timeout(Some(LIMIT));
+        gauge!("saccade_cluster_registry_breaker_open").set(0.0);
+        Ok(Self {
+            client: Client::open(info).map_err(wrong)?,
+            config,
+            slot: Mutex::default(),
+            breaker: Lock::new(Breaker::new(POLICY)),
+        })
+    }
+
+    /// Asks something of Redis, within the limit.
+    pub(super) async fn ask<T, F>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> Result<T, Unavailable>
+    where
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        let count = |outcome: &'static str| {
+            counter!("saccade_cluster_registry_total", "operation" => operation, "outcome" => outcome).increment(1);
+        };
+        if !self.breaker().allow(clock::now()) {
+            count("open");
+            return Err(Unavailable);
+        }
+        let asked = timeout(LIMIT, async { work(self.connection().await?).await }).await;
+        let outcome = match asked {
+            Ok(Ok(answer)) => {
+                self.told(true);
+                count("ok");
+                return Ok(answer);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(error = error.category(), operation, "the registry of sessions failed");
+                "error"
+            }
+            Err(_) => "timeout",
+        };
+        count(outcome);
+        self.told(false);
+        // Whoever is making another one is left alone.
+        if let Ok(mut slot) = self.slot.try_lock() {
+            *slot = None;
+        }
+        Err(Unavailable)
+    }
+
+    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
+        let mut slot = self.slot.lock().await;
+        if let Some(connection) = &*slot {
+            return Ok(connection.clone());
+        }
+        let connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
+        *slot = Some(connection.clone());
+        Ok(connection)
+    }
+
+    fn told(&self, well: bool) {
+        let mut breaker = self.breaker();
+        let was_open = breaker.is_open();
+        if well {
+            breaker.succeeded()
+        } else {
+            breaker.failed(clock::now())
+        }
+        match (was_open, breaker.is_open()) {
+            (false, true) => tracing::warn!("the registry of sessions fails; sessions of this server go on without it"),
+            (true, false) => tracing::info!("the registry of sessions answers again"),
+            _ => {}
+        }
+        gauge!("saccade_cluster_registry_breaker_open").set(f64::from(u8::from(breaker.is_open())));
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
