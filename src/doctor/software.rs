@@ -19,10 +19,13 @@ pub(super) fn video() -> Vec<Check> {
         version(ffmpeg::format::version()),
         version(ffmpeg::software::scaling::version())
     );
+    let is_there = |name: &str| ffmpeg::encoder::find_by_name(name).is_some();
+    // Either will do.
+    let h264 = if !is_there("libx264") && is_there("libopenh264") { "libopenh264" } else { "libx264" };
     vec![
         Check::ok("ffmpeg", found),
         codecs("decoders", &["h264", "vp8", "vp9"], |name| ffmpeg::decoder::find_by_name(name).is_some()),
-        codecs("encoders", &["libx264", "libvpx"], |name| ffmpeg::encoder::find_by_name(name).is_some()),
+        codecs("encoders", &[h264, "libvpx"], is_there),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! The encoders that work everywhere: x264 and libvpx through FFmpeg on the CPU.
+//! The encoders that work everywhere: x264, or openh264, and libvpx through FFmpeg on the CPU.
 #![allow(unsafe_code, reason = "sets the fields of FFmpeg's codec context that have no safe setter")]
 
 use bytes::BufMut as _;
@@ -36,21 +36,47 @@ pub struct Config {
 /// Encodes H.264, VP8 or VP9 on the calling thread, without delay.
 ///
 /// - H.264 is constrained baseline, at level 3.1 (as in `profile-level-id=42e01f`) or the lowest above that fits.
-///   x264 needs even sides, so the last column or row of an odd picture is repeated.
+///   Its encoders need even sides, so the last column or row of an odd picture is repeated. Where FFmpeg was built without
+///   x264, whose licence is the GPL, openh264 takes its place.
 /// - VP8 is BT.601 with limited range by definition (RFC 6386, section 9.2); other colours are converted, so that they
 ///   look right to receivers that take no announcement, too.
-/// - For x264 the bitrate is an upper bound, and a new one holds from the next picture on. FFmpeg has no way to tell libvpx: its encoder is opened anew,
+/// - For x264 the bitrate is an upper bound, and a new one holds from the next picture on. FFmpeg has no way to tell the others: they are opened anew,
 ///   which costs a keyframe, and therefore only for a change by a quarter or more after 3 s, or for a loss of 40 % or
 ///   more after 1 s.
 /// - The rate of pictures is measured, so that the bitrate holds at any.
 pub struct Software {
     codec: Codec,
+    library: Library,
     bitrate: f64,
     opened: Option<Opened>,
     packet: Packet,
     data: Chunks,
     recolored: Option<I420>,
     pace: Pace,
+}
+
+/// What encodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Library {
+    X264,
+    OpenH264,
+    Vpx,
+}
+
+impl Library {
+    /// The one that this FFmpeg has for a codec, the better one first.
+    fn find(codec: Codec) -> Option<Self> {
+        let all: &[Self] = if codec == Codec::H264 { &[Self::X264, Self::OpenH264] } else { &[Self::Vpx] };
+        all.iter().copied().find(|library| encoder::find_by_name(library.encoder(codec)).is_some())
+    }
+
+    /// FFmpeg's name of the encoder.
+    const fn encoder(self, codec: Codec) -> &'static str {
+        match self {
+            Self::OpenH264 => "libopenh264",
+            Self::X264 | Self::Vpx => name(codec),
+        }
+    }
 }
 
 /// An encoder for one size and colour.
@@ -60,7 +86,7 @@ struct Opened {
     width: u32,
     height: u32,
     color: ColorInfo,
-    /// Bits a second that libvpx was opened for, or x264 told last.
+    /// Bits a second that libvpx or openh264 was opened for, or x264 told last.
     bitrate: f64,
     since: i64,
 }
@@ -72,9 +98,10 @@ impl Software {
     /// [`Error::NoEncoder`] when this FFmpeg lacks the encoder.
     pub fn new(codec: Codec, config: Config) -> Result<Self, Error> {
         init();
-        encoder::find_by_name(name(codec)).ok_or(Error::NoEncoder(codec))?;
+        let library = Library::find(codec).ok_or(Error::NoEncoder(codec))?;
         Ok(Self {
             codec,
+            library,
             bitrate: f64::from(config.bitrate_bps.max(MIN_BITRATE)),
             opened: None,
             packet: Packet::empty(),
@@ -86,7 +113,7 @@ impl Software {
 
     fn open(&self, width: u32, height: u32, color: ColorInfo) -> Result<Opened, Error> {
         let failed = |source| Error::Open { width, height, source };
-        let found = encoder::find_by_name(name(self.codec)).ok_or(Error::NoEncoder(self.codec))?;
+        let found = encoder::find_by_name(self.library.encoder(self.codec)).ok_or(Error::NoEncoder(self.codec))?;
         let mut context = codec::Context::new_with_codec(found).encoder().video().map_err(failed)?;
         let frame = set_up(&mut context, self.codec, (width, height, color), self.pace.fps()).map_err(failed)?;
         context.set_time_base((1, MediaTime::CLOCK_RATE.cast_signed()));
@@ -100,29 +127,39 @@ impl Software {
             context.thread_count = 1;
             // FFmpeg passes it to libvpx as each picture's duration.
             context.ticks_per_frame = ticks_per_frame;
-            set_rate(context, self.codec, self.bitrate, self.pace.told(self.bitrate));
+            set_rate(context, self.library, self.bitrate, self.pace.told(self.bitrate));
         }
-        let encoder = context.open_with(live_options(self.codec, width, height, self.pace.fps())).map_err(failed)?;
-        Ok(Opened { encoder, frame, width, height, color, bitrate: self.bitrate, since: self.pace.ticks() })
+        let options = if self.library == Library::OpenH264 {
+            dictionary(&OPENH264)
+        } else {
+            live_options(self.codec, width, height, self.pace.fps())
+        };
+        let encoder = context.open_with(options).map_err(failed)?;
+        Ok(Opened { encoder, frame, width, height, color, bitrate: self.asked(), since: self.pace.ticks() })
     }
 
-    /// Hands the bitrate to x264, or says that libvpx has to be opened anew for it.
+    /// The bitrate that an encoder which is not told of others is opened for: openh264 takes it for its rate of pictures.
+    fn asked(&self) -> f64 {
+        if self.library == Library::OpenH264 { self.pace.told(self.bitrate) } else { self.bitrate }
+    }
+
+    /// Hands the bitrate to x264, or says that another encoder has to be opened anew for it.
     fn follow_bitrate(&mut self) -> bool {
         // It spends a fixed share of its bitrate on each picture.
-        let x264_rate = self.pace.told(self.bitrate);
+        let (x264_rate, asked) = (self.pace.told(self.bitrate), self.asked());
         let Some(opened) = &mut self.opened else { return false };
-        if self.codec == Codec::H264 {
+        if self.library == Library::X264 {
             // SAFETY: the context is ours alone; libx264's wrapper compares these fields before each picture.
             let context = unsafe { &mut *opened.encoder.as_mut_ptr() };
             #[expect(clippy::cast_precision_loss, reason = "bitrates are below 2^53")]
             let told = context.rc_max_rate as f64;
             if (x264_rate - told).abs() > told * NOTICEABLE || opened.bitrate.to_bits() != self.bitrate.to_bits() {
-                set_rate(context, self.codec, self.bitrate, x264_rate);
+                set_rate(context, self.library, self.bitrate, x264_rate);
                 opened.bitrate = self.bitrate;
             }
             return false;
         }
-        let (age, ratio) = (self.pace.ticks() - opened.since, self.bitrate / opened.bitrate);
+        let (age, ratio) = (self.pace.ticks() - opened.since, asked / opened.bitrate);
         (age >= 3 * CLOCK && !(0.75..1.25).contains(&ratio)) || (age >= CLOCK && ratio <= 0.6)
     }
 
@@ -259,19 +296,28 @@ pub(super) fn fill(frame: &mut frame::Video, picture: &I420) -> Result<(), ffmpe
     Ok(())
 }
 
-/// For x264 a bound with a buffer of half a second, for libvpx a constant bitrate with a buffer of one second.
+/// For x264 a bound with a buffer of half a second, for libvpx a constant bitrate with a buffer of one second, for openh264 a
+/// bitrate that it keeps to by itself. `told` is for encoders that are told nothing of the rate of pictures.
 #[expect(clippy::cast_possible_truncation, reason = "a float saturates")]
-fn set_rate(context: &mut ffi::AVCodecContext, codec: Codec, bitrate: f64, x264_rate: f64) {
-    if codec == Codec::H264 {
-        context.rc_max_rate = x264_rate as i64;
-        context.rc_buffer_size = (bitrate * 0.5) as i32;
-    } else {
-        context.bit_rate = bitrate as i64;
-        (context.rc_min_rate, context.rc_max_rate) = (context.bit_rate, context.bit_rate);
-        context.rc_buffer_size = bitrate as i32;
-        context.rc_initial_buffer_occupancy = context.rc_buffer_size / 2;
+fn set_rate(context: &mut ffi::AVCodecContext, library: Library, bitrate: f64, told: f64) {
+    match library {
+        Library::X264 => {
+            context.rc_max_rate = told as i64;
+            context.rc_buffer_size = (bitrate * 0.5) as i32;
+        }
+        Library::OpenH264 => context.bit_rate = told as i64,
+        Library::Vpx => {
+            context.bit_rate = bitrate as i64;
+            (context.rc_min_rate, context.rc_max_rate) = (context.bit_rate, context.bit_rate);
+            context.rc_buffer_size = bitrate as i32;
+            context.rc_initial_buffer_occupancy = context.rc_buffer_size / 2;
+        }
     }
 }
+
+/// Constrained baseline, one slice, no picture left out: results belong to each.
+const OPENH264: [(&str, &str); 4] =
+    [("profile", "constrained_baseline"), ("coder", "cavlc"), ("rc_mode", "bitrate"), ("allow_skip_frames", "0")];
 
 fn live_options(codec: Codec, width: u32, height: u32, fps: f64) -> Dictionary<'static> {
     let level = h264_level(width, height, fps);
@@ -416,6 +462,13 @@ mod tests {
                 assert!((0.6..1.4).contains(&ratio), "{codec} {bitrate} at step {step}: {bps}");
             }
         }
+    }
+
+    #[test]
+    fn x264_comes_before_openh264_and_each_has_its_name() {
+        assert_eq!(Library::find(Codec::H264), Some(Library::X264));
+        assert_eq!((Library::find(Codec::Vp8), Library::find(Codec::Vp9)), (Some(Library::Vpx), Some(Library::Vpx)));
+        assert_eq!(Library::OpenH264.encoder(Codec::H264), "libopenh264");
     }
 
     #[test]
