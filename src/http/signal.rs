@@ -438,7 +438,13 @@ impl Client {
                 None => None,
             };
             let Some(handle) = attached else {
-                let offer = ClientMessage::Offer { sdp, options, session_id: Some(id.clone()) };
+                let offer = ClientMessage::Offer {
+                    sdp,
+                    options,
+                    session_id: Some(id.clone()),
+                    traceparent: None,
+                    tracestate: None,
+                };
                 if let Some(flow) = Box::pin(self.resume_elsewhere(&id, &offer)).await {
                     return flow;
                 }

@@ -197,7 +197,8 @@ async def test_a_socket_resumes_through_the_other_server(shared: Pair, http, sce
             await peer.results.more(2, "results")
         async with await Signal.open(http, shared.b.ws, peer) as socket:
             await socket.expect("welcome")
-            answer = await socket.negotiate(await peer.offer(), session_id=session)
+            sdp = await peer.offer()
+            answer = await socket.negotiate(sdp, session_id=session)
             assert (answer["session_id"], answer["options"]["budget_ms"]) == (session, 1600)
             await socket.send("configure", options={"budget_ms": 1700})
             assert (await socket.expect("configured"))["options"]["budget_ms"] == 1700
@@ -213,7 +214,7 @@ async def test_a_socket_resumes_through_the_other_server(shared: Pair, http, sce
         # Of a session that is over, the next socket hears what it would hear anywhere.
         async with await Signal.open(http, shared.b.ws, peer) as socket:
             await socket.expect("welcome")
-            await socket.send("offer", sdp=await peer.offer(), session_id=session)
+            await socket.send("offer", sdp=sdp, session_id=session)
             await socket.error("not_found", fatal=False)
 
 
