@@ -136,7 +136,7 @@ pub struct Ops {
     /// public networks.
     pub listen: SocketAddr,
     /// Whether it also takes profiles of the process; default false. A profile interrupts each thread a hundred times for
-    /// each second that it works, and symbols take memory once.
+    /// each second that it works, and from the first one on tables of symbols stay in memory: some hundred megabytes.
     pub profiles: bool,
 }
 

@@ -94,7 +94,7 @@ async def test_a_set_up_is_traced_step_by_step(traced: Server, collector: Collec
     assert [it.name for it in parts] == SET_UP
     assert not root.parent_span_id and len(root.trace_id) == 16 and len(root.span_id) == 8
     assert root.kind == root.SPAN_KIND_SERVER and not root.status.code
-    assert (value(root, "saccade.codec"), value(root, "saccade.model")) == ("h264", "scene-blobs@1")
+    assert (value(root, "saccade.codec"), value(root, "saccade.model")) == ("H264", "scene-blobs@1")
     assert root.start_time_unix_nano == parts[0].start_time_unix_nano
     for one, next in zip(parts, parts[1:], strict=False):
         assert one.start_time_unix_nano <= one.end_time_unix_nano == next.start_time_unix_nano
@@ -129,7 +129,7 @@ async def test_frames_that_go_back_are_traced_stage_by_stage(traced: Server, col
         assert not root.parent_span_id and root.trace_id != setup.trace_id
         assert [(it.trace_id, it.span_id) for it in root.links] == [(setup.trace_id, setup.span_id)]
         assert (value(root, "saccade.frame.width"), value(root, "saccade.frame.height")) == (scene.width, scene.height)
-        assert (value(root, "saccade.codec"), value(root, "saccade.model")) == ("h264", "scene-blobs@1")
+        assert (value(root, "saccade.codec"), value(root, "saccade.model")) == ("H264", "scene-blobs@1")
         parts = [it for it in collector.parts(root) if it.name != "reorder"]
         assert [it.name for it in parts] == RETURNED
         at = root.start_time_unix_nano

@@ -19,6 +19,7 @@ mod settings;
 mod signaling;
 mod stills;
 mod tensors;
+mod traces;
 mod transport;
 mod video;
 
@@ -36,11 +37,12 @@ pub struct Target {
 }
 
 /// Every target.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     Target { name: "signaling_json", run: signaling::json, max_len: 4096 },
     Target { name: "sdp_offer", run: signaling::offer, max_len: 8192 },
     Target { name: "sdp_fragment", run: signaling::fragment, max_len: 4096 },
     Target { name: "ice_candidate", run: signaling::candidate, max_len: 512 },
+    Target { name: "trace_context", run: traces::context, max_len: 2304 },
     Target { name: "stun_demux", run: transport::demux, max_len: 4096 },
     Target { name: "tcp_framing", run: transport::framing, max_len: 4096 },
     Target { name: "depacketize_h264", run: video::h264, max_len: 4096 },

@@ -120,6 +120,9 @@ pub fn write_all(corpus: &Path) -> io::Result<()> {
     for page in METRICS {
         writer.write("metrics_page", page.as_bytes())?;
     }
+    for text in crate::traces::SEEDS {
+        writer.write("trace_context", text.as_bytes())?;
+    }
     for bytes in HEADERS {
         writer.write("picture_header", bytes)?;
     }

@@ -75,6 +75,7 @@ replayed![
     tensor_request,
     token,
     metrics_page,
+    trace_context,
     session_life,
 ];
 
