@@ -453,7 +453,7 @@ fn traces_go_where_a_collector_is_named_and_what_is_wrong_is_told_at_once() {
                  trace_sample_ratio = 1.5\nframe_traces_per_s = 101\n";
     let mistakes = Config::load(&file(wrong)).unwrap_err();
     let keys: Vec<_> = mistakes.all().iter().map(|mistake| mistake.key.as_str()).collect();
-    let names = ["otlp_endpoint", "otlp_headers_file", "trace_sample_ratio", "frame_traces_per_s"];
+    let names = ["otlp_endpoint", "trace_sample_ratio", "frame_traces_per_s", "otlp_headers_file"];
     assert_eq!(keys, names.map(|name| format!("telemetry.{name}")));
     assert!(!mistakes.to_string().contains("pa55"), "{mistakes}");
     let alone = only_mistake(&file(&format!("[telemetry]\notlp_headers_file = {headers:?}\n")));
