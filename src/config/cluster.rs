@@ -114,7 +114,7 @@ mod tests {
     fn load(settings: &[(&str, &str)]) -> Result<Option<Cluster>, String> {
         let mut sources = Sources { file: File::None, ..Sources::default() };
         for (key, value) in settings {
-            sources.flag(&format!("cluster.{key}"), "--set", value);
+            sources.flag(&format!("cluster.{key}"), "--set", *value);
         }
         Config::load(&sources).map(|config| config.cluster).map_err(|mistakes| mistakes.to_string())
     }

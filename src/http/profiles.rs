@@ -52,10 +52,10 @@ async fn record(
         let detail = format!("`seconds` has to be a whole number from 1 to {MOST_SECONDS}; nothing else is taken.");
         Problem::new(ErrorCode::BadRequest, detail)
     })?;
-    let recording = spawn_blocking(Recording::start).await.map_err(|error| failed(&error))?.map_err(refused)?;
+    let recording = spawn_blocking(Recording::start).await.map_err(|error| failed(&error))?.map_err(|error| refused(&error))?;
     sleep(Duration::from_secs(seconds)).await;
     let written = spawn_blocking(move || recording.finish().map(|profile| write(&profile)));
-    let body = written.await.map_err(|error| failed(&error))?.map_err(refused)?;
+    let body = written.await.map_err(|error| failed(&error))?.map_err(|error| refused(&error))?;
     Ok(answer(kind, body))
 }
 
@@ -74,13 +74,13 @@ fn answer(kind: &'static str, body: Vec<u8>) -> Response {
     (headers, body).into_response()
 }
 
-fn refused(error: profile::Error) -> Problem {
+fn refused(error: &profile::Error) -> Problem {
     match error {
         profile::Error::Busy => {
             let detail = "Another profile is being recorded; try again when it is done.";
             Problem { retry_after: Some(Duration::from_secs(SECONDS)), ..Problem::new(ErrorCode::Conflict, detail) }
         }
-        profile::Error::Failed(_) => failed(&error),
+        profile::Error::Failed(_) => failed(error),
     }
 }
 
