@@ -52,7 +52,8 @@ async fn record(
         let detail = format!("`seconds` has to be a whole number from 1 to {MOST_SECONDS}; nothing else is taken.");
         Problem::new(ErrorCode::BadRequest, detail)
     })?;
-    let recording = spawn_blocking(Recording::start).await.map_err(|error| failed(&error))?.map_err(|error| refused(&error))?;
+    let recording =
+        spawn_blocking(Recording::start).await.map_err(|error| failed(&error))?.map_err(|error| refused(&error))?;
     sleep(Duration::from_secs(seconds)).await;
     let written = spawn_blocking(move || recording.finish().map(|profile| write(&profile)));
     let body = written.await.map_err(|error| failed(&error))?.map_err(|error| refused(&error))?;
