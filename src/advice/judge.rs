@@ -63,7 +63,7 @@ struct Seen<'a> {
     lost: f64,
     /// Share that was late.
     late: f64,
-    /// Processors' or devices' seconds a second that stages take.
+    /// Processors that stages keep busy; where the server does not tell, threads that they keep busy.
     decode: f64,
     inference: f64,
     encode: f64,
@@ -89,6 +89,16 @@ impl<'a> Seen<'a> {
         let total = |of: fn(&Work) -> f64| window.models.iter().map(|model| sane(of(&model.work))).sum();
         let batches = Work { seconds: total(|work| work.seconds), count: total(|work| work.count) };
         let (decode, inference, encode) = (rate(window.decode), rate(batches), rate(window.encode));
+        let is_full = window.room.busy.is_some_and(|busy| busy >= FULL);
+        // Threads that wait for a processor are no more at work than it lets them.
+        let at_work = |busy: f64, takes: f64, used: Option<f64>| match used {
+            Some(used) if is_full => busy * share(sane(used), takes),
+            _ => busy,
+        };
+        let Room { codec_threads, codecs_use, models_use, stills_use, .. } = window.room;
+        let codecs = decode + encode;
+        let of_codecs = |takes: f64| codecs_use.map_or(takes, |used| sane(used) * share_of(takes, codecs));
+        let stills_decode = share_of(sane(stills.decode_seconds), sane(window.seconds));
         let busy = |model: &Model| share_of(rate(model.work), sane(model.instances.unwrap_or_default()));
         let busiest = window.models.iter().max_by(|a, b| busy(a).total_cmp(&busy(b)));
         let of = |used: f64, all: Option<f64>| all.map_or(0.0, |all| share_of(used, sane(all)));
@@ -97,15 +107,15 @@ impl<'a> Seen<'a> {
             offered,
             lost,
             late,
-            decode: decode + share_of(sane(stills.decode_seconds), sane(window.seconds)),
-            inference,
-            encode,
+            decode: of_codecs(decode) + stills_use.map_or(stills_decode, sane),
+            inference: models_use.map_or(inference, sane),
+            encode: of_codecs(encode),
             // Pictures are decoded on threads of their own.
-            codecs_busy: of(decode + encode, window.room.codec_threads),
-            instances_busy: busiest.map_or(0.0, busy),
+            codecs_busy: at_work(of(codecs, codec_threads), codecs, codecs_use),
+            instances_busy: at_work(busiest.map_or(0.0, busy), inference, models_use),
             batches,
             busiest,
-            is_full: window.room.busy.is_some_and(|busy| busy >= FULL),
+            is_full,
         }
     }
 
@@ -286,15 +296,19 @@ fn network(seen: &Seen<'_>) -> Weighed {
     let congested =
         if sane(frames.offered) >= ENOUGH { share(sane(frames.congested), sane(frames.offered)) } else { 0.0 };
     let worst = inward.max(outward);
-    if worst < LOSS && congested < CONGESTED {
+    // Where decoding drops frames, those that follow are of no use without a packet lost.
+    let is_behind = share(sane(frames.undecoded), sane(frames.offered)) >= LOST / 2.0;
+    let broken = share(sane(frames.broken), sane(frames.offered) + sane(frames.broken));
+    let broken = if is_behind || sane(frames.offered) < ENOUGH { 0.0 } else { broken };
+    if worst < LOSS && congested < CONGESTED && broken < LOST {
         return None;
     }
-    let critical = worst >= LOSS_CRITICAL || congested >= CONGESTED_CRITICAL;
+    let critical = worst >= LOSS_CRITICAL || congested >= CONGESTED_CRITICAL || broken >= LOST_CRITICALLY;
     let evidence = vec![
         ("inward_loss_ratio", inward),
         ("outward_loss_ratio", outward),
         ("frames_congested_ratio", congested),
-        ("frames_broken_ratio", share(sane(frames.broken), sane(frames.offered).max(1.0))),
+        ("frames_broken_ratio", broken),
         ("datagrams_without_room", sane(path.no_room)),
         ("round_trip_ms", milliseconds(path.round_trip)),
     ];
@@ -304,7 +318,7 @@ fn network(seen: &Seen<'_>) -> Weighed {
             "Some of it is lost in this machine for want of room: raise the kernel's net.core.rmem_max and \
              net.core.wmem_max, and admit fewer sessions where processors are full as well.",
         )
-    } else if inward >= LOSS {
+    } else if inward >= LOSS || broken >= LOST {
         (
             "limits.bitrate_kbps",
             "Have publishers send fewer bits a second (limits.bitrate_kbps is what is taken at most), and offer those \
@@ -317,18 +331,21 @@ fn network(seen: &Seen<'_>) -> Weighed {
              (admission.bandwidth_mbps), or let sessions ask for `return: results`.",
         )
     };
-    let message = if worst >= LOSS {
-        format!(
-            "{:.1} % of packets from peers and {:.1} % of packets to peers are lost.",
-            inward * 100.0,
-            outward * 100.0
-        )
-    } else {
+    let message = if congested >= CONGESTED && worst < LOSS && broken < LOST {
         format!("The paths to peers have no room for {:.0} % of frames.", congested * 100.0)
+    } else {
+        format!(
+            "{:.1} % of packets from peers and {:.1} % of packets to peers are lost for good; {:.0} % of frames from peers \
+             are of no use for that.",
+            inward * 100.0,
+            outward * 100.0,
+            broken * 100.0
+        )
     };
     let severity = if critical { Severity::Critical } else { Severity::Warning };
     let finding = Finding { code: Code::NetworkLoss, severity, message, evidence, setting, advice: advice.to_owned() };
-    Some(((worst / LOSS_CRITICAL).max(congested / CONGESTED_CRITICAL).min(1.0), finding))
+    let weight = (worst / LOSS_CRITICAL).max(congested / CONGESTED_CRITICAL).max(broken / LOST_CRITICALLY);
+    Some((weight.min(1.0), finding))
 }
 
 fn batch_wait(seen: &Seen<'_>) -> Weighed {

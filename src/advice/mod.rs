@@ -2,13 +2,14 @@
 //!
 //! What enters: pages of metrics in Prometheus' text format ([`Sample`]), a while apart. What leaves: [`Finding`]s, the most
 //! pressing first; none where nothing limits the server. [`Window`] is what happened between the samples, and [`findings`] a
-//! pure function of it. [`Ring`] keeps the samples of the last minute. Whoever calls decides on which thread. A leaf: it opens
-//! nothing, fetches nothing, and is told the time.
+//! pure function of it. [`Ring`] keeps the samples of the last minute; [`Threads`] asks the kernel what threads take, for a metric. Whoever calls decides on which thread. A leaf: it
+//! fetches nothing, and is told the time.
 
 mod exposition;
 mod judge;
 mod ring;
 mod sample;
+mod threads;
 mod window;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub use exposition::{Malformed, Series, parse};
 pub use judge::findings;
 pub use ring::Ring;
 pub use sample::{Sample, Unusable};
+pub use threads::Threads;
 pub use window::{Batches, Cache, Device, Frames, Memory, Model, Packets, Path, Room, Stills, Window, Work};
 
 /// How much a finding matters.

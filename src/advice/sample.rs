@@ -3,10 +3,11 @@ use std::collections::BTreeMap;
 use super::exposition::{self, Malformed};
 
 /// Counters and gauges that are kept of a page.
-const VALUES: [&str; 21] = [
+const VALUES: [&str; 22] = [
     "saccade_admission_rejected_total",
     "saccade_budget_missed_total",
     "saccade_build_info",
+    "saccade_busy_processors",
     "saccade_cache_requests_total",
     "saccade_codec_threads",
     "saccade_device_memory_bytes",

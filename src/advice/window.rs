@@ -84,6 +84,12 @@ pub struct Room {
     pub busy: Option<f64>,
     /// Threads for decoding, drawing and encoding.
     pub codec_threads: Option<f64>,
+    /// Processors that these kept busy: the mean.
+    pub codecs_use: Option<f64>,
+    /// Those that models' threads did.
+    pub models_use: Option<f64>,
+    /// Those that threads for still pictures did.
+    pub stills_use: Option<f64>,
 }
 
 /// A model that ran.
@@ -192,6 +198,7 @@ impl Window {
         let around = stages(&["preprocess", "postprocess"]).seconds;
         let around = around / (batches.frames / batches.runs.max(1.0)).max(1.0);
         let stills_decoded = between.work("saccade_stills_decode_seconds", |_| true).seconds;
+        let used = |threads: &str| between.mean("saccade_busy_processors", |one| one.label("threads") == threads);
         let packets = |direction: &str| Packets {
             all: between.grown("saccade_rtc_packets_total", Part::Value, |one| one.label("direction") == direction),
             lost: between
@@ -227,6 +234,9 @@ impl Window {
                 processors: between.gauge("saccade_processors"),
                 busy: between.mean("saccade_processors_busy_ratio", |_| true),
                 codec_threads: between.gauge("saccade_codec_threads"),
+                codecs_use: used("codec"),
+                models_use: used("models"),
+                stills_use: used("stills"),
             },
             model_wait: between.work("saccade_queue_wait_seconds", |one| one.label("queue") == "infer"),
             batches,

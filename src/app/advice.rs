@@ -9,7 +9,7 @@ use saccade_signaling::{AdviceFinding, AdviceSeverity, AdviceView};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::advice::{Finding, Ring, Sample, Severity, Window, findings};
+use crate::advice::{Finding, Ring, Sample, Severity, Threads, Window, findings};
 use crate::infer::Engine;
 use crate::{clock, telemetry};
 
@@ -45,7 +45,7 @@ impl Adviser {
     ) {
         let mut timer = interval(EVERY);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut models = BTreeSet::new();
+        let (mut models, mut threads) = (BTreeSet::new(), Threads::default());
         loop {
             tokio::select! {
                 _ = timer.tick() => {}
@@ -54,13 +54,22 @@ impl Adviser {
             show_instances(&engine, &mut models);
             let (adviser, metrics) = (Arc::clone(&self), metrics.clone());
             let taken = tokio::task::spawn_blocking(move || {
+                for (kind, busy) in threads.look(clock::now()) {
+                    gauge!("saccade_busy_processors", "threads" => kind).set(busy);
+                }
                 let sample = Sample::read(&metrics.render());
-                sample.map(|sample| adviser.push(sample))
+                (threads, sample.map(|sample| adviser.push(sample)))
             });
             match taken.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "the metrics are no sample for advice"),
-                Err(panic) => tracing::error!(%panic, "taking samples for advice panicked"),
+                Ok((back, Ok(()))) => threads = back,
+                Ok((back, Err(error))) => {
+                    threads = back;
+                    tracing::debug!(%error, "the metrics are no sample for advice");
+                }
+                Err(panic) => {
+                    threads = Threads::default();
+                    tracing::error!(%panic, "taking samples for advice panicked");
+                }
             }
         }
     }

@@ -91,6 +91,7 @@ table! {
     DEGRADATION_CHANGES_TOTAL = Counter "saccade_degradation_changes_total" [] "Times that the sessions of a model gave something up or took it back.";
     PROCESSORS = Gauge "saccade_processors" [] "Processors that the server may use.";
     PROCESSORS_BUSY_RATIO = Gauge "saccade_processors_busy_ratio" [] "Share of the processors that was busy in the last second, with whatever, 0 to 1.";
+    BUSY_PROCESSORS = Gauge "saccade_busy_processors" ["threads"] "Processors that threads of a kind kept busy in the last second.";
     CODEC_THREADS = Gauge "saccade_codec_threads" [] "Threads for decoding, drawing and encoding.";
     MODEL_INSTANCES = Gauge "saccade_model_instances" ["model"] "Instances of a model that can run at a time.";
     MEMORY_USED_RATIO = Gauge "saccade_memory_used_ratio" ["kind"] "Share of memory that is in use, 0 to 1; of several GPUs that of the fullest.";

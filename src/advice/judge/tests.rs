@@ -18,7 +18,7 @@ fn calm() -> Window {
         decode: work(1.8, 1800.0),
         models: vec![model(5.0, 1800.0)],
         encode: work(2.0, 600.0),
-        room: Room { processors: Some(2.0), busy: Some(0.5), codec_threads: Some(2.0) },
+        room: Room { processors: Some(2.0), busy: Some(0.5), codec_threads: Some(2.0), ..Room::default() },
         model_wait: work(1.8, 1800.0),
         batches: Batches { runs: 1800.0, frames: 1800.0 },
         path: Path {
@@ -71,7 +71,8 @@ fn each_bottleneck_alone_is_named() {
                 window.frames.unseen = 900.0;
                 window.models[0].work.seconds = 9.9;
                 window.decode.seconds = 20.0;
-                window.room = Room { processors: Some(16.0), busy: Some(0.25), codec_threads: Some(8.0) };
+                window.room =
+                    Room { processors: Some(16.0), busy: Some(0.25), codec_threads: Some(8.0), ..Room::default() };
             }),
             (Code::InferenceBound, Critical),
         ),
@@ -96,6 +97,18 @@ fn each_bottleneck_alone_is_named() {
             (Code::EncodeBound, Warning),
         ),
         (
+            "big pictures, for which models wait",
+            with(|window| {
+                overload(window);
+                window.decode.seconds = 6.5;
+                window.encode = Work::default();
+                window.models = vec![model(9.0, 300.0)];
+                window.room.codec_threads = Some(1.0);
+                (window.room.codecs_use, window.room.models_use) = (Some(0.6), Some(0.2));
+            }),
+            (Code::DecodeBound, Warning),
+        ),
+        (
             "codec threads near their limit",
             with(|window| {
                 window.encode.seconds = 15.0;
@@ -105,6 +118,7 @@ fn each_bottleneck_alone_is_named() {
         ),
         ("a bad path in", with(|window| window.path.inward.lost = 300.0), (Code::NetworkLoss, Warning)),
         ("a worse path out", with(|window| window.path.outward.lost = 300.0), (Code::NetworkLoss, Critical)),
+        ("frames with gaps", with(|window| window.frames.broken = 90.0), (Code::NetworkLoss, Warning)),
         ("a narrow path", with(|window| window.frames.congested = 200.0), (Code::NetworkLoss, Warning)),
         (
             "long waits for batches",
@@ -233,11 +247,16 @@ fn any_load() -> BoxedStrategy<(Frames, Stills, [Work; 3], Room)> {
         refused,
         decode_seconds,
     });
-    let room = prop::array::uniform3(any_gauge()).prop_map(|[processors, busy, codec_threads]| Room {
-        processors,
-        busy,
-        codec_threads,
-    });
+    let room = prop::array::uniform6(any_gauge()).prop_map(
+        |[processors, busy, codec_threads, codecs_use, models_use, stills_use]| Room {
+            processors,
+            busy,
+            codec_threads,
+            codecs_use,
+            models_use,
+            stills_use,
+        },
+    );
     (frames, stills, prop::array::uniform3(any_work()), room).boxed()
 }
 
