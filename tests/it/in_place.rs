@@ -146,6 +146,8 @@ fn in_batches(folder: &tempfile::TempDir) -> Calibration {
     let mut kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     let buckets = serde_json::json!([[1, 1_000], [2, 1_100], [4, 1_200]]);
     assert_eq!(set(&mut kept, "buckets", &buckets), 1, "{kept}");
+    // Else it might be doubted.
+    assert_eq!(set(&mut kept, "disturbance", &serde_json::json!(0)), 1, "{kept}");
     std::fs::write(&path, kept.to_string()).unwrap();
     calibration
 }
