@@ -273,6 +273,8 @@ DEVICE = Board(
                 Panel("Processors", "Share that was busy, with whatever runs on the machine.", (Query("saccade_processors_busy_ratio{@}"),), Unit.SHARE, steps=ladder(warn=0.8, bad=0.95), most=1),
                 Panel("Processors and codec threads", "What the server may use, and how many threads decode, draw and encode.",
                       (Query("saccade_processors{@}", "{{instance}} processors"), Query("saccade_codec_threads{@}", "{{instance}} codec threads"))),
+                Panel("Processors by kind of thread", "What threads that decode and encode, run models, and do the rest keep busy.",
+                      (Query("saccade_busy_processors{@}", "{{instance}} {{threads}}"),)),
                 Panel("Level of memory", "0 enough, 1 short, 2 caches are shed and sessions refused; and how often caches were shed in five minutes.",
                       (Query("saccade_memory_level{@}", "{{instance}} {{kind}}"), Query("sum by (kind) (increase(saccade_memory_sheds_total{@}[5m]))", "{{kind}} sheds")), steps=ladder(warn=1, bad=2)),
                 Panel("Memory in use", "Share of what there is, by kind; from 0.95 on caches are shed and sessions refused.",
