@@ -95,8 +95,8 @@ def test_a_heavy_model_is_named_and_the_command_says_the_same(tmp_path: Path) ->
         (place / file.name).write_bytes(file.read_bytes())
     (place / "model.onnx").write_bytes(graph.read_bytes())
     settings = {"models__dir": tmp_path, "models__default": "yolox-nano", "hw__infer": "off"}
-    with serving(**settings) as server, load(server, "--sessions", 4, "--return", "results") as process:
-        begin(server, process, 4)
+    with serving(**settings) as server, load(server, "--sessions", 16, "--return", "results") as process:
+        begin(server, process, 16)
         found = most_limiting(server, process, "inference_bound")
         assert found["message"].startswith("yolox-nano@1 ") and found["evidence"]["frames_lost_ratio"] > 0.02, found
         assert found["runbook"] == "deploy/runbooks/inference_bound.md"
@@ -110,16 +110,16 @@ def test_a_heavy_model_is_named_and_the_command_says_the_same(tmp_path: Path) ->
 
 def test_big_pictures_that_do_not_come_back_bind_decoding() -> None:
     with serving(threads__codec=1) as server:
-        with load(server, "--sessions", 8, "--size", "1280x720", "--fps", 60, "--return", "results") as process:
-            begin(server, process, 8)
+        with load(server, "--sessions", 16, "--size", "1280x720", "--fps", 60, "--return", "results") as process:
+            begin(server, process, 16)
             found = most_limiting(server, process, "decode_bound")
     assert found["evidence"]["decode_processors"] > 0.4, found
 
 
 def test_big_pictures_that_come_back_bind_encoding() -> None:
     with serving(threads__codec=1) as server:
-        with load(server, "--sessions", 4, "--size", "1280x720", "--return", "predicted") as process:
-            begin(server, process, 4)
+        with load(server, "--sessions", 12, "--size", "1280x720", "--return", "predicted") as process:
+            begin(server, process, 12)
             found = most_limiting(server, process, "encode_bound")
     assert found["evidence"]["encode_processors"] > found["evidence"]["codec_threads_busy_ratio"] * 0.4, found
 
@@ -139,14 +139,14 @@ def test_a_path_that_loses_packets_is_named() -> None:
                 for _ in ticks(process, LIMIT):
                     told = command("doctor", "--live", server.ops, "--window", "3", "--json", within=side)
                     found = json.loads(told.stdout)["findings"]
-                    if found and found[0]["code"] == "network_loss":
+                    # Most of what is lost is sent again; what is lost for good spoils whole frames.
+                    if found and found[0]["code"] == "network_loss" and found[0]["evidence"]["frames_broken_ratio"] > 0.02:
                         break
                 else:
                     raise AssertionError(f"the loss was not named: {found}")
         finally:
             server.stop()
-    # Most of what is lost is sent again; what is lost for good spoils whole frames.
-    assert found[0]["evidence"]["frames_broken_ratio"] > 0.02, found
+    assert found[0]["severity"] != "info" and found[0]["setting"], found
 
 
 def test_pictures_that_never_come_again_make_the_cache_useless() -> None:
