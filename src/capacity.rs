@@ -8,11 +8,22 @@ use serde::{Deserialize, Serialize};
 
 /// Share of the processors and of the network that sessions may need for one more to be admitted.
 pub const UTILIZATION: f64 = 0.85;
-/// What sending and receiving a frame takes at [`TRANSPORT_BPS`] each way, in milliseconds of a processor: packets,
-/// encryption, timers (`saccade bench`, 640×480 at 30 frames a second both ways).
-pub const TRANSPORT_MS: f64 = 1.2;
-/// See [`TRANSPORT_MS`].
-const TRANSPORT_BPS: f64 = 1.66e6;
+/// What stages take in a server, as a multiple of what they take alone: caches that other threads used meanwhile, hand-overs,
+/// following objects, zones, results. Threads of codecs and of models took 1.22 to 1.48 times as long at a processor that was
+/// busy to two thirds (`saccade bench --json`, `server_threads_cpu_ms_per_result`, beside `saccade bench stages`).
+const SERVED: f64 = 1.32;
+/// What a frame's way through the WebRTC stack takes, in packets' worth (see [`Costs::packet`]): timers, messages, wake-ups. This
+/// and the three below were found together, from the time of Tokio's threads at 10 and 30 frames a second, with 7 and 15
+/// packets each, with and without video that goes back.
+const FRAME_PACKETS: f64 = 45.0;
+/// What a frame takes that goes back, likewise.
+const RETURNED_PACKETS: f64 = 30.0;
+/// What a packet takes in the WebRTC stack, either way, likewise.
+const PACKET_PACKETS: f64 = 10.0;
+/// What a session takes in a second whether frames come or not, likewise.
+const SESSION_PACKETS: f64 = 880.0;
+/// Bits of video in a packet.
+const PACKET_BITS: f64 = 8.0 * 1_100.0;
 /// Headers of RTP, SRTP, UDP and IP, retransmissions and reports, beside the video itself.
 const OVERHEAD: f64 = 1.1;
 /// Bits of a result: six objects as JSON, and the messages around them.
@@ -51,6 +62,9 @@ pub struct Costs {
     pub postprocess: f64,
     pub annotate: f64,
     pub encode: f64,
+    /// A packet that is encrypted and sent, and one that is received and decrypted: system calls and encryption alone, as a
+    /// measure of how fast this machine is at that.
+    pub packet: f64,
     /// Inference runs on a GPU.
     pub on_gpu: bool,
 }
@@ -96,6 +110,9 @@ pub struct Needs {
     pub frame_ms: f64,
     /// Of it, transport.
     pub transport_ms: f64,
+    /// What one thread does of a frame before it takes the session's next, the longest of them, in milliseconds: no number of
+    /// processors serves a session whose frames come faster.
+    pub longest_ms: f64,
     /// Processors that are busy.
     pub cores: f64,
     /// GPUs that are busy.
@@ -187,19 +204,22 @@ impl Needs {
     pub fn of(demand: &Demand, costs: &Costs) -> Self {
         let frames = f64::from(demand.sessions) * demand.fps;
         let sent_bps = if demand.returned { demand.bitrate_bps } else { 0.0 };
-        // Half of it is for each frame, timers and messages, half for its packets.
-        let packets = (demand.bitrate_bps + sent_bps) / (2.0 * TRANSPORT_BPS);
-        let transport_ms = TRANSPORT_MS * (1.0 + packets) / 2.0;
+        let packets = |bps: f64| (bps / demand.fps / PACKET_BITS).ceil();
+        let back_packets = if demand.returned { RETURNED_PACKETS } else { 0.0 };
+        let of_packets = PACKET_PACKETS * (packets(demand.bitrate_bps) + packets(sent_bps));
+        let worth = FRAME_PACKETS + back_packets + of_packets + SESSION_PACKETS / demand.fps;
+        let transport_ms = costs.packet * worth;
         let around = costs.preprocess + costs.postprocess;
         let inference = if costs.on_gpu { 0.0 } else { costs.inference };
         let back = if demand.returned { costs.annotate + costs.encode } else { 0.0 };
-        let frame_ms = transport_ms + costs.decode + demand.inferred * (around + inference) + back;
+        let frame_ms = transport_ms + SERVED * (costs.decode + demand.inferred * (around + inference) + back);
         let on_gpu = if costs.on_gpu { demand.inferred * costs.inference } else { 0.0 };
         let sessions = f64::from(demand.sessions);
         let pixels = f64::from(demand.size.0) * f64::from(demand.size.1) / SESSION_PIXELS;
         Self {
             frame_ms,
             transport_ms,
+            longest_ms: costs.decode.max(back).max(demand.inferred * (around + costs.inference)) * SERVED,
             cores: frames * frame_ms / 1e3,
             gpus: frames * on_gpu / 1e3,
             in_bps: sessions * demand.bitrate_bps * OVERHEAD,
@@ -212,10 +232,13 @@ impl Needs {
 
 impl Fleet {
     /// How the sessions are served by machines of one kind, each busy to this share at most (0..1); none if it cannot serve
-    /// a single one.
+    /// a single one, since it is too small, or a stage too slow for the session's frames.
     #[must_use]
     pub fn of(demand: &Demand, costs: &Costs, machine: &Machine, utilization: f64, out_per_gb: f64) -> Option<Self> {
         let one = Needs::of(&Demand { sessions: 1, ..*demand }, costs);
+        if one.longest_ms > 1e3 / demand.fps {
+            return None;
+        }
         let memory = one.memory_bytes - SERVER_BYTES;
         let network = machine.network_mbps.map_or(f64::INFINITY, |mbps| mbps * 1e6);
         let at = |share: f64| {
@@ -277,14 +300,8 @@ mod tests {
 
     use super::*;
 
-    const DEMAND: Demand = Demand {
-        sessions: 100,
-        fps: 30.0,
-        size: (640, 480),
-        bitrate_bps: TRANSPORT_BPS,
-        returned: true,
-        inferred: 1.0,
-    };
+    const DEMAND: Demand =
+        Demand { sessions: 100, fps: 30.0, size: (640, 480), bitrate_bps: 1.66e6, returned: true, inferred: 1.0 };
     const COSTS: Costs = Costs {
         decode: 0.6,
         preprocess: 0.2,
@@ -292,6 +309,7 @@ mod tests {
         postprocess: 0.1,
         annotate: 0.1,
         encode: 0.8,
+        packet: 0.01,
         on_gpu: false,
     };
 
@@ -300,18 +318,45 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_sessions_of_five_milliseconds_a_frame_keep_fifteen_processors_busy() {
+    fn processors_are_busy_with_stages_and_with_packets() {
         let needs = Needs::of(&DEMAND, &COSTS);
-        assert!((needs.frame_ms - 5.0).abs() < 1e-9, "{needs:?}");
-        assert!((needs.cores - 15.0).abs() < 1e-9 && needs.gpus == 0.0);
-        // Each takes 0.15 of a processor: 8 cores have room for 53, and for 45 at 85 %.
+        // Seven packets come with each frame, and seven go.
+        let transport = 0.01 * (45.0 + 30.0 + 10.0 * 14.0 + 880.0 / 30.0);
+        assert!((needs.transport_ms - transport).abs() < 1e-9, "{needs:?}");
+        assert!((needs.frame_ms - transport - 1.32 * 3.8).abs() < 1e-9, "{needs:?}");
+        assert!((needs.cores - 3.0 * needs.frame_ms).abs() < 1e-9 && needs.gpus == 0.0);
+        // Each takes 0.224 of a processor: 8 cores have room for 35, and for 30 at 85 %.
         let fleet = Fleet::of(&DEMAND, &COSTS, &machine(8.0), UTILIZATION, 0.0).unwrap();
-        assert_eq!((fleet.sessions_at_limit, fleet.sessions_each, fleet.machines), (53, 45, 3));
+        assert_eq!((fleet.sessions_at_limit, fleet.sessions_each, fleet.machines), (35, 30, 4));
         assert_eq!((fleet.bound_by, fleet.per_hour), (Bound::Processors, None));
         let results = Needs::of(&Demand { returned: false, ..DEMAND }, &COSTS);
-        assert!((results.frame_ms - 3.8).abs() < 1e-9, "neither drawing nor encoding, fewer packets: {results:?}");
+        let less = needs.frame_ms - results.frame_ms;
+        assert!(
+            (less - 1.32 * 0.9 - 0.01 * 100.0).abs() < 1e-9,
+            "neither drawing nor encoding, fewer packets: {results:?}"
+        );
         let half = Needs::of(&Demand { inferred: 0.5, ..DEMAND }, &COSTS);
-        assert!((needs.frame_ms - half.frame_ms - 1.15).abs() < 1e-9);
+        assert!((needs.frame_ms - half.frame_ms - 1.32 * 1.15).abs() < 1e-9);
+    }
+
+    #[test]
+    fn packets_of_a_frame_are_counted_whatever_its_rate() {
+        let transport = |fps: f64, bitrate_bps: f64| {
+            let needs = Needs::of(&Demand { fps, bitrate_bps, ..DEMAND }, &COSTS);
+            needs.transport_ms - COSTS.packet * SESSION_PACKETS / fps
+        };
+        let (slow, fast) = (transport(10.0, 500e3), transport(60.0, 3e6));
+        assert!((slow - fast).abs() < 1e-9, "as many packets a frame: {slow} {fast}");
+        assert!(transport(30.0, 3e6) > transport(30.0, 1e6));
+    }
+
+    #[test]
+    fn no_number_of_processors_serves_frames_that_come_faster_than_a_stage_is_done() {
+        let slow = Costs { inference: 30.0, ..COSTS };
+        let plenty = machine(64.0);
+        assert_eq!(Fleet::of(&DEMAND, &slow, &plenty, UTILIZATION, 0.0), None, "40 ms of work every 33 ms");
+        assert!(Fleet::of(&Demand { fps: 15.0, ..DEMAND }, &slow, &plenty, UTILIZATION, 0.0).is_some());
+        assert!(Fleet::of(&Demand { inferred: 0.5, ..DEMAND }, &slow, &plenty, UTILIZATION, 0.0).is_some());
     }
 
     #[test]
@@ -350,7 +395,7 @@ mod tests {
         let prices = Prices::parse(text).unwrap();
         let fleets = Fleet::all(&DEMAND, &COSTS, &prices, UTILIZATION);
         let names: Vec<_> = fleets.iter().map(|fleet| (fleet.machine.name.as_str(), fleet.machines)).collect();
-        assert_eq!(names, [("large", 1), ("small", 5)]);
+        assert_eq!(names, [("large", 1), ("small", 7)]);
         let gigabytes = Needs::of(&DEMAND, &COSTS).out_bps / 8.0 * 3_600.0 / 1e9;
         let per_hour = fleets[0].per_hour.unwrap();
         assert!((per_hour - 0.9 - gigabytes * 0.1).abs() < 1e-9);
@@ -374,6 +419,7 @@ mod tests {
         ) {
             let demand = Demand { sessions, fps, ..DEMAND };
             let costs = Costs { inference, ..COSTS };
+            prop_assert!(Needs::of(&demand, &costs).frame_ms > inference);
             if let Some(fleet) = Fleet::of(&demand, &costs, &machine(cores), UTILIZATION, 0.0) {
                 prop_assert!(fleet.machines * fleet.sessions_each >= sessions);
                 prop_assert!((fleet.machines - 1) * fleet.sessions_each < sessions);

@@ -122,6 +122,9 @@ pub struct BenchStages {
     /// Frames a second, for the encoders
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=120))]
     pub fps: u32,
+    /// Kilobits a second, of the clip and of what is encoded [default: as a browser would send for the size]
+    #[arg(long, value_name = "KBIT", value_parser = clap::value_parser!(u32).range(50..=50_000))]
+    pub bitrate: Option<u32>,
     /// Codec to decode and encode: h264 or vp8
     #[arg(long, default_value_t = Codec::H264)]
     pub codec: Codec,

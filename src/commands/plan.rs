@@ -3,6 +3,8 @@
 //! Exit codes: 0 planned; 64 for a wrong argument, price file or unknown model; 69 without ONNX Runtime; 70 when a stage
 //! failed, or no machine serves a single session.
 
+mod packets;
+
 use std::fmt::Write as _;
 use std::num::NonZero;
 use std::sync::atomic::AtomicBool;
@@ -39,8 +41,10 @@ fn plan(args: Plan, interrupted: &AtomicBool) -> Result<Exit, (Exit, String)> {
         inferred: args.inferred,
     };
     let (utilization, json) = (args.utilization, args.json);
+    let packet = packets::cost().map_err(|error| (Exit::Internal, format!("packets on the loopback: {error}")))?;
     let found = stages::find(&stages_of(args), interrupted)?;
-    let costs = found.costs().ok_or_else(|| (Exit::Internal, "interrupted before anything was measured".to_owned()))?;
+    let costs =
+        found.costs(packet).ok_or_else(|| (Exit::Internal, "interrupted before anything was measured".to_owned()))?;
     let answer = Answer {
         model: found.model,
         demand,
@@ -81,6 +85,7 @@ fn stages_of(args: Plan) -> BenchStages {
         clip: "scene".to_owned(),
         size: Some(args.resolution),
         fps: args.fps,
+        bitrate: args.bitrate,
         codec: args.codec,
         frames: FRAMES,
         precision: args.precision,

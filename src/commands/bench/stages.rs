@@ -57,7 +57,7 @@ pub(in crate::commands) fn find(args: &BenchStages, stop: &AtomicBool) -> Result
 fn clip(args: &BenchStages) -> Result<Clip, String> {
     let footage = footage::open(&args.clip, args.size, args.fps)?;
     let size = args.size.unwrap_or((footage.size.0 & !1, footage.size.1 & !1));
-    let bitrate_bps = plan::bitrate(size, args.fps);
+    let bitrate_bps = args.bitrate.map_or_else(|| plan::bitrate(size, args.fps), |kilobits| kilobits * 1_000);
     let encoding = Encoding { codec: args.codec, fps: args.fps, bitrate_bps, size };
     Clip::make(footage, encoding, plan::cache().as_deref()).map_err(|error| error.to_string())
 }
@@ -157,19 +157,23 @@ fn measure(args: &BenchStages, model: &Arc<Model>, clip: &Clip, stop: &AtomicBoo
 }
 
 impl Stages {
-    /// What a frame takes in each stage; none if there was none.
-    pub(in crate::commands) fn costs(&self) -> Option<Costs> {
+    /// What a frame takes in each stage, and a packet each way (milliseconds of a processor); none if there was no frame.
+    pub(in crate::commands) fn costs(&self, packet: f64) -> Option<Costs> {
         let mean = |stage: &str| self.times.get(stage).and_then(Latencies::mean);
-        // What stages waited for a processor that others kept busy is no cost.
-        let worked = self.cpu_ms.zip(self.total.mean()).map_or(1.0, |(cpu, all)| (cpu / all.max(1e-3)).min(1.0));
-        let cost = |stage| mean(stage).map(|time| time * worked);
+        // What stages waited for a processor that others kept busy is no cost; what several processors worked at once is.
+        let worked = self.cpu_ms.zip(self.total.mean()).map_or(1.0, |(cpu, all)| cpu / all.max(1e-3));
+        let alone = worked.min(1.0);
+        let cost = |stage| mean(stage).map(|time| time * alone);
+        // Of the stages, models alone have threads of their own.
+        let beyond = self.total.mean().map_or(0.0, |all| all * (worked - 1.0).max(0.0));
         Some(Costs {
             decode: cost("decode")?,
             preprocess: cost("preprocess")?,
-            inference: if self.on_gpu { mean("inference")? } else { cost("inference")? },
+            inference: if self.on_gpu { mean("inference")? } else { cost("inference")? + beyond },
             postprocess: cost("postprocess")?,
             annotate: cost("annotate")?,
             encode: cost("encode")?,
+            packet,
             on_gpu: self.on_gpu,
         })
     }
