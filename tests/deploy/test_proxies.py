@@ -11,7 +11,7 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
-from peer import Peer, Signal
+from peer import SUBPROTOCOL, Peer, Signal
 from proxies import Front, Haproxy, Nginx
 from scene import Scene
 from server import Server, free_port
@@ -252,7 +252,7 @@ async def test_sockets_go_to_the_server_with_the_fewest(kind: type[Front]) -> No
                 """A socket, and which of both has it."""
                 before = [(await asked(it)).get("/v1/signal", 0) for it in both]
                 # Of no page: the second server's name is another.
-                socket = await http.ws_connect(site.front.ws)
+                socket = await http.ws_connect(site.front.ws, protocols=(SUBPROTOCOL,))
                 async with asyncio.timeout(10):
                     while True:
                         after = [(await asked(it)).get("/v1/signal", 0) for it in both]
