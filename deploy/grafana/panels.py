@@ -10,6 +10,8 @@ SERVERS = 'job=~"$job",instance=~"$instance"'
 RATE = "[$__rate_interval]"
 COLUMNS = 24
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+# The last value of the time that is looked at.
+LAST = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 
 
 class Unit(Enum):
@@ -17,6 +19,9 @@ class Unit(Enum):
 
     SECONDS = "s"
     BYTES = "bytes"
+    BYTES_PER_SECOND = "Bps"
+    # Of milliseconds since 1970.
+    MOMENT = "dateTimeAsIso"
     SHARE = "percentunit"
     PERCENT = "percent"
     COUNT = "short"
@@ -114,7 +119,7 @@ class Panel:
         defaults["thresholds"] = {"mode": "absolute", "steps": [{"color": it.color, "value": it.value} for it in steps]}
         if self.kind in (Kind.STAT, Kind.GAUGE):
             defaults["color"] = {"mode": "thresholds"}
-        return {
+        panel = {
             "id": number,
             "type": self.kind.value,
             "title": self.title,
@@ -125,6 +130,10 @@ class Panel:
             "fieldConfig": {"defaults": defaults, "overrides": []},
             "options": self._options(),
         }
+        if self.kind is Kind.TABLE:
+            # It has a column for each label, and one for when Prometheus was asked, which says nothing.
+            panel["transformations"] = [{"id": "organize", "options": {"excludeByName": {"Time": True, "__name__": True}}}]
+        return panel
 
     def _custom(self) -> dict[str, Any]:
         if self.kind is not Kind.LINES:
@@ -149,8 +158,10 @@ class Panel:
                     "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["mean", "max", "lastNotNull"], "showLegend": True},
                     "tooltip": {"mode": "multi", "sort": "desc"},
                 }
-            case Kind.STAT | Kind.GAUGE:
-                return {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}, "colorMode": "value", "textMode": "auto"}
+            case Kind.STAT:
+                return {"reduceOptions": LAST, "colorMode": "value", "textMode": "auto"}
+            case Kind.GAUGE:
+                return {"reduceOptions": LAST, "showThresholdMarkers": True, "showThresholdLabels": False}
             case Kind.HEATMAP:
                 return {
                     "calculate": False,

@@ -116,7 +116,20 @@ def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
     return [it for it in manifests if it["kind"] in kinds]
 
 
+def component(manifest: Manifest) -> str:
+    """Whether it belongs to the pods that clients connect to, `server`, or to servers that run models for them, `inference`."""
+    return manifest["metadata"].get("labels", {}).get("app.kubernetes.io/component", "server")
+
+
+def parts(manifests: list[Manifest], which: str) -> list[Manifest]:
+    """The manifests of one component."""
+    return [it for it in manifests if component(it) == which]
+
+
 def the(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:
+    """The one manifest of a kind, or of a kind and name; without a name, that of the pods that clients connect to."""
+    if not name and len(of_kind(manifests, kind)) > 1:
+        manifests = parts(manifests, "server")
     found = [it for it in of_kind(manifests, kind) if name in ("", it["metadata"]["name"])]
     assert len(found) == 1, f"{len(found)} of {kind} {name}"
     return found[0]
@@ -124,6 +137,29 @@ def the(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:
 
 def pod_spec(manifests: list[Manifest]) -> dict:
     return the(manifests, "StatefulSet")["spec"]["template"]["spec"]
+
+
+def adapter_rules() -> dict[str, dict]:
+    """What prometheus-adapter is told to answer, by the names that autoscalers ask for."""
+    whole = yaml.load((CHART / "prometheus-adapter.yaml").read_text(), Unique)
+    return {it["name"]["as"]: it for it in whole["rules"]["custom"]}
+
+
+def adapter_query(rule: dict, namespace: str, pods: str) -> str:
+    """The expression that prometheus-adapter sends for pods, which are a regular expression."""
+    query = rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"].split("{")[0])
+    return query.replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", f'namespace="{namespace}",pod=~"{pods}"')
+
+
+def keda_queries() -> dict[str, str]:
+    """What KEDA asks Prometheus, for pods, for servers of models, and for those where they are Triton."""
+    inference = merged(profile("inference"), {"inference": {"autoscaling": {"mode": "keda"}}})
+    triton = {"server": "triton", "image": "triton:1", "repository": {"existingClaim": "models"}}
+    asked = {it["name"]: it["metadata"]["query"] for it in the(render(profile("keda")), "ScaledObject")["spec"]["triggers"]}
+    for name, values in {"inference": inference, "triton": merged(inference, {"inference": triton})}.items():
+        [trigger] = the(render(values), "ScaledObject", "saccade-inference")["spec"]["triggers"]
+        asked[name] = trigger["metadata"]["query"]
+    return asked
 
 
 def server(manifests: list[Manifest]) -> dict:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import chart
 import yaml
 from aiortc import RTCConfiguration, RTCPeerConnection
 from furnished import NOBODY, picture
@@ -29,6 +30,8 @@ VIEWER = ROOT / "tests" / "clients" / "viewer.py"
 LIMIT = 30.0
 # The label `job` of the server, as in prometheus.yml.
 JOB = "saccade"
+# What the operator of Prometheus says of a pod.
+POD = {"namespace": "vision", "pod": "saccade-0", "service": "saccade-ops"}
 
 sys.path.insert(0, str(DEPLOY / "grafana"))
 from boards import BOARDS  # noqa: E402
@@ -84,7 +87,9 @@ class Prometheus:
         config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(path) for path in RULES]
         (job,) = [it for it in config["scrape_configs"] if it["job_name"] == JOB]
-        config["scrape_configs"] = [job | {"static_configs": [{"targets": [target]}], "file_sd_configs": []}]
+        # With the labels that a ServiceMonitor gives in a cluster.
+        targets = {"targets": [target], "labels": POD}
+        config["scrape_configs"] = [job | {"static_configs": [targets], "file_sd_configs": []}]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         self.url = f"http://127.0.0.1:{free_port()}"
         self.log = (folder / "prometheus.log").open("w+")
@@ -299,3 +304,9 @@ def of_rules() -> Iterator[tuple[str, str]]:
         yield rule.get("record") or rule["alert"], as_values(rule["expr"]) if "alert" in rule else rule["expr"]
 
 
+def of_autoscalers() -> Iterator[tuple[str, str]]:
+    """What prometheus-adapter and KEDA ask, of the one pod that there is, which stands for a server of models, too."""
+    for name, rule in chart.adapter_rules().items():
+        yield f"prometheus-adapter, {name}", chart.adapter_query(rule, POD["namespace"], POD["pod"])
+    for name, query in chart.keda_queries().items():
+        yield f"KEDA, {name}", query.replace('service="saccade-inference"', f'service="{POD["service"]}"')

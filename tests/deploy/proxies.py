@@ -61,6 +61,19 @@ class Front:
     def configure(self, http: int, ops: int) -> None:
         raise NotImplementedError
 
+    def file(self) -> Path:
+        """Its configuration."""
+        raise NotImplementedError
+
+    def hasten(self) -> None:
+        """Has a request and its answer take two seconds at most in place of sixty, and leaves all else as it is."""
+        text = replaced(self.file().read_text(), (r"\b60s\b", "2s"))
+        self.file().write_text(text)
+
+    def share(self, http: int, ops: int) -> None:
+        """Has a second server, at these ports, take requests as well."""
+        raise NotImplementedError
+
     def words(self, check: bool) -> list[str]:
         raise NotImplementedError
 
@@ -133,6 +146,16 @@ class Nginx(Front):
             f"http {{ {folders} include {folder}/conf.d/*.conf; }}\n"
         )
 
+    def file(self) -> Path:
+        return self.folder / "conf.d" / "saccade.conf"
+
+    def share(self, http: int, ops: int) -> None:
+        file = self.folder / "conf.d" / "upstream.conf"
+        file.write_text(replaced(file.read_text(), (r"(?m)^( *)server .*$", rf"\g<0>\n\1server 127.0.0.1:{http} max_fails=0;")))
+        # Each of them would count by itself, were they not told to count together.
+        main = self.folder / "nginx.conf"
+        main.write_text(replaced(main.read_text(), (r"worker_processes 1;", "worker_processes 4;")))
+
     def pass_to(self, http: int) -> None:
         """Has the configuration name the server at this port."""
         upstream = (DEPLOY / "nginx" / "upstream.conf").read_text()
@@ -178,7 +201,14 @@ class Haproxy(Front):
             (r"127\.0\.0\.1:8080", f"127.0.0.1:{http}"),
             (r"check port 9180", f"check port {ops}"),
         )
-        (folder / "haproxy.cfg").write_text(text)
+        self.file().write_text(text)
+
+    def file(self) -> Path:
+        return self.folder / "haproxy.cfg"
+
+    def share(self, http: int, ops: int) -> None:
+        more = rf"\g<0>\n    server two 127.0.0.1:{http} check port {ops} inter 2s"
+        self.file().write_text(replaced(self.file().read_text(), (r"(?m)^    server one \S+ check port.*$", more)))
 
     def words(self, check: bool) -> list[str]:
         how = ["-c"] if check else ["-D", "-p", str(self.folder / "pid")]

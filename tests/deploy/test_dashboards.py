@@ -6,12 +6,17 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from observed import BOARDS, DEPLOY, documented, metric
+from panels import Board
 
 FOLDER = DEPLOY / "grafana"
 WRITTEN = sorted((FOLDER / "dashboards").glob("*.json"))
@@ -70,6 +75,79 @@ def check(panel: dict[str, Any], variables: set[str]) -> None:
         assert target["legendFormat"] and target["datasource"] == panel["datasource"], title
         used = set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval"}
         assert used <= variables, f"{title} uses {used - variables}"
+
+
+# The end of a metric's name, and the units that a value of it may be shown in; of a counter, what it counts in a second.
+UNITS = {
+    "seconds": {"s", "dateTimeAsIso"},
+    "bytes": {"bytes"},
+    "ratio": {"percentunit"},
+    "celsius": {"celsius"},
+    "watts": {"watt"},
+    "bytes_total": {"Bps"},
+}
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.uid)
+def test_values_are_shown_in_their_unit(board: Board) -> None:
+    wrong = []
+    for panel in board.panels():
+        for query in panel.queries:
+            # A gauge as it is or summed up, a counter's rate, a histogram's percentile: what changes no unit.
+            plain = re.match(r"(?:(?:sum|max|avg)(?: by \([^)]*\))? ?)?\(*(?:rate\()?(saccade_\w+|process_\w+)\{[^}]*\}(?:\[[^]]*\])?\)*(?: and on .*)?(?: \* 1000)?$", query.expr)
+            percentile = re.match(r"histogram_quantile\(.*rate\((\w+)_bucket", query.expr)
+            name = (percentile or plain or [None, ""])[1]
+            ends = [end for end in UNITS if name.endswith(f"_{end}")]
+            if ends and panel.unit.value not in UNITS[ends[-1]]:
+                wrong.append(f"{panel.title}: {name} in {panel.unit.value}")
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.stem)
+def test_grafana_s_own_types_know_every_field(path: Path) -> None:
+    """What is read into them, of the version that compose.yaml runs, and written again is the same."""
+    board = json.loads(path.read_text())
+    assert not set(lost(board, read_again(board))) - LEGACY
+
+
+def test_a_field_that_grafana_does_not_know_would_be_found() -> None:
+    board = json.loads(WRITTEN[0].read_text())
+    panel = next(it for it in board["panels"] if it["type"] == "timeseries")
+    panel["fieldConfig"]["defaults"]["custom"]["lineWith"] = panel["options"]["legendd"] = 1
+    assert set(lost(board, read_again(board))) - LEGACY == {
+        "/panels/*/fieldConfig/defaults/custom/lineWith",
+        "/panels/*/options/legendd",
+    }
+
+
+def test_the_types_are_of_the_version_that_is_run() -> None:
+    image = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["grafana"]["image"]
+    pinned = re.search(r"^grafana-foundation-sdk==.*!(\d+\.\d+)\.", (DEPLOY.parent / "tests/requirements.txt").read_text(), re.M)
+    assert re.search(r":(\d+\.\d+)\.", image)[1] == pinned[1]
+
+
+# Fields that Grafana reads, and its types lack: of annotations and variables of Prometheus as they were before version 10.
+LEGACY = {f"/annotations/list/*/{it}" for it in ("step", "textFormat", "titleFormat")} | {"/templating/list/*/definition"}
+
+
+def read_again(board: dict[str, Any]) -> dict[str, Any]:
+    plugins.register_default_plugins()
+    return json.loads(json.dumps(Dashboard.from_json(board), cls=JSONEncoder))
+
+
+def lost(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    """Where something is no longer what it was."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key, value in before.items():
+            if key in after:
+                yield from lost(value, after[key], f"{path}/{key}")
+            else:
+                yield f"{path}/{key}"
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for one, other in zip(before, after, strict=True):
+            yield from lost(one, other, f"{path}/*")
+    elif before != after:
+        yield path
 
 
 def test_every_metric_is_on_a_dashboard() -> None:

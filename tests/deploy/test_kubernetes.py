@@ -18,7 +18,9 @@ import yaml
 from aiortc import RTCPeerConnection
 
 import chart
-from chart import CHART, KUSTOMIZE, PROFILES, ROOT, expand, merged, of_kind, pod_spec, profile, render, selects, server, the
+from chart import (
+    CHART, KUSTOMIZE, PROFILES, ROOT, adapter_rules, expand, merged, of_kind, pod_spec, profile, render, selects, server, the,
+)  # fmt: skip
 from server import BINARY, Server, command, free_port
 
 SETS = ["default", *PROFILES]
@@ -26,6 +28,11 @@ SETS = ["default", *PROFILES]
 SELECTOR_KEYS = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
 # One pod that the cluster's registry is not needed for.
 ALONE = {"replicas": 1, "cluster": {"enabled": False}}
+# Triton in place of Saccade's own servers of models.
+TRITON = merged(
+    profile("inference"),
+    {"inference": {"server": "triton", "image": "registry.example/triton:1", "repository": {"existingClaim": "triton-models"}}},
+)
 METRICS = set(re.findall(r"^\| `(saccade_\w+)`", (ROOT / "deploy" / "METRICS.md").read_text(), re.M))
 
 
@@ -82,48 +89,59 @@ def test_the_release_s_name_tells_two_releases_apart() -> None:
 
 
 def test_selectors_take_the_pods_and_what_is_named_is_there(manifests: list[dict]) -> None:
-    stateful = the(manifests, "StatefulSet")
-    template = stateful["spec"]["template"]
+    for which in ("server", "inference"):
+        if own := chart.parts(manifests, which):
+            fit_together(manifests, own)
+
+
+def fit_together(manifests: list[dict], own: list[dict]) -> None:
+    """Those of one component, beside all others."""
+    stateful = the(own, "StatefulSet")
+    name, template = stateful["metadata"]["name"], stateful["spec"]["template"]
     labels, spec = template["metadata"]["labels"], template["spec"]
     ports = {it["name"] for container in spec["containers"] for it in container.get("ports", [])}
     there = {(it["kind"], it["metadata"]["name"]) for it in manifests}
 
     assert set(stateful["spec"]["selector"]["matchLabels"]) == SELECTOR_KEYS, "a selector can't be changed later"
     assert selects(stateful["spec"]["selector"], labels)
+    for other in of_kind(manifests, "StatefulSet"):
+        assert other is stateful or not selects(stateful["spec"]["selector"], other["spec"]["template"]["metadata"]["labels"])
     assert ("Service", stateful["spec"]["serviceName"]) in there
-    assert the(manifests, "Service", stateful["spec"]["serviceName"])["spec"]["clusterIP"] == "None"
-    for one in of_kind(manifests, "PodDisruptionBudget"):
+    assert the(own, "Service", stateful["spec"]["serviceName"])["spec"]["clusterIP"] == "None"
+    for one in of_kind(own, "PodDisruptionBudget"):
         assert selects(one["spec"]["selector"], labels)
-    for one in of_kind(manifests, "NetworkPolicy"):
+    for one in of_kind(own, "NetworkPolicy"):
         assert selects(one["spec"]["podSelector"], labels)
     for one in spec["topologySpreadConstraints"]:
         assert selects(one["labelSelector"], labels)
-    for one in of_kind(manifests, "Service"):
+    for one in of_kind(own, "Service"):
         assert one["spec"]["selector"].keys() >= SELECTOR_KEYS
-        everyone = chart.pods(manifests, 20)
+        everyone = chart.pods(own, 20)
         assert any(selects({"matchLabels": one["spec"]["selector"]}, each) for _, each in everyone), one["metadata"]["name"]
         wanted = {it["targetPort"] for it in one["spec"]["ports"]}
         assert wanted <= ports | {9190}, f"{one['metadata']['name']} leads to {wanted - ports}"
-    for one in of_kind(manifests, "HorizontalPodAutoscaler", "ScaledObject", "VerticalPodAutoscaler"):
+    for one in of_kind(own, "HorizontalPodAutoscaler", "ScaledObject", "VerticalPodAutoscaler"):
         target = one["spec"].get("scaleTargetRef") or one["spec"]["targetRef"]
-        assert (target["kind"], target["name"]) in there
+        assert (target["kind"], target["name"]) == ("StatefulSet", name)
         assert one["kind"] == "VerticalPodAutoscaler" or "replicas" not in stateful["spec"], "two would decide on replicas"
-    for one in of_kind(manifests, "Ingress"):
+    for one in of_kind(own, "Ingress"):
         for rule in one["spec"]["rules"]:
             for path in rule["http"]["paths"]:
                 backend = path["backend"]["service"]
-                service = the(manifests, "Service", backend["name"])
+                service = the(own, "Service", backend["name"])
                 assert backend["port"]["name"] in {it["name"] for it in service["spec"]["ports"]}
-    for one in of_kind(manifests, "ServiceMonitor"):
+    for one in of_kind(own, "ServiceMonitor"):
         scraped = [it for it in of_kind(manifests, "Service") if selects(one["spec"]["selector"], it["metadata"]["labels"])]
-        assert [it["metadata"]["name"] for it in scraped] == ["saccade-ops"], "each pod is scraped once"
-        assert {it["port"] for it in one["spec"]["endpoints"]} == {it["name"] for it in scraped[0]["spec"]["ports"]}
-        assert scraped[0]["metadata"]["labels"][one["spec"]["jobLabel"]] == "saccade"
-    for one in of_kind(manifests, "VirtualService", "DestinationRule"):
+        # Rules look for jobs with this word, and tell them apart.
+        service, job = ("saccade-ops", "saccade") if name == "saccade" else ("saccade-inference", "saccade-inference")
+        assert [it["metadata"]["name"] for it in scraped] == [service], "each pod is scraped once"
+        assert {it["port"] for it in one["spec"]["endpoints"]} <= {it["name"] for it in scraped[0]["spec"]["ports"]}
+        assert scraped[0]["metadata"]["labels"][one["spec"]["jobLabel"]] == job
+    for one in of_kind(own, "VirtualService", "DestinationRule"):
         assert one["spec"].get("host", "saccade") == "saccade"
         for route in one["spec"].get("http", []):
             for it in route["route"]:
-                service = the(manifests, "Service", it["destination"]["host"])
+                service = the(own, "Service", it["destination"]["host"])
                 assert it["destination"]["port"]["number"] in {port["port"] for port in service["spec"]["ports"]}
     assert ("ServiceAccount", spec["serviceAccountName"]) in there
     volumes = {it["name"]: it for it in spec["volumes"]}
@@ -131,6 +149,9 @@ def test_selectors_take_the_pods_and_what_is_named_is_there(manifests: list[dict
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
         for mount in container["volumeMounts"]:
             assert mount["name"] in volumes.keys() | claims, f"{container['name']} mounts {mount['name']}"
+            config = volumes.get(mount["name"], {}).get("configMap")
+            if config and "subPath" in mount:
+                assert mount["subPath"] in the(manifests, "ConfigMap", config["name"])["data"]
     for one in volumes.values():
         if "configMap" in one:
             assert ("ConfigMap", one["configMap"]["name"]) in there
@@ -166,15 +187,16 @@ def test_probes_ask_the_operators_listener(manifests: list[dict]) -> None:
 
 
 def test_containers_may_do_nothing_that_they_need_not(manifests: list[dict]) -> None:
-    spec = pod_spec(manifests)
-    whole = spec["securityContext"]
-    assert whole["runAsNonRoot"] and whole["runAsUser"] > 0 and whole["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False
-    assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
-    for container in [*spec.get("initContainers", []), *spec["containers"]]:
-        own = container["securityContext"]
-        assert own["allowPrivilegeEscalation"] is False and own["readOnlyRootFilesystem"] is True
-        assert own["capabilities"] == {"drop": ["ALL"]} and not own.get("privileged")
+    for stateful in of_kind(manifests, "StatefulSet"):
+        spec = stateful["spec"]["template"]["spec"]
+        whole = spec["securityContext"]
+        assert whole["runAsNonRoot"] and whole["runAsUser"] > 0 and whole["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False and own["readOnlyRootFilesystem"] is True
+            assert own["capabilities"] == {"drop": ["ALL"]} and not own.get("privileged")
     tokens = [it for it in server(manifests)["volumeMounts"] if "serviceaccount" in it["mountPath"]]
     assert not tokens, "the server has no business with the API"
     written = {it["mountPath"] for it in server(manifests)["volumeMounts"] if not it.get("readOnly")}
@@ -337,6 +359,13 @@ def test_a_pod_alone_has_no_way_to_others() -> None:
 
 # --- values that are wrong ---
 
+
+def remote(more: dict) -> dict:
+    """The profile of servers of models, with more in the manifest."""
+    [model] = profile("inference")["inference"]["models"]
+    return merged(profile("inference"), {"inference": {"models": [merged(model, {"manifest": more})]}})
+
+
 WRONG = {
     "replicas": {"replicas": "three"},
     "additional properties 'replica'": {"replica": 3},
@@ -379,6 +408,28 @@ WRONG = {
     "monitoring.prometheusRule.files.alerts has no groups": {
         "monitoring": {"prometheusRule": {"enabled": True, "files": {"alerts": "rules: []"}}}
     },
+    "/inference/server": {"inference": {"server": "torchserve"}},
+    "/inference/replicas": {"inference": {"replicas": 17}},
+    "/inference/models/0/name": {"inference": {"models": [{"name": "A", "manifest": {"licence": "", "input": {}, "output": {}}}]}},
+    "/inference/models/0/manifest": {"inference": {"models": [{"name": "a", "manifest": {"input": {}}}]}},
+    "/inference/autoscaling/mode": {"inference": {"autoscaling": {"mode": "vpa"}}},
+    "inference.models is empty": {"inference": {"enabled": True}},
+    "inference.models and models.existingClaim are both there": merged(
+        profile("inference"), {"models": {"existingClaim": "models"}}
+    ),
+    "inference.image is empty": merged(TRITON, {"inference": {"image": ""}}),
+    "inference.repository.existingClaim is empty": merged(TRITON, {"inference": {"repository": {"existingClaim": ""}}}),
+    "inference.autoscaling.minReplicas is above": merged(
+        profile("inference"), {"inference": {"autoscaling": {"minReplicas": 9}}}
+    ),
+    "inference.resources.requests.cpu is empty": merged(
+        profile("inference"), {"inference": {"autoscaling": {"mode": "cpu"}, "resources": {"requests": {"cpu": ""}}}}
+    ),
+    "inference.models has ppe-remote@1 twice": merged(
+        profile("inference"), {"inference": {"models": profile("inference")["inference"]["models"] * 2}}
+    ),
+    "inference.models.0.manifest.remote.urls is the chart's to say": remote({"remote": {"urls": ["http://a:1"]}}),
+    "inference.models.0.manifest.run.backend is not kserve": remote({"run": {"backend": "cpu"}}),
     "there are neither groups nor files": {"monitoring": {"prometheusRule": {"enabled": True}}},
 }
 
@@ -727,11 +778,6 @@ def test_istio_sends_a_cookie_s_requests_to_one_pod_and_media_past_itself() -> N
 # --- scaling ---
 
 
-def adapter_rules() -> dict[str, dict]:
-    whole = yaml.load((CHART / "prometheus-adapter.yaml").read_text(), chart.Unique)
-    return {it["name"]["as"]: it for it in whole["rules"]["custom"]}
-
-
 def test_the_autoscaler_asks_for_what_the_adapter_answers() -> None:
     scaler = the(render(profile("gpu")), "HorizontalPodAutoscaler")["spec"]
     asked = {it["pods"]["metric"]["name"]: it["pods"]["target"] for it in scaler["metrics"]}
@@ -739,11 +785,14 @@ def test_the_autoscaler_asks_for_what_the_adapter_answers() -> None:
         "saccade_sessions_active": {"type": "AverageValue", "averageValue": "96"},
         "saccade_budget_missed_ratio": {"type": "AverageValue", "averageValue": "50m"},
     }
+    for values in (profile("inference"), TRITON):
+        scaler = the(render(values), "HorizontalPodAutoscaler", "saccade-inference")["spec"]
+        asked |= {it["pods"]["metric"]["name"]: it["pods"]["target"] for it in scaler["metrics"]}
     rules = adapter_rules()
     assert asked.keys() == rules.keys()
     for name, rule in rules.items():
         series = rule["seriesQuery"].split("{")[0]
-        assert series in METRICS and re.fullmatch(rule["name"]["matches"], series), name
+        assert series in METRICS | {"nv_inference_request_duration_us"} and re.fullmatch(rule["name"]["matches"], series), name
         assert rule["resources"]["overrides"].keys() == {"namespace", "pod"}
 
 
@@ -757,31 +806,36 @@ def test_a_pod_that_nobody_has_come_to_has_all_that_the_adapter_looks_for() -> N
         one.stop()
     for name, rule in adapter_rules().items():
         series = rule["seriesQuery"].split("{")[0]
-        assert re.search(f"^{series} ", text, re.M), name
+        # Triton's series are Triton's.
+        assert series.startswith("nv_") or re.search(rf"^{series}[ {{]", text, re.M), name
         always = rule["metricsQuery"].split(" or ")[-1]
         assert set(re.findall(r"saccade_\w+|<<\.Series>>", always)) == {"<<.Series>>"}, name
 
 
 def test_queries_give_what_autoscalers_take_them_for(tmp_path: Path) -> None:
-    """promtool computes them over two pods: one with ten sessions, of whose frames a tenth is late, and one that is new."""
-    keda = {it["name"]: it["metadata"]["query"] for it in the(render(profile("keda")), "ScaledObject")["spec"]["triggers"]}
-    queries = {f"keda:{name}": query for name, query in keda.items()}
+    """promtool computes them over two pods: one with ten sessions, of whose frames a tenth is late, and one that is new; and over
+    two servers of models, of which nobody has asked the second."""
+    queries = {f"keda:{name}": query for name, query in chart.keda_queries().items()}
     for name, rule in adapter_rules().items():
-        query = rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"].split("{")[0])
-        query = query.replace("<<.GroupBy>>", "pod").replace(
-            "<<.LabelMatchers>>", 'namespace="vision",pod=~"saccade-0|saccade-1"'
-        )
-        queries[f"adapter:{name}"] = query
+        pods = "saccade-inference-0|saccade-inference-1" if "under_way" in name else "saccade-0|saccade-1"
+        queries[f"adapter:{name}"] = chart.adapter_query(rule, "vision", pods)
     expected = {
         "keda:sessions": {"": 10},
         "keda:budget": {"": 0.1},
+        "keda:inference": {"": 3},
+        "keda:triton": {"": 2},
         "adapter:saccade_sessions_active": {'{pod="saccade-0"}': 10, '{pod="saccade-1"}': 0},
         "adapter:saccade_budget_missed_ratio": {'{pod="saccade-0"}': 0.1, '{pod="saccade-1"}': 0},
+        "adapter:saccade_tensor_requests_under_way": {
+            '{pod="saccade-inference-0"}': 3,
+            '{pod="saccade-inference-1"}': 0,
+        },
+        "adapter:nv_inference_requests_under_way": {'{pod="saccade-inference-0"}': 2, '{pod="saccade-inference-1"}': 0},
     }
     assert queries.keys() == expected.keys()
 
-    def series(name: str, pod: int, values: str, more: str = "") -> dict[str, str]:
-        labels = f'namespace="vision",service="saccade-ops",pod="saccade-{pod}"{more}'
+    def series(name: str, pod: int | str, values: str, more: str = "", service: str = "saccade-ops") -> dict[str, str]:
+        labels = f'namespace="vision",service="{service}",pod="saccade-{pod}"{more}'
         return {"series": f"{name}{{{labels}}}", "values": values}
 
     rules = [{"record": name, "expr": query} for name, query in queries.items()]
@@ -794,6 +848,12 @@ def test_queries_give_what_autoscalers_take_them_for(tmp_path: Path) -> None:
             series("saccade_budget_missed_total", 0, "0+30x20"),
             series("saccade_frame_latency_seconds_count", 0, "0+300x20", ',path="result"'),
             series("saccade_frame_latency_seconds_count", 0, "0+900x20", ',path="video"'),
+            *(series("saccade_build_info", f"inference-{it}", "1x20", service="saccade-inference") for it in range(2)),
+            series("saccade_tensor_request_seconds_sum", "inference-0", "0+45x20", service="saccade-inference"),
+            series("nv_inference_request_duration_us", "inference-0", "0+30000000x20", service="saccade-inference"),
+            series("nv_inference_request_duration_us", "inference-1", "0x20", service="saccade-inference"),
+            # Of another release, and of pods that serve tensors themselves.
+            series("saccade_tensor_request_seconds_sum", 0, "0+150x20"),
         ],
         "promql_expr_test": [
             {
@@ -827,7 +887,7 @@ def test_pods_come_at_once_and_go_late(mode: str) -> None:
 
 
 def test_queries_name_metrics_that_there_are() -> None:
-    queries = [it["metadata"]["query"] for it in the(render(profile("keda")), "ScaledObject")["spec"]["triggers"]]
+    queries = list(chart.keda_queries().values())
     queries += [it["metricsQuery"] for it in adapter_rules().values()]
     queries += [
         rule["expr"] for group in the(render(profile("keda")), "PrometheusRule")["spec"]["groups"] for rule in group["rules"]
@@ -835,7 +895,7 @@ def test_queries_name_metrics_that_there_are() -> None:
     for query in queries:
         named = {re.sub("_(count|sum|bucket)$", "", it) for it in re.findall(r"saccade_\w+", query)}
         assert named <= METRICS, named - METRICS
-    assert all('namespace="vision"' in it for it in queries[:2]), "other releases' sessions are not counted"
+    assert all('namespace="vision"' in it for it in queries[:4]), "other releases' sessions are not counted"
 
 
 def test_a_file_of_rules_goes_in_as_it_is() -> None:
@@ -864,6 +924,141 @@ def test_a_pod_with_a_gpu_asks_for_it() -> None:
     env = environment_of(manifests, "saccade-0")
     assert (env["SACCADE_HW__DECODE"], env["SACCADE_HW__INFER"]) == ("on", "on")
     assert "nvidia.com/gpu" not in server(render({}))["resources"]["limits"]
+
+
+# --- servers of models ---
+
+
+def asked_of(manifests: list[dict]) -> list[dict]:
+    """The manifests of models that pods mount, by what they are called there."""
+    mounts = [it for it in server(manifests)["volumeMounts"] if it["name"] == "remote-models"]
+    data = the(manifests, "ConfigMap", "saccade-models")["data"]
+    assert {it["subPath"] for it in mounts} == data.keys() and all(it["readOnly"] for it in mounts)
+    for it in mounts:
+        found = tomllib.loads(data[it["subPath"]])
+        # Where the image has its models, which these are beside.
+        assert it["mountPath"] == f"/usr/share/saccade/models/{found['name']}/{found['version']}/manifest.toml"
+    return [tomllib.loads(it) for it in data.values()]
+
+
+@pytest.mark.parametrize("mode", ["none", "cpu", "hpa", "keda"])
+@pytest.mark.parametrize("values", [profile("inference"), TRITON], ids=["saccade", "triton"])
+def test_pods_ask_every_server_of_models_that_there_may_be(values: dict, mode: str) -> None:
+    manifests = render(merged(values, {"inference": {"replicas": 3, "autoscaling": {"mode": mode, "maxReplicas": 5}}}))
+    for one in manifests:
+        chart.validate(one)
+    test_selectors_take_the_pods_and_what_is_named_is_there(manifests)
+    test_containers_may_do_nothing_that_they_need_not(manifests)
+    stateful = the(manifests, "StatefulSet", "saccade-inference")
+    most = 3 if mode == "none" else 5
+    assert stateful["spec"].get("replicas") == (3 if mode == "none" else None)
+    [model] = asked_of(manifests)
+    governing, [port] = stateful["spec"]["serviceName"], [
+        it["containerPort"] for it in stateful["spec"]["template"]["spec"]["containers"][0]["ports"] if it["name"] == "grpc"
+    ]
+    assert model["remote"]["urls"] == [f"http://saccade-inference-{it}.{governing}:{port}" for it in range(most)]
+    assert (model["run"]["backend"], model["run"]["instances"]) == ("kserve", 2 * most)
+    assert model["remote"]["model"] == "ppe-nano" and model["classes"] == {"names": ["head", "helmet"]}
+    scalers = [it for it in of_kind(manifests, "HorizontalPodAutoscaler", "ScaledObject")]
+    assert [it["metadata"]["name"] for it in scalers] == ([] if mode == "none" else ["saccade-inference"])
+    for one in scalers:
+        inner = one["spec"].get("advanced", {}).get("horizontalPodAutoscalerConfig", one["spec"])
+        up, down = inner["behavior"]["scaleUp"], inner["behavior"]["scaleDown"]
+        assert up["stabilizationWindowSeconds"] <= 60 and down["stabilizationWindowSeconds"] >= 300
+
+
+@pytest.mark.parametrize("values, metrics", [(profile("inference"), 9180), (TRITON, 8002)], ids=["saccade", "triton"])
+def test_servers_of_models_hear_the_release_s_pods_alone(values: dict, metrics: int) -> None:
+    manifests = render(values)
+    [(_, own)] = chart.pods(chart.parts(manifests, "server"), 1)
+    [(_, models)] = chart.pods(chart.parts(manifests, "inference"), 1)
+    theirs = chart.parts(manifests, "inference")
+    operators = {"namespace": "x", "kubernetes.io/metadata.name": "monitoring"}
+    assert allowed(theirs, "ingress", "TCP", 8001, {}, pod=own)
+    assert not allowed(theirs, "ingress", "TCP", 8001, {}, pod=models)
+    assert not allowed(theirs, "ingress", "TCP", 8001, operators) and allowed(theirs, "ingress", "TCP", metrics, operators)
+    assert not allowed(theirs, "ingress", "TCP", 8001, {}, "198.51.100.7")
+    for port in (53, 80, 443):
+        assert not allowed(theirs, "egress", "TCP", port, {}, "198.51.100.7")
+    assert allowed(manifests, "egress", "TCP", 8001, {}, pod=models) and not allowed(manifests, "egress", "TCP", 8001, {}, pod=own)
+    assert not allowed(render({}), "egress", "TCP", 8001, {}, pod=models)
+
+
+def test_servers_of_models_on_gpus_ask_for_them() -> None:
+    for values in (profile("inference"), TRITON):
+        manifests = render(merged(values, {"inference": {"gpu": {"enabled": True}}}))
+        container = the(manifests, "StatefulSet", "saccade-inference")["spec"]["template"]["spec"]["containers"][0]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+        assert "nvidia.com/gpu" not in server(manifests)["resources"]["limits"], "pods need none then"
+        env = {it["name"]: it["value"] for it in container["env"]}
+        assert env["NVIDIA_DRIVER_CAPABILITIES"] == "compute,utility"
+        assert container["image"] == ("registry.example/triton:1" if values is TRITON else "saccade:0.1.0-cuda")
+
+
+def test_a_manifest_that_changes_starts_the_pods_anew_and_more_servers_do_not() -> None:
+    def template(*more: dict) -> dict:
+        return the(render(merged(profile("inference"), *more)), "StatefulSet", "saccade")["spec"]["template"]
+
+    assert template() != template(remote({"remote": {"timeout_ms": 150}}))
+    assert template() == template({"inference": {"autoscaling": {"minReplicas": 4, "requestsPerServer": 4}}})
+
+
+def served(manifests: list[dict], grpc: str) -> Server:
+    """A server of models, as the chart has it run, at an address of its own."""
+    [container] = the(manifests, "StatefulSet", "saccade-inference")["spec"]["template"]["spec"]["containers"]
+    own = [f"{it['name']}={it['value']}" for it in container["env"] if not it["name"].startswith("XDG")]
+    within = ("env", *own, "sh", "-c", 'exec "$@" ' + " ".join(container["args"][1:]), "sh")
+    return Server(within, grpc__listen=grpc)
+
+
+def tensors(one: Server) -> float:
+    """Requests of the inference protocol that a server has answered."""
+    with urllib.request.urlopen(f"{one.ops}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return sum(float(it) for it in re.findall(r"^saccade_tensor_requests_total\{.*\} (\S+)$", text, re.M))
+
+
+def test_pictures_are_answered_by_the_servers_that_are_there(tmp_path: Path) -> None:
+    """Two of three that there may be, as real processes, and then one."""
+    scene = yaml.safe_load(json.dumps(tomllib.loads((ROOT / "models/scene-blobs/1/manifest.toml").read_text())))
+    manifest = {key: scene[key] for key in ("task", "licence", "input", "output", "classes", "defaults", "batching")}
+    model = {"name": "scene-remote", "manifest": manifest | {"remote": {"model": "scene-blobs", "timeout_ms": 5000}}}
+    manifests = render(
+        merged(profile("inference"), {"inference": {"models": [model], "replicas": 3, "autoscaling": {"mode": "none"}}})
+    )
+    [text] = the(manifests, "ConfigMap", "saccade-models")["data"].values()
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(3)]
+    for index, address in enumerate(addresses):
+        text = text.replace(f"saccade-inference-{index}.saccade-inference:8001", address)
+    place = tmp_path / "scene-remote" / "1"
+    place.mkdir(parents=True)
+    (place / "manifest.toml").write_text(text)
+    jpeg = (ROOT / "deploy/load/scene.jpg").read_bytes()
+
+    def asks(one: Server, number: int) -> list[dict]:
+        # A comment makes a picture of its own of it.
+        body = jpeg[:2] + b"\xff\xfe\x00\x06%04d" % number + jpeg[2:]
+        request = urllib.request.Request(f"{one.url}/v1/detect", body, {"content-type": "image/jpeg"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["detections"]
+
+    servers: list[Server] = []
+    try:
+        servers += [served(manifests, address) for address in addresses[:2]]
+        front = Server(models__dir=tmp_path, models__default="scene-remote")
+        servers.append(front)
+        assert front.ready() == 200
+        before = [tensors(it) for it in servers[:2]]
+        assert all(asks(front, number) for number in range(20))
+        assert all(tensors(it) > earlier for it, earlier in zip(servers[:2], before, strict=True)), "each has its share"
+        first = servers.pop(0)
+        first.stop()
+        assert all(asks(front, number) for number in range(20, 30))
+        assert front.ready() == 200
+    finally:
+        # The one that asks first, so that it complains of nobody.
+        for one in reversed(servers):
+            one.stop()
 
 
 # --- kustomize ---

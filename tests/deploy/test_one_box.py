@@ -74,7 +74,7 @@ def test_no_profile_has_a_secret_or_opens_the_operators_listener(profile: Path) 
 def unit(tmp_path: Path) -> Path:
     """The service with the drop-in beside it, for a program that is there."""
     text = (DEPLOY / "systemd" / "saccade.service").read_text()
-    assert text.count("/usr/bin/saccade ") >= 2
+    assert text.count("/usr/bin/saccade ") == 1
     file = tmp_path / "saccade.service"
     file.write_text(text.replace("/usr/bin/saccade ", f"{BINARY} "))
     return file
@@ -113,7 +113,18 @@ def test_the_service_gives_sessions_the_time_that_they_have() -> None:
     stop = int(re.search(r"(?m)^TimeoutStopSec=(\d+)$", text)[1])
     for profile in PROFILES:
         assert tomllib.loads(profile.read_text())["shutdown"]["grace_ms"] < stop * 1000
-    assert "RestartPreventExitStatus=64" in text.splitlines()
+
+
+def test_the_service_is_started_again_but_for_a_configuration_that_is_wrong(tmp_path: Path) -> None:
+    lines = (DEPLOY / "systemd" / "saccade.service").read_text().splitlines()
+    assert {"Restart=on-failure", "StartLimitIntervalSec=0", "RestartPreventExitStatus=64"} <= set(lines)
+    # What comes before the main process is asked for its status by nobody.
+    assert not [it for it in lines if it.startswith(("ExecStartPre", "ExecCondition"))]
+    [start] = [it.split()[1:] for it in lines if it.startswith("ExecStart=")]
+    (tmp_path / "saccade.toml").write_text("[session]\nbudget_mz = 50\n")
+    words = [BINARY, *(str(tmp_path / "saccade.toml") if it.endswith(".toml") else it for it in start)]
+    done = subprocess.run(words, cwd=tmp_path, env=CLEAN, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 64 and "session.budget_mz" in done.stderr
 
 
 # --- the kernel ---
@@ -228,3 +239,21 @@ def test_the_servers_configuration_in_compose_is_accepted(composed: dict, tmp_pa
     assert server["environment"]["SACCADE_HTTP__TRUSTED_PROXIES"] == address
     grace = tomllib.loads(profile.read_text())["shutdown"]["grace_ms"]
     assert int(server["stop_grace_period"].rstrip("s")) * 1000 > grace
+
+
+def test_logs_of_the_proxy_go_to_the_engine_and_not_into_memory(composed: dict, tmp_path: Path) -> None:
+    proxy = composed["services"]["nginx"]
+    shell, option, script = proxy["command"]
+    assert (shell, option) == ("sh", "-c")
+    (tmp_path / "log").mkdir()
+    (tmp_path / "nginx").write_text("#!/bin/sh\n")
+    (tmp_path / "nginx").chmod(0o755)
+    # compose writes a dollar twice where it means one.
+    moved = script.replace("$$", "$").replace("/var/log/nginx", str(tmp_path / "log"))
+    done = subprocess.run(["sh", "-c", moved], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    links = {f"/var/log/nginx/{it.name}": os.readlink(it) for it in (tmp_path / "log").iterdir()}
+    written = set(re.findall(r"/var/log/\S+\.log", (DEPLOY / "nginx" / "saccade.conf").read_text()))
+    # What the image's own configuration writes to, besides.
+    assert links.keys() == written | {"/var/log/nginx/access.log", "/var/log/nginx/error.log"}
+    assert set(links.values()) == {"/dev/stdout", "/dev/stderr"}

@@ -1,4 +1,5 @@
-"""Rules for Prometheus: what promtool says, what they name, and whether each expression of rules and dashboards gives something.
+"""Rules for Prometheus: what promtool says, what they name, and whether each expression of rules, dashboards and autoscalers gives
+something.
 
 The latter against a real Prometheus that scrapes a real server under load."""
 
@@ -12,7 +13,8 @@ import aiohttp
 import pytest
 import yaml
 from observed import (
-    DEPLOY, LIMIT, NEWER, RULES, Prometheus, documented, load, metric, missing, of_panels, of_rules, receiver, rules, start,
+    DEPLOY, LIMIT, NEWER, RULES, Prometheus, documented, load, metric, missing, of_autoscalers, of_panels, of_rules, receiver, rules,
+    start,
 )  # fmt: skip
 from server import ROOT
 
@@ -30,6 +32,7 @@ WORDS = {"outcome", "reason", "end_reason", "stage", "queue", "tier", "path", "s
 # What says nothing on a machine like this one, and why. Names and labels are checked all the same.
 SILENT = {
     r"DCGM_FI_": "NVIDIA's exporter runs where a GPU is",
+    r"nv_inference_": "Triton is another program",
     r"saccade_device_(?!watch)|instance:saccade_device_memory|saccade_draw_refused_total": "there is no GPU",
     r"saccade_device_watch_failures_total": "GPUs are asked where there are some",
     r"saccade_cluster_": "there is one server",
@@ -136,7 +139,7 @@ def test_expressions_name_metrics_and_labels_that_exist() -> None:
     assert not wrong, "\n".join(sorted(set(wrong)))
 
 
-async def test_every_expression_of_rules_and_dashboards_gives_something(tmp_path: Path) -> None:
+async def test_every_expression_of_rules_dashboards_and_autoscalers_gives_something(tmp_path: Path) -> None:
     with receiver() as hook:
         server = start(tmp_path, hook)
         prometheus = Prometheus(tmp_path, server.ops.removeprefix("http://"))
@@ -154,13 +157,13 @@ async def test_every_expression_of_rules_and_dashboards_gives_something(tmp_path
 
 
 def test_what_may_be_silent_is_asked() -> None:
-    asked = [expr for _, expr in [*of_rules(), *of_panels()]]
+    asked = [expr for _, expr in [*of_rules(), *of_panels(), *of_autoscalers()]]
     assert [it for it in SILENT if not any(re.search(it, expr) for expr in asked)] == []
 
 
 async def all_given(prometheus: Prometheus, http: aiohttp.ClientSession, work: list[asyncio.Task]) -> None:
     """Asks until every expression that can gives a number."""
-    waiting = dict.fromkeys([*of_rules(), *of_panels()])
+    waiting = dict.fromkeys([*of_rules(), *of_panels(), *of_autoscalers()])
     silent = {it for it in waiting if any(re.search(reason, it[1]) for reason in [*SILENT, *missing()])}
     left: list[tuple[str, str]] = list(waiting)
     deadline = asyncio.get_running_loop().time() + SOON

@@ -4,13 +4,14 @@ import asyncio
 import json
 import re
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import aiohttp
 import cv2
 import numpy as np
 import pytest
-from peer import Peer, Signal
+from peer import SUBPROTOCOL, Peer, Signal
 from proxies import Front, Haproxy, Nginx
 from scene import Scene
 from server import Server, free_port
@@ -25,12 +26,14 @@ def port_of(url: str) -> int:
 class Site:
     """A server and a proxy in front of it."""
 
-    def __init__(self, kind: type[Front], **settings: object) -> None:
+    def __init__(self, kind: type[Front], change: Callable[[Front], None] = lambda _: None, **settings: object) -> None:
         port = free_port()
         settings = {"http__public_url": f"https://localhost:{port}", "http__trusted_proxies": "127.0.0.1"} | settings
         self.server = Server(**{"shutdown__grace_ms": 1000} | settings)
         try:
-            self.front = kind(port, port_of(self.server.url), port_of(self.server.ops)).__enter__()
+            self.front = kind(port, port_of(self.server.url), port_of(self.server.ops))
+            change(self.front)
+            self.front.__enter__()
         except BaseException:
             self.server.stop()
             raise
@@ -196,8 +199,82 @@ async def test_the_log_has_paths_and_no_queries(site: Site, http: aiohttp.Client
     # A line is written when its answer is through.
     async with http.get(f"{site.front.url}/v1/cameras") as answer:
         await answer.read()
-    logged = site.front.logged("/v1/sessions")
-    assert "not-for-the-log" not in logged and "access_token" not in logged
+    # Nor of those who come without TLS, and are sent on.
+    async with http.get(f"http://localhost:{site.front.plain}/v1/models?access_token=not-for-the-log", allow_redirects=False) as answer:
+        await answer.read()
+    for path in ("/v1/sessions", "/v1/models"):
+        logged = site.front.logged(path)
+        assert "not-for-the-log" not in logged and "access_token" not in logged
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+async def test_quiet_streams_and_sockets_outlast_the_time_that_requests_have(kind: type[Front], scene: Scene) -> None:
+    """Requests have two seconds here. The server says nothing for fifteen, then that it is still there."""
+    with Site(kind, lambda front: front.hasten()) as site:
+        async with site.client() as http, Peer(scene, "VP8") as peer:
+            async with await Signal.open(http, site.front.ws, peer, origin=site.front.url) as signal:
+                await signal.expect("welcome")
+                await signal.negotiate(await peer.offer(), options={"return": "results"})
+                await peer.results.more(1, "results")
+                async with http.get(f"{site.front.url}/v1/sessions/{signal.session_id}/events") as stream:
+                    assert stream.status == 200
+                    async with asyncio.timeout(25):
+                        quiet = [line async for line in _comments(stream)]
+                    assert quiet
+                # The socket has had nothing to say either, and is there.
+                await signal.send("bye")
+                assert (await signal.expect("closed"))["reason"] == "bye"
+
+
+async def _comments(stream: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The first comment of a stream, which says that it lives."""
+    async for line in stream.content:
+        if line.startswith(b":"):
+            yield line
+            return
+
+
+def connections(port: int) -> int:
+    """Connections to a port of this machine that both ends have not closed yet."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # 06 waits for nothing but stray packets, 0A listens.
+    return sum(int(it[1].split(":")[1], 16) == port and it[3] not in ("06", "0A") for it in lines)
+
+
+@pytest.mark.parametrize("kind", FRONTS)
+async def test_sockets_go_to_the_server_with_the_fewest(kind: type[Front]) -> None:
+    other = Server(shutdown__grace_ms=1000, http__trusted_proxies="127.0.0.1")
+    try:
+        with Site(kind, lambda front: front.share(port_of(other.url), port_of(other.ops))) as site:
+            both = [site.server, other]
+
+            async def opened(http: aiohttp.ClientSession) -> tuple[Server, aiohttp.ClientWebSocketResponse]:
+                """A socket, and which of both has it."""
+                before = [(await asked(it)).get("/v1/signal", 0) for it in both]
+                # Of no page: the second server's name is another.
+                socket = await http.ws_connect(site.front.ws, protocols=(SUBPROTOCOL,))
+                async with asyncio.timeout(10):
+                    while True:
+                        after = [(await asked(it)).get("/v1/signal", 0) for it in both]
+                        if grown := [it for it, one, now in zip(both, before, after, strict=True) if now > one]:
+                            return grown[0], socket
+
+            async with site.client(force_close=True) as http:
+                first = [await opened(http) for _ in range(4)]
+                assert sorted(both.index(it) for it, _ in first) == [0, 0, 1, 1]
+                # When those of one have gone, the next ones make up for them: in turns, each would get one.
+                for server, socket in first:
+                    if server is other:
+                        await socket.close()
+                async with asyncio.timeout(10):
+                    while connections(port_of(other.url)):
+                        await asyncio.sleep(0.02)
+                then = [await opened(http) for _ in range(2)]
+                assert [it for it, _ in then] == [other, other]
+                for _, socket in (*first, *then):
+                    await socket.close()
+    finally:
+        other.stop()
 
 
 @pytest.mark.parametrize("kind", FRONTS)

@@ -26,11 +26,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{- define "saccade.image" -}}
-{{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- include "saccade.imageFor" (dict "root" . "gpu" .Values.gpu.enabled) -}}
+{{- end -}}
+
+{{- /* The server's image, for processors or for GPUs. Takes `root` and `gpu`. */ -}}
+{{- define "saccade.imageFor" -}}
+{{- $image := .root.Values.image -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}
-{{- $suffix := ternary .Values.gpu.tagSuffix "" .Values.gpu.enabled -}}
-{{- printf "%s:%s%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) $suffix -}}
+{{- $suffix := ternary .root.Values.gpu.tagSuffix "" .gpu -}}
+{{- printf "%s:%s%s" $image.repository (default .root.Chart.AppVersion $image.tag) $suffix -}}
 {{- end -}}
 {{- end -}}
 
@@ -183,6 +189,7 @@ https://{{ .Values.ingress.host }}
 {{- if and .Values.ingress.enabled .Values.istio.enabled -}}
 {{- fail "ingress.enabled and istio.enabled are both true: choose which of them takes HTTP" -}}
 {{- end -}}
+{{- include "saccade.checkInference" . -}}
 {{- if and .Values.priorityClass.create (not .Values.priorityClass.name) -}}
 {{- fail "priorityClass.create is true and priorityClass.name empty" -}}
 {{- end -}}
@@ -259,10 +266,11 @@ annotations:
 - /stills.js
 {{- end -}}
 
-{{- /* Up at once and in strides, down late and by one pod at a time: each pod that leaves ends sessions. */ -}}
+{{- /* Up at once and in strides, down late and by one pod at a time. Takes `scaling`, and `downPeriod`: seconds from one pod
+that leaves to the next. */ -}}
 {{- define "saccade.scalingBehavior" -}}
 scaleUp:
-  stabilizationWindowSeconds: {{ int .Values.autoscaling.scaleUpSeconds }}
+  stabilizationWindowSeconds: {{ int .scaling.scaleUpSeconds }}
   selectPolicy: Max
   policies:
     - type: Percent
@@ -272,10 +280,10 @@ scaleUp:
       value: 2
       periodSeconds: 30
 scaleDown:
-  stabilizationWindowSeconds: {{ int .Values.autoscaling.scaleDownSeconds }}
+  stabilizationWindowSeconds: {{ int .scaling.scaleDownSeconds }}
   selectPolicy: Min
   policies:
     - type: Pods
       value: 1
-      periodSeconds: 300
+      periodSeconds: {{ .downPeriod }}
 {{- end -}}
