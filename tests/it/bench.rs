@@ -223,7 +223,7 @@ fn what_cannot_be_planned_is_told_before_anything_is_measured() {
         (&["--sessions", "1", "--resolution", "99999999999x480"], "WIDTHxHEIGHT"),
         (&["--sessions", "1", "--fps", "0"], "1..=120"),
         (&["--sessions", "1", "--utilization", "nan"], "0.05 to 1"),
-        (&["--sessions", "1", "--inferred", "-1"], "--inferred"),
+        (&["--sessions", "1", "--inferred=-1"], "0.05 to 1"),
         (&["--sessions", "1", "--cores", "0"], "1..=1024"),
         (&["--sessions", "1", "--price-file", "nowhere.toml"], "nowhere.toml"),
         (&["--sessions", "1", "--price-file", "/dev/zero"], "/dev/zero"),
