@@ -34,6 +34,8 @@ const SERVER_BYTES: f64 = 300e6;
 const SESSION_BYTES: f64 = 12e6;
 const SESSION_PIXELS: f64 = 640.0 * 480.0;
 const HOURS_A_MONTH: f64 = 730.0;
+/// What a number of a price file may be at most.
+const MOST: f64 = 1e9;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -183,16 +185,18 @@ impl Prices {
                 wrong.push(what);
             }
         };
-        let is_price = |price: f64| price.is_finite() && price >= 0.0;
-        check(is_price(prices.out_per_gb), "out_per_gb must be 0 or more".to_owned());
+        // So that sums stay numbers.
+        let is_price = |price: f64| (0.0..=MOST).contains(&price);
+        let is_size = |size: f64| size > 0.0 && size <= MOST;
+        check(is_price(prices.out_per_gb), format!("out_per_gb must be 0 to {MOST}"));
         check(!prices.machines.is_empty(), "there must be a [[machine]]".to_owned());
         for (number, machine) in prices.machines.iter().enumerate() {
             let at = format!("machine {} ({})", number + 1, machine.name);
-            check(machine.cores.is_finite() && machine.cores > 0.0, format!("{at}: cores must be more than 0"));
-            let positive = |value: Option<f64>| value.is_none_or(|value| value.is_finite() && value > 0.0);
-            check(positive(machine.memory_gb), format!("{at}: memory_gb must be more than 0"));
-            check(positive(machine.network_mbps), format!("{at}: network_mbps must be more than 0"));
-            check(machine.per_hour.is_none_or(is_price), format!("{at}: per_hour must be 0 or more"));
+            let more = format!("must be more than 0 and at most {MOST}");
+            check(is_size(machine.cores), format!("{at}: cores {more}"));
+            check(machine.memory_gb.is_none_or(is_size), format!("{at}: memory_gb {more}"));
+            check(machine.network_mbps.is_none_or(is_size), format!("{at}: network_mbps {more}"));
+            check(machine.per_hour.is_none_or(is_price), format!("{at}: per_hour must be 0 to {MOST}"));
         }
         if wrong.is_empty() { Ok(prices) } else { Err(wrong.join("; ")) }
     }
@@ -410,6 +414,19 @@ mod tests {
         }
         assert!(Prices::parse("[[machine]]\nname = \"x\"\ncores = 2\nprice = 3").unwrap_err().contains("price"));
         assert!(Prices::parse("machine = []").unwrap_err().contains("[[machine]]"));
+        for (line, part) in [
+            ("cores = nan", "cores"),
+            ("cores = inf", "cores"),
+            ("cores = 1e300", "cores"),
+            ("cores = 1\nper_hour = nan", "per_hour"),
+            ("cores = 1\nper_hour = 1e300", "per_hour"),
+            ("cores = 1\nmemory_gb = -1", "memory_gb"),
+            ("cores = 1\nnetwork_mbps = 0", "network_mbps"),
+            ("cores = 1\ngpus = -1", "gpus"),
+        ] {
+            let wrong = Prices::parse(&format!("[[machine]]\nname = \"x\"\n{line}")).unwrap_err();
+            assert!(wrong.contains(part), "{line}: {wrong}");
+        }
     }
 
     proptest! {

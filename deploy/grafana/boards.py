@@ -214,6 +214,8 @@ MODELS = Board(
                 Panel("Batches", "Runs of a model in a second.", (rates("saccade_inference_seconds_count", "model"),), Unit.PER_SECOND),
                 Panel("Mean time of a batch", "By model.",
                       (Query("sum by (model) (rate(saccade_inference_seconds_sum{@}[R])) / sum by (model) (rate(saccade_inference_seconds_count{@}[R]))", "{{model}}"),), Unit.SECONDS),
+                Panel("A frame alone", "Time that a frame takes a model without company, as it is estimated; beside the mean time of a batch it tells what company costs.",
+                      (Query("max by (model) (saccade_model_frame_seconds{@})", "{{model}}"),), Unit.SECONDS),
                 Panel("Instances at work", "Seconds of inference a second: how many instances are busy on average.", (rates("saccade_inference_seconds_sum", "model"),), is_stacked=True),
                 Panel("Use of instances", "Share of the time in which the instances of a model were at work.",
                       (Query("sum by (model) (rate(saccade_inference_seconds_sum{@}[R])) / sum by (model) (saccade_model_instances{@})", "{{model}}"),), Unit.SHARE, steps=ladder(warn=0.8, bad=0.95)),

@@ -1,6 +1,8 @@
-use super::window::{Device, Memory, Model, Packets, Room, Window, Work, sane};
+use super::window::{Device, Memory, Model, Packets, Path, Room, Window, Work, sane};
 use super::{Code, Finding, Severity};
 
+/// Seconds of a window that say something: in less, a single long run looks like a busy instance.
+const SHORTEST: f64 = 1.5;
 /// Share of frames and pictures that may be lost to load, or late, before anything is said.
 const LOST: f64 = 0.02;
 const LATE: f64 = 0.05;
@@ -22,8 +24,14 @@ const LOSS_CRITICAL: f64 = 0.05;
 /// Share of frames that the path has no room for, likewise.
 const CONGESTED: f64 = 0.05;
 const CONGESTED_CRITICAL: f64 = 0.3;
-/// Mean seconds for which frames wait for a model that could take them, from which on it matters.
+/// Mean seconds for which frames wait for a model or for those they are run with, from which on it matters.
 const WAIT: f64 = 0.005;
+/// Frames in a run, as a mean, from which on they have company.
+const COMPANY: f64 = 1.5;
+/// Frames that are of no use after one with gaps: two seconds, within which a keyframe comes that was asked for.
+const AFTER_A_GAP: f64 = 60.0;
+/// Of what is lost, the share from which on a cause within this machine is worth a setting.
+const OURS: f64 = 0.1;
 /// Share of requests that a useful cache answers at the least, and requests from which on it is judged.
 const USEFUL: f64 = 0.05;
 const ASKED: f64 = 50.0;
@@ -31,7 +39,7 @@ const ASKED: f64 = 50.0;
 const IDLE: f64 = 0.3;
 /// How many times as much something is at most, so that numbers stay finite.
 const MOST: f64 = 1e9;
-/// Shares of memory where the server does not say what it makes of them.
+/// Shares of memory, where the server does not say what it makes of them by bounds of its own.
 const MEMORY: (f64, f64) = (0.8, 0.95);
 
 /// What limits a server in which this happened: the most severe first, of like severity what is nearest its limit. None
@@ -40,7 +48,7 @@ const MEMORY: (f64, f64) = (0.8, 0.95);
 pub fn findings(window: &Window) -> Vec<Finding> {
     let seen = Seen::new(window);
     let mut found: Vec<(f64, Finding)> = window.memory.iter().filter_map(memory).collect();
-    if window.seconds > 0.0 {
+    if sane(window.seconds) >= SHORTEST {
         let rules = [inference, decode, encode, network, gpu_idle, batch_wait, cache].into_iter();
         found.extend(rules.filter_map(|rule| rule(&seen)));
     }
@@ -72,6 +80,8 @@ struct Seen<'a> {
     instances_busy: f64,
     /// All batches of all models.
     batches: Work,
+    /// Seconds between two frames of a session, as a mean, where there are any.
+    interval: Option<f64>,
     /// The model whose instances are at work most.
     busiest: Option<&'a Model>,
     is_full: bool,
@@ -114,9 +124,20 @@ impl<'a> Seen<'a> {
             codecs_busy: at_work(of(codecs, codec_threads), codecs, codecs_use),
             instances_busy: at_work(busiest.map_or(0.0, busy), inference, models_use),
             batches,
+            interval: Some(share_of(sane(window.sessions) * sane(window.seconds), sane(frames.offered)))
+                .filter(|interval| *interval > 0.0),
             busiest,
             is_full,
         }
+    }
+
+    /// How much of the time between two frames of a session its stage takes for one, where that is all of it and frames are
+    /// given up for it: a session's frames go through a stage one after the other, so that no thread beside helps.
+    fn serial(&self, seconds: f64, dropped: f64) -> Option<f64> {
+        let interval = self.interval.filter(|_| !self.is_full && sane(self.window.frames.offered) >= ENOUGH)?;
+        let takes = share_of(seconds, interval);
+        let gives_up = share(sane(dropped), sane(self.window.frames.offered)) >= LOST;
+        (takes >= FULL && gives_up).then(|| takes.min(1.0))
     }
 
     /// Whether frames or pictures suffer.
@@ -157,13 +178,15 @@ fn decode(seen: &Seen<'_>) -> Weighed {
     let device = busiest(&seen.window.devices, |device| device.decoder);
     let codecs = (seen.codecs_busy >= SATURATED && share_of(seen.decode, seen.decode + seen.encode) >= MAJOR)
         .then_some(seen.codecs_busy);
-    let weight = limited(seen, seen.decode, codecs, device)?;
-    let evidence = vec![
+    let serial = seen.serial(mean(seen.window.decode), seen.window.frames.undecoded);
+    let weight = limited(seen, seen.decode, codecs, device, serial)?;
+    let mut evidence = vec![
         ("decode_processors", seen.decode),
         ("decode_ms", milliseconds(seen.window.decode)),
         ("codec_threads_busy_ratio", seen.codecs_busy),
     ];
-    let (setting, advice) = if wants_threads(seen) {
+    evidence.extend(seen.apart(serial));
+    let (setting, advice) = if serial.is_none() && wants_threads(seen) {
         ("threads.codec", "Codec threads are all at work while processors are free: raise threads.codec.".to_owned())
     } else if sane(seen.window.stills.decode_seconds) > sane(seen.window.decode.seconds) {
         (
@@ -188,13 +211,15 @@ fn encode(seen: &Seen<'_>) -> Weighed {
     let device = busiest(&seen.window.devices, |device| device.encoder);
     let codecs = (seen.codecs_busy >= SATURATED && share_of(seen.encode, seen.decode + seen.encode) >= MAJOR)
         .then_some(seen.codecs_busy);
-    let weight = limited(seen, seen.encode, codecs, device)?;
-    let evidence = vec![
+    let serial = seen.serial(mean(seen.window.encode), seen.window.frames.unreturned);
+    let weight = limited(seen, seen.encode, codecs, device, serial)?;
+    let mut evidence = vec![
         ("encode_processors", seen.encode),
         ("encode_ms", milliseconds(seen.window.encode)),
         ("codec_threads_busy_ratio", seen.codecs_busy),
     ];
-    let (setting, advice) = if wants_threads(seen) {
+    evidence.extend(seen.apart(serial));
+    let (setting, advice) = if serial.is_none() && wants_threads(seen) {
         ("threads.codec", "Codec threads are all at work while processors are free: raise threads.codec.")
     } else {
         (
@@ -214,20 +239,30 @@ fn encode(seen: &Seen<'_>) -> Weighed {
 fn inference(seen: &Seen<'_>) -> Weighed {
     let device = busiest(&seen.window.devices, |device| device.sm);
     let instances = (seen.instances_busy >= SATURATED).then_some(seen.instances_busy);
-    let weight = limited(seen, seen.inference, instances, device)?;
+    let slowest = seen.window.models.iter().max_by(|a, b| mean(a.work).total_cmp(&mean(b.work)));
+    let serial = slowest.and_then(|model| seen.serial(mean(model.work), seen.window.frames.unseen));
+    let weight = limited(seen, seen.inference, instances, device, serial)?;
     let batches = seen.window.batches;
-    let evidence = vec![
+    let mut evidence = vec![
         ("inference_processors", seen.inference),
         ("batch_ms", milliseconds(seen.batches)),
         ("batch_frames", share_of(sane(batches.frames), sane(batches.runs))),
         ("instances_busy_ratio", seen.instances_busy),
         ("model_wait_ms", milliseconds(seen.window.model_wait)),
     ];
+    evidence.extend(seen.apart(serial));
     let Room { processors, busy, .. } = seen.window.room;
     let instances = seen.busiest.and_then(|model| model.instances);
     let spare = busy.is_some_and(|busy| busy < SATURATED)
         && instances.zip(processors).is_some_and(|(instances, processors)| instances < processors);
-    let (setting, advice) = if spare && device.is_none() {
+    let (setting, advice) = if serial.is_some() {
+        (
+            "models.default",
+            "A session's frames go through the model one after the other, and it takes longer than there is between two of \
+             them: take a smaller model (models.default), make an int8 variant of this one (`saccade models quantize`), let \
+             a GPU run it (hw.infer), or have publishers send fewer frames (limits.fps).",
+        )
+    } else if spare && device.is_none() {
         (
             "manifest: run.instances",
             "All instances of models are at work while processors are free: raise run.instances in the model's manifest.",
@@ -240,13 +275,19 @@ fn inference(seen: &Seen<'_>) -> Weighed {
              (admission.max_sessions).",
         )
     };
-    let name = seen.busiest.map_or("The model", |model| &model.name);
+    let named = if serial.is_some() { slowest } else { seen.busiest };
+    let name = named.map_or("The model", |model| &model.name);
     let suffers = format!("{name} has more to do than there is time for");
     let message = told(&suffers, &format!("{name} is near its limit"), seen);
     Some((weight, seen.finding(Code::InferenceBound, message, evidence, setting, advice.to_owned())))
 }
 
 impl Seen<'_> {
+    /// For the evidence of a stage that is too slow for one session.
+    fn apart(&self, serial: Option<f64>) -> Option<(&'static str, f64)> {
+        serial.and(self.interval).map(|interval| ("frame_interval_ms", interval * 1e3))
+    }
+
     fn finding(
         &self,
         code: Code,
@@ -260,14 +301,14 @@ impl Seen<'_> {
     }
 }
 
-/// Whether a stage limits the server, and how near its limit it is: one whose threads or device have no more to give, and,
-/// where frames suffer, one that takes much of full processors.
-fn limited(seen: &Seen<'_>, takes: f64, threads: Option<f64>, device: Option<f64>) -> Option<f64> {
+/// Whether a stage limits the server, and how near its limit it is: one whose threads or device have no more to give, one
+/// that is too slow for each session alone, and, where frames suffer, one that takes much of full processors.
+fn limited(seen: &Seen<'_>, takes: f64, threads: Option<f64>, device: Option<f64>, serial: Option<f64>) -> Option<f64> {
     let device = device.filter(|busy| *busy >= FULL);
     let major = seen.major(takes).filter(|_| seen.suffers());
     // A few frames that take long by themselves are no load.
     let threads = threads.filter(|_| seen.offered >= ENOUGH);
-    [threads, device, major].into_iter().flatten().max_by(f64::total_cmp)
+    [threads, device, major, serial].into_iter().flatten().max_by(f64::total_cmp)
 }
 
 /// Whether there are fewer codec threads than processors, and some of those have nothing to do.
@@ -298,7 +339,10 @@ fn network(seen: &Seen<'_>) -> Weighed {
     let worst = inward.max(outward);
     // Where decoding drops frames, those that follow are of no use without a packet lost.
     let is_behind = share(sane(frames.undecoded), sane(frames.offered)) >= LOST / 2.0;
-    let broken = share(sane(frames.broken), sane(frames.offered) + sane(frames.broken));
+    // Who joins a stream waits for a keyframe without a packet lost, too.
+    let after = sane(frames.keyless).min(AFTER_A_GAP * sane(frames.broken));
+    let broken = sane(frames.broken) + after;
+    let broken = share(broken, sane(frames.offered) + broken);
     let broken = if is_behind || sane(frames.offered) < ENOUGH { 0.0 } else { broken };
     if worst < LOSS && congested < CONGESTED && broken < LOST {
         return None;
@@ -309,28 +353,11 @@ fn network(seen: &Seen<'_>) -> Weighed {
         ("outward_loss_ratio", outward),
         ("frames_congested_ratio", congested),
         ("frames_broken_ratio", broken),
-        ("datagrams_without_room", sane(path.no_room)),
+        ("datagrams_without_room", sane(path.unread) + sane(path.unsent)),
+        ("packets_over_bitrate", sane(path.over_bitrate)),
         ("round_trip_ms", milliseconds(path.round_trip)),
     ];
-    let (setting, advice) = if sane(path.no_room) > 0.0 {
-        (
-            "net.core.rmem_max",
-            "Some of it is lost in this machine for want of room: raise the kernel's net.core.rmem_max and \
-             net.core.wmem_max, and admit fewer sessions where processors are full as well.",
-        )
-    } else if inward >= LOSS || broken >= LOST {
-        (
-            "limits.bitrate_kbps",
-            "Have publishers send fewer bits a second (limits.bitrate_kbps is what is taken at most), and offer those \
-             behind bad paths a TURN server over TCP (ice_servers).",
-        )
-    } else {
-        (
-            "admission.bandwidth_mbps",
-            "What goes back is more than the paths carry: say what the network really carries \
-             (admission.bandwidth_mbps), or let sessions ask for `return: results`.",
-        )
-    };
+    let (setting, advice) = remedy(path, inward >= LOSS || broken >= LOST);
     let message = if congested >= CONGESTED && worst < LOSS && broken < LOST {
         format!("The paths to peers have no room for {:.0} % of frames.", congested * 100.0)
     } else {
@@ -348,33 +375,80 @@ fn network(seen: &Seen<'_>) -> Weighed {
     Some((weight.min(1.0), finding))
 }
 
+/// What to do about loss, by where it comes about.
+fn remedy(path: &Path, is_inward: bool) -> (&'static str, &'static str) {
+    let lost = sane(path.inward.lost) + sane(path.outward.lost);
+    let much = |ours: f64| sane(ours) > 0.0 && sane(ours) >= OURS * lost;
+    if much(path.over_bitrate) {
+        (
+            "limits.bitrate_kbps",
+            "Publishers send more than is let in, and what is beyond is dropped: raise limits.bitrate_kbps, or have them \
+             send fewer bits a second.",
+        )
+    } else if much(path.unsent) {
+        (
+            "net.core.wmem_max",
+            "The kernel has no room for what is sent: raise net.core.wmem_max and net.core.rmem_max; see by `saccade \
+             doctor` what the media socket has.",
+        )
+    } else if much(path.unread) {
+        (
+            "admission.max_sessions",
+            "Sessions do not read in time what comes for them: admit fewer (admission.max_sessions), or leave processors \
+             to the network (threads.codec).",
+        )
+    } else if is_inward {
+        (
+            "ice_servers",
+            "Offer publishers behind bad paths a TURN server over TCP (ice_servers), have them send fewer bits a second, \
+             and see by `saccade doctor` whether the media socket has room for bursts.",
+        )
+    } else {
+        (
+            "admission.bandwidth_mbps",
+            "What goes back is more than the paths carry: say what the network really carries \
+             (admission.bandwidth_mbps), or let sessions ask for `return: results`.",
+        )
+    }
+}
+
+/// No frame waits for others while an instance is idle. What sharing runs costs a frame is that its run takes longer than it
+/// would alone.
 fn batch_wait(seen: &Seen<'_>) -> Weighed {
-    let (wait, run) = (mean(seen.window.model_wait), mean(seen.batches));
-    let waits = sane(seen.window.model_wait.count) >= ENOUGH && wait >= WAIT && wait >= run / 2.0;
-    // What waits for instances that are all at work waits for those, and what waits for processors for them.
-    let known = seen.busiest.is_some_and(|model| model.instances.is_some());
-    if !waits || !known || seen.instances_busy >= SATURATED / 2.0 || seen.is_full {
+    let batches = seen.window.batches;
+    let company = share_of(sane(batches.frames), sane(batches.runs));
+    // Where frames are given up for want of time, smaller batches would make it worse.
+    if company < COMPANY || sane(batches.frames) < ENOUGH || seen.lost >= LOST {
         return None;
     }
-    let batches = seen.window.batches;
+    let runs = seen.window.models.iter().filter_map(|model| {
+        let (run, alone) = (mean(model.work), sane(model.alone?));
+        (alone > 0.0).then(|| (run, alone, (run - alone).max(0.0)))
+    });
+    let (run, alone, more) = runs.max_by(|(_, _, a), (_, _, b)| a.total_cmp(b))?;
+    if more < WAIT || more < alone / 2.0 {
+        return None;
+    }
     let evidence = vec![
-        ("model_wait_ms", wait * 1e3),
         ("batch_ms", run * 1e3),
-        ("batch_frames", share_of(sane(batches.frames), sane(batches.runs))),
+        ("alone_ms", alone * 1e3),
+        ("batch_frames", company),
+        ("model_wait_ms", milliseconds(seen.window.model_wait)),
         ("instances_busy_ratio", seen.instances_busy),
+        ("frames_late_ratio", seen.late),
     ];
     let severity = if seen.late >= LATE { Severity::Warning } else { Severity::Info };
     let message = format!(
-        "Frames wait {:.1} ms for others to be run with, longer than half of a run ({:.1} ms), while the model has time.",
-        wait * 1e3,
-        run * 1e3
+        "Frames are run {company:.1} at a time, which takes {:.1} ms; alone, each would take {:.1} ms.",
+        run * 1e3,
+        alone * 1e3
     );
-    let advice = "Lower max_delay_ms in [batching] of the model's manifest.".to_owned();
+    let advice =
+        "Lower max_delay_ms in [batching] of the model's manifest, which is by how much longer than alone a frame may \
+                  take, or max_batch; fewer frames a second are done then."
+            .to_owned();
     let setting = "manifest: batching.max_delay_ms";
-    Some((
-        (wait / (wait + run)).min(1.0),
-        Finding { code: Code::BatchWait, severity, message, evidence, setting, advice },
-    ))
+    Some((share(more, run), Finding { code: Code::BatchWait, severity, message, evidence, setting, advice }))
 }
 
 fn gpu_idle(seen: &Seen<'_>) -> Weighed {
@@ -411,17 +485,18 @@ fn gpu_idle(seen: &Seen<'_>) -> Weighed {
 
 fn memory(memory: &Memory) -> Weighed {
     let used = sane(memory.used);
-    let severity = if memory.level >= 2.0 || used >= MEMORY.1 {
-        Severity::Critical
-    } else if memory.level >= 1.0 || used >= MEMORY.0 {
-        Severity::Warning
-    } else {
-        return None;
+    // Its own bounds are memory.warn_ratio and memory.shed_ratio, which may be others.
+    let by_share = || if used >= MEMORY.1 { 2.0 } else { f64::from(u8::from(used >= MEMORY.0)) };
+    let level = memory.level.map_or_else(by_share, sane);
+    let severity = match level {
+        2.0.. => Severity::Critical,
+        1.0.. => Severity::Warning,
+        _ => return None,
     };
     let is_device = memory.kind == "device";
     let (what, ratio) =
         if is_device { ("a GPU", "device_memory_used_ratio") } else { ("the host", "host_memory_used_ratio") };
-    let refused = if memory.level >= 2.0 { "; new sessions are refused" } else { "" };
+    let refused = if memory.level.is_some_and(|level| level >= 2.0) { "; new sessions are refused" } else { "" };
     let message = format!("{:.0} % of the memory of {what} is in use{refused}.", used * 100.0);
     let (setting, advice) = if is_device {
         (
@@ -448,7 +523,8 @@ fn cache(seen: &Seen<'_>) -> Weighed {
     if hits + misses < ASKED || hit >= USEFUL {
         return None;
     }
-    let is_short = seen.window.memory.iter().any(|memory| memory.kind == "host" && memory.level >= 1.0);
+    let is_short =
+        seen.window.memory.iter().any(|memory| memory.kind == "host" && memory.level.is_some_and(|level| level >= 1.0));
     let severity = if is_short { Severity::Warning } else { Severity::Info };
     let message = format!("The result cache answers {:.1} % of {:.0} requests.", hit * 100.0, hits + misses);
     let advice =

@@ -59,7 +59,7 @@ pub enum Code {
     NetworkLoss,
     /// Frames wait for work although a GPU has nothing to do.
     GpuIdle,
-    /// Frames wait to become batches, although the model could begin.
+    /// Frames take much longer than alone for the sake of those that they are run with.
     BatchWait,
     /// The result cache hardly ever has an answer.
     CacheUseless,

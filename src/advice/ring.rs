@@ -40,14 +40,15 @@ impl Ring {
         self.samples.is_empty()
     }
 
-    /// What happened from the oldest sample to the newest; of fewer than two samples an empty window.
+    /// What happened in the last while before the newest sample, as far back as there are samples; of fewer than two an empty
+    /// window.
     #[must_use]
-    pub fn window(&self) -> Window {
-        let seconds = match (self.samples.front(), self.samples.back()) {
-            (Some((first, _)), Some((last, _))) => last.saturating_duration_since(*first).as_secs_f64(),
-            _ => 0.0,
-        };
-        let samples: Vec<&Sample> = self.samples.iter().map(|(_, sample)| sample).collect();
+    pub fn window(&self, last: Duration) -> Window {
+        let Some((end, _)) = self.samples.back() else { return Window::default() };
+        let age = |at: &Instant| end.saturating_duration_since(*at);
+        let within = self.samples.iter().skip_while(|(at, _)| age(at) > last);
+        let seconds = within.clone().next().map_or(0.0, |(at, _)| age(at).as_secs_f64());
+        let samples: Vec<&Sample> = within.map(|(_, sample)| sample).collect();
         Window::over(seconds, &samples)
     }
 }
@@ -67,15 +68,17 @@ mod tests {
         let (start, second) = (crate::clock::now(), Duration::from_secs(1));
         let mut ring = Ring::new(60 * second, 100);
         assert!(ring.is_empty());
-        assert_eq!(ring.window(), Window::default());
+        assert_eq!(ring.window(60 * second), Window::default());
         ring.push(start, sample(0));
-        assert_eq!(ring.window().seconds, 0.0);
+        assert_eq!(ring.window(60 * second).seconds, 0.0);
         for n in 1..=90 {
             ring.push(start + n * second, sample(30 * n));
         }
-        assert_eq!((ring.len(), ring.window().seconds, ring.window().frames.offered), (61, 60.0, 1800.0));
+        let seen = |last| (ring.window(last).seconds, ring.window(last).frames.offered);
+        assert_eq!((ring.len(), seen(60 * second), seen(15 * second)), (61, (60.0, 1800.0), (15.0, 450.0)));
+        assert_eq!(ring.window(second / 2).seconds, 0.0, "a single sample is no window");
         let mut ring = Ring::new(60 * second, 10);
         (0..50).for_each(|n| ring.push(start + n * second, sample(n)));
-        assert_eq!((ring.len(), ring.window().seconds), (10, 9.0));
+        assert_eq!((ring.len(), ring.window(60 * second).seconds), (10, 9.0));
     }
 }

@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use super::exposition::{self, Malformed};
 
 /// Counters and gauges that are kept of a page.
-const VALUES: [&str; 22] = [
+const VALUES: [&str; 24] = [
+    "process_start_time_seconds",
     "saccade_admission_rejected_total",
     "saccade_budget_missed_total",
     "saccade_build_info",
@@ -17,6 +18,7 @@ const VALUES: [&str; 22] = [
     "saccade_frames_total",
     "saccade_memory_level",
     "saccade_memory_used_ratio",
+    "saccade_model_frame_seconds",
     "saccade_model_instances",
     "saccade_processors",
     "saccade_processors_busy_ratio",

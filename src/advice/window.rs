@@ -1,11 +1,14 @@
 use super::sample::{One, Part, Sample};
 
 /// What happened in a while. Numbers of what happened are of that time alone; a counter that was less at the end than at the
-/// beginning began anew in between. What the server does not tell is zero or `None`.
+/// beginning began anew in between. What the server does not tell, or tells no number for, is zero or `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Window {
     /// How long it was, in seconds.
     pub seconds: f64,
+    /// The samples are of several processes: the server was started anew, or several share an address. Nothing but memory is
+    /// told then, since counters of two processes have no difference.
+    pub is_mixed: bool,
     /// Sessions that were open at its end.
     pub sessions: f64,
     /// Frames of sessions.
@@ -49,8 +52,10 @@ pub struct Frames {
     pub unreturned: f64,
     /// That did not go back because the path had no room for them.
     pub congested: f64,
-    /// That came in with gaps, or were useless because of such.
+    /// That came in with gaps.
     pub broken: f64,
+    /// That came in whole and were of no use, since a keyframe was awaited: after gaps, and where a stream is joined.
+    pub keyless: f64,
     /// That were processed, and left after their session's latency budget.
     pub late: f64,
 }
@@ -101,6 +106,8 @@ pub struct Model {
     pub work: Work,
     /// Instances that can run at a time, where the server tells.
     pub instances: Option<f64>,
+    /// Seconds that a frame alone takes, likewise.
+    pub alone: Option<f64>,
 }
 
 /// How frames were taken together.
@@ -119,8 +126,12 @@ pub struct Path {
     pub inward: Packets,
     /// Of video to peers.
     pub outward: Packets,
-    /// Datagrams that reached no session, or were not sent, for want of room in a queue or a socket.
-    pub no_room: f64,
+    /// Datagrams that found no room in the queue of their session, which did not read them in time.
+    pub unread: f64,
+    /// Datagrams that the kernel had no room for on their way out.
+    pub unsent: f64,
+    /// RTP packets from peers that were dropped because there were more than `limits.bitrate_kbps` lets in.
+    pub over_bitrate: f64,
     /// Round trips that were looked at.
     pub round_trip: Work,
 }
@@ -150,8 +161,9 @@ pub struct Memory {
     pub kind: String,
     /// Share that is in use, 0 to 1.
     pub used: f64,
-    /// 0: enough, 1: warned of, 2: so little that new sessions are refused.
-    pub level: f64,
+    /// What the server makes of it by its own bounds, where it tells. 0: enough, 1: warned of, 2: so little that new sessions
+    /// are refused.
+    pub level: Option<f64>,
 }
 
 /// A GPU: means of the shares of time in which its engines had something to do, 0 to 1, where it tells.
@@ -179,6 +191,9 @@ impl Window {
             return Self::default();
         }
         let between = Between { first, last, samples };
+        if between.is_mixed() {
+            return Self { is_mixed: true, memory: between.memory(), ..Self::default() };
+        }
         let dropped = |stage: &str, reasons: &[&str]| {
             between.grown("saccade_frames_dropped_total", Part::Value, |one| {
                 one.label("stage") == stage && reasons.contains(&one.label("reason"))
@@ -204,6 +219,9 @@ impl Window {
             lost: between
                 .grown("saccade_rtc_packets_lost_total", Part::Value, |one| one.label("direction") == direction),
         };
+        let datagrams = |reason: &str| {
+            between.grown("saccade_rtc_datagrams_dropped_total", Part::Value, |one| one.label("reason") == reason)
+        };
         let asked = |outcomes: &[&str]| {
             between.grown("saccade_cache_requests_total", Part::Value, |one| {
                 one.label("tier") == "all" && outcomes.contains(&one.label("outcome"))
@@ -211,6 +229,7 @@ impl Window {
         };
         Self {
             seconds: sane(seconds),
+            is_mixed: false,
             sessions: between.gauge("saccade_sessions_active").unwrap_or_default(),
             frames: Frames {
                 offered: done("ingest").max(done("decode")),
@@ -218,7 +237,8 @@ impl Window {
                 unseen: dropped("infer", &BEHIND),
                 unreturned: dropped("encode", &BEHIND) + dropped("egress", &BEHIND) + dropped("annotate", &BEHIND),
                 congested: dropped("encode", &["congested"]),
-                broken: dropped("ingest", &["incomplete", "awaiting_keyframe"]),
+                broken: dropped("ingest", &["incomplete"]),
+                keyless: dropped("ingest", &["awaiting_keyframe"]),
                 late: between.grown("saccade_budget_missed_total", Part::Value, |_| true),
             },
             stills: Stills {
@@ -243,9 +263,9 @@ impl Window {
             path: Path {
                 inward: packets("in"),
                 outward: packets("out"),
-                no_room: between.grown("saccade_rtc_datagrams_dropped_total", Part::Value, |one| {
-                    ["session_queue", "send_buffer"].contains(&one.label("reason"))
-                }),
+                unread: datagrams("session_queue"),
+                unsent: datagrams("send_buffer"),
+                over_bitrate: dropped("rtc", &["over_bitrate"]),
                 round_trip: between.work("saccade_rtc_round_trip_seconds", |_| true),
             },
             cache: Cache { hits: asked(&["hit", "stale", "joined"]), misses: asked(&["miss"]) },
@@ -265,6 +285,15 @@ struct Between<'a> {
 }
 
 impl Between<'_> {
+    /// Whether the samples are of more than one process.
+    fn is_mixed(&self) -> bool {
+        let started = |sample: &Sample| {
+            sample.of("process_start_time_seconds", Part::Value).map(One::value).find(|at| at.is_finite())
+        };
+        let mut known = self.samples.iter().filter_map(|sample| started(sample));
+        known.next().is_some_and(|first| known.any(|other| (other - first).abs() >= 1.0))
+    }
+
     /// By how much the series of a counter that are `wanted` grew, all together.
     fn grown(&self, name: &'static str, part: Part, wanted: impl Fn(One<'_>) -> bool) -> f64 {
         let grown = |now: One<'_>| {
@@ -281,14 +310,16 @@ impl Between<'_> {
 
     /// A gauge at the end, all of its series together.
     fn gauge(&self, name: &'static str) -> Option<f64> {
-        let values: Vec<f64> = self.last.of(name, Part::Value).map(|one| sane(one.value())).collect();
+        let values = self.last.of(name, Part::Value).map(One::value).filter(|value| value.is_finite());
+        let values: Vec<f64> = values.map(sane).collect();
         (!values.is_empty()).then(|| sane(values.iter().sum()))
     }
 
-    /// The mean of what a gauge was.
+    /// The mean of what a gauge was; none where it never was a number.
     fn mean(&self, name: &'static str, wanted: impl Fn(One<'_>) -> bool) -> Option<f64> {
         let values = self.samples.iter().flat_map(|sample| sample.of(name, Part::Value));
-        let values: Vec<f64> = values.filter(|one| wanted(*one)).map(|one| sane(one.value())).collect();
+        let values = values.filter(|one| wanted(*one)).map(One::value).filter(|value| value.is_finite());
+        let values: Vec<f64> = values.map(sane).collect();
         #[expect(clippy::cast_precision_loss, reason = "a number of samples")]
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         (!values.is_empty()).then(|| sane(mean))
@@ -301,16 +332,17 @@ impl Between<'_> {
             let name = name.to_owned();
             move |one: One<'_>| one.label("model") == name
         };
+        let told = |metric: &'static str, name: &str| {
+            let one = self.last.of(metric, Part::Value).find(|one| one.label("model") == name)?;
+            one.value().is_finite().then(|| sane(one.value()))
+        };
         let ran = self.last.of(NAME, Part::Count).map(|one| one.label("model"));
         let mut models: Vec<Model> = ran
             .map(|name| Model {
                 name: name.to_owned(),
                 work: self.work(NAME, is_of(name)),
-                instances: self
-                    .last
-                    .of("saccade_model_instances", Part::Value)
-                    .find(|one| one.label("model") == name)
-                    .map(|one| sane(one.value())),
+                instances: told("saccade_model_instances", name),
+                alone: told("saccade_model_frame_seconds", name),
             })
             .filter(|model| model.work.count > 0.0)
             .collect();
@@ -324,7 +356,7 @@ impl Between<'_> {
     fn memory(&self) -> Vec<Memory> {
         let level = |kind: &str| {
             let level = self.last.of("saccade_memory_level", Part::Value).find(|one| one.label("kind") == kind);
-            level.map_or(0.0, |one| sane(one.value()))
+            level.map(One::value).filter(|level| level.is_finite()).map(sane)
         };
         let used = self.last.of("saccade_memory_used_ratio", Part::Value);
         let mut memory: Vec<Memory> = used
@@ -400,16 +432,44 @@ mod tests {
     }
 
     #[test]
+    fn two_processes_have_no_window_in_common() {
+        let of = |started: u32, frames: u32| {
+            sample(&format!(
+                "process_start_time_seconds {started}\nsaccade_frames_total{{stage=\"decode\",outcome=\"done\"}} {frames}\n\
+                 saccade_memory_used_ratio{{kind=\"host\"}} 0.9\n"
+            ))
+        };
+        // More than before, as the one that runs for longer has it.
+        let window = Window::over(5.0, &[&of(1_700_000_000, 40), &of(1_600_000_000, 9_000_000)]);
+        assert!(window.is_mixed);
+        assert_eq!((window.seconds, window.frames.offered, window.memory.len()), (0.0, 0.0, 1));
+        let window = Window::over(5.0, &[&of(1_700_000_000, 40), &of(1_700_000_000, 90)]);
+        assert!(!window.is_mixed);
+        assert_eq!(window.frames.offered, 50.0);
+    }
+
+    #[test]
+    fn gauges_that_are_no_numbers_are_not_told() {
+        let page = "saccade_processors NaN\nsaccade_processors_busy_ratio NaN\nsaccade_memory_level{kind=\"host\"} NaN\n\
+                    saccade_memory_used_ratio{kind=\"host\"} 0.5\n";
+        let known = sample("saccade_processors_busy_ratio 0.5\n");
+        let unknown = sample(page);
+        let window = Window::over(2.0, &[&unknown, &unknown]);
+        assert_eq!((window.room, window.memory[0].level), (Room::default(), None));
+        assert_eq!(Window::over(2.0, &[&known, &unknown]).room.busy, Some(0.5), "the mean of what is known");
+    }
+
+    #[test]
     fn the_time_of_a_batch_counts_once() {
         let none = sample("");
         let some = sample(
             "saccade_batch_size_sum 40\nsaccade_batch_size_count 10\nsaccade_inference_seconds_sum{model=\"a@1\"} 1\n\
              saccade_model_instances{model=\"a@1\"} 2\nsaccade_model_instances{model=\"b@1\"} 1\n\
-             saccade_inference_seconds_count{model=\"a@1\"} 10\nsaccade_stage_duration_seconds_sum{stage=\"preprocess\"} 0.4\n",
+             saccade_inference_seconds_count{model=\"a@1\"} 10\nsaccade_model_frame_seconds{model=\"a@1\"} 0.04\nsaccade_stage_duration_seconds_sum{stage=\"preprocess\"} 0.4\n",
         );
         let window = Window::over(1.0, &[&none, &some]);
         let work = Work { seconds: 1.1, count: 10.0 };
-        assert_eq!(window.models, [Model { name: "a@1".to_owned(), work, instances: Some(2.0) }]);
+        assert_eq!(window.models, [Model { name: "a@1".to_owned(), work, instances: Some(2.0), alone: Some(0.04) }]);
     }
 
     #[test]
@@ -421,9 +481,9 @@ mod tests {
         let samples = [sample(page), sample(page)];
         let window = Window::over(1.0, &[&samples[0], &samples[1]]);
         assert_eq!(window.devices[0], Device { sm: Some(0.9), ..Device::default() });
-        assert_eq!(window.devices[1], Device { decoder: Some(0.0), ..Device::default() });
+        assert_eq!(window.devices[1], Device::default(), "what is no number is not told");
         let kinds: Vec<_> =
             window.memory.iter().map(|memory| (memory.kind.as_str(), memory.used, memory.level)).collect();
-        assert_eq!(kinds, [("host", 0.97, 2.0), ("device", 0.5, 0.0)]);
+        assert_eq!(kinds, [("host", 0.97, Some(2.0)), ("device", 0.5, None)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use metrics::gauge;
 use saccade_signaling::{AdviceFinding, AdviceSeverity, AdviceView};
@@ -17,6 +17,8 @@ use crate::{clock, telemetry};
 const EVERY: Duration = Duration::from_secs(1);
 /// What is looked at.
 const KEEP: Duration = Duration::from_secs(60);
+/// What is looked at alone, too: a minute's means tell of what begins only when most of it has passed.
+const LATELY: Duration = Duration::from_secs(15);
 /// Samples at most.
 const ROOM: usize = 64;
 
@@ -30,10 +32,13 @@ impl Adviser {
         Arc::new(Self { ring: Mutex::new(Ring::new(KEEP, ROOM)) })
     }
 
-    /// What limits the server, as the samples show it.
+    /// What limits the server, as the last minute shows it, or the last seconds where those are worse.
     pub(super) fn view(&self) -> AdviceView {
-        let window = self.ring.lock().unwrap_or_else(PoisonError::into_inner).window();
-        view(&window)
+        let ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let [all, lately] = [KEEP, LATELY].map(|last| ring.window(last));
+        drop(ring);
+        let worst = |window: &Window| findings(window).first().map(|finding| finding.severity);
+        view(if worst(&lately) > worst(&all) { &lately } else { &all })
     }
 
     /// Takes samples until the server stops, on a thread that may take its time.
@@ -51,14 +56,14 @@ impl Adviser {
                 _ = timer.tick() => {}
                 _ = stopped.wait_for(|stop| *stop) => return,
             }
-            show_instances(&engine, &mut models);
+            show_models(&engine, &mut models);
             let (adviser, metrics) = (Arc::clone(&self), metrics.clone());
             let taken = tokio::task::spawn_blocking(move || {
                 for (kind, busy) in threads.look(clock::now()) {
                     gauge!("saccade_busy_processors", "threads" => kind).set(busy);
                 }
                 let sample = Sample::read(&metrics.render());
-                (threads, sample.map(|sample| adviser.push(sample)))
+                (threads, sample.map(|sample| adviser.push(clock::now(), sample)))
             });
             match taken.await {
                 Ok((back, Ok(()))) => threads = back,
@@ -74,18 +79,20 @@ impl Adviser {
         }
     }
 
-    fn push(&self, sample: Sample) {
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(clock::now(), sample);
+    fn push(&self, now: Instant, sample: Sample) {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).push(now, sample);
     }
 }
 
-/// Shows how many instances each model has; one that is gone has none.
-fn show_instances(engine: &Engine, known: &mut BTreeSet<String>) {
+/// Shows how many instances each model has, and what a frame alone takes it; one that is gone has none.
+fn show_models(engine: &Engine, known: &mut BTreeSet<String>) {
     let models = engine.models();
     known.extend(models.iter().map(|model| model.id()));
     for id in &*known {
-        let instances = models.iter().find(|model| model.id() == *id).map_or(0, |model| model.instances());
-        gauge!("saccade_model_instances", "model" => id.clone()).set(instances);
+        let model = models.iter().find(|model| model.id() == *id);
+        gauge!("saccade_model_instances", "model" => id.clone()).set(model.map_or(0, |model| model.instances()));
+        let alone = model.map_or(Duration::ZERO, |model| model.estimate());
+        gauge!("saccade_model_frame_seconds", "model" => id.clone()).set(alone.as_secs_f64());
     }
 }
 
@@ -114,13 +121,14 @@ fn shown(finding: Finding) -> AdviceFinding {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::advice::Memory;
 
     #[test]
     fn what_is_found_is_told_with_the_names_of_the_wire() {
-        let memory = vec![Memory { kind: "host".to_owned(), used: 0.976_543, level: 2.0 }];
+        let memory = vec![Memory { kind: "host".to_owned(), used: 0.976_543, level: Some(2.0) }];
         let view = view(&Window { seconds: 59.96, memory, ..Window::default() });
         assert_eq!((view.window_s.to_string().as_str(), view.findings.len()), ("60", 1));
         let finding = &view.findings[0];
@@ -128,5 +136,32 @@ mod tests {
         assert_eq!(finding.evidence["host_memory_used_ratio"].to_string(), "0.977");
         assert_eq!(finding.runbook, "deploy/runbooks/memory_near_limit.md");
         assert!(Adviser::new().view() == AdviceView::default(), "nothing was seen yet");
+    }
+
+    #[test]
+    fn what_began_lately_is_told_while_most_of_the_minute_was_calm() {
+        let (adviser, start) = (Adviser::new(), clock::now());
+        let mut told = Vec::new();
+        for second in 0..=75_u32 {
+            // From the 45th second on, an instance is at work all the time, and half of the frames are given up.
+            let bad = second.saturating_sub(45);
+            let page = format!(
+                "saccade_build_info 1\nsaccade_sessions_active 4\nsaccade_processors 8\nsaccade_processors_busy_ratio 0.3\n\
+                 saccade_model_instances{{model=\"m@1\"}} 1\nsaccade_inference_seconds_count{{model=\"m@1\"}} {}\n\
+                 saccade_inference_seconds_sum{{model=\"m@1\"}} {}\n\
+                 saccade_frames_total{{stage=\"ingest\",outcome=\"done\"}} {}\n\
+                 saccade_frames_dropped_total{{stage=\"infer\",reason=\"superseded\"}} {}\n",
+                100 * second,
+                0.2 * f64::from(second - bad) + f64::from(bad),
+                120 * second,
+                60 * bad,
+            );
+            adviser.push(start + Duration::from_secs(second.into()), Sample::read(&page).unwrap());
+            let AdviceView { window_s, findings } = adviser.view();
+            told.push(findings.first().map(|finding| (finding.code.clone(), finding.severity, window_s.to_string())));
+        }
+        assert!(told[..=45].iter().all(Option::is_none), "{told:?}");
+        let bad = |window: &str| Some(("inference_bound".to_owned(), AdviceSeverity::Critical, window.to_owned()));
+        assert_eq!(told[60], bad("15"), "{told:?}");
     }
 }

@@ -116,8 +116,8 @@ pub struct Doctor {
     /// Say what limits a server that runs, by its metrics at this URL (its `ops.listen`), and look at nothing else
     #[arg(long, value_name = "URL", conflicts_with_all = ["measure", "network_ways"])]
     pub live: Option<String>,
-    /// Seconds between two looks at the metrics of --live
-    #[arg(long, value_name = "SECONDS", requires = "live", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    /// Seconds between two looks at the metrics of --live, 2 to 3600
+    #[arg(long, value_name = "SECONDS", requires = "live", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600))]
     pub window: u64,
     /// Print JSON
     #[arg(long)]

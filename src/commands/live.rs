@@ -1,4 +1,6 @@
 //! `saccade doctor --live URL`: what limits a server that runs, by its metrics.
+//!
+//! Exit codes: 0 it was told, whatever was found; 64 for a wrong URL; 69 where there are no metrics of one server.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -27,6 +29,13 @@ enum Error {
     Url(String),
     #[error("{url} does not answer ({source}); is this the server's `ops.listen`, and does the server run?")]
     Unreachable { url: Url, source: Box<ureq::Error> },
+    #[error("{url} answers more than {MAX_BYTES} bytes, which are no metrics of ours")]
+    TooLong { url: Url },
+    #[error(
+        "{url} was answered by two processes: the server began anew meanwhile, or several share this URL; ask again, each of \
+         them at its own `ops.listen`"
+    )]
+    Mixed { url: Url },
     #[error("{url} answers {status}; the metrics are at `ops.listen` of the server")]
     Status { url: Url, status: StatusCode },
     #[error("{url}: {source}; the metrics are at `ops.listen` of the server")]
@@ -65,7 +74,10 @@ fn look(url: &str, window: Duration) -> Result<AdviceView, Error> {
         if answer.status() != StatusCode::OK {
             return Err(Error::Status { url: url.clone(), status: answer.status() });
         }
-        let text = answer.body_mut().with_config().limit(MAX_BYTES).read_to_string().map_err(failed)?;
+        let text = answer.body_mut().with_config().limit(MAX_BYTES).read_to_string().map_err(|error| match error {
+            ureq::Error::BodyExceedsLimit(_) => Error::TooLong { url: url.clone() },
+            error => failed(error),
+        })?;
         let sample = Sample::read(&text).map_err(|source| Error::Unusable { url: url.clone(), source })?;
         Ok((at, sample))
     };
@@ -75,7 +87,8 @@ fn look(url: &str, window: Duration) -> Result<AdviceView, Error> {
     let _ = silence.recv_timeout(window);
     let (end, last) = fetch()?;
     let seconds = end.saturating_duration_since(begin).as_secs_f64();
-    Ok(advice::view(&Window::over(seconds, &[&first, &last])))
+    let window = Window::over(seconds, &[&first, &last]);
+    if window.is_mixed { Err(Error::Mixed { url }) } else { Ok(advice::view(&window)) }
 }
 
 /// Where the metrics are.
@@ -83,6 +96,10 @@ fn page(url: &str) -> Result<Url, String> {
     let mut url = Url::parse(url).map_err(|error| error.to_string())?;
     if !["http", "https"].contains(&url.scheme()) || url.host().is_none() {
         return Err("its scheme is neither http nor https".to_owned());
+    }
+    // They would be sent nowhere, and told with each error.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("nobody is asked for a user name or a password there".to_owned());
     }
     if !url.path().ends_with("/metrics") {
         let path = format!("{}/metrics", url.path().trim_end_matches('/'));
@@ -99,8 +116,11 @@ fn agent() -> Agent {
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .root_certs(RootCerts::from(certificates))
         .build();
+    // Nobody in between, whatever the environment says, and nowhere else.
     Agent::config_builder()
         .tls_config(tls)
+        .proxy(None)
+        .max_redirects(0)
         .http_status_as_error(false)
         .user_agent(concat!("saccade/", env!("CARGO_PKG_VERSION")))
         .timeout_global(Some(PATIENCE))
@@ -118,7 +138,13 @@ fn text(view: &AdviceView) -> String {
             AdviceSeverity::Critical => "CRITICAL",
         };
         let evidence: Vec<_> = finding.evidence.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        let _ = writeln!(text, "{severity:8}  {}: {}", finding.code, finding.message);
+        // Names of models are the server's: a terminal would do what is in them.
+        let message: String = finding
+            .message
+            .chars()
+            .map(|one| if one.is_control() { char::REPLACEMENT_CHARACTER } else { one })
+            .collect();
+        let _ = writeln!(text, "{severity:8}  {}: {message}", finding.code);
         let _ = writeln!(text, "{:8}  {}", "", evidence.join(", "));
         let _ = writeln!(text, "{:8}  → {}: {}", "", finding.setting, finding.advice);
         let _ = writeln!(text, "{:8}  {}", "", finding.runbook);
@@ -147,15 +173,26 @@ mod tests {
         ] {
             assert_eq!(page(url).unwrap().as_str(), expected);
         }
-        for wrong in ["127.0.0.1:9180", "localhost:9180", "ws://127.0.0.1/", "", "file:///metrics"] {
-            assert!(page(wrong).is_err(), "{wrong}");
+        for wrong in [
+            "127.0.0.1:9180",
+            "localhost:9180",
+            "ws://127.0.0.1/",
+            "",
+            "file:///metrics",
+            "http://me:secret@127.0.0.1/",
+        ] {
+            let told = page(wrong).unwrap_err();
+            assert!(!told.contains("secret"), "{told}");
         }
     }
 
     #[test]
     fn what_is_found_is_told_in_words() {
         let golden = include_str!("../../signaling/golden/advice_view.json");
-        let shown = text(&serde_json::from_str(golden).unwrap());
+        let mut view: AdviceView = serde_json::from_str(golden).unwrap();
+        let shown = text(&view);
+        view.findings[0].message = "\u{1b}[2Jyolo\nx".to_owned();
+        assert!(text(&view).contains(": \u{fffd}[2Jyolo\u{fffd}x\n"), "nothing that a terminal obeys");
         assert!(shown.starts_with("CRITICAL  inference_bound: yolox-nano@1 has more"), "{shown}");
         assert!(shown.contains("frames_lost_ratio 0.62") && shown.contains("→ models.default: Take"), "{shown}");
         assert!(shown.contains("\ninfo      cache_useless: "), "{shown}");

@@ -6,8 +6,11 @@
 mod packets;
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::num::NonZero;
-use std::sync::atomic::AtomicBool;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use serde_json::json;
@@ -19,6 +22,8 @@ use crate::cli::{BenchStages, Exit, Plan, Returned};
 
 /// Frames that are measured.
 const FRAMES: u32 = 150;
+/// Bytes of a price file at most.
+const PRICE_BYTES: u64 = 1 << 20;
 
 pub(super) fn run(args: Plan) -> Exit {
     offline::interruptible(move |interrupted| {
@@ -29,8 +34,9 @@ pub(super) fn run(args: Plan) -> Exit {
     })
 }
 
-fn plan(args: Plan, interrupted: &AtomicBool) -> Result<Exit, (Exit, String)> {
-    let prices = prices(&args).map_err(|message| (Exit::Configuration, message))?;
+fn plan(args: Plan, stop: &AtomicBool) -> Result<Exit, (Exit, String)> {
+    let mut prices = prices(&args).map_err(|message| (Exit::Configuration, message))?;
+    let is_here = args.price_file.is_none();
     let bits = args.bitrate.map_or_else(|| bitrate(args.resolution, args.fps), |kilobits| kilobits * 1_000);
     let demand = Demand {
         sessions: args.sessions,
@@ -42,9 +48,13 @@ fn plan(args: Plan, interrupted: &AtomicBool) -> Result<Exit, (Exit, String)> {
     };
     let (utilization, json) = (args.utilization, args.json);
     let packet = packets::cost().map_err(|error| (Exit::Internal, format!("packets on the loopback: {error}")))?;
-    let found = stages::find(&stages_of(args), interrupted)?;
-    let costs =
-        found.costs(packet).ok_or_else(|| (Exit::Internal, "interrupted before anything was measured".to_owned()))?;
+    let found = stages::find(&stages_of(args), stop)?;
+    let interrupted = || (Exit::Internal, "interrupted before all was measured".to_owned());
+    let costs = found.costs(packet).filter(|_| !stop.load(Ordering::Acquire)).ok_or_else(interrupted)?;
+    if is_here {
+        // Whether this machine has a GPU that models run on is known only now.
+        prices.machines.iter_mut().for_each(|machine| machine.gpus = u32::from(costs.on_gpu));
+    }
     let answer = Answer {
         model: found.model,
         demand,
@@ -70,11 +80,22 @@ fn prices(args: &Plan) -> Result<Prices, String> {
             Some(cores) => (format!("{cores} processors like these"), f64::from(cores)),
             None => ("this machine".to_owned(), here as f64),
         };
-        let machine = Machine { name, cores, gpus: 1, memory_gb: None, network_mbps: None, per_hour: None };
+        let machine = Machine { name, cores, gpus: 0, memory_gb: None, network_mbps: None, per_hour: None };
         return Ok(Prices { machines: vec![machine], ..Prices::default() });
     };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("--price-file {}: {error}", path.display()))?;
-    Prices::parse(&text).map_err(|wrong| format!("--price-file {}: {wrong}", path.display()))
+    let wrong = |what: String| format!("--price-file {}: {what}", path.display());
+    let text = bounded(path).map_err(|error| wrong(error.to_string()))?;
+    Prices::parse(&text).map_err(wrong)
+}
+
+/// The text of a file that is no longer than a price file may be.
+fn bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let bytes = File::open(path)?.take(PRICE_BYTES + 1).read_to_string(&mut text)?;
+    if bytes as u64 > PRICE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {PRICE_BYTES} bytes")));
+    }
+    Ok(text)
 }
 
 /// What is to be measured for it.
@@ -114,7 +135,17 @@ impl Answer {
             "needs": self.needs,
             "currency": self.prices.currency,
             "fleets": self.fleets,
+            "notes": self.notes(),
         })
+    }
+
+    /// What the numbers leave out.
+    fn notes(&self) -> Vec<String> {
+        let idle = self.prices.machines.iter().filter(|machine| machine.gpus > 0 && !self.costs.on_gpu);
+        idle.map(|Machine { name, .. }| {
+            format!("{name}: its GPUs count for nothing here, since inference was measured on processors")
+        })
+        .collect()
     }
 
     fn text(&self) -> String {
@@ -163,10 +194,20 @@ impl Answer {
         }
         let unfit = self.prices.machines.iter().filter(|it| self.fleets.iter().all(|fleet| fleet.machine != **it));
         for machine in unfit {
-            line(
-                &machine.name,
-                "  does not serve a single session: a larger one, a smaller picture or model".to_owned(),
-            );
+            let told = if costs.on_gpu && machine.gpus == 0 {
+                "has no GPU, on which inference was measured".to_owned()
+            } else if needs.longest_ms > 1e3 / demand.fps {
+                let (longest, between) = (needs.longest_ms, 1e3 / demand.fps);
+                format!(
+                    "serves no session: a stage takes {longest:.0} ms and a frame comes each {between:.0} ms; fewer frames, or --inferred"
+                )
+            } else {
+                "does not serve a single session: a larger one, a smaller picture or model".to_owned()
+            };
+            line(&machine.name, format!("  {told}"));
+        }
+        for note in self.notes() {
+            line("note", note);
         }
         text.truncate(text.trim_end().len());
         text

@@ -93,6 +93,7 @@ table! {
     PROCESSORS_BUSY_RATIO = Gauge "saccade_processors_busy_ratio" [] "Share of the processors that was busy in the last second, with whatever, 0 to 1.";
     BUSY_PROCESSORS = Gauge "saccade_busy_processors" ["threads"] "Processors that threads of a kind kept busy in the last second.";
     CODEC_THREADS = Gauge "saccade_codec_threads" [] "Threads for decoding, drawing and encoding.";
+    MODEL_FRAME_SECONDS = Gauge "saccade_model_frame_seconds" ["model"] "Time that a frame alone takes a model, as it is estimated now, in seconds.";
     MODEL_INSTANCES = Gauge "saccade_model_instances" ["model"] "Instances of a model that can run at a time.";
     MEMORY_USED_RATIO = Gauge "saccade_memory_used_ratio" ["kind"] "Share of memory that is in use, 0 to 1; of several GPUs that of the fullest.";
     MEMORY_LEVEL = Gauge "saccade_memory_level" ["kind"] "What that means: 0 enough, 1 above `memory.warn_ratio`, 2 above `memory.shed_ratio`, where caches are emptied and new sessions refused.";

@@ -164,8 +164,74 @@ fn a_plan_tells_machines_and_money_from_measured_stages() {
     }
     assert!(fleets.len() == 2 && report["currency"] == "EUR", "{report}");
 
-    std::fs::write(&prices, format!("{text}cores_of_it = 3\n")).unwrap();
-    let (code, _, errors) = run(&mut plan("5", "results"));
-    assert_eq!(code, 64, "{errors}");
-    assert!(errors.contains("prices.toml") && errors.contains("cores_of_it"), "{errors}");
+    // This machine has no GPU that models ran on: what one would bring is not made up.
+    std::fs::write(&prices, format!("{text}gpus = 4\n")).unwrap();
+    let (code, told, errors) = run(&mut plan("500", "exact"));
+    assert_eq!(code, 0, "{errors}");
+    assert!(told.contains("note        large: its GPUs count for nothing here"), "{told}");
+    let (_, report, _) = run(plan("500", "exact").arg("--json"));
+    let with_gpus: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(with_gpus["notes"].as_array().unwrap().len(), 1, "{with_gpus}");
+    assert_eq!(report_of(&mut plan_here())["fleets"][0]["machine"]["gpus"], 0);
+
+    let long = "#".repeat(1 << 20);
+    for (wrong, part) in [
+        ("cores_of_it = 3", "cores_of_it"),
+        ("gpus = -1", "gpus"),
+        ("[[machine]]\nname = \"x\"\ncores = nan", "cores"),
+        ("[[machine]]\nname = \"x\"\ncores = 2\nper_hour = -1", "per_hour"),
+        (long.as_str(), "bytes"),
+    ] {
+        std::fs::write(&prices, format!("{text}{wrong}\n")).unwrap();
+        let (code, _, errors) = run(&mut plan("5", "results"));
+        assert_eq!(code, 64, "{errors}");
+        assert!(errors.contains("prices.toml") && errors.contains(part), "{errors}");
+    }
+}
+
+/// A plan for this machine alone.
+fn plan_here() -> Command {
+    let mut program = saccade("plan");
+    program.args([
+        "--sessions",
+        "1",
+        "--resolution",
+        "320x240",
+        "--json",
+        "--model",
+        "scene-blobs",
+        "--models-dir",
+        MODELS,
+    ]);
+    program
+}
+
+fn report_of(program: &mut Command) -> Value {
+    let (code, report, errors) = run(program);
+    assert_eq!(code, 0, "{errors}");
+    serde_json::from_str(&report).unwrap()
+}
+
+#[test]
+fn what_cannot_be_planned_is_told_before_anything_is_measured() {
+    for (wrong, part) in [
+        (&["--sessions", "0"][..], "1..=1000000"),
+        (&["--sessions", "x"], "--sessions"),
+        (&["--sessions", "1", "--resolution", "640"], "WIDTHxHEIGHT"),
+        (&["--sessions", "1", "--resolution", "641x480"], "even numbers"),
+        (&["--sessions", "1", "--resolution", "0x0"], "WIDTHxHEIGHT"),
+        (&["--sessions", "1", "--resolution", "99999999999x480"], "WIDTHxHEIGHT"),
+        (&["--sessions", "1", "--fps", "0"], "1..=120"),
+        (&["--sessions", "1", "--utilization", "nan"], "0.05 to 1"),
+        (&["--sessions", "1", "--inferred=-1"], "0.05 to 1"),
+        (&["--sessions", "1", "--cores", "0"], "1..=1024"),
+        (&["--sessions", "1", "--price-file", "nowhere.toml"], "nowhere.toml"),
+        (&["--sessions", "1", "--price-file", "/dev/zero"], "/dev/zero"),
+        (&["--sessions", "1", "--model", "nothing-like-it"], "nothing-like-it"),
+    ] {
+        let mut program = saccade("plan");
+        let (code, told, errors) = run(program.args(["--models-dir", MODELS]).args(wrong));
+        assert_eq!((code, told.as_str()), (64, ""), "{wrong:?}: {errors}");
+        assert!(errors.contains(part), "{wrong:?}: {errors}");
+    }
 }
