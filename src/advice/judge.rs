@@ -39,7 +39,8 @@ const MEMORY: (f64, f64) = (0.8, 0.95);
 #[must_use]
 pub fn findings(window: &Window) -> Vec<Finding> {
     let seen = Seen::new(window);
-    let mut found: Vec<(f64, Finding)> = window.memory.iter().filter_map(memory).collect();
+    let mut found: Vec<(f64, Finding)> =
+        window.memory.iter().filter_map(|one| memory(one, window.refused_for_memory)).collect();
     if window.seconds > 0.0 {
         let rules = [inference, decode, encode, network, gpu_idle, batch_wait, cache].into_iter();
         found.extend(rules.filter_map(|rule| rule(&seen)));
@@ -409,7 +410,7 @@ fn gpu_idle(seen: &Seen<'_>) -> Weighed {
     Some((1.0 - busy, finding))
 }
 
-fn memory(memory: &Memory) -> Weighed {
+fn memory(memory: &Memory, refused: f64) -> Weighed {
     let used = sane(memory.used);
     let severity = if memory.level >= 2.0 || used >= MEMORY.1 {
         Severity::Critical
@@ -421,8 +422,9 @@ fn memory(memory: &Memory) -> Weighed {
     let is_device = memory.kind == "device";
     let (what, ratio) =
         if is_device { ("a GPU", "device_memory_used_ratio") } else { ("the host", "host_memory_used_ratio") };
-    let refused = if memory.level >= 2.0 { "; new sessions are refused" } else { "" };
-    let message = format!("{:.0} % of the memory of {what} is in use{refused}.", used * 100.0);
+    let consequence =
+        if memory.level >= 2.0 { "; new sessions, viewers, still pictures and tensors are refused" } else { "" };
+    let message = format!("{:.0} % of the memory of {what} is in use{consequence}.", used * 100.0);
     let (setting, advice) = if is_device {
         (
             "manifest: run.instances",
@@ -436,7 +438,10 @@ fn memory(memory: &Memory) -> Weighed {
              or let the result cache have less (cache.max_bytes).",
         )
     };
-    let evidence = vec![(ratio, used)];
+    let mut evidence = vec![(ratio, used)];
+    if memory.level >= 2.0 {
+        evidence.push(("refused_for_memory", sane(refused)));
+    }
     let finding =
         Finding { code: Code::MemoryNearLimit, severity, message, evidence, setting, advice: advice.to_owned() };
     Some((used.min(1.0), finding))

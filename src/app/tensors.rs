@@ -8,7 +8,7 @@ use crate::http;
 use crate::infer::{Engine, Model, Tensors};
 use crate::kserve::client::{self, Remote};
 use crate::kserve::{Entry, Error, Metadata, Models, Named, Request, Response, Statistics};
-use crate::session::{Refusal, Registry};
+use crate::session::{Refusal, Registry, Work};
 
 /// The engine's models as the inference protocol has them.
 pub(super) struct TensorModels {
@@ -65,6 +65,10 @@ async fn forward(model: &Model, remote: &Remote, request: Request) -> Result<Res
 impl Models for TensorModels {
     fn is_ready(&self) -> bool {
         !self.registry.is_draining() && self.engine.models().iter().all(|model| model.is_ready())
+    }
+
+    fn spare(&self) -> Result<(), Error> {
+        self.registry.spare(Work::Tensors).map_err(|_| Error::NoMemory)
     }
 
     fn is_model_ready(&self, model: Named<'_>) -> Result<bool, Error> {

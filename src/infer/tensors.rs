@@ -74,6 +74,8 @@ struct State {
     idle: usize,
     /// Threads that there are.
     threads: usize,
+    /// Idle threads that are to end at once.
+    dismissed: usize,
     closed: bool,
 }
 
@@ -144,6 +146,18 @@ impl Tensors {
         result
     }
 
+    /// Has the threads that wait for work end, each with its session, before their time; says how many those are. The next
+    /// request opens one anew.
+    pub fn let_go(&self) -> usize {
+        let mut state = self.shared.lock();
+        // What waits already needs them.
+        state.dismissed = state.idle.saturating_sub(state.jobs.len());
+        let dismissed = state.dismissed;
+        drop(state);
+        self.shared.wake.notify_all();
+        dismissed
+    }
+
     /// What it did until now.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
@@ -164,7 +178,9 @@ impl Tensors {
             return Err(Error::Busy);
         }
         state.jobs.push_back(job);
-        if state.idle < state.jobs.len() && state.threads < self.shared.settings.threads.max(1) as usize {
+        if state.idle.saturating_sub(state.dismissed) < state.jobs.len()
+            && state.threads < self.shared.settings.threads.max(1) as usize
+        {
             let shared = Arc::clone(&self.shared);
             let builder = thread::Builder::new().name(format!("tensors-{}", shared.id()));
             match builder.spawn(move || own(&shared)) {
@@ -224,7 +240,9 @@ impl Shared {
                 return Some(batch);
             }
             let left = give_up.saturating_duration_since(clock::now());
-            if state.closed || left.is_zero() {
+            let is_dismissed = state.dismissed > 0;
+            state.dismissed = state.dismissed.saturating_sub(1);
+            if state.closed || left.is_zero() || is_dismissed {
                 state.threads -= 1;
                 return None;
             }

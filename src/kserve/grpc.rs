@@ -106,10 +106,14 @@ async fn dispatch(
     let Some(claims) = claims.or_else(|| is_open.then(Claims::default)) else {
         return status(&denied(&Denied::Unauthenticated));
     };
-    if matches!(method.as_str(), "ModelInfer" | "ModelStreamInfer")
-        && let Err(reason) = may_send(&claims)
-    {
-        return status(&denied(&reason));
+    if matches!(method.as_str(), "ModelInfer" | "ModelStreamInfer") {
+        if let Err(reason) = may_send(&claims) {
+            return status(&denied(&reason));
+        }
+        if let Err(error) = service.models.spare() {
+            count("grpc", Some(&error));
+            return status(&error.into());
+        }
     }
     let call = Call { service, claims: Arc::new(claims) };
     match method.as_str() {
@@ -289,6 +293,8 @@ impl Call {
         let (name, version) = (message.model_name.clone(), message.model_version.clone());
         let model = Named::new(&name, &version);
         may_infer(&self.claims, model).map_err(|reason| denied(&reason))?;
+        // Streams are asked when they begin, and may go on for long.
+        self.service.models.spare().inspect_err(|error| count("grpc", Some(error)))?;
         let mut request = read_request(message, self.service.limit).inspect_err(|error| count("grpc", Some(error)))?;
         request.timeout = request.timeout.into_iter().chain(within).min();
         let infer = async |request| self.service.models.infer(model, request).await;
@@ -315,7 +321,7 @@ impl From<Error> for Status {
             | Error::WrongInput { .. }
             | Error::Inputs { .. }
             | Error::NoOutput { .. } => Code::InvalidArgument,
-            Error::TooLarge { .. } | Error::Busy => Code::ResourceExhausted,
+            Error::TooLarge { .. } | Error::Busy | Error::NoMemory => Code::ResourceExhausted,
             Error::Unsupported { .. } => Code::Unimplemented,
             Error::UnknownModel { .. } => Code::NotFound,
             Error::NotReady { .. } => Code::Unavailable,

@@ -197,6 +197,14 @@ pub trait Models: Send + Sync {
     /// Whether all is loaded that is to be, and new work is taken.
     fn is_ready(&self) -> bool;
 
+    /// Passes if tensors are taken now, which is asked before there is room made for them.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    fn spare(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Whether a model takes work.
     ///
     /// # Errors

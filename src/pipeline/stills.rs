@@ -23,7 +23,7 @@ use crate::infer::fusion;
 use crate::infer::{self, Detected, Engine, Letterbox, Model, Params, Plan, Whole};
 use crate::media::{Detection, I420, MediaTime, Overall};
 use crate::offload::offload;
-use crate::session::{Claims, Refusal, Registry, options};
+use crate::session::{Claims, Refusal, Registry, Work, options};
 use crate::stills::{self, COLOR, Decoded, Decoders, Header, Refused, Room};
 use crate::{clock, http};
 
@@ -137,6 +137,8 @@ impl Stills {
     /// From the bytes of a picture to those of its answer.
     async fn answer(&self, picture: Picture, order: &Order) -> Result<Answered, Refusal> {
         let Order { options, annotate, .. } = order;
+        // Those of a form that has begun, and what is computed for no request, are not asked when they come.
+        self.registry.spare(Work::Picture)?;
         let deadline = picture.arrived + Duration::from_millis(options.budget_ms.into());
         let header = self.header(&picture.bytes)?;
         let key = order.key.clone().unwrap_or_else(|| key_of(&picture.bytes));

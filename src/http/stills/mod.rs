@@ -23,7 +23,7 @@ use super::results::{self, Origin};
 use super::{Context, Problem};
 use crate::cache::{Forgotten, Reuse, Tag};
 use crate::clock;
-use crate::session::Refusal;
+use crate::session::{Refusal, Work};
 
 pub(super) use bodies::Uploads;
 
@@ -221,6 +221,7 @@ fn begin(context: &Context, claims: &Claims, uri: &Uri, headers: &HeaderMap) -> 
     if context.registry.is_draining() {
         return Err(context.registry.refuse_draining().into());
     }
+    context.registry.spare(Work::Picture)?;
     let shape = shape(headers)?;
     let query::Query { patch, annotate, key, tags } = query::Query::read(uri.query().unwrap_or_default())?;
     let options = context.stills.options(&patch, claims)?;

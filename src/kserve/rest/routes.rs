@@ -222,6 +222,8 @@ impl IntoResponse for Failure {
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, "bad_request"),
             Self::BrokeOff => (StatusCode::BAD_REQUEST, "bad_request"),
         };
+        // Memory does not come back in a moment.
+        let retry_after = if matches!(self, Self::Error(Error::NoMemory)) { "5" } else { "1" };
         let text = match self {
             Self::Error(error) => sentence(&error.to_string()),
             Self::Denied(denied) => denied.to_string(),
@@ -236,7 +238,7 @@ impl IntoResponse for Failure {
         if status == StatusCode::UNAUTHORIZED {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         } else if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after));
         } else if status == StatusCode::PAYLOAD_TOO_LARGE {
             // The rest of it is not read.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -256,7 +258,7 @@ const fn of(error: &Error) -> (StatusCode, &'static str) {
         Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, "unknown_model"),
         Error::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_failed"),
-        Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "capacity"),
+        Error::Busy | Error::NoMemory => (StatusCode::SERVICE_UNAVAILABLE, "capacity"),
         Error::Late => (StatusCode::GATEWAY_TIMEOUT, "capacity"),
         Error::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
         Error::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
@@ -492,9 +494,11 @@ async fn small<T: for<'de> Deserialize<'de> + Default>(mut body: Body) -> Result
 async fn infer(State(service): Shared, path: InPath, headers: HeaderMap, body: Body) -> Answer {
     let (model, mut body) = (path.named(), body);
     let allowed = service.claims(&headers).and_then(|claims| Ok(may_infer(&claims, model)?));
+    let allowed = allowed.map_err(|denied| (denied, true));
+    let allowed = allowed.and_then(|()| service.models.spare().map_err(|error| (error.into(), false)));
     let answered = match allowed {
         Ok(()) => service.infer(model, &headers, &mut body).await,
-        Err(failure) => Err((failure, true)),
+        Err(failed) => Err(failed),
     };
     let (failure, is_counted) = match answered {
         Ok(answer) => return answer,
