@@ -1,12 +1,11 @@
 //! `saccade doctor --live URL`: what limits a server that runs, by its metrics.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use saccade_signaling::{AdviceSeverity, AdviceView};
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+
 use ureq::{Agent, http::StatusCode};
 use url::Url;
 
@@ -14,6 +13,7 @@ use crate::advice::{Sample, Unusable, Window};
 use crate::app::advice;
 use crate::cli::Exit;
 use crate::clock;
+use crate::commands::outward;
 
 /// Longest that a page of metrics may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -92,20 +92,7 @@ fn page(url: &str) -> Result<Url, String> {
 }
 
 fn agent() -> Agent {
-    let certificates = rustls_native_certs::load_native_certs().certs;
-    let certificates = certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(RootCerts::from(certificates))
-        .build();
-    Agent::config_builder()
-        .tls_config(tls)
-        .http_status_as_error(false)
-        .user_agent(concat!("saccade/", env!("CARGO_PKG_VERSION")))
-        .timeout_global(Some(PATIENCE))
-        .build()
-        .new_agent()
+    outward::agent().timeout_global(Some(PATIENCE)).build().new_agent()
 }
 
 /// The same for people.
