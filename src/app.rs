@@ -286,7 +286,8 @@ impl App {
         #[cfg(not(feature = "cuda"))]
         let fullest = None;
         let watch = memory::watch(config.memory.limits(), host, fullest);
-        let (at, kept) = (Arc::clone(&registry), results.clone());
+        let (at, kept) =
+            (Arc::clone(&registry), memory::Kept { results: results.clone(), engine: Arc::clone(&engine) });
         servers.spawn(memory::look_after(watch, said, at, kept, stopped.clone()));
         servers.spawn(Arc::clone(&adviser).watch(rendered, Arc::clone(&engine), stopped.clone()));
         let detect = pictures.view(&engine, results.as_ref());

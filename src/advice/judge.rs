@@ -47,7 +47,8 @@ const MEMORY: (f64, f64) = (0.8, 0.95);
 #[must_use]
 pub fn findings(window: &Window) -> Vec<Finding> {
     let seen = Seen::new(window);
-    let mut found: Vec<(f64, Finding)> = window.memory.iter().filter_map(memory).collect();
+    let mut found: Vec<(f64, Finding)> =
+        window.memory.iter().filter_map(|one| memory(one, window.refused_for_memory)).collect();
     if sane(window.seconds) >= SHORTEST {
         let rules = [inference, decode, encode, network, gpu_idle, batch_wait, cache].into_iter();
         found.extend(rules.filter_map(|rule| rule(&seen)));
@@ -483,7 +484,7 @@ fn gpu_idle(seen: &Seen<'_>) -> Weighed {
     Some((1.0 - busy, finding))
 }
 
-fn memory(memory: &Memory) -> Weighed {
+fn memory(memory: &Memory, refused: f64) -> Weighed {
     let used = sane(memory.used);
     // Its own bounds are memory.warn_ratio and memory.shed_ratio, which may be others.
     let by_share = || if used >= MEMORY.1 { 2.0 } else { f64::from(u8::from(used >= MEMORY.0)) };
@@ -496,8 +497,9 @@ fn memory(memory: &Memory) -> Weighed {
     let is_device = memory.kind == "device";
     let (what, ratio) =
         if is_device { ("a GPU", "device_memory_used_ratio") } else { ("the host", "host_memory_used_ratio") };
-    let refused = if memory.level.is_some_and(|level| level >= 2.0) { "; new sessions are refused" } else { "" };
-    let message = format!("{:.0} % of the memory of {what} is in use{refused}.", used * 100.0);
+    let is_short = memory.level.is_some_and(|level| level >= 2.0);
+    let consequence = if is_short { "; new sessions, viewers, still pictures and tensors are refused" } else { "" };
+    let message = format!("{:.0} % of the memory of {what} is in use{consequence}.", used * 100.0);
     let (setting, advice) = if is_device {
         (
             "manifest: run.instances",
@@ -511,7 +513,10 @@ fn memory(memory: &Memory) -> Weighed {
              or let the result cache have less (cache.max_bytes).",
         )
     };
-    let evidence = vec![(ratio, used)];
+    let mut evidence = vec![(ratio, used)];
+    if is_short {
+        evidence.push(("refused_for_memory", sane(refused)));
+    }
     let finding =
         Finding { code: Code::MemoryNearLimit, severity, message, evidence, setting, advice: advice.to_owned() };
     Some((used.min(1.0), finding))

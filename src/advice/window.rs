@@ -37,6 +37,8 @@ pub struct Window {
     pub devices: Vec<Device>,
     /// Sessions and viewers that were refused for want of processors.
     pub refused_for_load: f64,
+    /// Sessions, viewers, cameras, still pictures and requests with tensors that were refused for want of memory.
+    pub refused_for_memory: f64,
 }
 
 /// Frames of sessions.
@@ -161,8 +163,8 @@ pub struct Memory {
     pub kind: String,
     /// Share that is in use, 0 to 1.
     pub used: f64,
-    /// What the server makes of it by its own bounds, where it tells. 0: enough, 1: warned of, 2: so little that new sessions
-    /// are refused.
+    /// What the server makes of it by its own bounds, where it tells. 0: enough, 1: warned of, 2: so little that nothing new
+    /// is begun.
     pub level: Option<f64>,
 }
 
@@ -273,6 +275,7 @@ impl Window {
             devices: between.devices(),
             refused_for_load: between
                 .grown("saccade_admission_rejected_total", Part::Value, |one| one.label("reason") == "overload"),
+            refused_for_memory: between.grown("saccade_memory_refused_total", Part::Value, |_| true),
         }
     }
 }

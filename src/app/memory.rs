@@ -1,4 +1,4 @@
-//! What the server does about memory: where it is short, the result cache is emptied and nobody new is admitted.
+//! What the server does about memory: where it is short, what is kept for speed alone is let go, and nothing new is begun.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,6 +7,8 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cache::Cache;
+use crate::infer::Engine;
+use crate::memory;
 #[cfg(feature = "cuda")]
 use crate::memory::Usage;
 use crate::memory::{Kind, Level, Limits, Look, Source, Watch};
@@ -32,7 +34,7 @@ impl Said {
         match level {
             Level::Enough => Ok(()),
             Level::Scarce => Err(format!("{whose} becomes scarce")),
-            Level::Short => Err(format!("{whose} is short: caches are emptied, and new sessions refused")),
+            Level::Short => Err(format!("{whose} is short: caches are emptied, and nothing new is begun")),
         }
     }
 
@@ -60,14 +62,37 @@ pub(super) fn watch(limits: Limits, host: Box<dyn Source>, fullest: Option<Fulle
     Watch::new(limits, sources)
 }
 
+/// What there is to let go.
+pub(super) struct Kept {
+    pub(super) results: Option<Cache<Refusal>>,
+    pub(super) engine: Arc<Engine>,
+}
+
+impl Kept {
+    /// Lets go of all of it. `is_new`: it was not done a second ago.
+    async fn let_go(&self, is_new: bool) {
+        let entries = match &self.results {
+            Some(results) => results.empty_memory().await,
+            None => 0,
+        };
+        let sessions = self.engine.let_go();
+        if is_new || entries > 0 || sessions > 0 {
+            tracing::debug!(entries, sessions, "what was kept for speed is let go");
+            // Nothing depends on how it ends.
+            let _ = tokio::task::spawn_blocking(memory::give_back).await;
+        }
+    }
+}
+
 /// Looks once a second, on a thread that may wait for the kernel, and does what is to be done, until the server stops.
 pub(super) async fn look_after(
     mut watch: Watch,
     said: Said,
     registry: Arc<Registry>,
-    results: Option<Cache<Refusal>>,
+    kept: Kept,
     mut stopped: watch::Receiver<bool>,
 ) {
+    let mut was_short = false;
     let mut timer = interval(EVERY);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -94,8 +119,9 @@ pub(super) async fn look_after(
         let is_short = look.level == Level::Short;
         registry.set_short_of_memory(is_short);
         // Again each time: what comes in meanwhile is kept, too.
-        if is_short && let Some(results) = &results {
-            results.empty_memory().await;
+        if is_short {
+            kept.let_go(!was_short).await;
         }
+        was_short = is_short;
     }
 }

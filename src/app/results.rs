@@ -15,6 +15,7 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::http::{Order, Picture, Stills};
 use crate::session::Refusal;
+use crate::traces::Trail;
 
 /// How long writing an entry may take.
 const PUT: Duration = Duration::from_secs(2);
@@ -96,7 +97,7 @@ async fn warm_one(stills: &dyn Stills, path: PathBuf) -> Result<(), String> {
     let options = stills.options(&OptionsPatch::default(), &Claims::everything()).map_err(|refusal| refusal.message)?;
     let deadline = clock::now() + Duration::from_millis(options.budget_ms.into());
     let order = Order { options, annotate: None, inline: false, key: None, reuse: Reuse::Any, tags: Vec::new() };
-    let picture = Picture { bytes, place: 0, name: None, arrived: clock::now() };
+    let picture = Picture { bytes, place: 0, name: None, arrived: clock::now(), trail: Trail::off() };
     let done = timeout_at(deadline.into(), stills.detect(picture, Arc::new(order))).await;
     done.map_err(|_| "it took too long".to_owned())?.map_err(|refusal| refusal.message)?;
     Ok(())

@@ -8,7 +8,8 @@ use crate::http;
 use crate::infer::{Engine, Model, Tensors};
 use crate::kserve::client::{self, Remote};
 use crate::kserve::{Entry, Error, Metadata, Models, Named, Request, Response, Statistics};
-use crate::session::{Refusal, Registry};
+use crate::session::{Refusal, Registry, Work};
+use crate::traces::Trail;
 
 /// The engine's models as the inference protocol has them.
 pub(super) struct TensorModels {
@@ -67,6 +68,10 @@ impl Models for TensorModels {
         !self.registry.is_draining() && self.engine.models().iter().all(|model| model.is_ready())
     }
 
+    fn spare(&self) -> Result<(), Error> {
+        self.registry.spare(Work::Tensors).map_err(|_| Error::NoMemory)
+    }
+
     fn is_model_ready(&self, model: Named<'_>) -> Result<bool, Error> {
         Ok(self.find(model)?.is_ready())
     }
@@ -91,15 +96,20 @@ impl Models for TensorModels {
         Ok(Arc::new(Metadata { versions, ..(*metadata).clone() }))
     }
 
-    async fn infer(&self, model: Named<'_>, request: Request) -> Result<Response, Error> {
+    async fn infer(&self, model: Named<'_>, request: Request, trail: &Trail) -> Result<Response, Error> {
         let found = self.ready(model)?;
         if self.registry.is_draining() {
             let reason = "the server is shutting down; send it to another, or later".to_owned();
             return Err(Error::NotReady { model: found.id(), reason });
         }
         match found.remote() {
-            Some(remote) => forward(&found, remote, request).await,
-            None => tensors(&found)?.infer(request).await,
+            Some(remote) => {
+                let begin = clock::now();
+                let answer = forward(&found, remote, request).await;
+                trail.part("remote", begin, clock::now());
+                answer
+            }
+            None => tensors(&found)?.infer(request, trail).await,
         }
     }
 

@@ -3,12 +3,10 @@
 //! Exit codes: 0 it was told, whatever was found; 64 for a wrong URL; 69 where there are no metrics of one server.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use saccade_signaling::{AdviceSeverity, AdviceView};
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use ureq::{Agent, http::StatusCode};
 use url::Url;
 
@@ -16,6 +14,7 @@ use crate::advice::{Sample, Unusable, Window};
 use crate::app::advice;
 use crate::cli::Exit;
 use crate::clock;
+use crate::commands::outward;
 
 /// Longest that a page of metrics may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -109,20 +108,11 @@ fn page(url: &str) -> Result<Url, String> {
 }
 
 fn agent() -> Agent {
-    let certificates = rustls_native_certs::load_native_certs().certs;
-    let certificates = certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(RootCerts::from(certificates))
-        .build();
     // Nobody in between, whatever the environment says, and nowhere else.
-    Agent::config_builder()
-        .tls_config(tls)
+    outward::agent()
         .proxy(None)
         .max_redirects(0)
         .http_status_as_error(false)
-        .user_agent(concat!("saccade/", env!("CARGO_PKG_VERSION")))
         .timeout_global(Some(PATIENCE))
         .build()
         .new_agent()

@@ -17,6 +17,7 @@ mod lines;
 mod live;
 mod models;
 mod offline;
+mod outward;
 mod pending;
 mod plan;
 mod probe;

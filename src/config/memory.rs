@@ -6,8 +6,8 @@ use crate::memory::Limits;
 pub struct Memory {
     /// From which share on operators are warned; default 0.8.
     pub warn_ratio: f64,
-    /// From which share on caches are emptied and new sessions refused, until it is 0.05 less; default 0.95. At 1 a process
-    /// with a limit is ended by the kernel before anything is refused.
+    /// From which share on caches are emptied and nothing new is begun, until it is 0.05 less; default 0.95. At 1 a process with
+    /// a limit is ended by the kernel before anything is refused.
     pub shed_ratio: f64,
 }
 

@@ -6,11 +6,12 @@ use axum::http::HeaderMap;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use tonic::Status;
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::auth::{self, Verifier, bearer};
 use super::guard::wait_before_next;
-use super::{Context, Gate, Settings};
+use super::{Context, Gate, Settings, trace};
 use crate::claims::Claims;
 use crate::kserve::{Identify, Models, grpc, rest};
 
@@ -23,7 +24,8 @@ const MESSAGES: usize = 16;
 pub(super) fn routes(context: &Arc<Context>, models: Arc<dyn Models>) -> Router {
     let known = Arc::clone(context);
     let identify: Identify = Arc::new(move |headers| known.claims(headers).ok());
-    rest::Service::new(models, identify, context.settings.tensor_bytes, SERVER).router()
+    let tracer = context.settings.tracer.clone();
+    rest::Service::new(models, identify, context.settings.tensor_bytes, SERVER, tracer).router()
 }
 
 /// The inference protocol over gRPC, to be served by HTTP/2.
@@ -36,8 +38,11 @@ pub fn grpc_router(settings: &Settings, models: Arc<dyn Models>) -> Result<Route
         None => Some(Claims::everything()),
         Some(verifier) => verifier.verify(bearer(headers)?),
     };
-    let service = grpc::Service::new(models, Arc::new(identify), settings.tensor_bytes, SERVER, MESSAGES);
+    let tracer = settings.tracer.clone();
+    let service =
+        grpc::Service::new(models, Arc::new(identify), settings.tensor_bytes, SERVER, MESSAGES, tracer.clone());
     let router = service.router().layer(from_fn_with_state(Arc::clone(&settings.gate), hold));
+    let router = router.layer(option_layer(tracer.is_on().then(|| from_fn_with_state(tracer, trace::trace))));
     Ok(router.layer(CatchPanicLayer::custom(|_| {
         tracing::error!("a call of gRPC panicked");
         grpc::status(&Status::internal("the server failed on this call; report it with the server's log"))

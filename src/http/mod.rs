@@ -317,7 +317,7 @@ fn public(context: &Arc<Context>) -> Router {
         .merge(kserve::routes(context, Arc::clone(&context.tensors)))
         .layer(from_fn_with_state(Arc::clone(context), guard::guard))
         .layer(option_layer(
-            context.settings.tracer.is_on().then(|| from_fn_with_state(Arc::clone(context), trace::trace)),
+            context.settings.tracer.is_on().then(|| from_fn_with_state(context.settings.tracer.clone(), trace::trace)),
         ))
         .layer(cors(context))
         .layer(from_fn_with_state(Arc::clone(context), guard::preflight))
@@ -345,6 +345,9 @@ fn peers(context: &Arc<Context>) -> Router {
         .method_not_allowed_fallback(problem::method_not_allowed)
         .fallback(problem::not_found)
         .with_state(Arc::clone(context))
+        .layer(option_layer(
+            context.settings.tracer.is_on().then(|| from_fn_with_state(context.settings.tracer.clone(), trace::trace)),
+        ))
         .layer(from_fn_with_state(Arc::clone(context), cluster::admit))
         .layer(CatchPanicLayer::custom(problem::panicked))
 }

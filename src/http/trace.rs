@@ -1,13 +1,10 @@
-use std::sync::Arc;
-
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::Context;
 use crate::clock;
-use crate::traces::{Context as TraceContext, Kind, Span};
+use crate::traces::{Context as TraceContext, Kind, Span, Tracer, Trail};
 
 /// What a client says of the span that it asks in (W3C Trace Context section 3.2), where it can be read.
 pub(super) fn caller(headers: &HeaderMap) -> Option<TraceContext> {
@@ -24,29 +21,25 @@ pub(super) fn caller_in(traceparent: Option<&str>, tracestate: Option<&str>) -> 
 
 /// Makes a span of a request whose sender traces it, and has what it leads to be parts of that. To be laid around routes where
 /// traces go somewhere.
-pub(super) async fn trace(State(context): State<Arc<Context>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn trace(State(tracer): State<Tracer>, mut request: Request, next: Next) -> Response {
     let Some(caller) = caller(request.headers()) else { return next.run(request).await };
-    let (tracer, start) = (&context.settings.tracer, clock::now());
-    let Some(span) = tracer.begin(Some(&caller), start) else {
+    let start = clock::now();
+    let Some(span) = tracer.request(&caller, start) else {
         request.extensions_mut().insert(caller.unsampled());
         return next.run(request).await;
     };
     let route = request.extensions().get::<MatchedPath>().map_or("static", |path| path.as_str()).to_owned();
     let method = super::measure::method_label(request.method());
     request.extensions_mut().insert(span.clone());
-    let response = next.run(request).await;
-    let mut span = Span::new(span, Some(caller.span_id()), format!("{method} {route}"), start, clock::now());
-    let status = response.status();
+    let mut span = Span::new(span, Some(caller.span_id()), format!("{method} {route}"), start, start);
     span.kind = Kind::Server;
-    span.attributes = vec![
-        ("http.request.method", method.into()),
-        ("http.route", route.into()),
-        ("http.response.status_code", u32::from(status.as_u16()).into()),
-    ];
-    if status.is_server_error() {
-        span.error = Some(status.canonical_reason().unwrap_or("error").into());
-    }
-    tracer.send(vec![span]);
+    span.attributes = vec![("http.request.method", method.into()), ("http.route", route.into())];
+    // Handed on as well where the client goes away, or the handler panics.
+    let trail = Trail::new(&tracer, span);
+    let response = next.run(request).await;
+    let status = response.status();
+    trail.note(|| vec![("http.response.status_code", u32::from(status.as_u16()).into())]);
+    trail.end(status.is_server_error().then(|| status.canonical_reason().unwrap_or("error").into()));
     response
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -18,6 +19,7 @@ use super::openapi::{
 };
 use super::{Context, Problem, whip};
 use crate::session::{Refusal, Viewer, WatchRequest};
+use crate::traces::Context as TraceContext;
 
 /// Watch a session by WHEP
 ///
@@ -42,6 +44,7 @@ use crate::session::{Refusal, Viewer, WatchRequest};
 pub(super) async fn watch(
     State(context): State<Arc<Context>>,
     Caller { claims, address }: Caller,
+    span: Option<Extension<TraceContext>>,
     Id(id): Id,
     uri: Uri,
     headers: HeaderMap,
@@ -51,7 +54,7 @@ pub(super) async fn watch(
     let session = context.session(&claims, &id)?;
     let sdp = whip::offered(&context, &headers, body).await?;
     let links = whip::links(&context, &claims);
-    let request = WatchRequest { sdp, claims, address };
+    let request = WatchRequest { sdp, claims, address, caller: span.map(|Extension(span)| span) };
     let joined = tokio::time::timeout(context.settings.open_timeout, session.audience().join(request)).await;
     let joined = joined
         .unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, "The viewer took too long to open; try again.")));

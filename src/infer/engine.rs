@@ -415,6 +415,12 @@ impl Engine {
         self.lock().clone()
     }
 
+    /// Lets go of what is kept for speed alone and not in use; it is made again when it is needed. Says how many sessions of
+    /// models that were.
+    pub fn let_go(&self) -> usize {
+        self.models().iter().filter_map(|model| Some(model.tensors()?.let_go())).sum()
+    }
+
     /// The loaded model `name@version`, or the newest loaded version of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Model>> {

@@ -25,6 +25,7 @@ use crate::kserve::{
     BatchStatistics, DataType, Error, Metadata, Outlet, PLATFORM, Request, Response, Spent, Statistics, Tensor,
     elements, push_string, strings,
 };
+use crate::traces::Trail;
 
 /// Requests that may wait for a model.
 const MAX_QUEUE: usize = 64;
@@ -74,6 +75,8 @@ struct State {
     idle: usize,
     /// Threads that there are.
     threads: usize,
+    /// Idle threads that are to end at once.
+    dismissed: usize,
     closed: bool,
 }
 
@@ -89,6 +92,7 @@ struct Run {
     items: Option<i64>,
     arrived: Instant,
     deadline: Instant,
+    trail: Trail,
     reply: oneshot::Sender<Result<Response, Error>>,
 }
 
@@ -125,23 +129,35 @@ impl Tensors {
         self.shared.metadata.get().map(Arc::clone).ok_or_else(|| self.closed())
     }
 
-    /// Runs the graph.
+    /// Runs the graph, and tells `trail` what that takes.
     ///
     /// # Errors
     /// [`Error`] says why not.
-    pub async fn infer(&self, request: Request) -> Result<Response, Error> {
+    pub async fn infer(&self, request: Request, trail: &Trail) -> Result<Response, Error> {
         let arrived = clock::now();
         let deadline = arrived + request.timeout.unwrap_or(MAX_TIMEOUT).min(MAX_TIMEOUT);
         let metadata = timeout_at(deadline.into(), self.metadata()).await.map_err(|_| Error::Late)??;
         let items = metadata.check(&request)?;
         let (reply, answer) = oneshot::channel();
-        self.submit(Job::Run(Run { request, items, arrived, deadline, reply }))?;
+        self.submit(Job::Run(Run { request, items, arrived, deadline, trail: trail.clone(), reply }))?;
         let result = timeout_at(deadline.into(), answer).await;
         let result = result.unwrap_or(Ok(Err(Error::Late))).unwrap_or_else(|_| Err(self.closed()));
         let mut statistics = self.shared.statistics();
         let outcome = if result.is_ok() { &mut statistics.success } else { &mut statistics.fail };
         outcome.add(1, clock::now().saturating_duration_since(arrived));
         result
+    }
+
+    /// Has the threads that wait for work end, each with its session, before their time; says how many those are. The next
+    /// request opens one anew.
+    pub fn let_go(&self) -> usize {
+        let mut state = self.shared.lock();
+        // What waits already needs them.
+        state.dismissed = state.idle.saturating_sub(state.jobs.len());
+        let dismissed = state.dismissed;
+        drop(state);
+        self.shared.wake.notify_all();
+        dismissed
     }
 
     /// What it did until now.
@@ -164,7 +180,9 @@ impl Tensors {
             return Err(Error::Busy);
         }
         state.jobs.push_back(job);
-        if state.idle < state.jobs.len() && state.threads < self.shared.settings.threads.max(1) as usize {
+        if state.idle.saturating_sub(state.dismissed) < state.jobs.len()
+            && state.threads < self.shared.settings.threads.max(1) as usize
+        {
             let shared = Arc::clone(&self.shared);
             let builder = thread::Builder::new().name(format!("tensors-{}", shared.id()));
             match builder.spawn(move || own(&shared)) {
@@ -224,7 +242,9 @@ impl Shared {
                 return Some(batch);
             }
             let left = give_up.saturating_duration_since(clock::now());
-            if state.closed || left.is_zero() {
+            let is_dismissed = state.dismissed > 0;
+            state.dismissed = state.dismissed.saturating_sub(1);
+            if state.closed || left.is_zero() || is_dismissed {
                 state.threads -= 1;
                 return None;
             }
@@ -335,6 +355,18 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Where its time went: it waited until `begin`, and what it took then is that of all `items` that were run together.
+    fn tell_parts(&self, begin: Instant, took: Took, items: u64) {
+        self.trail.part("queue", self.arrived, begin);
+        let mut at = begin;
+        for (name, took) in [("preprocess", took.input), ("inference", took.infer), ("postprocess", took.output)] {
+            self.trail.part_with(name, at, at + took, || vec![("saccade.batch_size", items.into())]);
+            at += took;
+        }
+    }
+}
+
 /// The life of a thread.
 fn own(shared: &Shared) {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
@@ -390,6 +422,7 @@ fn run(shared: &Shared, session: &mut Session, batch: Vec<Run>) {
             statistics.inferences += items;
             for run in &batch {
                 statistics.queue.add(1, begin.saturating_duration_since(run.arrived));
+                run.tell_parts(begin, took, items);
             }
             let Statistics { compute_input, compute_infer, compute_output, batches, .. } = &mut *statistics;
             note(took, requests, [compute_input, compute_infer, compute_output]);
@@ -624,7 +657,17 @@ mod tests {
         let now = clock::now();
         let run = |deadline: Instant| {
             let (reply, answer) = oneshot::channel();
-            (Job::Run(Run { request: Request::default(), items: None, arrived: now, deadline, reply }), answer)
+            (
+                Job::Run(Run {
+                    request: Request::default(),
+                    items: None,
+                    arrived: now,
+                    deadline,
+                    trail: Trail::off(),
+                    reply,
+                }),
+                answer,
+            )
         };
         let later = now + Duration::from_secs(1);
         let (awaited, _answer) = run(later);
@@ -652,6 +695,43 @@ mod tests {
         };
         let graph = [field(1, node), field(2, b"g"), field(11, &value(b"x", input)), field(12, &value(b"y", output))];
         [&[0x08, 8][..], &field(7, &graph.concat()), &field(8, &[0x10, 13])].concat()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_that_nobody_uses_is_let_go_and_opened_anew() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let library = crate::infer::backend::Library::load().unwrap();
+        let node = [field(1, b"x"), field(2, b"y"), field(4, b"Relu")].concat();
+        let (file, opened) = (Bytes::from(graph(&node, "n", "n")), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&opened);
+        let open = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            crate::infer::backend::open_plainly(&library, &file, 1, false).map_err(|error| error.to_string())
+        };
+        let (name, version) = ("g".to_owned(), "1".to_owned());
+        let tensors = Tensors::new(Settings { name, version, max_batch: 8, threads: 1, open: Box::new(open) });
+        let until = async |what: &str, holds: &dyn Fn(&State) -> bool| {
+            let asked = async {
+                while !holds(&tensors.shared.lock()) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), asked).await.unwrap_or_else(|_| panic!("{what}"));
+        };
+        let run = async || {
+            let data = Bytes::from([1.0f32, -1.0].map(f32::to_le_bytes).concat());
+            let input = Tensor::new("x".to_owned(), DataType::Fp32, vec![1, 2], data).unwrap();
+            let request = Request { inputs: vec![input], ..Request::default() };
+            tensors.infer(request, &Trail::off()).await.unwrap()
+        };
+        assert_eq!(tensors.let_go(), 0, "there is none yet");
+        run().await;
+        until("the thread waits", &|state| state.idle == 1).await;
+        assert_eq!(tensors.let_go(), 1);
+        until("the thread ends", &|state| state.threads == 0).await;
+        run().await;
+        run().await;
+        assert_eq!(opened.load(Ordering::Relaxed), 2);
     }
 
     /// How many items a request may have.

@@ -74,6 +74,9 @@ pub enum Error {
     /// As many requests wait as may.
     #[error("too many requests wait already; send it again in a moment")]
     Busy,
+    /// There is hardly any memory left.
+    #[error("the server has no memory for more; send it again later")]
+    NoMemory,
     /// It could not be answered in time.
     #[error("the request could not be answered within its timeout; allow it more, or send fewer at a time")]
     Late,
@@ -113,6 +116,7 @@ impl Error {
             Self::TooLarge { .. } => "too_large",
             Self::NotReady { .. } => "not_ready",
             Self::Busy => "busy",
+            Self::NoMemory => "no_memory",
             Self::Late => "late",
             Self::Failed { .. } => "failed",
         }

@@ -31,6 +31,7 @@ use super::proto as p;
 use super::{EXTENSIONS, Models, Named};
 use crate::claims::Claims;
 use crate::clock;
+use crate::traces::{Context as TraceContext, Tracer, Trail};
 
 pub(super) use messages::{outlets, read_request, read_response, write_request, write_response};
 
@@ -61,6 +62,7 @@ pub struct Service {
     pub server: (&'static str, &'static str),
     /// Places for messages with tensors.
     places: Arc<Semaphore>,
+    tracer: Tracer,
     /// Places for streams, each of which has a message in memory.
     streams: Arc<Semaphore>,
 }
@@ -74,9 +76,10 @@ impl Service {
         limit: usize,
         server: (&'static str, &'static str),
         places: usize,
+        tracer: Tracer,
     ) -> Self {
         let [places, streams] = [places, places].map(|places| Arc::new(Semaphore::new(places)));
-        Self { models, identify, limit, server, places, streams }
+        Self { models, identify, limit, server, places, tracer, streams }
     }
 
     /// What answers its methods, to be served over HTTP/2.
@@ -106,12 +109,17 @@ async fn dispatch(
     let Some(claims) = claims.or_else(|| is_open.then(Claims::default)) else {
         return status(&denied(&Denied::Unauthenticated));
     };
-    if matches!(method.as_str(), "ModelInfer" | "ModelStreamInfer")
-        && let Err(reason) = may_send(&claims)
-    {
-        return status(&denied(&reason));
+    if matches!(method.as_str(), "ModelInfer" | "ModelStreamInfer") {
+        if let Err(reason) = may_send(&claims) {
+            return status(&denied(&reason));
+        }
+        if let Err(error) = service.models.spare() {
+            count("grpc", Some(&error));
+            return status(&error.into());
+        }
     }
-    let call = Call { service, claims: Arc::new(claims) };
+    let caller = request.extensions().get::<TraceContext>().cloned().map(Arc::new);
+    let call = Call { service, claims: Arc::new(claims), caller };
     match method.as_str() {
         "ServerLive" => call.unary(request, async |_, _: p::Empty| Ok(p::Yes { yes: true })).await,
         "ServerReady" => {
@@ -151,6 +159,8 @@ async fn dispatch(
 struct Call {
     service: Arc<Service>,
     claims: Arc<Claims>,
+    /// The span that it is a part of.
+    caller: Option<Arc<TraceContext>>,
 }
 
 impl Call {
@@ -286,13 +296,36 @@ impl Call {
         message: p::ModelInferRequest,
         within: Option<Duration>,
     ) -> Result<p::ModelInferResponse, Status> {
+        let trail = self.service.tracer.work("tensors", self.caller.as_deref(), clock::now());
+        trail.note(|| vec![("saccade.protocol", "grpc".into())]);
+        let answer = self.run(message, within, &trail).await;
+        trail.end(answer.as_ref().err().map(|status| format!("{:?}", status.code()).into()));
+        answer
+    }
+
+    async fn run(
+        self,
+        message: p::ModelInferRequest,
+        within: Option<Duration>,
+        trail: &Trail,
+    ) -> Result<p::ModelInferResponse, Status> {
         let (name, version) = (message.model_name.clone(), message.model_version.clone());
         let model = Named::new(&name, &version);
         may_infer(&self.claims, model).map_err(|reason| denied(&reason))?;
-        let mut request = read_request(message, self.service.limit).inspect_err(|error| count("grpc", Some(error)))?;
+        // Streams are asked when they begin, and may go on for long.
+        self.service.models.spare().inspect_err(|error| count("grpc", Some(error)))?;
+        let begin = clock::now();
+        let read = read_request(message, self.service.limit);
+        trail.part("read", begin, clock::now());
+        let mut request = read.inspect_err(|error| count("grpc", Some(error)))?;
         request.timeout = request.timeout.into_iter().chain(within).min();
-        let infer = async |request| self.service.models.infer(model, request).await;
-        Ok(write_response(measured("grpc", request, infer).await?))
+        let infer = async |request| self.service.models.infer(model, request, trail).await;
+        let response = measured("grpc", request, infer).await?;
+        trail.note(|| vec![("saccade.model", format!("{}@{}", response.model, response.version).into())]);
+        let begin = clock::now();
+        let response = write_response(response);
+        trail.part("encode", begin, clock::now());
+        Ok(response)
     }
 
     fn seen<'a>(&self, request: &'a p::ModelRequest) -> Result<Named<'a>, Status> {
@@ -315,7 +348,7 @@ impl From<Error> for Status {
             | Error::WrongInput { .. }
             | Error::Inputs { .. }
             | Error::NoOutput { .. } => Code::InvalidArgument,
-            Error::TooLarge { .. } | Error::Busy => Code::ResourceExhausted,
+            Error::TooLarge { .. } | Error::Busy | Error::NoMemory => Code::ResourceExhausted,
             Error::Unsupported { .. } => Code::Unimplemented,
             Error::UnknownModel { .. } => Code::NotFound,
             Error::NotReady { .. } => Code::Unavailable,

@@ -20,6 +20,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::traces::Trail;
+
 pub use access::{Denied, Identify, count, may_infer, may_manage, may_see, may_send, measured};
 pub use error::Error;
 pub use tensor::{DataType, MAX_RANK, Shape, Tensor, elements, push_string, strings};
@@ -197,6 +199,14 @@ pub trait Models: Send + Sync {
     /// Whether all is loaded that is to be, and new work is taken.
     fn is_ready(&self) -> bool;
 
+    /// Passes if tensors are taken now, which is asked before there is room made for them.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    fn spare(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Whether a model takes work.
     ///
     /// # Errors
@@ -212,11 +222,11 @@ pub trait Models: Send + Sync {
     /// [`Error::UnknownModel`], [`Error::NotReady`], [`Error::Failed`].
     async fn metadata(&self, model: Named<'_>) -> Result<Arc<Metadata>, Error>;
 
-    /// Runs a model.
+    /// Runs a model, and tells `trail` what that takes.
     ///
     /// # Errors
     /// Every kind of [`Error`] but [`Error::Conflict`].
-    async fn infer(&self, model: Named<'_>, request: Request) -> Result<Response, Error>;
+    async fn infer(&self, model: Named<'_>, request: Request, trail: &Trail) -> Result<Response, Error>;
 
     /// What a model did; none: what all of them did.
     ///

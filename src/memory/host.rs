@@ -6,11 +6,11 @@ use super::{Source, Usage};
 /// Bytes of one of the kernel's files at most.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// The host's memory, as its kernel tells: of the control groups (cgroup v2) that the process is in and that have a limit the
-/// fullest; without any, the whole machine's.
+/// The host's memory, as its kernel tells: of the control groups (cgroup v2, or v1 where that has the memory) that the process
+/// is in and that have a limit below the machine's memory the fullest; without any, the whole machine's.
 ///
-/// In use is what a group holds without the file cache that was not touched lately (`inactive_file`), which the kernel
-/// gives back when memory is asked for.
+/// In use is what a group holds without the file cache that the kernel gives back when memory is asked for: what was not
+/// touched lately, and what no process has mapped.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// Where control groups are mounted.
@@ -35,14 +35,24 @@ impl Host {
         Self { groups, own, machine }
     }
 
-    fn group(&self) -> Option<Usage> {
+    /// The fullest group. A limit of `most` or more binds nobody.
+    fn group(&self, most: u64) -> Option<Usage> {
         let own = read(&self.own)?;
-        // `0::/path` is the group of version 2 (cgroups(7)).
-        let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-        let is_inside = !path.split('/').any(|part| part == "..");
-        let folder = self.groups.join(if is_inside { path } else { "" });
-        let of_all = folder.ancestors().take_while(|folder| folder.starts_with(&self.groups)).filter_map(usage);
-        of_all.max_by(|a, b| a.ratio().total_cmp(&b.ratio()))
+        // `0::/path` is the group of version 2, and `7:memory:/path` that of the memory in version 1 (cgroups(7)).
+        let second = own.lines().find_map(|line| line.strip_prefix("0::/"));
+        let first = own.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(":/")?;
+            controllers.split(',').any(|controller| controller == "memory").then_some(path)
+        });
+        let roots = [(second, self.groups.clone(), &SECOND), (first, self.groups.join("memory"), &FIRST)];
+        let of_all = roots.into_iter().filter_map(|(path, root, version)| Some((path?, root, version)));
+        let of_all = of_all.flat_map(|(path, root, version)| {
+            let is_inside = !path.split('/').any(|part| part == "..");
+            let folder = root.join(if is_inside { path } else { "" });
+            let around = folder.ancestors().take_while(|folder| folder.starts_with(&root));
+            around.filter_map(|folder| version.usage(folder)).collect::<Vec<_>>()
+        });
+        of_all.filter(|usage| usage.limit < most).max_by(|a, b| a.ratio().total_cmp(&b.ratio()))
     }
 
     fn machine(&self) -> Option<Usage> {
@@ -58,18 +68,52 @@ impl Host {
 
 impl Source for Host {
     fn read(&mut self) -> Option<Usage> {
-        self.group().or_else(|| self.machine())
+        let machine = self.machine();
+        self.group(machine.map_or(u64::MAX, |usage| usage.limit)).or(machine)
     }
 }
 
-/// What a group uses, if it has a limit.
-fn usage(folder: &Path) -> Option<Usage> {
-    let number = |name| read(&folder.join(name))?.trim().parse::<u64>().ok();
-    let limit = number("memory.max").filter(|limit| *limit > 0)?;
-    let held = number("memory.current")?;
-    let stat = read(&folder.join("memory.stat")).unwrap_or_default();
-    let idle = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok());
-    Some(Usage { used: held.saturating_sub(idle.unwrap_or_default()), limit })
+/// Names of a version's files, and of figures in its `memory.stat`.
+struct Version {
+    limit: &'static str,
+    held: &'static str,
+    inactive: &'static str,
+    active: &'static str,
+    mapped: &'static str,
+}
+
+const SECOND: Version = Version {
+    limit: "memory.max",
+    held: "memory.current",
+    inactive: "inactive_file ",
+    active: "active_file ",
+    mapped: "file_mapped ",
+};
+
+/// Its figures with `total_` are those of the groups within, too.
+const FIRST: Version = Version {
+    limit: "memory.limit_in_bytes",
+    held: "memory.usage_in_bytes",
+    inactive: "total_inactive_file ",
+    active: "total_active_file ",
+    mapped: "total_mapped_file ",
+};
+
+impl Version {
+    /// What a group uses, if it has a limit.
+    fn usage(&self, folder: &Path) -> Option<Usage> {
+        let number = |name| read(&folder.join(name))?.trim().parse::<u64>().ok();
+        let limit = number(self.limit).filter(|limit| *limit > 0)?;
+        let held = number(self.held)?;
+        let stat = read(&folder.join("memory.stat")).unwrap_or_default();
+        let figure = |name: &str| {
+            let value = stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+            value.unwrap_or_default()
+        };
+        let inactive = figure(self.inactive);
+        let unmapped = inactive.saturating_add(figure(self.active)).saturating_sub(figure(self.mapped));
+        Some(Usage { used: held.saturating_sub(inactive.max(unmapped)), limit })
+    }
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -85,6 +129,7 @@ mod tests {
     use super::*;
 
     const MEMINFO: &str = "MemTotal:       1000 kB\nMemFree:         10 kB\nMemAvailable:    250 kB\n";
+    const MACHINE: Usage = Usage { used: 750 * 1024, limit: 1000 * 1024 };
 
     fn write(folder: &Path, files: &[(&str, &str)]) {
         for (name, text) in files {
@@ -115,13 +160,77 @@ mod tests {
             folder.path(),
             &[
                 ("cgroup/site/saccade.service/memory.max", "10000\n"),
-                ("cgroup/site/saccade.service/memory.stat", "anon 1\ninactive_file 1500\nactive_file 7\n"),
+                (
+                    "cgroup/site/saccade.service/memory.stat",
+                    "anon 1\nfile_mapped 7\ninactive_file 1500\nactive_file 7\n",
+                ),
             ],
         );
         assert_eq!(host.read(), Some(Usage { used: 3500, limit: 10_000 }));
         // What is around it may be fuller.
         write(folder.path(), &[("cgroup/site/memory.max", "20000\n"), ("cgroup/site/memory.current", "19000\n")]);
         assert_eq!(host.read(), Some(Usage { used: 19_000, limit: 20_000 }));
+    }
+
+    #[test]
+    fn files_that_nobody_has_mapped_are_given_back_and_so_are_not_in_use() {
+        let folder = tempfile::tempdir().unwrap();
+        let stat = |mapped: u64| format!("file 6000\ninactive_file 1000\nactive_file 4000\nfile_mapped {mapped}\n");
+        for (mapped, used) in [(0, 4000), (500, 4500), (5000, 8000)] {
+            write(
+                folder.path(),
+                &[
+                    ("self-cgroup", "0::/\n"),
+                    ("cgroup/memory.max", "10000"),
+                    ("cgroup/memory.current", "9000"),
+                    ("cgroup/memory.stat", &stat(mapped)),
+                ],
+            );
+            let found = Host::under(folder.path()).read();
+            assert_eq!(found, Some(Usage { used, limit: 10_000 }), "{mapped} bytes mapped");
+        }
+    }
+
+    #[test]
+    fn a_limit_beyond_the_machine_binds_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        for limit in ["1024000", "9223372036854771712", "18446744073709551615"] {
+            write(
+                folder.path(),
+                &[
+                    ("self-cgroup", "0::/\n"),
+                    ("cgroup/memory.max", limit),
+                    ("cgroup/memory.current", "1000"),
+                    ("meminfo", MEMINFO),
+                ],
+            );
+            assert_eq!(Host::under(folder.path()).read(), Some(MACHINE), "{limit}");
+        }
+    }
+
+    #[test]
+    fn groups_of_the_first_version_count_where_they_have_the_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        write(
+            folder.path(),
+            &[
+                ("self-cgroup", "7:cpu,cpuacct:/other\n4:memory:/docker/abc\n0::/docker/abc\n"),
+                ("cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+                ("cgroup/memory/memory.usage_in_bytes", "900000\n"),
+                ("cgroup/memory/docker/abc/memory.limit_in_bytes", "10000\n"),
+                ("cgroup/memory/docker/abc/memory.usage_in_bytes", "9000\n"),
+                (
+                    "cgroup/memory/docker/abc/memory.stat",
+                    "inactive_file 1\ntotal_inactive_file 2000\ntotal_active_file 10\ntotal_mapped_file 10\n",
+                ),
+                ("meminfo", MEMINFO),
+            ],
+        );
+        assert_eq!(Host::under(folder.path()).read(), Some(Usage { used: 7000, limit: 10_000 }));
+        // In a container the group is at the root of what is mounted.
+        fs::remove_dir_all(folder.path().join("cgroup/memory/docker")).unwrap();
+        write(folder.path(), &[("cgroup/memory/memory.limit_in_bytes", "1000000\n")]);
+        assert_eq!(Host::under(folder.path()).read(), Some(Usage { used: 900_000, limit: 1_000_000 }));
     }
 
     #[test]

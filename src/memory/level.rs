@@ -8,7 +8,7 @@ pub enum Level {
     Enough,
     /// Operators are warned.
     Scarce,
-    /// Caches are emptied, and no new sessions are admitted.
+    /// Caches are emptied, and nothing new is begun.
     Short,
 }
 

@@ -4,11 +4,13 @@
 //! [`Look`]; metrics and, once a crossing, a line in the log. What is done about it is for whoever looks to decide. Reading
 //! may wait for the kernel: it is for a thread that may. A leaf.
 
+mod allocator;
 mod host;
 mod level;
 
 use metrics::{counter, gauge};
 
+pub use allocator::give_back;
 pub use host::Host;
 pub use level::{Level, Limits, Watermark};
 
@@ -125,12 +127,12 @@ impl Watched {
                     kind,
                     used_mib,
                     limit_mib,
-                    "memory is short: caches are emptied and new sessions refused"
+                    "memory is short: caches are emptied, and nothing new is begun"
                 );
             }
             Level::Scarce if before < level => tracing::warn!(kind, used_mib, limit_mib, "memory becomes scarce"),
             Level::Scarce => {
-                tracing::warn!(kind, used_mib, limit_mib, "new sessions are admitted again; memory stays scarce")
+                tracing::warn!(kind, used_mib, limit_mib, "new work is taken again; memory stays scarce")
             }
             Level::Enough => tracing::info!(kind, used_mib, limit_mib, "there is memory enough again"),
         }

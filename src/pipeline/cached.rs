@@ -1,18 +1,19 @@
 //! Answers to still pictures that were given before.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use saccade_signaling::{ErrorCode, Options, OptionsPatch};
 
 use super::stills::{Answered, Stills};
-use crate::cache::{Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgotten, Key, Purpose, Tag};
+use crate::cache::{Answer, Ask, Cache, Compute, Computed, Error, Failure, Forgotten, Key, Outcome, Purpose, Tag};
 use crate::clock;
 use crate::http::{self, Order, Origin, Picture, Tell};
 use crate::infer::{Engine, Model, Plan};
 use crate::offload::{LARGE, offload};
 use crate::session::{Claims, Refusal};
+use crate::traces::Trail;
 
 /// What keys begin with: another one where the same parts mean something else.
 const FORMAT: &[u8] = b"saccade stills 1";
@@ -31,23 +32,10 @@ impl http::Stills for Cached {
     }
 
     async fn detect(&self, picture: Picture, order: Arc<Order>) -> Result<Tell, Refusal> {
-        // The same picture gets the same model of a split route, here and where it is inferred.
-        let bytes = picture.bytes.clone();
-        let content = offload(bytes.len() > LARGE, move || Key::of(&[b"picture", &bytes])).await;
-        let split_by = order.key.clone().unwrap_or_else(|| content.to_string());
-        let order = Arc::new(Order { key: Some(split_by), ..Order::clone(&order) });
-        let Some(models) = Models::of(&self.engine, &order) else { return self.stills.detect(picture, order).await };
-        let ask = Ask {
-            key: key(&content, &picture, &order, &models),
-            reuse: order.reuse,
-            deadline: picture.arrived + Duration::from_millis(order.options.budget_ms.into()),
-        };
-        let compute = self.compute(picture, Arc::clone(&order), models);
-        match self.cache.get_or_compute(ask, compute).await {
-            Ok(answer) => Ok(tell(&answer)),
-            Err(Error::Failed(refusal)) => Err(refusal),
-            Err(Error::Late) => Err(late(&order.options)),
-        }
+        let trail = picture.trail.clone();
+        let told = self.find(picture, order).await;
+        trail.end(told.as_ref().err().map(|refusal| refusal.code.as_str().into()));
+        told
     }
 
     async fn forget(&self, tag: &Tag) -> Option<Forgotten> {
@@ -62,15 +50,50 @@ impl Cached {
         Self { stills, engine, cache }
     }
 
+    /// An answer that was given before, or a new one.
+    async fn find(&self, picture: Picture, order: Arc<Order>) -> Result<Tell, Refusal> {
+        let (trail, begin) = (picture.trail.clone(), clock::now());
+        // The same picture gets the same model of a split route, here and where it is inferred.
+        let bytes = picture.bytes.clone();
+        let content = offload(bytes.len() > LARGE, move || Key::of(&[b"picture", &bytes])).await;
+        let split_by = order.key.clone().unwrap_or_else(|| content.to_string());
+        let order = Arc::new(Order { key: Some(split_by), ..Order::clone(&order) });
+        let Some(models) = Models::of(&self.engine, &order) else {
+            return self.stills.take(picture, &order).await.map(|answered| answered.tell);
+        };
+        let ask = Ask {
+            key: key(&content, &picture, &order, &models),
+            reuse: order.reuse,
+            deadline: picture.arrived + Duration::from_millis(order.options.budget_ms.into()),
+        };
+        let compute = self.compute(picture, Arc::clone(&order), models, begin);
+        match self.cache.get_or_compute(ask, compute).await {
+            Ok(answer) => {
+                let outcome = name(answer.outcome);
+                trail.note(|| vec![("saccade.cache", outcome.into())]);
+                // What is computed comes after the look at the cache, which is told of there.
+                if !matches!(answer.outcome, Outcome::Miss | Outcome::Bypassed) {
+                    trail.part("cache", begin, clock::now());
+                }
+                Ok(tell(&answer))
+            }
+            Err(Error::Failed(refusal)) => Err(refusal),
+            Err(Error::Late) => Err(late(&order.options)),
+        }
+    }
+
     /// How to answer a picture.
-    fn compute(&self, picture: Picture, order: Arc<Order>, models: Models) -> Compute<Refusal> {
+    fn compute(&self, picture: Picture, order: Arc<Order>, models: Models, begin: Instant) -> Compute<Refusal> {
         let (stills, engine) = (Arc::clone(&self.stills), Arc::clone(&self.engine));
         Box::new(move |purpose| {
             Box::pin(async move {
                 let picture = match purpose {
-                    Purpose::Request => picture,
-                    // Its budget begins anew.
-                    Purpose::Refresh => Picture { arrived: clock::now(), ..picture },
+                    Purpose::Request => {
+                        picture.trail.part("cache", begin, clock::now());
+                        picture
+                    }
+                    // Its budget begins anew, and it is of no request.
+                    Purpose::Refresh => Picture { arrived: clock::now(), trail: Trail::off(), ..picture },
                 };
                 let told = stills.take(picture, &order).await;
                 let told = told.map_err(|error| Failure { shared: is_of_picture(error.code), error })?;
@@ -126,6 +149,17 @@ fn key(content: &Key, picture: &Picture, order: &Order, models: &Models) -> Key 
     let mut parts: Vec<&[u8]> = vec![FORMAT, content.as_bytes(), &options, shape.as_bytes()];
     parts.extend(models.ids.iter().map(String::as_bytes));
     Key::of(&parts)
+}
+
+/// As traces have it.
+const fn name(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Hit(_) => "hit",
+        Outcome::Stale(_) => "stale",
+        Outcome::Miss => "miss",
+        Outcome::Joined => "joined",
+        Outcome::Bypassed => "bypassed",
+    }
 }
 
 fn tell(answer: &Answer) -> Tell {

@@ -11,7 +11,7 @@ use saccade_signaling::{ErrorCode, OptionsPatch};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::setup::Setup;
+use super::setup::{Setup, Whose};
 use super::stages::{Applied, Takers};
 use super::{Deps, Models, Opening, Sessions, serve};
 use crate::camera::{Camera, Failure, Sink};
@@ -90,7 +90,7 @@ async fn run(deps: &Arc<Deps>, camera: &Arc<Camera>, options: &OptionsPatch) -> 
         address: None,
         caller: None,
     };
-    let setup = Setup::begin(&deps.settings.tracer, None);
+    let setup = Setup::begin(&deps.settings.tracer, Whose::Session, None);
     let (reply, opened) = oneshot::channel();
     let serving =
         Box::pin(serve(deps, Opening { id, permit, request, setup, reply }, machine, applied, demand, accepted));

@@ -53,7 +53,7 @@ use self::load::{Demand, Load};
 use self::losses::Losses;
 use self::owner::{Inputs, Link, Metrics, Owner, Shown};
 use self::path::PathMetrics;
-use self::setup::{Passed, Setup};
+use self::setup::{Passed, Setup, Whose};
 use self::stages::{Applied, Stages, Takers, Traced};
 use self::stats::Stats;
 use self::viewers::Audience;
@@ -158,7 +158,7 @@ impl Sessions {
 #[async_trait]
 impl Opener for Sessions {
     async fn open(&self, request: OpenRequest) -> Result<(Handle, Answer), Refusal> {
-        let mut setup = Setup::begin(&self.0.settings.tracer, request.caller.as_ref());
+        let mut setup = Setup::begin(&self.0.settings.tracer, Whose::Session, request.caller.as_ref());
         let permit = self.0.registry.admit(&request.claims, request.address);
         let permit = permit.inspect_err(|refusal| setup::refused(&mut setup, refusal))?;
         let deps = Arc::clone(&self.0);
@@ -389,7 +389,13 @@ async fn begin(
     });
     let view = Arc::clone(&shown);
     let stages = Arc::new(stages);
-    let audience = Audience::new(Arc::clone(deps), Arc::clone(&stages), accepted_answer.codec, id.clone());
+    let audience = Audience::new(
+        Arc::clone(deps),
+        Arc::clone(&stages),
+        accepted_answer.codec,
+        id.clone(),
+        setup.as_ref().map(|setup| setup.context()),
+    );
     let (handle, commands) = Handle::new(
         id.clone(),
         listeners,

@@ -23,8 +23,9 @@ use crate::infer::fusion;
 use crate::infer::{self, Detected, Engine, Letterbox, Model, Params, Plan, Whole};
 use crate::media::{Detection, I420, MediaTime, Overall};
 use crate::offload::offload;
-use crate::session::{Claims, Refusal, Registry, options};
+use crate::session::{Claims, Refusal, Registry, Work, options};
 use crate::stills::{self, COLOR, Decoded, Decoders, Header, Refused, Room};
+use crate::traces::Trail;
 use crate::{clock, http};
 
 /// Latency budget of pictures that state none, in milliseconds: the longest that there is.
@@ -100,7 +101,10 @@ impl http::Stills for Stills {
     }
 
     async fn detect(&self, picture: Picture, order: Arc<Order>) -> Result<Tell, Refusal> {
-        self.take(picture, &order).await.map(|answered| answered.tell)
+        let trail = picture.trail.clone();
+        let answered = self.take(picture, &order).await;
+        trail.end(answered.as_ref().err().map(|refusal| refusal.code.as_str().into()));
+        answered.map(|answered| answered.tell)
     }
 }
 
@@ -137,16 +141,31 @@ impl Stills {
     /// From the bytes of a picture to those of its answer.
     async fn answer(&self, picture: Picture, order: &Order) -> Result<Answered, Refusal> {
         let Order { options, annotate, .. } = order;
+        // Those of a form that has begun, and what is computed for no request, are not asked when they come.
+        self.registry.spare(Work::Picture)?;
         let deadline = picture.arrived + Duration::from_millis(options.budget_ms.into());
         let header = self.header(&picture.bytes)?;
+        let trail = picture.trail;
+        trail.note(|| {
+            let [width, height] = header.upright();
+            vec![
+                ("saccade.model", options.model.clone().into()),
+                ("saccade.picture.width", width.into()),
+                ("saccade.picture.height", height.into()),
+                ("saccade.budget_ms", options.budget_ms.into()),
+            ]
+        });
         let key = order.key.clone().unwrap_or_else(|| key_of(&picture.bytes));
         let plan = self.engine.resolve(&options.model, &key).map_err(|error| self.refusal(&error, options))?;
         let least = annotate.is_none().then(|| least(&plan, header.upright())).flatten();
+        let begin = clock::now();
         let opened = self.open(picture.bytes, header, least, deadline, options).await?;
-        let inferred = self.infer(&plan, &opened, options, deadline).await?;
+        trail.part("decode", begin, clock::now());
+        let inferred = self.infer(&plan, &opened, options, deadline, &trail).await?;
         let is_whole = inferred.is_whole;
         let arrival = Arrival { at: picture.arrived, deadline };
         let told = Told { place: picture.place, name: picture.name, arrival, opened, inferred };
+        let begin = clock::now();
         let (body, content_type) = match annotate {
             Some(format) => {
                 let content_type = if order.inline { JSON } else { format.content_type() };
@@ -159,6 +178,7 @@ impl Stills {
                 (offload(is_much, move || told.to_json(None, &options)).await, JSON)
             }
         };
+        trail.part("encode", begin, clock::now());
         Ok(Answered { tell: Tell { body: body.into(), content_type, origin: None }, is_whole })
     }
 
@@ -196,6 +216,7 @@ impl Stills {
         opened: &Opened,
         options: &Options,
         deadline: Instant,
+        trail: &Trail,
     ) -> Result<Inferred, Refusal> {
         let ids = |names: &Vec<String>| {
             let wanted = plan.classes.iter().filter(|class| names.iter().any(|name| **name == *class.name));
@@ -214,6 +235,7 @@ impl Stills {
             model.infer(picture, COLOR, whole, &Arc::new(params), deadline)
         };
         // Models side by side, each with its own queue.
+        let asked = clock::now();
         let begun: Vec<_> = plan.members.iter().map(|member| run(&member.model, member.params(&params))).collect();
         // What has begun by the deadline may end after it.
         let answers = join_all(begun.into_iter().map(async |begun| begun?.await));
@@ -223,6 +245,7 @@ impl Stills {
         for (member, answer) in plan.members.iter().zip(answers) {
             match answer {
                 Ok(Detected { mut detections, overall: mut own_overall, timing: own, batch_size: size }) => {
+                    tell_parts(trail, &member.model, asked, &own, size);
                     member.rename(&mut detections);
                     member.rename_overall(own_overall.as_mut());
                     // Only models that find boxes are fused, so that nobody else says anything of the whole.
@@ -327,6 +350,22 @@ impl Stills {
             Refused::Closed => self.registry.refuse_draining(),
             Refused::Panicked => Refusal::new(ErrorCode::Internal, "The server failed on this picture; report it."),
         }
+    }
+}
+
+/// Where the time of a picture at a model went, since it was `asked`.
+fn tell_parts(trail: &Trail, model: &Model, asked: Instant, timing: &infer::Timing, batch_size: usize) {
+    let mut at = asked;
+    for (name, took) in [
+        ("queue", timing.queue),
+        ("preprocess", timing.preprocess),
+        ("inference", timing.inference),
+        ("postprocess", timing.postprocess),
+    ] {
+        trail.part_with(name, at, at + took, || {
+            vec![("saccade.model", model.id().into()), ("saccade.batch_size", batch_size.into())]
+        });
+        at += took;
     }
 }
 

@@ -29,7 +29,7 @@ pub use handle::{
 };
 pub use machine::Machine;
 pub use patch::{IfMatch, Patch, Patched};
-pub use registry::{Drain, Permit, Registry, Shares, Witness};
+pub use registry::{Drain, Permit, Registry, Shares, Witness, Work};
 pub(crate) use task::format_problem;
 #[cfg(test)]
 pub(crate) use viewer::Nobody;

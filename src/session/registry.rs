@@ -33,6 +33,34 @@ pub struct Shares {
     pub address: Option<usize>,
 }
 
+/// New work, which is refused while there is hardly any memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// A publisher's session.
+    Session,
+    /// A viewer of one.
+    Viewer,
+    /// The session of a camera of the configuration.
+    Camera,
+    /// A still picture, or a request with several.
+    Picture,
+    /// A request with tensors.
+    Tensors,
+}
+
+impl Work {
+    /// The value of the label `work`.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Viewer => "viewer",
+            Self::Camera => "camera",
+            Self::Picture => "picture",
+            Self::Tensors => "tensors",
+        }
+    }
+}
+
 /// Who hears of every session. It must not wait: sessions do for it.
 pub trait Witness: Send + Sync {
     /// A session has begun, and nothing has come of it yet.
@@ -130,7 +158,7 @@ impl Registry {
             let message = "The token is for one session that exists; ask for one without `session` to begin another.";
             return Err(Refusal::new(ErrorCode::Forbidden, message));
         }
-        self.admit_viewer(claims, address)
+        self.place(claims, address, Work::Session)
     }
 
     /// The same for a viewer of a session, which takes a place like a session's.
@@ -139,14 +167,14 @@ impl Registry {
     ///
     /// [`Refusal`] with `capacity` or `draining`, both worth another try later.
     pub fn admit_viewer(self: &Arc<Self>, claims: &Claims, address: Option<IpAddr>) -> Result<Permit, Refusal> {
+        self.place(claims, address, Work::Viewer)
+    }
+
+    fn place(self: &Arc<Self>, claims: &Claims, address: Option<IpAddr>, work: Work) -> Result<Permit, Refusal> {
         if self.is_draining() {
             return Err(self.refuse_draining());
         }
-        if self.is_short_of_memory.load(Ordering::Relaxed) {
-            reject("memory");
-            let message = "The server has no memory for one more; try again later.";
-            return Err(Refusal::new(ErrorCode::Capacity, message).retry_after(RETRY_AFTER));
-        }
+        self.spare(work).inspect_err(|_| reject("memory"))?;
         let state = self.lock();
         if self.shares.all.is_some_and(|most| state.len() >= most) {
             reject("capacity");
@@ -166,15 +194,17 @@ impl Registry {
         Ok(self.permit(state, Holder { subject: Some(subject), address }))
     }
 
-    /// A place for a camera of the configuration, full or not: visitors do not shut it out, and find one place less.
+    /// A place for a camera of the configuration, full or not: visitors do not shut it out, and find one place less. It takes
+    /// memory like any other session, though.
     ///
     /// # Errors
     ///
-    /// [`Refusal`] with `draining`.
+    /// [`Refusal`] with `draining`, or with `capacity` where there is hardly any memory.
     pub fn admit_camera(self: &Arc<Self>) -> Result<Permit, Refusal> {
         if self.is_draining() {
             return Err(self.refuse_draining());
         }
+        self.spare(Work::Camera)?;
         Ok(self.permit(self.lock(), Holder::default()))
     }
 
@@ -227,7 +257,22 @@ impl Registry {
         self.drain.send_replace(Some(drain));
     }
 
-    /// Says whether there is so little memory that nobody is admitted but the cameras of the configuration.
+    /// Passes unless there is so little memory that nothing new is begun, which is counted. To be asked before memory is taken
+    /// for the work.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] with `capacity`, worth another try later.
+    pub fn spare(&self, work: Work) -> Result<(), Refusal> {
+        if !self.is_short_of_memory.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        counter!("saccade_memory_refused_total", "work" => work.as_str()).increment(1);
+        let message = "The server has no memory for more; try again later.";
+        Err(Refusal::new(ErrorCode::Capacity, message).retry_after(RETRY_AFTER))
+    }
+
+    /// Says whether there is so little memory that nothing new is begun.
     pub fn set_short_of_memory(&self, is_short: bool) {
         self.is_short_of_memory.store(is_short, Ordering::Relaxed);
     }
@@ -455,19 +500,31 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_admitted_while_memory_is_short_but_cameras() {
+    fn nothing_begins_while_memory_is_short() {
         let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
             let registry = Arc::new(Registry::new(None));
             registry.set_short_of_memory(true);
             let refusal = registry.admit(&Claims::default(), None).unwrap_err();
             assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::Capacity, Some(RETRY_AFTER)));
-            assert!(registry.admit_viewer(&Claims::default(), None).is_err() && registry.admit_camera().is_ok());
+            assert!(registry.admit_viewer(&Claims::default(), None).is_err());
+            for refusal in [
+                registry.admit_camera().unwrap_err(),
+                registry.spare(Work::Picture).unwrap_err(),
+                registry.spare(Work::Tensors).unwrap_err(),
+            ] {
+                assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::Capacity, Some(RETRY_AFTER)));
+            }
             registry.set_short_of_memory(false);
             assert!(registry.admit(&Claims::default(), None).is_ok());
+            assert!(registry.admit_camera().is_ok() && registry.spare(Work::Picture).is_ok());
         });
         let text = recorder.handle().render();
         assert!(text.contains("saccade_admission_rejected_total{reason=\"memory\"} 2"), "{text}");
+        for work in ["session", "viewer", "camera", "picture", "tensors"] {
+            let line = format!("saccade_memory_refused_total{{work=\"{work}\"}} 1");
+            assert!(text.contains(&line), "{line} is not in:\n{text}");
+        }
     }
 
     #[test]

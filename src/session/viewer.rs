@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::handle::{COMMAND_CAPACITY, Orders};
 use super::machine::{Timeouts, TransportEvent};
 use super::{Claims, EndReason, Patch, Patched, Refusal, SessionId};
+use crate::traces;
 
 /// How long the path to a viewer may be interrupted before it ends. The transport notices an interruption after five
 /// seconds.
@@ -38,6 +39,8 @@ pub struct WatchRequest {
     pub claims: Claims,
     /// Where the offer came from, if that is known.
     pub address: Option<IpAddr>,
+    /// The span that it was made in, if its sender traces.
+    pub caller: Option<traces::Context>,
 }
 
 /// An order to the task that owns a viewer.

@@ -96,8 +96,9 @@ table! {
     MODEL_FRAME_SECONDS = Gauge "saccade_model_frame_seconds" ["model"] "Time that a frame alone takes a model, as it is estimated now, in seconds.";
     MODEL_INSTANCES = Gauge "saccade_model_instances" ["model"] "Instances of a model that can run at a time.";
     MEMORY_USED_RATIO = Gauge "saccade_memory_used_ratio" ["kind"] "Share of memory that is in use, 0 to 1; of several GPUs that of the fullest.";
-    MEMORY_LEVEL = Gauge "saccade_memory_level" ["kind"] "What that means: 0 enough, 1 above `memory.warn_ratio`, 2 above `memory.shed_ratio`, where caches are emptied and new sessions refused.";
+    MEMORY_LEVEL = Gauge "saccade_memory_level" ["kind"] "What that means: 0 enough, 1 above `memory.warn_ratio`, 2 above `memory.shed_ratio`, where caches are emptied and nothing new is begun.";
     MEMORY_SHEDS_TOTAL = Counter "saccade_memory_sheds_total" ["kind"] "Times that caches were emptied for want of memory.";
+    MEMORY_REFUSED_TOTAL = Counter "saccade_memory_refused_total" ["work"] "Work that was not begun for want of memory: `session`, `viewer`, `camera`, `picture` or `tensors`.";
     LOAD_RATIO = Gauge "saccade_load_ratio" ["resource"] "Share of the processors and of the network that the sessions need at the least that they can do with.";
     DEVICE_UTILIZATION_RATIO = Gauge "saccade_device_utilization_ratio" ["device", "engine"] "Share of the time in which an engine of a GPU (`sm`, `decoder`, `encoder`) had something to do, 0 to 1.";
     DEVICE_MEMORY_BYTES = Gauge "saccade_device_memory_bytes" ["device"] "Memory of a GPU that is in use, by whoever, in bytes.";

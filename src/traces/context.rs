@@ -131,6 +131,12 @@ impl Context {
         })
     }
 
+    /// As `traceparent` says it to others.
+    #[must_use]
+    pub fn parent(&self) -> String {
+        format!("00-{}-{}-0{}", self.trace_id, self.span_id, u8::from(self.is_sampled))
+    }
+
     /// Id of the trace.
     #[must_use]
     pub const fn trace_id(&self) -> TraceId {
@@ -230,6 +236,13 @@ mod tests {
         // A later version may have more, after another dash.
         assert_eq!(sampled(&GOOD.replacen("00", "cc", 1)), Some(true));
         assert_eq!(sampled(&format!("{}-what-else", GOOD.replacen("00", "cc", 1))), Some(true));
+    }
+
+    #[test]
+    fn it_is_passed_on_as_it_came() {
+        for text in [GOOD.to_owned(), GOOD.replace("-01", "-00")] {
+            assert_eq!(Context::parse(&text, None).unwrap().parent(), text);
+        }
     }
 
     #[test]

@@ -222,7 +222,8 @@ impl Exporter {
                 }
                 Err(Refused::ForNow(why, after)) => {
                     *reason = why;
-                    sleep(after.unwrap_or(wait)).await;
+                    // A collector that says "at once" is not asked at once, again and again.
+                    sleep(after.unwrap_or(wait).max(wait)).await;
                     wait *= 2;
                 }
             }

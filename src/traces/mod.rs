@@ -10,11 +10,13 @@ mod export;
 mod proto;
 mod sampling;
 mod span;
+mod trail;
 
 pub use context::{Context, SpanId, TraceId};
 pub use export::{Collector, Running};
 pub use sampling::Sampling;
 pub use span::{Attribute, Kind, Span, Value};
+pub use trail::Trail;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,7 +37,10 @@ pub struct Tracer(Option<Arc<Inner>>);
 struct Inner {
     queue: mpsc::Sender<Vec<Span>>,
     ratio: f64,
+    /// Of set-ups; of requests that others trace; and of pictures and tensors: none of them keeps the others out.
+    setups: Allowance,
     requests: Allowance,
+    work: Allowance,
     frames: Option<Pace>,
     full: Counter,
     closed: Counter,
@@ -70,16 +75,31 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// The context of a span that is the first one here, if it is to be made: a caller that was sampled decides for it, one
-    /// that was not against it, and without a caller chance does. More than 20 a second in the long run are not made.
+    /// The context of a set-up's span, if it is to be made: a caller that was sampled decides for it, one that was not against
+    /// it, and without a caller chance does. More than 20 a second in the long run are not made.
     #[must_use]
     pub fn begin(&self, caller: Option<&Context>, now: Instant) -> Option<Context> {
         let inner = self.0.as_deref()?;
-        let context = match caller {
-            Some(caller) => caller.is_sampled().then(|| caller.child()),
-            None => sampling::happens(inner.ratio).then(Context::root),
-        };
-        context.filter(|_| inner.requests.take(now))
+        inner.begin(caller, &inner.setups, now)
+    }
+
+    /// The same for a request whose sender traces, with an allowance of its own: who may send them is not known yet.
+    #[must_use]
+    pub fn request(&self, caller: &Context, now: Instant) -> Option<Context> {
+        let inner = self.0.as_deref()?;
+        inner.begin(Some(caller), &inner.requests, now)
+    }
+
+    /// The trail of a picture or of tensors, a part of the request that `caller` is of, likewise with an allowance of its own.
+    #[must_use]
+    pub fn work(&self, name: &'static str, caller: Option<&Context>, start: Instant) -> Trail {
+        let Some(inner) = self.0.as_deref() else { return Trail::off() };
+        let Some(context) = inner.begin(caller, &inner.work, clock::now()) else { return Trail::off() };
+        let mut span = Span::new(context, caller.map(Context::span_id), name, start, start);
+        if caller.is_none() {
+            span.kind = Kind::Server;
+        }
+        Trail::new(self, span)
     }
 
     /// The context of a frame's span, if this frame is to be traced.
@@ -101,11 +121,22 @@ impl Tracer {
 }
 
 impl Inner {
+    fn begin(&self, caller: Option<&Context>, allowance: &Allowance, now: Instant) -> Option<Context> {
+        let is_wanted = match caller {
+            Some(caller) => caller.is_sampled(),
+            None => sampling::happens(self.ratio),
+        };
+        let is_made = is_wanted && allowance.take(now);
+        is_made.then(|| caller.map_or_else(Context::root, Context::child))
+    }
+
     fn new(queue: mpsc::Sender<Vec<Span>>, sampling: Sampling, now: Instant) -> Self {
         Self {
             queue,
             ratio: sampling.ratio,
+            setups: Allowance::new(now),
             requests: Allowance::new(now),
+            work: Allowance::new(now),
             frames: Pace::new(sampling.frames_per_s),
             full: counter!("saccade_trace_spans_total", "outcome" => "queue_full"),
             closed: counter!("saccade_trace_spans_total", "outcome" => "closed"),
@@ -140,9 +171,38 @@ mod tests {
         assert!(never.begin(None, now).is_none());
         let (always, _queue, now) = tracer(1.0, 1);
         assert!(always.begin(Some(&caller("00")), now).is_none());
+        // Whoever sends requests keeps nobody else out.
+        assert_eq!((0..1000).filter(|_| always.request(&caller("01"), now).is_some()).count(), 40);
         let made = |now| (0..1000).filter(|_| always.begin(Some(&caller("01")), now).is_some()).count();
         assert_eq!(made(now), 40);
         assert_eq!(made(now + Duration::from_secs(1)), 20);
+    }
+
+    #[test]
+    fn a_trail_is_handed_on_once_and_whoever_lets_go_of_it_has_it_ended() {
+        let (tracer, mut queue, now) = tracer(1.0, 0);
+        let trail = tracer.work("picture", None, now);
+        trail.part("decode", now, now + Duration::from_millis(3));
+        trail.clone().part_with("inference", now, now, || vec![("saccade.model", "a".into())]);
+        trail.note(|| vec![("saccade.bytes", 7_u32.into())]);
+        trail.end(None);
+        trail.part("late", now, now);
+        drop(trail);
+        let spans = queue.try_recv().unwrap();
+        let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+        assert_eq!(names, ["picture", "decode", "inference"]);
+        assert_eq!((spans[0].kind, spans[0].parent, &spans[0].error), (Kind::Server, None, &None));
+        assert!(spans[1..].iter().all(|part| part.parent == Some(spans[0].context.span_id())));
+        assert!(queue.try_recv().is_err(), "it is handed on once");
+
+        let caller = Context::root();
+        drop(tracer.work("tensors", Some(&caller), now));
+        let [span]: [Span; 1] = queue.try_recv().unwrap().try_into().unwrap();
+        assert_eq!((span.kind, span.parent), (Kind::Internal, Some(caller.span_id())));
+        assert_eq!(span.error.as_deref(), Some("given up"));
+        drop(tracer.work("tensors", Some(&caller.unsampled()), now));
+        drop(Tracer::off().work("tensors", None, now));
+        assert!(queue.try_recv().is_err());
     }
 
     #[test]

@@ -23,6 +23,7 @@ class Collector:
         self.bodies: list[bytes] = []
         self.headers: list[dict[str, str]] = []
         self.statuses: list[int] = []
+        self.retry_after: str | None = None
         self.rejects = 0
         self.hold: threading.Event | None = None
         self.asked = 0
@@ -42,6 +43,8 @@ class Collector:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/x-protobuf")
                 self.send_header("Content-Length", str(len(payload)))
+                if collector.retry_after is not None:
+                    self.send_header("Retry-After", collector.retry_after)
                 self.end_headers()
                 self.wfile.write(payload)
 

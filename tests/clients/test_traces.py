@@ -9,11 +9,19 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 
+import aiohttp
+import cv2
+import numpy as np
 import pytest
+import tritonclient.grpc
+import tritonclient.http
 from collector import Collector, millis, value
 from peer import Peer, Signal, connect, post_offer
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from server import Server, free_port
+from test_kserve import grpc_address
+from test_whep import viewers
+from tritonclient.utils import InferenceServerException
 
 SET_UP = [
     "session.admit",
@@ -239,6 +247,163 @@ async def test_a_refused_offer_says_why(joined, http) -> None:
     (setup,) = collector.named("session.setup")
     assert (setup.status.code, setup.status.message) == (setup.status.STATUS_CODE_ERROR, code)
     assert [it.name for it in collector.parts(setup)] == ["session.admit"]
+
+
+WATCHED = ["viewer.admit", "viewer.answer", "viewer.gather", "viewer.ice", "viewer.dtls", "viewer.first_frame"]
+
+
+async def test_a_viewer_s_set_up_is_traced_step_by_step(traced: Server, collector: Collector, http, scene) -> None:
+    async with Peer(scene) as peer, viewers(1) as (viewer,):
+        session = await connect(http, traced.url, peer)
+        await peer.results.more(1, "results")
+        trace = "2" * 32
+        await viewer.join(http, traced, session, **caller(trace=trace))
+        await viewer.pictures.more(1, "pictures")
+        mine = lambda: [it for it in collector.named("viewer.setup") if value(it, "saccade.session.id") == session]
+        await asyncio.to_thread(collector.until, mine, "set-up of the viewer")
+        await asyncio.to_thread(collector.until, lambda: collector.named("POST /v1/whep/{id}"), "its request")
+        (root,), (setup,) = mine(), [it for it in collector.named("session.setup") if value(it, "saccade.session.id") == session]
+        parts, (request,) = collector.parts(root), collector.named("POST /v1/whep/{id}")
+    assert [it.name for it in parts] == WATCHED
+    assert (root.trace_id.hex(), root.parent_span_id, request.parent_span_id.hex()) == (trace, request.span_id, SPAN)
+    assert [(it.trace_id, it.span_id) for it in root.links] == [(setup.trace_id, setup.span_id)]
+    assert value(root, "saccade.codec") == "H264" and re.fullmatch(r"[0-9a-z]+", value(root, "saccade.viewer.id"))
+    assert root.kind == root.SPAN_KIND_SERVER and not root.status.code
+    for one, next in zip(parts, parts[1:], strict=False):
+        assert one.start_time_unix_nano <= one.end_time_unix_nano == next.start_time_unix_nano
+    assert (root.start_time_unix_nano, root.end_time_unix_nano) == (parts[0].start_time_unix_nano, parts[-1].end_time_unix_nano)
+
+
+async def test_a_viewer_that_is_turned_away_says_why(joined, http, scene) -> None:
+    server, collector = joined
+    async with Peer(scene) as peer:
+        session = await connect(http, server.url, peer, {"return": "results"})
+        await peer.results.more(1, "results")
+        offer = {"data": "v=0\r\n", "headers": caller() | {"Content-Type": "application/sdp"}}
+        async with http.post(f"{server.url}/v1/whep/{session}", **offer) as answer:
+            code = (await answer.json())["code"]
+        await asyncio.to_thread(collector.until, lambda: collector.named("viewer.setup"), "set-up")
+    (setup,) = collector.named("viewer.setup")
+    assert (setup.status.code, setup.status.message) == (setup.status.STATUS_CODE_ERROR, code)
+    assert [it.name for it in collector.parts(setup)] == ["viewer.admit"]
+
+
+def picture(scene, number: int = 60) -> bytes:
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(scene.frames[number], cv2.COLOR_YUV2BGR_I420))
+    assert done
+    return encoded.tobytes()
+
+
+STEPS = ["cache", "decode", "queue", "preprocess", "inference", "postprocess", "encode"]
+
+
+async def test_a_still_picture_is_traced_from_its_bytes_to_its_answer(joined, http, scene) -> None:
+    server, collector = joined
+    sent = picture(scene)
+    for wanted, cached in [({}, "miss"), ({}, "hit"), ({"annotate": "jpeg"}, "miss")]:
+        before = len(collector.named("picture"))
+        headers = caller() | {"Content-Type": "image/jpeg"}
+        async with http.post(f"{server.url}/v1/detect", params=wanted, data=sent, headers=headers) as answer:
+            assert answer.status == 200
+            told = await answer.json() if not wanted else None
+        await asyncio.to_thread(collector.until, lambda: len(collector.named("picture")) > before, "picture")
+        await asyncio.to_thread(collector.until, lambda: len(collector.named("POST /v1/detect")) > before, "request")
+        root, request = collector.named("picture")[-1], collector.named("POST /v1/detect")[-1]
+        assert (root.trace_id.hex(), root.parent_span_id) == (TRACE, request.span_id) and request.parent_span_id.hex() == SPAN
+        parts = collector.parts(root)
+        assert [it.name for it in parts] == (STEPS if cached == "miss" else ["cache"])
+        assert value(root, "saccade.cache") == cached and value(root, "saccade.picture.bytes") == len(sent)
+        at = root.start_time_unix_nano
+        for part in parts:
+            assert at <= part.start_time_unix_nano <= part.end_time_unix_nano <= root.end_time_unix_nano, part.name
+            at = part.start_time_unix_nano
+        if cached == "miss":
+            assert (value(root, "saccade.picture.width"), value(root, "saccade.picture.height")) == (scene.width, scene.height)
+            assert value(root, "saccade.model") == "scene-blobs"
+            assert {value(it, "saccade.model") for it in parts[2:6]} == {"scene-blobs@1"}
+        if told and cached == "miss":
+            took = {it.name: millis(it) for it in parts}
+            for stage in STEPS[2:6]:
+                assert took[stage] == pytest.approx(told["timing_ms"][stage], abs=0.01), stage
+        assert not root.status.code
+
+
+async def test_each_picture_of_a_form_is_a_part_of_its_request_and_a_bad_one_says_why(joined, http, scene) -> None:
+    server, collector = joined
+    form = aiohttp.FormData()
+    form.add_field("a", picture(scene), filename="secret name.jpg", content_type="image/jpeg")
+    form.add_field("b", b"no picture at all", filename="b.jpg", content_type="image/jpeg")
+    async with http.post(f"{server.url}/v1/detect", data=form, headers=caller()) as answer:
+        good, bad = await answer.json()
+    await asyncio.to_thread(collector.until, lambda: len(collector.named("picture")) == 2, "pictures")
+    await asyncio.to_thread(collector.until, lambda: collector.named("POST /v1/detect"), "request")
+    (request,) = collector.named("POST /v1/detect")
+    first, second = sorted(collector.named("picture"), key=lambda it: value(it, "saccade.picture.place"))
+    assert first.parent_span_id == second.parent_span_id == request.span_id
+    assert not first.status.code and good["type"] == "result"
+    assert (second.status.code, second.status.message) == (second.status.STATUS_CODE_ERROR, bad["code"])
+    assert b"secret name" not in b"".join(collector.bodies)
+
+
+async def test_pictures_that_nobody_traces_are_traced_by_chance_like_set_ups(traced, collector, http, scene) -> None:
+    before = {it.span_id for it in collector.named("picture")}
+    mine = lambda: [it for it in collector.named("picture") if it.span_id not in before]
+    async with http.post(f"{traced.url}/v1/detect", data=picture(scene, 62), headers={"Content-Type": "image/jpeg"}) as answer:
+        assert answer.status == 200
+    await asyncio.to_thread(collector.until, mine, "picture")
+    (root,) = mine()
+    assert not root.parent_span_id and root.kind == root.SPAN_KIND_SERVER
+    assert [it.name for it in collector.parts(root)] == STEPS
+
+
+RUN = ["read", "queue", "preprocess", "inference", "postprocess", "encode"]
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_tensors_are_traced_from_their_bytes_to_their_answer(protocol: str) -> None:
+    with Collector() as collector:
+        more = {"telemetry__otlp_endpoint": collector.url, "telemetry__trace_sample_ratio": 0.0}
+        server = Server(**more, grpc__listen="127.0.0.1:0", shutdown__grace_ms=500)
+        api = tritonclient.http if protocol == "http" else tritonclient.grpc
+        address = server.url.removeprefix("http://") if protocol == "http" else grpc_address(server)
+        with api.InferenceServerClient(address) as client:
+            about = client.get_model_metadata("scene-blobs")
+            outlet = about["inputs"][0] if protocol == "http" else about.inputs[0]
+            name, shape = (outlet["name"], outlet["shape"]) if protocol == "http" else (outlet.name, outlet.shape)
+            shape = [max(int(side), 1) for side in shape]
+            tensor = api.InferInput(name, shape, "FP32")
+            tensor.set_data_from_numpy(np.zeros(shape, np.float32))
+            client.infer("scene-blobs", [tensor], headers=caller())
+            collector.until(lambda: collector.named("tensors"), "tensors")
+            route = "/v2/models/{model}/infer" if protocol == "http" else "/inference.GRPCInferenceService/{method}"
+            collector.until(lambda: collector.named(f"POST {route}"), "request")
+            (root,), (request,) = collector.named("tensors"), collector.named(f"POST {route}")
+            assert (root.trace_id.hex(), root.parent_span_id) == (TRACE, request.span_id) and request.parent_span_id.hex() == SPAN
+            assert (value(root, "saccade.protocol"), value(root, "saccade.model")) == (protocol, "scene-blobs@1")
+            parts = collector.parts(root)
+            assert [it.name for it in parts] == RUN
+            at = root.start_time_unix_nano
+            for part in parts:
+                assert at <= part.start_time_unix_nano <= part.end_time_unix_nano <= root.end_time_unix_nano, part.name
+                at = part.start_time_unix_nano
+            with pytest.raises(InferenceServerException):
+                client.infer("none", [tensor], headers=caller())
+            collector.until(lambda: len(collector.named("tensors")) == 2, "failure")
+            failed = collector.named("tensors")[1]
+            word = "unknown_model" if protocol == "http" else "NotFound"
+            assert (failed.status.code, failed.status.message) == (failed.status.STATUS_CODE_ERROR, word)
+        server.stop()
+
+
+async def test_a_collector_that_wants_to_be_asked_at_once_is_not_asked_all_the_time(http) -> None:
+    with Collector() as collector:
+        collector.statuses, collector.retry_after = [503] * 1000, "0"
+        server = Server(telemetry__otlp_endpoint=collector.url, telemetry__trace_sample_ratio=0.0, shutdown__grace_ms=200)
+        async with http.get(f"{server.url}/v1/sessions", headers=caller()) as answer:
+            assert answer.status == 200
+        assert await counted(server, "failed") == 1
+        assert 3 <= collector.asked <= 6, "after 0.5, 1, 2 and 4 seconds"
+        server.stop()
 
 
 async def test_what_waits_is_flushed_when_the_server_ends(http, scene) -> None:

@@ -44,10 +44,10 @@ class Viewer:
         await self.pc.setLocalDescription(await self.pc.createOffer())
         return self.pc.localDescription.sdp
 
-    async def join(self, http: aiohttp.ClientSession, server: Server, session: str, trickle: bool = False) -> None:
+    async def join(self, http: aiohttp.ClientSession, server: Server, session: str, trickle: bool = False, **headers: str) -> None:
         sdp = await self.offer()
         sent = without_candidates(sdp) if trickle else sdp
-        self.resource = await post(http, f"{server.url}/v1/whep/{session}", sent)
+        self.resource = await post(http, f"{server.url}/v1/whep/{session}", sent, **headers)
         assert self.resource.url.startswith(f"{server.url}/v1/sessions/{session}/viewers/")
         assert "a=sendonly" in self.resource.answer
         if trickle:

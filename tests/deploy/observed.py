@@ -60,6 +60,7 @@ NEWER = {
     "saccade_codec_threads": set(),
     "saccade_memory_level": {"kind"},
     "saccade_memory_sheds_total": {"kind"},
+    "saccade_memory_refused_total": {"work"},
     "saccade_memory_used_ratio": {"kind"},
     "saccade_model_instances": {"model"},
     "saccade_processors": set(),

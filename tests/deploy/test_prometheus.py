@@ -38,6 +38,7 @@ SILENT = {
     r"saccade_cluster_": "there is one server",
     r"saccade_trace_": "there is no collector",
     r"saccade_memory_sheds_total": "there is memory enough",
+    r"saccade_memory_refused_total": "there is memory enough",
     r"saccade_remote_re": "no model is at another server",
     r"saccade_model_rollbacks_total": "no version is worse than the one before",
     r"saccade_routes_unsaved_total": "every route is saved",

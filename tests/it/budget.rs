@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use saccade::media::Codec;
 use saccade_signaling::{
-    Anchor, ClientMessage, ErrorCode, Event, OfferRequest, Options, OptionsPatch, OverlayPatch, ReturnMode, Rule,
-    ServerMessage, Zone,
+    Anchor, ErrorCode, Event, OfferRequest, Options, OptionsPatch, OverlayPatch, ReturnMode, Rule, ServerMessage, Zone,
 };
 
 use crate::accuracy::model_folder;
@@ -161,15 +160,7 @@ async fn zones_are_drawn_when_asked_for_and_wrong_ones_are_refused() {
     let mut bad = Peer::new(Codec::Vp8).await;
     let line = serde_json::json!({"zones": [{"name": "a", "polygon": [[0, 0], [1, 1]]}], "track": false});
     let options = Some(serde_json::from_value(line).unwrap());
-    socket
-        .send(&ClientMessage::Offer {
-            sdp: bad.offer().await,
-            options,
-            session_id: None,
-            traceparent: None,
-            tracestate: None,
-        })
-        .await;
+    socket.offer(bad.offer().await, options, None).await;
     let (code, message) = socket
         .find(|message| match message {
             ServerMessage::Error { code, message, .. } => Some((code, message)),

@@ -57,6 +57,11 @@ impl Socket {
         self.send_raw(Message::text(serde_json::to_string(message).unwrap())).await;
     }
 
+    /// Offers a session with these options, or to resume the one of this id.
+    pub async fn offer(&mut self, sdp: String, options: Option<OptionsPatch>, session_id: Option<String>) {
+        self.send(&ClientMessage::Offer { sdp, options, session_id, traceparent: None, tracestate: None }).await;
+    }
+
     pub async fn send_raw(&mut self, message: Message) {
         self.0.send(message).await.unwrap();
     }
@@ -378,15 +383,7 @@ pub async fn join_by(
     assert!(matches!(socket.next().await, ServerMessage::Welcome { protocol: 1, .. }));
     let mut peer = Peer::new(codec).await;
     let sdp = peer.offer().await;
-    socket
-        .send(&ClientMessage::Offer {
-            sdp,
-            options: Some(options),
-            session_id: None,
-            traceparent: None,
-            tracestate: None,
-        })
-        .await;
+    socket.offer(sdp, Some(options), None).await;
     let (sdp, session_id, options) = socket
         .find(|message| match message {
             ServerMessage::Answer { sdp, session_id, options } => Some((sdp, session_id, options)),

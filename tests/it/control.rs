@@ -61,15 +61,7 @@ async fn who_may_only_publish_changes_nothing_on_any_way() {
         socket.send(&ClientMessage::Configure { options: patch.clone() }).await;
         let on_socket = socket.next().await;
         let sdp = peer.offer().await;
-        socket
-            .send(&ClientMessage::Offer {
-                sdp,
-                options: Some(patch),
-                session_id: None,
-                traceparent: None,
-                tracestate: None,
-            })
-            .await;
+        socket.offer(sdp, Some(patch), None).await;
         let by_offer = socket.next().await;
         if may {
             assert!(matches!(on_channel, ServerMessage::Configured { options } if options.budget_ms == 800));

@@ -147,15 +147,7 @@ async fn come_and_go(server: &Server, way: Way) {
             let mut socket = Socket::connect(server).await;
             let mut peer = Peer::new(Codec::H264).await;
             let sdp = peer.offer().await;
-            socket
-                .send(&ClientMessage::Offer {
-                    sdp,
-                    options: None,
-                    session_id: None,
-                    traceparent: None,
-                    tracestate: None,
-                })
-                .await;
+            socket.offer(sdp, None, None).await;
             let answer = |message| match message {
                 ServerMessage::Answer { sdp, .. } => Some(sdp),
                 _ => None,
@@ -189,15 +181,7 @@ async fn come_and_go(server: &Server, way: Way) {
             let mut peer = Peer::new(Codec::H264).await;
             let sdp = peer.offer().await;
             let sdp = if matches!(way, Way::Refused) { sdp.replace("H264/90000", "AV1/90000") } else { sdp };
-            socket
-                .send(&ClientMessage::Offer {
-                    sdp,
-                    options: None,
-                    session_id: None,
-                    traceparent: None,
-                    tracestate: None,
-                })
-                .await;
+            socket.offer(sdp, None, None).await;
             socket
                 .find(|message| match message {
                     ServerMessage::Answer { .. } => Some(()),
@@ -382,15 +366,7 @@ async fn a_lost_socket_is_resumed_and_the_session_goes_on() {
 
     let mut socket = Socket::connect(server.http).await;
     let sdp = peer.offer().await;
-    socket
-        .send(&ClientMessage::Offer {
-            sdp,
-            options: None,
-            session_id: Some(id.clone()),
-            traceparent: None,
-            tracestate: None,
-        })
-        .await;
+    socket.offer(sdp, None, Some(id.clone())).await;
     let (sdp, resumed) = socket
         .find(|message| match message {
             ServerMessage::Answer { sdp, session_id, .. } => Some((sdp, session_id)),

@@ -1,5 +1,5 @@
-//! Memory that becomes scarce: the log and `/readyz` say so, and a server that has hardly any left empties its cache and admits
-//! nobody, until there is enough again.
+//! Memory that becomes scarce: the log and `/readyz` say so, and a server that has hardly any left empties its cache and begins
+//! nothing new, until there is enough again.
 
 use std::fs;
 use std::path::Path;
@@ -72,9 +72,17 @@ async fn a_server_that_is_short_of_memory_empties_its_cache_and_admits_nobody_un
     };
     let scene = Scene::new(640, 480, 30, 1);
     let picture = picture::encode(&scene.frame(60), scene.color(), Format::Jpeg).unwrap();
-    let detect = async || {
+    let detect_anew = async || {
         let request = client.post(format!("{http}/v1/detect")).header(header::CONTENT_TYPE, "image/jpeg");
-        let answer = request.body(picture.clone()).send().await.unwrap();
+        request.body(picture.clone()).send().await.unwrap()
+    };
+    // Tensors of no model: where they are taken, they are told so.
+    let tensors = async || {
+        let request = json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]});
+        client.post(format!("{http}/v2/models/none/infer")).json(&request).send().await.unwrap()
+    };
+    let detect = async || {
+        let answer = detect_anew().await;
         let cached = answer.headers().get("x-cache").map(|value| value.to_str().unwrap().to_owned());
         (answer.status(), cached.unwrap_or_default())
     };
@@ -103,6 +111,7 @@ async fn a_server_that_is_short_of_memory_empties_its_cache_and_admits_nobody_un
     // By the bounds of the configuration, not by those that it has by default.
     let told = until("advice", async || advice("warning").await).await;
     assert!(told["findings"][0]["evidence"]["host_memory_used_ratio"].as_f64().unwrap() < 0.8, "{told}");
+    assert_eq!(tensors().await.status(), StatusCode::NOT_FOUND);
 
     uses(folder.path(), 1000);
     level(2.0).await;
@@ -112,12 +121,26 @@ async fn a_server_that_is_short_of_memory_empties_its_cache_and_admits_nobody_un
     assert_eq!(refused.json::<Value>().await.unwrap()["code"], "capacity");
     assert!(metric("saccade_admission_rejected_total{reason=\"memory\"}").await >= 1.0);
     until("an empty cache", async || (metric("saccade_cache_forgotten_total").await >= 1.0).then_some(())).await;
-    assert_eq!(detect().await, (StatusCode::OK, "MISS".to_owned()), "pictures are answered all the same");
+    let refused = detect_anew().await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "nothing new is begun");
+    assert_eq!(refused.headers()[header::RETRY_AFTER], "5");
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "capacity");
+    let refused = tensors().await;
+    assert_eq!(
+        (refused.status(), &refused.headers()[header::RETRY_AFTER]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"5".parse().unwrap())
+    );
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "capacity");
+    for work in ["session", "picture", "tensors"] {
+        assert!(metric(&format!("saccade_memory_refused_total{{work=\"{work}\"}}")).await >= 1.0, "{work}");
+    }
+    assert_eq!(metric("saccade_tensor_requests_total{protocol=\"http\",outcome=\"no_memory\"}").await, 1.0);
     assert_eq!(metric("saccade_memory_sheds_total{kind=\"host\"}").await, 1.0, "one crossing");
     let (status, told) = ready().await;
     assert_eq!((status, &told["ready"]), (StatusCode::OK, &json!(true)));
-    assert!(told["warnings"][0]["reason"].as_str().unwrap().contains("new sessions refused"), "{told}");
-    until("advice", async || advice("critical").await).await;
+    assert!(told["warnings"][0]["reason"].as_str().unwrap().contains("nothing new is begun"), "{told}");
+    let told = until("advice", async || advice("critical").await).await;
+    assert!(told["findings"][0]["message"].as_str().unwrap().contains("tensors are refused"), "{told}");
 
     // Just below the limit it is still short, and well below it is not.
     uses(folder.path(), 900);
@@ -128,5 +151,7 @@ async fn a_server_that_is_short_of_memory_empties_its_cache_and_admits_nobody_un
     level(0.0).await;
     until("admission", async || (offer().await.status() != StatusCode::SERVICE_UNAVAILABLE).then_some(())).await;
     assert_eq!(ready().await.1["warnings"], json!([]));
+    assert_eq!(detect().await, (StatusCode::OK, "MISS".to_owned()), "the cache was emptied");
+    assert_eq!(tensors().await.status(), StatusCode::NOT_FOUND);
     app.shut_down().await;
 }

@@ -337,15 +337,7 @@ async fn whoever_has_another_certificate_than_the_offer_says_gets_no_frame_decod
         })
         .collect();
     let sdp = sdp.replace(fingerprint, &format!("{algorithm} {other}"));
-    socket
-        .send(&saccade_signaling::ClientMessage::Offer {
-            sdp,
-            options: None,
-            session_id: None,
-            traceparent: None,
-            tracestate: None,
-        })
-        .await;
+    socket.offer(sdp, None, None).await;
     let sdp =
         socket.find(|message| if let ServerMessage::Answer { sdp, .. } = message { Some(sdp) } else { None }).await;
     peer.answer(sdp).await;

@@ -63,7 +63,7 @@ const LEAF_IMPORTS: [(&str, &[&str]); 14] = [
     ("hardware", &["child", "clock"]),
     ("history", &["clock", "queue", "secret"]),
     ("ice", &["secret"]),
-    ("kserve", &["claims", "clock", "openapi", "secret"]),
+    ("kserve", &["claims", "clock", "openapi", "secret", "traces"]),
     ("profile", &["clock"]),
     ("traces", &["clock", "secret", "telemetry"]),
 ];

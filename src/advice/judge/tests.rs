@@ -450,6 +450,7 @@ fn any_window() -> BoxedStrategy<Window> {
                     memory,
                     devices,
                     refused_for_load: 0.0,
+                    refused_for_memory: 0.0,
                 }
             },
         )

@@ -24,6 +24,7 @@ use crate::cluster::{self, Found, Owner};
 use crate::http::address::ClientAddress;
 use crate::http::{Context, Problem, body};
 use crate::session::Refusal;
+use crate::traces::Context as TraceContext;
 
 /// How long an owner may say nothing in the middle of an answer; streams of events are never silent for as long.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
@@ -121,6 +122,12 @@ fn addressed(
     // It is said anew; with none, there is no body.
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::EXPECT);
+    // What the owner does is a part of this server's span.
+    if let Some(span) = parts.extensions.get::<TraceContext>()
+        && let Ok(parent) = HeaderValue::try_from(span.parent())
+    {
+        headers.insert(HeaderName::from_static("traceparent"), parent);
+    }
     let signed = cluster::Request {
         method: parts.method.as_str(),
         target,

@@ -28,6 +28,7 @@ use super::super::{Context, Problem};
 use super::bodies::{Held, Part, next_part, too_slow};
 use super::{Order, Picture, Tell};
 use crate::clock;
+use crate::traces::Context as TraceContext;
 
 /// Pictures of one request that are worked on at a time; while so many are, no further one is read.
 const PARALLEL: usize = 4;
@@ -66,8 +67,9 @@ pub(super) fn parts(
     body: Body,
     boundary: String,
     order: Arc<Order>,
+    caller: Option<TraceContext>,
 ) -> impl Stream<Item = Entry> + Send + 'static {
-    Driven::start(|entries| drive(context, body, boundary, order, entries))
+    Driven::start(|entries| drive(context, body, boundary, (order, caller), entries))
 }
 
 /// What a task of its own tells, so that pictures are done however slowly that is read. The task ends with its listener.
@@ -114,7 +116,13 @@ impl Drop for Driven {
     }
 }
 
-async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<Order>, entries: mpsc::Sender<Entry>) {
+async fn drive(
+    context: Arc<Context>,
+    body: Body,
+    boundary: String,
+    (order, caller): (Arc<Order>, Option<TraceContext>),
+    entries: mpsc::Sender<Entry>,
+) {
     let bounds = context.settings.stills;
     let due = (clock::now() + bounds.timeout).into();
     let most = u64::from(bounds.pictures + 1) * (bounds.picture_bytes as u64 + FORM_BYTES);
@@ -160,6 +168,7 @@ async fn drive(context: Arc<Context>, body: Body, boundary: String, order: Arc<O
                         (Some((name, problem, false)), goes_on.then_some(form))
                     }
                     Ok((form, Part::Picture(picture, held))) => {
+                        let picture = picture.traced(&context, caller.as_ref());
                         working.push(work(Arc::clone(&context), picture, held, Arc::clone(&order)));
                         (None, Some(form))
                     }

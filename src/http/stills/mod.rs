@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri, header};
@@ -23,7 +24,8 @@ use super::results::{self, Origin};
 use super::{Context, Problem};
 use crate::cache::{Forgotten, Reuse, Tag};
 use crate::clock;
-use crate::session::Refusal;
+use crate::session::{Refusal, Work};
+use crate::traces::{Context as TraceContext, Trail};
 
 pub(super) use bodies::Uploads;
 
@@ -88,6 +90,19 @@ pub struct Picture {
     pub name: Option<String>,
     /// When its last byte came: its budget counts from then.
     pub arrived: Instant,
+    /// What is done for it, where that is traced.
+    pub trail: Trail,
+}
+
+impl Picture {
+    /// The same, traced if it is to be, as a part of the request that `caller` is of.
+    fn traced(self, context: &Context, caller: Option<&TraceContext>) -> Self {
+        let trail = context.settings.tracer.work("picture", caller, self.arrived);
+        trail.note(|| {
+            vec![("saccade.picture.place", self.place.into()), ("saccade.picture.bytes", self.bytes.len().into())]
+        });
+        Self { trail, ..self }
+    }
 }
 
 /// What is wanted of all pictures of a request.
@@ -178,10 +193,12 @@ enum Shape {
 pub(super) async fn detect(
     State(context): State<Arc<Context>>,
     Caller { claims, .. }: Caller,
+    span: Option<Extension<TraceContext>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
+    let caller = span.map(|Extension(span)| span);
     let begun = begin(&context, &claims, &uri, &headers);
     let (order, shape) = match begun {
         Ok(begun) => begun,
@@ -193,11 +210,13 @@ pub(super) async fn detect(
     let streams = wants_events(&headers);
     match shape {
         Shape::One if streams => {
-            let picture = bodies::whole(&context, &headers, body).await?;
-            Ok(many::events(many::single(context, picture, Arc::new(Order { inline: true, ..order }))))
+            let (picture, held) = bodies::whole(&context, &headers, body).await?;
+            let picture = picture.traced(&context, caller.as_ref());
+            Ok(many::events(many::single(context, (picture, held), Arc::new(Order { inline: true, ..order }))))
         }
         Shape::One => {
             let (picture, room) = bodies::whole(&context, &headers, body).await?;
+            let picture = picture.traced(&context, caller.as_ref());
             let Tell { body, content_type, origin } = context.stills.detect(picture, Arc::new(order)).await?;
             let body = room.keep(&context.uploads, body)?;
             let response = ([(header::CONTENT_TYPE, content_type)], body).into_response();
@@ -205,7 +224,7 @@ pub(super) async fn detect(
         }
         Shape::Many { boundary } => {
             let order = Arc::new(Order { inline: true, ..order });
-            let entries = many::parts(context, body, boundary, order);
+            let entries = many::parts(context, body, boundary, order, caller);
             if streams { Ok(many::events(entries)) } else { many::list(entries, &headers).await }
         }
     }
@@ -221,6 +240,7 @@ fn begin(context: &Context, claims: &Claims, uri: &Uri, headers: &HeaderMap) -> 
     if context.registry.is_draining() {
         return Err(context.registry.refuse_draining().into());
     }
+    context.registry.spare(Work::Picture)?;
     let shape = shape(headers)?;
     let query::Query { patch, annotate, key, tags } = query::Query::read(uri.query().unwrap_or_default())?;
     let options = context.stills.options(&patch, claims)?;
@@ -259,5 +279,5 @@ fn wants_events(headers: &HeaderMap) -> bool {
 
 /// A picture that came now.
 fn picture(bytes: Bytes, place: u32, name: Option<String>) -> Picture {
-    Picture { bytes, place, name, arrived: clock::now() }
+    Picture { bytes, place, name, arrived: clock::now(), trail: Trail::off() }
 }

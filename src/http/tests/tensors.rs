@@ -12,6 +12,7 @@ use crate::kserve::{
     DataType, Entry, Error, Metadata, Models as Tensors, Named, Outlet, Request as Asked, Response as Found,
     Statistics, Tensor,
 };
+use crate::traces::Trail;
 
 pub(super) struct Doubler;
 
@@ -50,7 +51,7 @@ impl Tensors for Doubler {
         }))
     }
 
-    async fn infer(&self, model: Named<'_>, request: Asked) -> Result<Found, Error> {
+    async fn infer(&self, model: Named<'_>, request: Asked, _: &Trail) -> Result<Found, Error> {
         self.metadata(model).await?.check(&request)?;
         let input = &request.inputs[0];
         let numbers = input.data.as_chunks().0.iter().flat_map(|it| (2.0 * f32::from_le_bytes(*it)).to_le_bytes());

@@ -46,7 +46,7 @@ impl Models for Echo {
         }))
     }
 
-    async fn infer(&self, model: Named<'_>, request: Request) -> Result<Response, Error> {
+    async fn infer(&self, model: Named<'_>, request: Request, _: &Trail) -> Result<Response, Error> {
         let (model, version) = (model.name.to_owned(), "1".to_owned());
         Ok(Response { model, version, id: request.id, outputs: request.inputs })
     }
@@ -85,7 +85,8 @@ fn whole(message: &[u8]) -> Vec<u8> {
 
 /// What a call is answered: its status, and the bytes of its message.
 async fn call(body: Body, headers: &[(&'static str, &'static str)]) -> (Code, usize) {
-    let service = Service::new(Arc::new(Echo), Arc::new(|_| Some(Claims::everything())), LIMIT, ("test", "1"), 4);
+    let service =
+        Service::new(Arc::new(Echo), Arc::new(|_| Some(Claims::everything())), LIMIT, ("test", "1"), 4, Tracer::off());
     let mut request = HttpRequest::post(format!("/{SERVICE}/ModelInfer")).header("content-type", "application/grpc");
     for (name, value) in headers {
         request = request.header(*name, *value);

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response as Answer};
 use axum::routing::{any, get};
-use axum::{Json, Router, response};
+use axum::{Extension, Json, Router, response};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -22,12 +22,14 @@ use super::views::{
 };
 use super::{HEADER_LENGTH, Wanted};
 use crate::claims::Claims;
+use crate::clock;
 use crate::kserve::access::{Denied, Identify, count, may_infer, may_manage, may_see, measured};
 use crate::kserve::compression::Encoding;
 use crate::kserve::error::Error;
 use crate::kserve::tensor::Tensor;
-use crate::kserve::{Entry, Metadata, Models, Named, Request};
+use crate::kserve::{Entry, Metadata, Models, Named, Request, Response};
 use crate::openapi::Schemas;
+use crate::traces::{Context as TraceContext, Tracer, Trail};
 
 /// What a body may have beyond its tensors.
 const BODY_ROOM: usize = 64 * 1024;
@@ -44,6 +46,7 @@ pub struct Service {
     identify: Identify,
     limit: usize,
     server: (&'static str, &'static str),
+    tracer: Tracer,
     /// Kibibytes of bodies that may still come to be in memory.
     room: Arc<Semaphore>,
 }
@@ -58,9 +61,10 @@ impl Service {
         identify: Identify,
         limit: usize,
         server: (&'static str, &'static str),
+        tracer: Tracer,
     ) -> Self {
         let room = Arc::new(Semaphore::new(kibibytes(limit.saturating_add(BODY_ROOM)) as usize * BODIES));
-        Self { models, identify, limit, server, room }
+        Self { models, identify, limit, server, tracer, room }
     }
 
     /// The routes below `/v2`.
@@ -211,9 +215,10 @@ impl From<Denied> for Failure {
     }
 }
 
-impl IntoResponse for Failure {
-    fn into_response(self) -> Answer {
-        let (status, code) = match &self {
+impl Failure {
+    /// Its status, and the stable code beside it.
+    const fn coded(&self) -> (StatusCode, &'static str) {
+        match self {
             Self::Error(error) => of(error),
             Self::Denied(Denied::Unauthenticated) => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::Denied(_) => (StatusCode::FORBIDDEN, "forbidden"),
@@ -221,7 +226,20 @@ impl IntoResponse for Failure {
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "bad_request"),
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, "bad_request"),
             Self::BrokeOff => (StatusCode::BAD_REQUEST, "bad_request"),
-        };
+        }
+    }
+
+    /// As traces have it.
+    const fn kind(&self) -> &'static str {
+        self.coded().1
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Answer {
+        let (status, code) = self.coded();
+        // Memory does not come back in a moment.
+        let retry_after = if matches!(self, Self::Error(Error::NoMemory)) { "5" } else { "1" };
         let text = match self {
             Self::Error(error) => sentence(&error.to_string()),
             Self::Denied(denied) => denied.to_string(),
@@ -236,7 +254,7 @@ impl IntoResponse for Failure {
         if status == StatusCode::UNAUTHORIZED {
             answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         } else if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after));
         } else if status == StatusCode::PAYLOAD_TOO_LARGE {
             // The rest of it is not read.
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -256,7 +274,7 @@ const fn of(error: &Error) -> (StatusCode, &'static str) {
         Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         Error::UnknownModel { .. } => (StatusCode::NOT_FOUND, "unknown_model"),
         Error::NotReady { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_failed"),
-        Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "capacity"),
+        Error::Busy | Error::NoMemory => (StatusCode::SERVICE_UNAVAILABLE, "capacity"),
         Error::Late => (StatusCode::GATEWAY_TIMEOUT, "capacity"),
         Error::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "model_failed"),
         Error::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
@@ -489,17 +507,31 @@ async fn small<T: for<'de> Deserialize<'de> + Default>(mut body: Body) -> Result
         InferenceBadRequest, InferenceNotFound, InferenceSlow, InferenceTooLarge, InferenceLate
     )
 )]
-async fn infer(State(service): Shared, path: InPath, headers: HeaderMap, body: Body) -> Answer {
+async fn infer(
+    State(service): Shared,
+    span: Option<Extension<TraceContext>>,
+    path: InPath,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
     let (model, mut body) = (path.named(), body);
+    let trail = service.tracer.work("tensors", span.as_deref(), clock::now());
+    trail.note(|| vec![("saccade.protocol", "http".into())]);
     let allowed = service.claims(&headers).and_then(|claims| Ok(may_infer(&claims, model)?));
+    let allowed = allowed.map_err(|denied| (denied, true));
+    let allowed = allowed.and_then(|()| service.models.spare().map_err(|error| (error.into(), false)));
     let answered = match allowed {
-        Ok(()) => service.infer(model, &headers, &mut body).await,
-        Err(failure) => Err((failure, true)),
+        Ok(()) => service.infer(model, &headers, &mut body, &trail).await,
+        Err(failed) => Err(failed),
     };
     let (failure, is_counted) = match answered {
-        Ok(answer) => return answer,
+        Ok(answer) => {
+            trail.end(None);
+            return answer;
+        }
         Err(failed) => failed,
     };
+    trail.end(Some(failure.kind().into()));
     if let (Failure::Error(error), false) = (&failure, is_counted) {
         count("http", Some(error));
     }
@@ -517,9 +549,22 @@ async fn infer(State(service): Shared, path: InPath, headers: HeaderMap, body: B
 
 impl Service {
     /// With an error, whether it was counted.
-    async fn infer(&self, model: Named<'_>, headers: &HeaderMap, body: &mut Body) -> Result<Answer, (Failure, bool)> {
-        let (request, wanted, _room) = self.take(model, headers, body).await.map_err(|failure| (failure, false))?;
-        let answer = measured("http", request, async |request| self.models.infer(model, request).await).await;
+    async fn infer(
+        &self,
+        model: Named<'_>,
+        headers: &HeaderMap,
+        body: &mut Body,
+        trail: &Trail,
+    ) -> Result<Answer, (Failure, bool)> {
+        let begin = clock::now();
+        let taken = self.take(model, headers, body).await;
+        trail.part("read", begin, clock::now());
+        let (request, wanted, _room) = taken.map_err(|failure| (failure, false))?;
+        let answer = measured("http", request, async |request| self.models.infer(model, request, trail).await).await;
+        if let Ok(Response { model, version, .. }) = &answer {
+            trail.note(|| vec![("saccade.model", format!("{model}@{version}").into())]);
+        }
+        let begin = clock::now();
         let response = answer.map_err(|error| (error.into(), true))?;
         let encoding = headers.get(header::ACCEPT_ENCODING).and_then(|value| Encoding::asked(value.to_str().ok()?));
         let size: usize = response.outputs.iter().map(|tensor| tensor.data.len()).sum();
@@ -530,6 +575,7 @@ impl Service {
             Ok::<_, Error>((packed.as_ref().map_or(body, |(body, _)| body.clone()), head, packed.map(|it| it.1)))
         };
         let (body, head, encoding) = off(size > SHORT || encoding.is_some(), write).await.map_err(|it| (it, true))?;
+        trail.part("encode", begin, clock::now());
         let kind = if head.is_some() { "application/octet-stream" } else { "application/json" };
         let mut answer = response::Response::new(Body::from(body));
         let headers = answer.headers_mut();

@@ -9,6 +9,7 @@ use super::Packets;
 use super::backlog::Backlog;
 use crate::clock;
 use crate::pipeline::ice::Ice;
+use crate::pipeline::setup::{self, Passed, Setup};
 use crate::pipeline::stages::Stages;
 use crate::rtc::{Error as RtcError, Event, OutgoingPacket, Peer};
 use crate::session::machine::TransportEvent;
@@ -37,6 +38,8 @@ pub(super) struct Attendant {
     may_ask: Instant,
     next_tick: Instant,
     metrics: Metrics,
+    /// Until the first frame is sent, if it is traced.
+    setup: Option<Box<Setup>>,
 }
 
 /// The queues that end here.
@@ -54,6 +57,7 @@ impl Attendant {
         life: Viewing,
         backlog: Backlog,
         inputs: Inputs,
+        setup: Option<Box<Setup>>,
     ) -> Self {
         let now = clock::now();
         Self {
@@ -69,6 +73,7 @@ impl Attendant {
             may_ask: now,
             next_tick: now + TICK,
             metrics: Metrics::new(),
+            setup,
         }
     }
 
@@ -116,6 +121,11 @@ impl Attendant {
             Event::KeyframeRequested => return self.ask_for_keyframe(clock::now()),
             _ => return,
         };
+        match event {
+            TransportEvent::IceConnected => setup::passed(&mut self.setup, Passed::IceConnected),
+            TransportEvent::Connected => setup::passed(&mut self.setup, Passed::Connected),
+            _ => {}
+        }
         self.life.handle_transport(clock::now(), event);
     }
 
@@ -145,7 +155,10 @@ impl Attendant {
         }
         self.waits_for_keyframe = false;
         match tokio::time::timeout(SEND_LIMIT, self.send(packets)).await.unwrap_or(Err(RtcError::TimedOut)) {
-            Ok(()) => self.metrics.sent.increment(1),
+            Ok(()) => {
+                self.metrics.sent.increment(1);
+                setup::passed(&mut self.setup, Passed::Frame);
+            }
             Err(error) => {
                 tracing::debug!(%error, "a viewer's frame was not sent");
                 self.metrics.unsent.increment(1);

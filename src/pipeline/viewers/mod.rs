@@ -17,6 +17,7 @@ use self::attendant::Attendant;
 use self::backlog::Backlog;
 use super::START_BITRATE;
 use super::ice::Ice;
+use super::setup::{self, Passed, Setup, Whose};
 use super::stages::Stages;
 use super::{Deps, complete_answer};
 use crate::clock;
@@ -24,6 +25,7 @@ use crate::egress::packetize::Payload;
 use crate::media::{AnnouncedColor, Codec, MediaTime};
 use crate::rtc::{Accepted, Peer, Role};
 use crate::session::{Audience as Watched, EndReason, Permit, Refusal, SessionId, Viewer, Viewing, WatchRequest};
+use crate::traces::Context;
 
 /// Frames that wait for a viewer at most: half a second. One that falls behind farther goes on at the next keyframe.
 const FRAME_QUEUE: usize = 16;
@@ -55,6 +57,8 @@ pub(super) struct Audience {
     stages: Arc<Stages>,
     codec: Codec,
     session_id: SessionId,
+    /// Of the session's set-up, where that was traced.
+    origin: Option<Context>,
     seats: Mutex<Seats>,
     tasks: Mutex<JoinSet<()>>,
     myself: Weak<Self>,
@@ -77,13 +81,20 @@ struct Seat {
 
 impl Audience {
     /// Of a session whose video is encoded with this codec.
-    pub(super) fn new(deps: Arc<Deps>, stages: Arc<Stages>, codec: Codec, session_id: SessionId) -> Arc<Self> {
+    pub(super) fn new(
+        deps: Arc<Deps>,
+        stages: Arc<Stages>,
+        codec: Codec,
+        session_id: SessionId,
+        origin: Option<Context>,
+    ) -> Arc<Self> {
         let seats = Seats { frames: Some(broadcast::Sender::new(FRAME_QUEUE)), taken: Vec::new() };
         Arc::new_cyclic(|myself| Self {
             deps,
             stages,
             codec,
             session_id,
+            origin,
             seats: Mutex::new(seats),
             tasks: Mutex::default(),
             myself: Weak::clone(myself),
@@ -124,8 +135,23 @@ impl Audience {
         }
     }
 
+    /// A place for a viewer, if there is something to see.
+    fn admit(&self, request: &WatchRequest) -> Result<Permit, Refusal> {
+        if !self.stages.has_frames() {
+            let message = "The session has no video yet; try again when its publisher sends.";
+            return Err(Refusal::new(ErrorCode::Conflict, message).retry_after(RETRY_AFTER));
+        }
+        self.deps.registry.admit_viewer(&request.claims, request.address)
+    }
+
     /// Opens a viewer, serves it to its end and clears up after it, however it ends.
-    async fn serve(self: Arc<Self>, permit: Permit, request: WatchRequest, reply: Reply) {
+    async fn serve(
+        self: Arc<Self>,
+        permit: Permit,
+        request: WatchRequest,
+        mut setup: Option<Box<Setup>>,
+        reply: Reply,
+    ) {
         let due = clock::now() + self.deps.settings.timeouts.offer;
         let mut config = self.deps.peer_config(Role::Viewer(self.codec));
         // The video is what it is: its path counts as wide enough until it is known not to be.
@@ -133,13 +159,16 @@ impl Audience {
         let accepted = match super::accept(&self.deps, &request.sdp, config, due.into()).await {
             Ok(accepted) => accepted,
             Err(refused) => {
+                setup::refused(&mut setup, &refused.refusal);
+                drop(setup);
                 // Whoever asked may have gone, here and below.
                 let _ = reply.send(Err(refused.refusal.clone()));
                 return refused.clear().await;
             }
         };
+        setup::passed(&mut setup, Passed::Answered);
         let peer = Arc::clone(&accepted.peer);
-        let inputs = match self.seat(request, accepted, due.into()).await {
+        let inputs = match self.seat(request, accepted, setup, due.into()).await {
             Ok((attendant, viewer, answer)) => self.attend(attendant, viewer, answer, reply).await,
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
@@ -157,14 +186,21 @@ impl Audience {
         &self,
         request: WatchRequest,
         accepted: Accepted,
+        mut setup: Option<Box<Setup>>,
         due: tokio::time::Instant,
     ) -> Result<(Attendant, Viewer, String), Refusal> {
         let Accepted { peer, events, .. } = accepted;
-        let answer = complete_answer(peer.as_ref(), due).await?;
+        let refused = |refusal: &Refusal| setup::refused(&mut setup, refusal);
+        let answer = complete_answer(peer.as_ref(), due).await.inspect_err(refused)?;
+        setup::passed(&mut setup, Passed::Gathered);
         let (viewer, commands) = Viewer::new(request.claims.sub.as_deref().map(Into::into));
+        if let Some(setup) = &mut setup {
+            setup.of_viewer(viewer.id());
+        }
         let frames = {
             let mut seats = self.lock();
-            let frames = seats.frames.as_ref().ok_or_else(over)?.subscribe();
+            let refused = |refusal: &Refusal| setup::refused(&mut setup, refusal);
+            let frames = seats.frames.as_ref().ok_or_else(over).inspect_err(refused)?.subscribe();
             seats.taken.push(Seat { viewer: viewer.clone(), since: clock::now(), peer: Arc::clone(&peer) });
             self.stages.set_viewers(seats.taken.len());
             frames
@@ -176,6 +212,7 @@ impl Audience {
             Viewing::new(clock::now(), self.deps.settings.timeouts, request.claims.expires),
             Backlog::new(clock::now()),
             attendant::Inputs { frames, commands, events },
+            setup,
         );
         Ok((attendant, viewer, answer))
     }
@@ -226,18 +263,21 @@ type Reply = oneshot::Sender<Result<(Viewer, String), Refusal>>;
 #[async_trait]
 impl Watched for Audience {
     async fn join(&self, request: WatchRequest) -> Result<(Viewer, String), Refusal> {
-        if !self.stages.has_frames() {
-            let message = "The session has no video yet; try again when its publisher sends.";
-            return Err(Refusal::new(ErrorCode::Conflict, message).retry_after(RETRY_AFTER));
+        let mut setup = Setup::begin(&self.deps.settings.tracer, Whose::Viewer, request.caller.as_ref());
+        if let Some(setup) = &mut setup {
+            setup.of(&self.session_id);
+            setup.with_codec(self.codec.name());
+            setup.link(self.origin.clone());
         }
-        let permit = self.deps.registry.admit_viewer(&request.claims, request.address)?;
+        let permit = self.admit(&request).inspect_err(|refusal| setup::refused(&mut setup, refusal))?;
+        setup::passed(&mut setup, Passed::Admitted);
         let myself = self.myself.upgrade().ok_or_else(over)?;
         let (reply, joined) = oneshot::channel();
         {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
             while tasks.try_join_next().is_some() {}
             // A task of its own: a client that goes away meanwhile must not cancel the work half-way.
-            tasks.spawn(myself.serve(permit, request, reply));
+            tasks.spawn(myself.serve(permit, request, setup, reply));
         }
         joined.await.unwrap_or_else(|_| Err(Refusal::new(ErrorCode::Internal, "The server failed; try again.")))
     }

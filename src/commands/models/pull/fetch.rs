@@ -1,17 +1,17 @@
 use std::io::{self, Read};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use ureq::http::{Response, StatusCode, header};
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+
 use ureq::{Agent, Body, Timeout};
 
 use super::partial::Partial;
 use super::progress::Progress;
 use super::registry::Entry;
+use crate::commands::outward;
 
 /// Longest that looking up a name and opening a connection may take, each.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -78,22 +78,10 @@ fn watch(agent: Agent, finished: &Receiver<()>, stop: &AtomicBool) {
     }
 }
 
-/// The proxy is the environment's (`HTTPS_PROXY`, `NO_PROXY`), and the certificates are the operating system's.
 fn agent(entry: &Entry, stall: Duration) -> Agent {
-    // Without any, the first connection says so.
-    let certificates = rustls_native_certs::load_native_certs().certs;
-    let certificates = certificates.iter().map(|certificate| Certificate::from_der(certificate).to_owned());
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .root_certs(RootCerts::from(certificates))
-        .build();
-    Agent::config_builder()
-        .tls_config(tls)
+    outward::agent()
         .https_only(entry.url.scheme_str() == Some("https"))
-        .http_status_as_error(false)
         .max_redirects(REDIRECTS)
-        .user_agent(concat!("saccade/", env!("CARGO_PKG_VERSION")))
         .accept_encoding("identity")
         .timeout_resolve(Some(CONNECT))
         .timeout_connect(Some(CONNECT))
