@@ -10,9 +10,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::link::{Link, Unavailable};
+use super::proof::Key;
 use super::{is_name, is_session, is_url};
 use crate::clock;
 use crate::secret::Secret;
+use crate::telemetry::EverySecond;
 
 /// Entries that are written or removed in one go.
 const BATCH: usize = 500;
@@ -26,11 +28,13 @@ const LAST_LIMIT: Duration = Duration::from_secs(1);
 const NEWS: Duration = Duration::from_millis(50);
 /// Bytes of an entry that are read; ours have fewer.
 const MAX_ENTRY: usize = 1024;
+/// Entries that nobody of this cluster wrote.
+static FORGED: EverySecond = EverySecond::new();
 /// Removes an entry if it is still ours: another server may have a camera of the same name.
 const REMOVE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
 /// A server that has sessions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// What it is called.
     pub name: String,
@@ -55,16 +59,25 @@ pub enum Found {
     Nowhere,
 }
 
-/// The registry of sessions in Redis: `PREFIXsession:ID` holds the owner, for as long as the lease.
+/// The registry of sessions in Redis: `PREFIXsession:ID` holds the owner, for as long as the lease. Whoever can write to
+/// Redis cannot make up an owner, who would be sent clients' tokens: each entry has a seal.
 pub struct Directory {
     link: Link,
     me: Owner,
-    /// What entries of ours hold.
-    value: String,
+    key: Key,
     lease: Duration,
     prefix: String,
     state: Mutex<State>,
     changed: Notify,
+}
+
+/// An entry.
+#[derive(Serialize, Deserialize)]
+struct Entry<'a> {
+    name: &'a str,
+    url: &'a str,
+    /// Of the secret, for this key and this owner.
+    seal: &'a str,
 }
 
 /// What is to be told to Redis.
@@ -77,11 +90,11 @@ struct State {
 }
 
 impl Directory {
-    pub(super) fn new(url: &Secret, me: Owner, lease: Duration, prefix: &str) -> Result<Self, String> {
+    pub(super) fn new(url: &Secret, me: Owner, lease: Duration, prefix: &str, key: Key) -> Result<Self, String> {
         Ok(Self {
             link: Link::new(url)?,
-            value: serde_json::to_string(&me).map_err(|error| error.to_string())?,
             me,
+            key,
             lease,
             prefix: format!("{prefix}session:"),
             state: Mutex::default(),
@@ -93,6 +106,8 @@ impl Directory {
     pub fn began(&self, id: &str) {
         let mut state = self.lock();
         if state.ours.insert(id.to_owned()) {
+            // A camera that begins anew has its name again: what is to be removed would be the new entry.
+            state.ended.retain(|other| other != id);
             state.began.push(id.to_owned());
         }
         drop(state);
@@ -109,8 +124,7 @@ impl Directory {
         if state.ended.len() < MAX_ENDED {
             state.ended.push(id.to_owned());
         } else {
-            let labels = [("operation", "remove"), ("outcome", "dropped")];
-            counter!("saccade_cluster_registry_total", &labels).increment(1);
+            left_to_leases(1);
         }
         drop(state);
         self.changed.notify_one();
@@ -130,7 +144,8 @@ impl Directory {
                 () = sleep_until(due.into()) => due = self.renew_all().await,
             }
         }
-        let left: Vec<_> = std::mem::take(&mut *self.lock()).ours.into_iter().collect();
+        let State { ours, ended, .. } = std::mem::take(&mut *self.lock());
+        let left: Vec<_> = ours.into_iter().chain(ended).collect();
         timeout(LAST_LIMIT, self.remove(&left)).await.ok();
     }
 
@@ -159,8 +174,35 @@ impl Directory {
             cmd("GETRANGE").arg(key).arg(0).arg(MAX_ENTRY).query_async::<Vec<u8>>(&mut to).await
         };
         let entry = self.link.ask("find", read).await?;
-        let owner = serde_json::from_slice::<Owner>(&entry).ok();
-        Ok(owner.filter(|owner| is_name(&owner.name) && is_url(&owner.url)))
+        if entry.is_empty() {
+            return Ok(None);
+        }
+        if let Some(owner) = self.believed(id, &entry) {
+            return Ok(Some(owner));
+        }
+        count("find", "forged", 1);
+        if let Some(suppressed) = FORGED.pass(clock::now()) {
+            tracing::warn!(
+                suppressed,
+                "an entry of the registry of sessions is of no server that has this one's cluster.secret"
+            );
+        }
+        Err(Unavailable)
+    }
+
+    /// The owner that an entry names, if one of the servers wrote it for this session.
+    fn believed(&self, id: &str, entry: &[u8]) -> Option<Owner> {
+        let entry: Entry<'_> = serde_json::from_slice(entry).ok()?;
+        let owner = Owner { name: entry.name.to_owned(), url: entry.url.to_owned() };
+        let is_owner = is_name(&owner.name) && is_url(&owner.url);
+        (is_owner && self.key.is_sealed(&self.key(id), &owner, entry.seal)).then_some(owner)
+    }
+
+    /// What an entry of ours holds; it is always the same.
+    fn value(&self, key: &str) -> String {
+        let entry = Entry { name: &self.me.name, url: &self.me.url, seal: &self.key.seal(key, &self.me) };
+        // Texts are always JSON.
+        serde_json::to_string(&entry).unwrap_or_default()
     }
 
     async fn write_changes(&self) -> Result<(), Unavailable> {
@@ -168,9 +210,15 @@ impl Directory {
             let mut state = self.lock();
             (std::mem::take(&mut state.began), std::mem::take(&mut state.ended))
         };
-        self.write("write", &began).await?;
-        // What cannot be removed ends with its lease.
-        self.remove(&ended).await
+        let written = self.write("write", &began).await;
+        let told = match written {
+            Ok(()) => self.remove(&ended).await,
+            failed => failed,
+        };
+        if told.is_err() {
+            left_to_leases(ended.len());
+        }
+        told
     }
 
     /// Says when the next time is.
@@ -188,7 +236,9 @@ impl Directory {
         for ids in ids.chunks(BATCH) {
             let mut steps = pipe();
             for id in ids {
-                steps.cmd("SET").arg(self.key(id)).arg(&self.value).arg("PX").arg(lease).ignore();
+                let key = self.key(id);
+                let value = self.value(&key);
+                steps.cmd("SET").arg(key).arg(value).arg("PX").arg(lease).ignore();
             }
             self.link.ask(operation, |mut to| async move { steps.exec_async(&mut to).await }).await?;
         }
@@ -199,7 +249,9 @@ impl Directory {
         for ids in ids.chunks(BATCH) {
             let mut steps = pipe();
             for id in ids {
-                steps.cmd("EVAL").arg(REMOVE).arg(1).arg(self.key(id)).arg(&self.value).ignore();
+                let key = self.key(id);
+                let value = self.value(&key);
+                steps.cmd("EVAL").arg(REMOVE).arg(1).arg(key).arg(value).ignore();
             }
             self.link.ask("remove", |mut to| async move { steps.exec_async(&mut to).await }).await?;
         }
@@ -213,6 +265,17 @@ impl Directory {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Entries that are not removed; they end with their leases.
+fn left_to_leases(entries: usize) {
+    if entries > 0 {
+        count("remove", "dropped", entries as u64);
+    }
+}
+
+fn count(operation: &'static str, outcome: &'static str, times: u64) {
+    counter!("saccade_cluster_registry_total", "operation" => operation, "outcome" => outcome).increment(times);
 }
 
 /// Whoever could still say stop is gone with the sender.
@@ -234,7 +297,33 @@ mod tests {
         let me = Owner { name: "a".into(), url: "http://127.0.0.1:9190".into() };
         // Nobody listens there.
         let url = Secret::new("redis+unix:///nonexistent/redis.sock".into());
-        Directory::new(&url, me, Duration::from_secs(15), "test:").expect("a URL of Redis")
+        Directory::new(&url, me, Duration::from_secs(15), "test:", Key::new(&"k".repeat(32))).expect("a URL of Redis")
+    }
+
+    #[test]
+    fn an_entry_is_believed_of_a_server_that_knows_the_secret() {
+        let directory = directory();
+        let entry = directory.value(&directory.key("x"));
+        assert_eq!(directory.believed("x", entry.as_bytes()), Some(directory.me.clone()));
+        assert_eq!(directory.believed("y", entry.as_bytes()), None, "it is of another session");
+        let changed = entry.replace("127.0.0.1", "192.0.2.1");
+        let (unsealed, _) = entry.split_once(",\"seal\"").expect("a seal");
+        for bad in [changed.as_str(), &format!("{unsealed}}}"), "", "null", "[1]", &entry[..entry.len() - 1]] {
+            assert_eq!(directory.believed("x", bad.as_bytes()), None, "{bad}");
+        }
+        assert!(entry.len() <= MAX_ENTRY / 2, "{entry}");
+    }
+
+    #[test]
+    fn a_camera_that_begins_anew_keeps_its_entry() {
+        let directory = directory();
+        directory.began("camera");
+        std::mem::take(&mut directory.lock().began);
+        // Both are told before anybody has written.
+        directory.ended("camera");
+        directory.began("camera");
+        let state = directory.lock();
+        assert_eq!((state.began.as_slice(), state.ended.as_slice()), (&["camera".to_owned()][..], &[][..]));
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::sync::{Mutex as Lock, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo, RedisError};
+use ::redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError};
 use metrics::{counter, gauge};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -10,6 +10,10 @@ use tokio::time::timeout;
 use crate::cache::{Breaker, Policy};
 use crate::clock;
 use crate::secret::Secret;
+use crate::telemetry::EverySecond;
+
+/// What Redis refused to do.
+static REFUSED: EverySecond = EverySecond::new();
 
 /// How long anything that is asked of Redis may take, its connection included.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -51,7 +55,8 @@ impl Link {
         })
     }
 
-    /// Asks something of Redis, within the limit.
+    /// Asks something of Redis, within the limit. That it refuses what it was asked costs no time and is no reason to leave it
+    /// alone: it may have no memory for entries, and still know those that it has.
     pub(super) async fn ask<T, F>(
         &self,
         operation: &'static str,
@@ -67,23 +72,32 @@ impl Link {
             count("open");
             return Err(Unavailable);
         }
-        let asked = timeout(LIMIT, async { work(self.connection().await?).await }).await;
-        let outcome = match asked {
-            Ok(Ok(answer)) => {
+        let asked = timeout(LIMIT, async { Ok(work(self.connection().await?).await) }).await;
+        let (outcome, is_refusal) = match asked {
+            Ok(Ok(Ok(answer))) => {
                 self.told(true);
                 count("ok");
                 return Ok(answer);
             }
-            Ok(Err(error)) => {
-                tracing::debug!(error = error.category(), operation, "the registry of sessions failed");
-                "error"
+            Ok(Ok(Err(error))) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+                if let Some(suppressed) = REFUSED.pass(clock::now()) {
+                    let code = error.code().unwrap_or_else(|| error.category());
+                    tracing::warn!(code, operation, suppressed, "the registry of sessions refuses what it is asked");
+                }
+                ("refused", true)
             }
-            Err(_) => "timeout",
+            Ok(Ok(Err(error)) | Err(error)) => {
+                tracing::debug!(error = error.category(), operation, "the registry of sessions failed");
+                ("error", false)
+            }
+            Err(_) => ("timeout", false),
         };
         count(outcome);
-        self.told(false);
-        // Whoever is making another one is left alone.
-        if let Ok(mut slot) = self.slot.try_lock() {
+        self.told(is_refusal);
+        // What refuses to write may have become a replica: the next connection leads elsewhere. Whoever is making another one
+        // is left alone.
+        let is_kept = is_refusal && operation == "find";
+        if !is_kept && let Ok(mut slot) = self.slot.try_lock() {
             *slot = None;
         }
         Err(Unavailable)
@@ -117,5 +131,52 @@ impl Link {
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::redis::cmd;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// Knows everything, and has no memory for more; is asked by one client at a time.
+    async fn full(listener: UnixListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (read, mut write) = stream.split();
+            let mut lines = BufReader::new(read).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let answer: &[u8] = match line.as_str() {
+                    "GET" => b"$1\r\nx\r\n",
+                    "SET" => b"-OOM command not allowed when used memory > 'maxmemory'.\r\n",
+                    "LRANGE" => b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n",
+                    "CLIENT" => b"+OK\r\n",
+                    _ => continue,
+                };
+                if write.write_all(answer).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_redis_that_refuses_to_write_is_still_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("redis.sock");
+        let serving = tokio::spawn(full(UnixListener::bind(&socket).expect("a socket")));
+        let link = Link::new(&Secret::new(format!("redis+unix://{}", socket.display()))).expect("a URL of Redis");
+        for _ in 0..2 * POLICY.failures {
+            let set = async |mut to: MultiplexedConnection| cmd("SET").arg("a").exec_async(&mut to).await;
+            assert_eq!(link.ask("write", set).await, Err(Unavailable));
+            let list = async |mut to: MultiplexedConnection| cmd("LRANGE").arg("a").exec_async(&mut to).await;
+            assert_eq!(link.ask("find", list).await, Err(Unavailable));
+        }
+        assert!(!link.breaker().is_open(), "it answers");
+        let get = async |mut to: MultiplexedConnection| cmd("GET").arg("a").query_async::<String>(&mut to).await;
+        assert_eq!(link.ask("find", get).await, Ok("x".to_owned()));
+        serving.abort();
     }
 }

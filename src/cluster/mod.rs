@@ -22,6 +22,8 @@ pub use proof::{HEADER, Proven, REFUSED, Refused, Request, WINDOW};
 
 /// Shortest secret: a key for HMAC-SHA256 has at least the size of the hash (RFC 2104 section 3).
 pub const MIN_SECRET_BYTES: usize = 32;
+/// Secrets that count at a time: two while they change.
+const MAX_SECRETS: usize = 4;
 
 /// What a server needs to be one of several.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub struct Settings {
     pub name: String,
     /// Where the others reach it; see [`is_url`].
     pub advertise: String,
-    /// What all servers know and nobody else does; at least [`MIN_SECRET_BYTES`].
+    /// What all servers know and nobody else does; see [`is_secret`].
     pub secret: Secret,
     /// How long an entry counts after it was written or renewed.
     pub lease: Duration,
@@ -54,11 +56,12 @@ impl Cluster {
     /// # Errors
     /// A sentence, without the URL, when that is none of Redis.
     pub fn new(settings: &Settings) -> Result<Self, String> {
+        let key = proof::Key::new(settings.secret.expose());
         let me = Owner { name: settings.name.clone(), url: settings.advertise.clone() };
         Ok(Self {
             name: settings.name.clone(),
-            directory: Directory::new(&settings.redis_url, me, settings.lease, &settings.key_prefix)?,
-            key: proof::Key::new(settings.secret.expose().as_bytes()),
+            directory: Directory::new(&settings.redis_url, me, settings.lease, &settings.key_prefix, key.clone())?,
+            key,
             seen: Mutex::new(proof::Seen::new(clock::now())),
         })
     }
@@ -110,6 +113,14 @@ pub fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.bytes().all(is_one)
 }
 
+/// Whether these are secrets, one a line: the first signs, the others are good as well, so that servers that change theirs
+/// one after another understand each other.
+#[must_use]
+pub fn is_secret(text: &str) -> bool {
+    (1..=MAX_SECRETS).contains(&proof::lines(text).count())
+        && proof::lines(text).all(|secret| secret.len() >= MIN_SECRET_BYTES)
+}
+
 /// Whether a session may be called that. Others are not looked for: no server has them.
 #[must_use]
 pub fn is_session(text: &str) -> bool {
@@ -137,6 +148,17 @@ mod tests {
             ["", "saccade-0:9190", "https://a:9190", "http://a", "http://a:0", "http://a:9190/", "http://u@a:9190"];
         for bad in bad.into_iter().chain(["http://:9190", "http://a b:9190", "http://fd00::1:9190", "http://a:99999"]) {
             assert!(!is_url(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_secret_is_long_enough() {
+        let secret = "s".repeat(MIN_SECRET_BYTES);
+        for good in [secret.clone(), format!("{secret}\n\n{secret}\n"), [&*secret; MAX_SECRETS].join("\n")] {
+            assert!(is_secret(&good), "{good}");
+        }
+        for bad in [String::new(), "\n".into(), format!("{secret}\nshort"), [&*secret; MAX_SECRETS + 1].join("\n")] {
+            assert!(!is_secret(&bad), "{bad}");
         }
     }
 

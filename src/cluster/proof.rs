@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::{digest, hmac};
 
-use super::is_name;
+use super::{Owner, is_name};
 
 /// The header that proves that a server forwards a request.
 pub const HEADER: &str = "saccade-forwarded";
@@ -80,8 +80,12 @@ impl Refused {
     }
 }
 
-/// The secret, to sign and to check with (HMAC-SHA256, RFC 2104).
-pub(super) struct Key(hmac::Key);
+/// The secrets, to sign and to check with (HMAC-SHA256, RFC 2104).
+#[derive(Clone)]
+pub(super) struct Key {
+    first: hmac::Key,
+    others: Vec<hmac::Key>,
+}
 
 /// What the header holds.
 struct Claim<'a> {
@@ -93,8 +97,26 @@ struct Claim<'a> {
 }
 
 impl Key {
-    pub(super) fn new(secret: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    /// Of secrets, one a line: the first signs, and what any of them has signed is good.
+    pub(super) fn new(secrets: &str) -> Self {
+        let mut keys = lines(secrets).map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
+        let first = keys.next().unwrap_or_else(|| hmac::Key::new(hmac::HMAC_SHA256, &[]));
+        Self { first, others: keys.collect() }
+    }
+
+    /// What says that a server of this cluster wrote that the owner has what `key` names.
+    pub(super) fn seal(&self, key: &str, owner: &Owner) -> String {
+        hex(hmac::sign(&self.first, &entry(key, owner)).as_ref())
+    }
+
+    /// Whether it says so. In constant time.
+    pub(super) fn is_sealed(&self, key: &str, owner: &Owner, seal: &str) -> bool {
+        bytes(seal).is_some_and(|tag: [u8; 32]| self.verify(&entry(key, owner), &tag))
+    }
+
+    /// In constant time for each secret.
+    fn verify(&self, text: &[u8], tag: &[u8]) -> bool {
+        std::iter::once(&self.first).chain(&self.others).any(|key| hmac::verify(key, text, tag).is_ok())
     }
 
     pub(super) fn sign(
@@ -108,7 +130,7 @@ impl Key {
         let (time, nonce) = (millis(now), hex(&nonce));
         let client = client.map_or_else(|| "-".to_owned(), |client| client.to_string());
         let claim = Claim { from, to, time, nonce: &nonce, client: &client };
-        let tag = hmac::sign(&self.0, &claim.text(request));
+        let tag = hmac::sign(&self.first, &claim.text(request));
         format!("from={from};to={to};time={time};nonce={nonce};client={client};mac={}", hex(tag.as_ref()))
     }
 
@@ -120,8 +142,9 @@ impl Key {
         now: SystemTime,
     ) -> Result<(Proven, Nonce), Refused> {
         let (claim, tag) = Claim::parse(header).ok_or(Refused::Missing)?;
-        // In constant time.
-        hmac::verify(&self.0, &claim.text(request), &tag).map_err(|_| Refused::Forged)?;
+        if !self.verify(&claim.text(request), &tag) {
+            return Err(Refused::Forged);
+        }
         if claim.to != me {
             return Err(Refused::Misdirected);
         }
@@ -196,6 +219,16 @@ impl Seen {
     }
 }
 
+/// Secrets of a text, one a line.
+pub(super) fn lines(secrets: &str) -> impl Iterator<Item = &str> {
+    secrets.lines().map(str::trim).filter(|secret| !secret.is_empty())
+}
+
+/// What an entry's seal covers: no name of a key or of an owner holds the end of a line.
+fn entry(key: &str, Owner { name, url }: &Owner) -> Vec<u8> {
+    format!("saccade-owner 1\n{key}\n{name}\n{url}\n").into_bytes()
+}
+
 fn millis(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
@@ -240,7 +273,7 @@ mod tests {
     }
 
     fn signed() -> (Key, String) {
-        let key = Key::new(&[7; 32]);
+        let key = Key::new(&"7".repeat(32));
         let header = key.sign(("a", "b"), &REQUEST, Some([192, 0, 2, 1].into()), at(NOW), [1; 16]);
         (key, header)
     }
@@ -261,8 +294,40 @@ mod tests {
             assert_eq!(refusal(&key, &header, "b", &REQUEST, now), Refused::Late);
         }
         assert_eq!(refusal(&key, &header, "c", &REQUEST, NOW), Refused::Misdirected);
-        assert_eq!(refusal(&Key::new(&[8; 32]), &header, "b", &REQUEST, NOW), Refused::Forged);
+        assert_eq!(refusal(&Key::new(&"8".repeat(32)), &header, "b", &REQUEST, NOW), Refused::Forged);
         assert_eq!(refusal(&key, "", "b", &REQUEST, NOW), Refused::Missing);
+    }
+
+    #[test]
+    fn secrets_change_one_server_after_another() {
+        let [old, new] = ["7".repeat(32), "8".repeat(32)];
+        // Each step on some servers while others are at the one before.
+        let steps =
+            [old.clone(), format!("{old}\n{new}\n"), format!("{new}\r\n\n {old}\n"), new].map(|it| Key::new(&it));
+        let owner = Owner { name: "a".into(), url: "http://a:1".into() };
+        for both in steps.windows(2) {
+            for (signs, checks) in [(&both[0], &both[1]), (&both[1], &both[0])] {
+                let header = signs.sign(("a", "b"), &REQUEST, None, at(NOW), [1; 16]);
+                assert!(checks.check(&header, "b", &REQUEST, at(NOW)).is_ok());
+                assert!(checks.is_sealed("session:x", &owner, &signs.seal("session:x", &owner)));
+            }
+        }
+        let header = steps[0].sign(("a", "b"), &REQUEST, None, at(NOW), [1; 16]);
+        assert_eq!(refusal(&steps[3], &header, "b", &REQUEST, NOW), Refused::Forged);
+    }
+
+    #[test]
+    fn a_seal_is_of_one_session_and_one_owner() {
+        let (key, _) = signed();
+        let owner = Owner { name: "a".into(), url: "http://a:1".into() };
+        let seal = key.seal("session:x", &owner);
+        assert!(key.is_sealed("session:x", &owner, &seal));
+        assert!(!key.is_sealed("session:y", &owner, &seal));
+        assert!(!key.is_sealed("session:x", &Owner { url: "http://evil:1".into(), ..owner.clone() }, &seal));
+        assert!(!key.is_sealed("session:x", &Owner { name: "b".into(), ..owner.clone() }, &seal));
+        for bad in ["", "00", &"0".repeat(64), &seal.to_uppercase()] {
+            assert!(!key.is_sealed("session:x", &owner, bad), "{bad}");
+        }
     }
 
     #[test]

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use figment::value::{Dict, Value};
 
-use super::Secret;
 use super::reader::{Given, Reader};
+use super::{Secret, secret};
 use crate::claims::{self, Claims};
 
 /// Shortest secret: a key for HS256 has at least the size of the hash (RFC 7518 section 3.2).
@@ -39,9 +39,8 @@ pub struct ApiKey {
 impl Auth {
     pub(super) fn read(from: &mut Reader) -> Option<Self> {
         let short = format!("a text of at least {MIN_SECRET_BYTES} bytes");
-        let long_enough = |secret: &String| secret.len() >= MIN_SECRET_BYTES;
-        let inline = from.traced("auth.secret", &short, true, |raw| raw.string().filter(long_enough));
-        let file = from.traced("auth.secret_file", "a file's name", false, |raw| raw.filled().map(PathBuf::from));
+        let names = ("auth.secret", "auth.secret_file");
+        let secret = secret::read(from, names, &short, |secret| secret.len() >= MIN_SECRET_BYTES);
         let jwks_file = from.optional("auth.jwks_file", "a file's name", |raw| raw.filled().map(PathBuf::from));
         let word = "a text that is not empty";
         let issuer = from.traced("auth.issuer", word, false, |raw| raw.filled());
@@ -49,27 +48,8 @@ impl Auth {
         let leeway = Duration::from_secs(from.number("auth.leeway_s", 10, 0..=300, " (seconds)"));
         let api_keys = ApiKey::read_all(from);
 
-        let is_elsewhere = file.is_some() || jwks_file.is_some();
-        let secret = match (inline, file) {
-            (Some(_), Some((_, given))) => {
-                from.mistake(&given, "must be left out where auth.secret is given");
-                None
-            }
-            (Some((secret, _)), None) => Some(secret),
-            (None, Some((path, given))) => match std::fs::read_to_string(&path) {
-                Ok(text) if long_enough(&text.trim().to_owned()) => Some(text.trim().to_owned()),
-                Ok(_) => {
-                    from.mistake(&given, format!("must name a file with {short}"));
-                    None
-                }
-                Err(error) => {
-                    from.mistake(&given, format!("must name a file that can be read: {error}"));
-                    None
-                }
-            },
-            (None, None) => None,
-        };
-        let secret = secret.map(Secret::new);
+        let is_elsewhere = secret.is_err() || jwks_file.is_some();
+        let secret = secret.ok().flatten();
         if secret.is_none() && !is_elsewhere {
             for (_, given) in [&issuer, &audience].into_iter().flatten() {
                 from.mistake(given, "needs auth.secret, auth.secret_file or auth.jwks_file beside it");

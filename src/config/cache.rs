@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::{Given, Raw, Reader};
-use super::{KIB, MIB, Secret};
+use super::reader::{Raw, Reader};
+use super::{KIB, MIB, Secret, secret};
 use crate::cache::{BucketSettings, Redis, RedisSettings};
 
 /// Longest time to live: a day. What was measured longer ago is better asked again.
@@ -77,7 +77,7 @@ impl Cache {
 fn redis(from: &mut Reader, max_entry_bytes: usize) -> Option<(RedisSettings, Duration)> {
     let legal = "a URL such as \"redis://redis.example:6379/0\", rediss:// for TLS, or redis+unix:///run/redis.sock";
     let url = from.traced("cache.redis_url", legal, true, |raw| raw.string().map(Secret::new));
-    let password = secret(from, "cache.redis_password", "cache.redis_password_file");
+    let password = filled(from, ("cache.redis_password", "cache.redis_password_file"));
     let prefix = from.read("cache.redis_prefix", "saccade:".to_owned(), "a text of at most 64 characters", |raw| {
         raw.string().filter(|prefix| prefix.len() <= 64)
     });
@@ -124,7 +124,7 @@ fn s3(from: &mut Reader, max_entry_bytes: usize) -> Option<(BucketSettings, Dura
     let region = text("cache.s3_region", "us-east-1", "the name of a region");
     let prefix = text("cache.s3_prefix", "saccade", "what names begin with: words with '/' between them");
     let id = from.traced("cache.s3_access_key_id", "a text that is not empty", true, Raw::filled);
-    let secret = secret(from, "cache.s3_secret_access_key", "cache.s3_secret_access_key_file");
+    let secret = filled(from, ("cache.s3_secret_access_key", "cache.s3_secret_access_key_file"));
     let timeout = from.millis("cache.s3_timeout_ms", 200, 1..=10_000);
     let credentials = match (id, secret) {
         (Some((id, _)), Some(secret)) => Some((id, secret)),
@@ -140,33 +140,9 @@ fn s3(from: &mut Reader, max_entry_bytes: usize) -> Option<(BucketSettings, Dura
     Some((settings, timeout))
 }
 
-/// A secret, or the file that holds it.
-fn secret(from: &mut Reader, inline: &'static str, file: &'static str) -> Option<Secret> {
-    let value = from.traced(inline, "a text that is not empty", true, Raw::filled);
-    let file = from.traced(file, "a file's name", false, |raw| raw.filled().map(PathBuf::from));
-    match (value, file) {
-        (Some(_), Some((_, given))) => {
-            from.mistake(&given, format!("must be left out where {inline} is given"));
-            None
-        }
-        (Some((value, _)), None) => Some(Secret::new(value)),
-        (None, Some((path, given))) => read_secret(from, &path, &given),
-        (None, None) => None,
-    }
-}
-
-fn read_secret(from: &mut Reader, path: &std::path::Path, given: &Given) -> Option<Secret> {
-    match std::fs::read_to_string(path) {
-        Ok(text) if !text.trim().is_empty() => Some(Secret::new(text.trim().to_owned())),
-        Ok(_) => {
-            from.mistake(given, "must name a file that is not empty");
-            None
-        }
-        Err(error) => {
-            from.mistake(given, format!("must name a file that can be read: {error}"));
-            None
-        }
-    }
+/// A secret of any length, or the file that holds it.
+fn filled(from: &mut Reader, names: (&'static str, &'static str)) -> Option<Secret> {
+    secret::read(from, names, "a text that is not empty", |text| !text.trim().is_empty()).ok().flatten()
 }
 
 fn seconds(from: &mut Reader, key: &'static str, default: u64, least: u64) -> Duration {

@@ -1,9 +1,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::{Raw, Reader};
-use super::{SOCKET, Secret, parse_socket};
+use super::reader::Reader;
+use super::{SOCKET, Secret, parse_socket, secret};
 use crate::cluster::{self, MIN_SECRET_BYTES};
 
 /// `[cluster]`: this server is one of several, and requests for a session reach the one that has it.
@@ -17,7 +16,8 @@ pub struct Cluster {
     pub listen: SocketAddr,
     /// URL by which other servers reach that listener.
     pub advertise: String,
-    /// What all servers know and nobody else does, from `secret` or `secret_file`; at least 32 bytes.
+    /// What all servers know and nobody else does, from `secret` or `secret_file`; at least 32 bytes. Of several, one a line,
+    /// the first signs and all of them are good: so it is changed one server after another.
     pub secret: Secret,
     /// How long an entry counts after it was written or renewed, which happens three times as often; default 15 s. Longer
     /// ones outlast a server that died, shorter ones ask more of Redis and bear less of its being away.
@@ -44,7 +44,9 @@ impl Cluster {
             "a URL of a host and a port, such as \"http://saccade-0.saccade-peers:9190\"",
             |raw| raw.string().filter(|url| cluster::is_url(url)),
         );
-        let secret = secret(from);
+        let long =
+            format!("a text of at least {MIN_SECRET_BYTES} bytes; while it changes, up to four of them, one a line");
+        let secret = secret::read(from, ("cluster.secret", "cluster.secret_file"), &long, cluster::is_secret);
         let lease = from.millis("cluster.lease_ms", 15_000, 1000..=30_000);
         let prefix = "a text of at most 64 characters";
         let key_prefix = from.read("cluster.key_prefix", "saccade:".to_owned(), prefix, |raw| {
@@ -68,36 +70,10 @@ impl Cluster {
                 "needs cluster.advertise beside it: the URL by which other servers reach cluster.listen",
             );
         }
-        if secret.is_none() {
+        if matches!(secret, Ok(None)) {
             from.mistake(&given, "needs cluster.secret or cluster.secret_file beside it, the same on all servers");
         }
-        Some(Self { redis_url, name, listen, advertise: advertise?, secret: secret?, lease, key_prefix })
-    }
-}
-
-fn secret(from: &mut Reader) -> Option<Secret> {
-    let short = format!("a text of at least {MIN_SECRET_BYTES} bytes");
-    let long_enough = |secret: &String| secret.len() >= MIN_SECRET_BYTES;
-    let inline = from.traced("cluster.secret", &short, true, |raw: &Raw| raw.string().filter(long_enough));
-    let file = from.traced("cluster.secret_file", "a file's name", false, |raw| raw.filled().map(PathBuf::from));
-    match (inline, file) {
-        (Some(_), Some((_, given))) => {
-            from.mistake(&given, "must be left out where cluster.secret is given");
-            None
-        }
-        (Some((secret, _)), None) => Some(Secret::new(secret)),
-        (None, Some((path, given))) => match std::fs::read_to_string(&path) {
-            Ok(text) if text.trim().len() >= MIN_SECRET_BYTES => Some(Secret::new(text.trim().to_owned())),
-            Ok(_) => {
-                from.mistake(&given, format!("must name a file with {short}"));
-                None
-            }
-            Err(error) => {
-                from.mistake(&given, format!("must name a file that can be read: {error}"));
-                None
-            }
-        },
-        (None, None) => None,
+        Some(Self { redis_url, name, listen, advertise: advertise?, secret: secret.ok()??, lease, key_prefix })
     }
 }
 
@@ -150,6 +126,13 @@ mod tests {
             assert!(said.contains(&format!("cluster.{key}")), "{key}: {said}");
         }
         assert!(!said.contains("hunter2"), "{said}");
+        let [short, long] = ["hunter2".to_owned(), "s".repeat(32)];
+        for (secret, is_good) in [(format!("{long}\n{long}x\n"), true), (format!("{long}\n{short}"), false)] {
+            let said = load(&[URL, ADVERTISE, ("secret", &secret)]);
+            assert_eq!(said.is_ok(), is_good, "{said:?}");
+            // What is wrong is told once.
+            assert!(said.is_ok() || !said.unwrap_err().contains("beside it"));
+        }
         let both = load(&[URL, ADVERTISE, SECRET, ("secret_file", "/nonexistent")]).unwrap_err();
         assert!(both.contains("must be left out"), "{both}");
     }

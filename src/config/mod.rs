@@ -15,6 +15,7 @@ mod mistakes;
 pub mod models;
 mod reader;
 mod routes;
+mod secret;
 mod sinks;
 mod store;
 mod tables;

@@ -25,7 +25,7 @@ pub(super) const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, H
 
 /// List the sessions
 ///
-/// Those that the token may know of; a camera's has the camera's name as its id.
+/// Those of the server that answers, as far as the token may know of them; a camera's has the camera's name as its id.
 #[utoipa::path(
     get, path = "/v1/sessions", operation_id = "list_sessions", tag = "sessions", security(("token" = ["can_view"])),
     responses((status = 200, description = "The sessions.", body = Vec<wire::SessionView>))

@@ -2,6 +2,7 @@
 server or the registry goes away."""
 
 import asyncio
+import base64
 import hashlib
 import hmac
 import json
@@ -11,13 +12,14 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 from feed import LIMIT
-from peer import Peer, Signal, connect
+from peer import SUBPROTOCOL, Peer, Signal, connect
 from scene import Scene
 from server import Server, command, free_port
 from test_whep import metric, viewers
@@ -52,6 +54,9 @@ class Redis:
         self.process.kill()
         self.process.wait()
 
+    def tell(self, session: str, entry: str) -> None:
+        assert self.ask("SET", f"saccade:session:{session}", entry, "EX", "60") == "OK"
+
     def owner(self, session: str) -> str | None:
         """Name of the server that has this session."""
         entry = self.ask("GET", f"saccade:session:{session}")
@@ -75,16 +80,16 @@ class Pair:
         self.a, self.b = (self.start(name, **settings) for name in "ab")
 
     def start(self, name: str, **settings: object) -> Server:
-        return Server(
-            cluster__redis_url=self.redis.url,
-            cluster__name=name,
-            cluster__listen=f"127.0.0.1:{self.ports[name]}",
-            cluster__advertise=f"http://127.0.0.1:{self.ports[name]}",
-            cluster__secret=SECRET,
-            cluster__lease_ms=LEASE_MS,
-            shutdown__grace_ms=500,
-            **settings,
-        )
+        defaults = {
+            "cluster__redis_url": self.redis.url,
+            "cluster__name": name,
+            "cluster__listen": f"127.0.0.1:{self.ports[name]}",
+            "cluster__advertise": f"http://127.0.0.1:{self.ports[name]}",
+            "cluster__secret": SECRET,
+            "cluster__lease_ms": LEASE_MS,
+            "shutdown__grace_ms": 500,
+        }
+        return Server(**(defaults | settings))
 
     def peers(self, name: str) -> str:
         """Where a server listens for the other."""
@@ -149,6 +154,8 @@ async def test_a_session_is_watched_and_ended_through_the_other_server(shared: P
                 if len(told) == 3:
                     break
             assert {it["session_id"] for it in told} == {session}
+        async with http.get(f"{b.url}/v1/sessions/{session}/events") as stream:
+            assert (stream.status, stream.content_type) == (200, "text/event-stream")
 
         # A viewer's address is the one that its own server was told, not that of this server.
         http.headers.update(since("198.51.100.7"))
@@ -229,6 +236,12 @@ def proof(request: dict[str, str], secret: str = SECRET, **said: object) -> dict
     return {"host": request["host"], "saccade-forwarded": ";".join(f"{name}={value}" for name, value in told.items())}
 
 
+def entry(session: str, name: str, url: str, secret: str = SECRET) -> str:
+    """What a server writes of a session of its own, made by another program than the server."""
+    text = "".join(f"{line}\n" for line in ("saccade-owner 1", f"saccade:session:{session}", name, url))
+    return json.dumps({"name": name, "url": url, "seal": hmac.new(secret.encode(), text.encode(), "sha256").hexdigest()})
+
+
 async def test_what_no_server_forwards_is_refused(shared: Pair, http, scene: Scene) -> None:
     http.headers.update(since("198.51.100.4"))
     async with Peer(scene) as peer:
@@ -260,8 +273,7 @@ async def test_what_no_server_forwards_is_refused(shared: Pair, http, scene: Sce
         assert await status(http, f"{shared.b.url}{request['target']}", headers=proof(request)) == (421, "forbidden")
 
         # What was forwarded once goes no further, whatever the registry says.
-        entry = json.dumps({"name": "b", "url": shared.peers("b")})
-        assert shared.redis.ask("SET", "saccade:session:circle", entry, "EX", "30") == "OK"
+        shared.redis.tell("circle", entry("circle", "b", shared.peers("b")))
         accepted = 'saccade_cluster_received_total{outcome="accepted"}'
         before = await metric(http, shared.b, accepted)
         circle = {"method": "GET", "target": "/v1/sessions/circle", "host": "vision.example"}
@@ -271,6 +283,180 @@ async def test_what_no_server_forwards_is_refused(shared: Pair, http, scene: Sce
         assert await status(http, f"{shared.a.url}/v1/sessions/circle") == (404, "not_found")
         assert await metric(http, shared.b, accepted) == before + 1
         assert await status(http, f"{shared.a.url}/v1/sessions/{session}", "DELETE") == (200, None)
+
+
+class Owner:
+    """Something that takes what is forwarded, and says what a test has it say."""
+
+    def __init__(self, *frames: bytes) -> None:
+        self.frames, self.heads = frames, []
+
+    @asynccontextmanager
+    async def listen(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        async with server:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.heads.append(head)
+        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        key = next(line.split(": ", 1)[1] for line in head.split("\r\n") if line.lower().startswith("sec-websocket-key"))
+        accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+        words = [
+            "HTTP/1.1 101 Switching Protocols",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            f"Sec-WebSocket-Accept: {accept}",
+            f"Sec-WebSocket-Protocol: {fields['sec-websocket-protocol']}",
+        ]
+        writer.write("".join(f"{word}\r\n" for word in [*words, ""]).encode())
+        # The offer.
+        await reader.read(1)
+        for frame in self.frames:
+            writer.write(frame)
+        await reader.read()
+        writer.close()
+
+
+def said(kind: str, **fields: object) -> bytes:
+    """A message in a frame as a server sends it."""
+    text = json.dumps({"type": kind} | fields).encode()
+    return b"\x81\x7e" + len(text).to_bytes(2, "big") + text
+
+
+def closing(*code: int) -> bytes:
+    body = b"".join(it.to_bytes(2, "big") for it in code)
+    return b"\x88" + bytes([len(body)]) + body
+
+
+async def test_entries_that_no_server_wrote_lead_nowhere(shared: Pair, http) -> None:
+    http.headers.update(since("198.51.100.5"))
+    thief = Owner()
+    async with thief.listen() as url:
+        forged = 'saccade_cluster_registry_total{operation="find",outcome="forged"}'
+        before = await metric(http, shared.b, forged)
+        bad = [
+            json.dumps({"name": "a", "url": url}),
+            entry("planted", "a", url, secret="another secret of thirty-two bytes"),
+            entry("another", "a", url),
+            entry("planted", "a", shared.peers("a")).replace(shared.peers("a"), url),
+            "x" * 5000,
+        ]
+        for number, it in enumerate(bad, 1):
+            shared.redis.tell("planted", it)
+            secret = {"Authorization": "Bearer to be stolen"}
+            assert await status(http, f"{shared.b.url}/v1/sessions/planted", headers=secret) == (503, "internal")
+            assert await metric(http, shared.b, forged) >= before + number
+        async with await Signal.open(http, shared.b.ws) as socket:
+            await socket.expect("welcome")
+            await socket.send("offer", sdp="v=0", session_id="planted")
+            await socket.error("not_found", fatal=False)
+        assert thief.heads == []
+
+
+async def test_an_owner_closes_a_socket_with_its_own_words(shared: Pair, http, scene: Scene) -> None:
+    http.headers.update(since("198.51.100.6"))
+    lost = 'saccade_cluster_forwarded_total{kind="socket",outcome="lost"}'
+    before = await metric(http, shared.b, lost)
+    async with Peer(scene) as peer:
+        async with await Signal.open(http, shared.a.ws, peer) as first:
+            await first.expect("welcome")
+            answer = await first.negotiate(await peer.offer())
+            await first.send("bye")
+            await first.expect("closed")
+
+    @asynccontextmanager
+    async def resumed(session: str, *frames: bytes) -> AsyncIterator[Signal]:
+        async with Owner(*frames).listen() as url:
+            shared.redis.tell(session, entry(session, "a", url))
+            async with await Signal.open(http, shared.b.ws) as socket:
+                await socket.expect("welcome")
+                await socket.send("offer", sdp="v=0", session_id=session)
+                yield socket
+
+    told = said(**({"kind": "answer"} | {name: it for name, it in answer.items() if name != "type"}))
+    async with resumed("with.code", told, closing(4429)) as socket:
+        await socket.expect("answer")
+        assert await socket.closed() == 4429
+    async with Owner(told, closing()).listen() as url, http.ws_connect(shared.b.ws, protocols=(SUBPROTOCOL,)) as socket:
+        shared.redis.tell("without", entry("without", "a", url))
+        await socket.send_json({"type": "offer", "sdp": "v=0", "session_id": "without"})
+        assert [(await socket.receive_json())["type"] for _ in range(2)] == ["welcome", "answer"]
+        async with asyncio.timeout(LIMIT):
+            last = await socket.receive()
+        # Closed without a code, and not broken off.
+        assert (last.type, last.data) == (aiohttp.WSMsgType.CLOSE, 0)
+    ends = said("error", code="unauthorized", message="The token has ended.", fatal=True)
+    async with resumed("ends", ends, closing(4401)) as socket:
+        await socket.error("unauthorized", fatal=True)
+        assert await socket.closed() == 4401
+    assert await metric(http, shared.b, lost) == before
+
+
+async def test_clients_of_a_server_that_hangs_are_with_another_within_ten_seconds(http, scene: Scene) -> None:
+    # Its entries do not end in time.
+    pair = Pair(cluster__lease_ms=30_000)
+    try:
+        async with Peer(scene) as peer, Peer(scene, "VP8") as again:
+            session = await connect(http, pair.a.url, peer)
+            await peer.results.more(2, "results")
+            async with await Signal.open(http, pair.b.ws, peer) as between:
+                await between.expect("welcome")
+                await between.negotiate(await peer.offer(), session_id=session)
+                # An owner that has nothing to say is there all the same: longer than it may take to notice one that hangs.
+                quiet = time.monotonic()
+                while time.monotonic() < quiet + 8:
+                    await peer.results.more(1, "results while nothing is said")
+                await between.send("configure", options={"budget_ms": 1700})
+                await between.expect("configured")
+                # Nobody closes its connections, and the system takes new ones for it.
+                pair.a.process.send_signal(signal.SIGSTOP)
+                hung = time.monotonic()
+                assert await between.closed() in (None, 1006)
+            async with await Signal.open(http, pair.b.ws, again) as socket:
+                await socket.expect("welcome")
+                sdp = await again.offer()
+                await socket.send("offer", sdp=sdp, session_id=session)
+                await socket.error("not_found", fatal=False)
+                took = time.monotonic() - hung
+                assert took <= 10, f"it took {took:.1f} s"
+                await socket.negotiate(sdp)
+                await again.results.more(1, "results of the new session")
+            assert await metric(http, pair.b, 'saccade_cluster_forwarded_total{kind="socket",outcome="lost"}') == 1
+            assert await metric(http, pair.b, 'saccade_cluster_forwarded_total{kind="socket",outcome="silent"}') == 1
+            pair.a.process.send_signal(signal.SIGCONT)
+    finally:
+        pair.a.process.send_signal(signal.SIGCONT)
+        pair.stop()
+
+
+async def test_a_registry_without_memory_is_still_asked(http, scene: Scene) -> None:
+    pair = Pair(cluster__lease_ms=30_000)
+    try:
+        async with Peer(scene) as peer, Peer(scene, "VP8") as late:
+            session = await connect(http, pair.a.url, peer)
+            await pair.redis.until(session, "a")
+            assert pair.redis.ask("CONFIG", "SET", "maxmemory", "1") == "OK"
+            another = await connect(http, pair.a.url, late)
+            refused = 'saccade_cluster_registry_total{operation="renew",outcome="refused"}'
+            async with asyncio.timeout(LIMIT):
+                while await metric(http, pair.a, refused) < 4:
+                    await peer.results.more(1, "results while nothing can be written")
+            for server in (pair.a, pair.b):
+                assert await metric(http, server, "saccade_cluster_registry_breaker_open") == 0
+            # What is known is found, and what is not is not there.
+            assert await status(http, f"{pair.b.url}/v1/sessions/{session}") == (200, None)
+            assert await status(http, f"{pair.a.url}/v1/sessions/none") == (404, "not_found")
+            assert pair.redis.ask("CONFIG", "SET", "maxmemory", "0") == "OK"
+            await pair.redis.until(another, "a")
+            # One entry of another type is one session that cannot be asked for.
+            pair.redis.ask("RPUSH", "saccade:session:wrong", "x")
+            for _ in range(4):
+                assert (await status(http, f"{pair.b.url}/v1/sessions/wrong"))[0] == 503
+            assert await status(http, f"{pair.b.url}/v1/sessions/{another}") == (200, None)
+    finally:
+        pair.stop()
 
 
 async def test_clients_of_a_server_that_died_are_with_another_within_ten_seconds(pair: Pair, http, scene: Scene) -> None:

@@ -56,7 +56,7 @@ const LEAF_IMPORTS: [(&str, &[&str]); 14] = [
     ("cache", &["clock", "offload", "secret", "telemetry"]),
     ("calibration", &["clock"]),
     ("child", &["clock"]),
-    ("cluster", &["cache", "clock", "secret"]),
+    ("cluster", &["cache", "clock", "secret", "telemetry"]),
     ("device", &["clock", "draw", "media", "queue"]),
     ("draw", &["media"]),
     ("frame", &["device", "media"]),

@@ -1,6 +1,6 @@
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -17,13 +17,15 @@ use saccade_signaling::ErrorCode;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
-use super::{CONNECT_LIMIT, Forwarding, count, covered, session_of};
-use crate::cluster::{self, Found, Owner};
+use super::{CONNECT_LIMIT, Forwarding, count, covered, is_stream, session_of};
+use crate::clock;
+use crate::cluster::{self, Found, Owner, Refused};
 use crate::http::address::ClientAddress;
 use crate::http::{Context, Problem, body};
 use crate::session::Refusal;
+use crate::telemetry::EverySecond;
 use crate::traces::Context as TraceContext;
 
 /// How long an owner may say nothing in the middle of an answer; streams of events are never silent for as long.
@@ -31,12 +33,18 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// When to ask again after a failure that passes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const KIND: &str = "http";
+/// Owners that are gone or silent.
+static AWAY: EverySecond = EverySecond::new();
+/// Owners that do not believe this server.
+static REFUSED: EverySecond = EverySecond::new();
 
 /// Has the owner of a session answer, where that is another server. What is asked of this server's own sessions, of none,
 /// and by whoever may not know of the session is answered here.
 pub(in crate::http) async fn forward(State(context): State<Arc<Context>>, request: Request, next: Next) -> Response {
     let Some(forwarding) = &context.forwarding else { return next.run(request).await };
     let Some(id) = elsewhere(&context, &request) else { return next.run(request).await };
+    // Before whoever waits for all of it says that it took too long, so that it is known what did.
+    let deadline = clock::now() + context.settings.request_timeout * 9 / 10;
     match forwarding.cluster.directory().find(&id).await {
         Ok(Found::Nowhere) => {
             count(KIND, "nowhere");
@@ -44,7 +52,7 @@ pub(in crate::http) async fn forward(State(context): State<Arc<Context>>, reques
         }
         Ok(Found::Elsewhere(owner)) => {
             // A client that goes away takes what it asked for with it.
-            let answered = Box::pin(hand_over(&context, forwarding, &owner, request)).await;
+            let answered = Box::pin(hand_over(&context, forwarding, &owner, request, deadline)).await;
             answered.unwrap_or_else(IntoResponse::into_response)
         }
         Err(_) => {
@@ -72,11 +80,8 @@ async fn hand_over(
     forwarding: &Forwarding,
     owner: &Owner,
     request: Request,
+    deadline: Instant,
 ) -> Result<Response, Problem> {
-    let place = Arc::clone(&forwarding.places).try_acquire_owned().map_err(|_| {
-        count(KIND, "full");
-        busy("Too many requests are forwarded to other servers; try again.")
-    })?;
     let (parts, body) = request.into_parts();
     // All that is asked of sessions is descriptions of them and fragments of such.
     let most = context.settings.limits.sdp_bytes;
@@ -84,13 +89,23 @@ async fn hand_over(
         count(KIND, "too_large");
         Problem::new(ErrorCode::TooLarge, format!("The session description may have {most} bytes."))
     })?;
+    // Taken when all is here: whoever sends slowly takes no other's place.
+    let place = forwarding.place(is_stream(&parts.method, parts.uri.path())).ok_or_else(|| {
+        count(KIND, "full");
+        busy("Too many requests are forwarded to other servers; try again.")
+    })?;
     let request = addressed(forwarding, owner, &parts, body)?;
-    let (response, driver) = match ask(owner, request).await {
+    let (response, driver) = match ask(owner, request, deadline).await {
         Ok(answered) => answered,
         Err(Failed::Gone) => {
             count(KIND, "gone");
-            tracing::warn!(owner = owner.name, "the owner of a session cannot be reached");
+            away(owner, "is gone");
             return Err(Problem::no_such_session());
+        }
+        Err(Failed::Silent) => {
+            count(KIND, "silent");
+            away(owner, "does not answer");
+            return Err(busy("The server that has this session does not answer; try again."));
         }
         Err(Failed::Broken) => {
             count(KIND, "broken");
@@ -99,7 +114,12 @@ async fn hand_over(
     };
     if let Some(reason) = response.headers().get(cluster::REFUSED) {
         count(KIND, "refused");
-        tracing::error!(owner = owner.name, ?reason, "another server does not believe this one");
+        if let Some(suppressed) = REFUSED.pass(clock::now()) {
+            tracing::error!(owner = owner.name, ?reason, suppressed, "another server does not believe this one");
+        }
+        if reason == Refused::Full.as_str() {
+            return Err(busy("Too many requests are forwarded to the server that has this session; try again."));
+        }
         return Err(busy("The servers do not know each other; tell their operator."));
     }
     count(KIND, "answered");
@@ -152,22 +172,32 @@ fn addressed(
 }
 
 /// Why an owner gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Failed {
     /// Nobody is there.
     Gone,
+    /// Nobody says anything, though the owner may well be there.
+    Silent,
     /// It went away, or does not speak HTTP.
     Broken,
 }
 
-/// The head of the owner's answer; the caller bounds how long that may take. What drives the connection is to be kept
-/// until the body was read.
+/// The head of the owner's answer. What drives the connection is to be kept until the body was read.
 async fn ask(
     owner: &Owner,
     request: hyper::Request<Full<Bytes>>,
+    deadline: Instant,
 ) -> Result<(hyper::Response<Incoming>, JoinSet<()>), Failed> {
     let connected = timeout(CONNECT_LIMIT, TcpStream::connect(owner.authority())).await;
-    let stream = connected.ok().and_then(Result::ok).ok_or(Failed::Gone)?;
+    let stream = connected.map_err(|_| Failed::Silent)?.map_err(|_| Failed::Gone)?;
     stream.set_nodelay(true).ok();
+    timeout_at(deadline.into(), exchange(stream, request)).await.unwrap_or(Err(Failed::Silent))
+}
+
+async fn exchange(
+    stream: TcpStream,
+    request: hyper::Request<Full<Bytes>>,
+) -> Result<(hyper::Response<Incoming>, JoinSet<()>), Failed> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failed::Broken)?;
     let mut driver = JoinSet::new();
     driver.spawn(async move {
@@ -219,6 +249,13 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
     passed
 }
 
+/// Says in the log that an owner is not there, once a second at most.
+fn away(owner: &Owner, what: &'static str) {
+    if let Some(suppressed) = AWAY.pass(clock::now()) {
+        tracing::warn!(owner = owner.name, suppressed, "the owner of a session {what}");
+    }
+}
+
 fn busy(detail: &'static str) -> Problem {
     let problem: Problem = Refusal::new(ErrorCode::Internal, detail).retry_after(RETRY_AFTER).into();
     problem.with_status(StatusCode::SERVICE_UNAVAILABLE)
@@ -227,7 +264,47 @@ fn busy(detail: &'static str) -> Problem {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn asked(owner: String, limit: Duration) -> Failed {
+        let owner = Owner { name: "a".into(), url: format!("http://{owner}") };
+        let request = hyper::Request::new(Full::new(Bytes::new()));
+        ask(&owner, request, clock::now() + limit).await.map(|_| ()).unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_is_gone_is_told_from_one_that_says_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // The system takes connections of a process that hangs.
+        assert_eq!(asked(address.clone(), Duration::from_millis(100)).await, Failed::Silent);
+        let (asking, taking) = tokio::join!(asked(address.clone(), LONG), async {
+            for _ in 0..2 {
+                drop(listener.accept().await.unwrap());
+            }
+            drop(listener);
+        });
+        assert_eq!((asking, taking), (Failed::Broken, ()));
+        assert_eq!(asked(address, LONG).await, Failed::Gone);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_takes_no_connection_may_have_the_session_still() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        // Until the queue of connections is full.
+        while let Ok(connected) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            waiting.push(connected.unwrap());
+        }
+        assert_eq!(asked(address.to_string(), LONG).await, Failed::Silent);
+    }
 
     #[test]
     fn headers_of_one_connection_and_of_proxies_stay_behind() {

@@ -10,9 +10,9 @@ mod relay;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use metrics::counter;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::cluster::Cluster;
 
@@ -24,19 +24,30 @@ pub(super) use relay::{Heard, Remote};
 pub(super) const SIGNAL: &str = "/v1/signal";
 /// How long a connection to another server may take; a server that is gone answers nothing at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// Requests and sockets that are forwarded at a time, each over a connection of its own.
-const MAX_FORWARDED: usize = 1024;
+/// Requests that are forwarded at a time, each over a connection of its own.
+const MAX_REQUESTS: usize = 1024;
+/// Sockets and streams of events that are: they last, and must not keep requests from getting through.
+const MAX_LASTING: usize = 1024;
 
 /// What forwarding needs.
 pub(super) struct Forwarding {
     pub(super) cluster: Arc<Cluster>,
-    /// Places of what is forwarded.
-    places: Arc<Semaphore>,
+    /// Places of requests.
+    requests: Arc<Semaphore>,
+    /// Places of what lasts.
+    lasting: Arc<Semaphore>,
 }
 
 impl Forwarding {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, places: Arc::new(Semaphore::new(MAX_FORWARDED)) }
+        let [requests, lasting] = [MAX_REQUESTS, MAX_LASTING].map(|most| Arc::new(Semaphore::new(most)));
+        Self { cluster, requests, lasting }
+    }
+
+    /// A place for a request or for what lasts, if one is free.
+    fn place(&self, lasts: bool) -> Option<OwnedSemaphorePermit> {
+        let places = if lasts { &self.lasting } else { &self.requests };
+        Arc::clone(places).try_acquire_owned().ok()
     }
 }
 
@@ -44,6 +55,11 @@ impl Forwarding {
 fn session_of(path: &str) -> Option<&str> {
     let rest = path.strip_prefix("/v1/sessions/").or_else(|| path.strip_prefix("/v1/whep/"))?;
     rest.split('/').next().filter(|id| !id.is_empty())
+}
+
+/// Whether a request about a session asks for a stream of events.
+fn is_stream(method: &Method, path: &str) -> bool {
+    *method == Method::GET && (path.ends_with("/results") || path.ends_with("/events"))
 }
 
 /// The bytes of a header that a proof covers.
@@ -57,7 +73,15 @@ fn count(kind: &'static str, outcome: &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::session_of;
+    use axum::http::Method;
+
+    use super::{is_stream, session_of};
+
+    #[test]
+    fn streams_are_known() {
+        assert!(is_stream(&Method::GET, "/v1/sessions/a/results") && is_stream(&Method::GET, "/v1/sessions/a/events"));
+        assert!(!is_stream(&Method::HEAD, "/v1/sessions/a/events") && !is_stream(&Method::GET, "/v1/sessions/a"));
+    }
 
     #[test]
     fn paths_of_one_session_are_known() {

@@ -10,9 +10,14 @@ use saccade_signaling::ErrorCode;
 use tokio::time::timeout;
 
 use super::{SIGNAL, covered, session_of};
+use crate::clock;
 use crate::cluster::{self, Refused};
 use crate::http::address::ClientAddress;
 use crate::http::{Context, Problem, body};
+use crate::telemetry::EverySecond;
+
+/// Requests that are not believed.
+static DISBELIEVED: EverySecond = EverySecond::new();
 
 /// Beside a request as an extension: another server forwarded it, so that this one answers it and nobody else.
 #[derive(Debug, Clone, Copy)]
@@ -67,10 +72,14 @@ pub(in crate::http) async fn admit(State(context): State<Arc<Context>>, request:
 
 fn disbelieved(refused: Refused) -> Response {
     received(refused.as_str());
-    tracing::warn!(
-        reason = refused.as_str(),
-        "a request that another server should have forwarded was refused: {refused}"
-    );
+    if let Some(suppressed) = DISBELIEVED.pass(clock::now()) {
+        let reason = refused.as_str();
+        tracing::warn!(
+            reason,
+            suppressed,
+            "a request that another server should have forwarded was refused: {refused}"
+        );
+    }
     let detail = "This listener takes what the servers of its cluster forward, and this request does not prove that: \
          use the public one.";
     let mut response = Problem::new(ErrorCode::Forbidden, detail).into_response();

@@ -4,9 +4,12 @@ use std::ops::ControlFlow;
 
 use axum::extract::ws::Message;
 use saccade_signaling::{ClientMessage, ServerMessage};
-use tokio::time::timeout;
+use tokio::time::{Duration, timeout};
 
 use super::{Client, End, Flow, Heard, Remote};
+
+/// How long an owner may take to close a socket after an error that ends it.
+const LAST_LIMIT: Duration = Duration::from_secs(1);
 
 impl Client {
     /// Resumes the session at the server that has it. `None` where no other server does, which the client is told as of any
@@ -24,14 +27,23 @@ impl Client {
             return None;
         }
         let answer = timeout(self.context.settings.open_timeout, first(&mut remote)).await.ok().flatten();
-        let Some((text, is_answer)) = answer else {
+        let Some((text, said)) = answer else {
             remote.close().await;
             return None;
         };
-        if !is_answer {
-            // Whatever it is, the owner has let the offer go, and the client is here as before.
-            remote.close().await;
-            return Some(self.transmit(Message::text(text)).await);
+        match said {
+            Said::Answer => {}
+            // The owner has let the offer go, and the client is here as before.
+            Said::No => {
+                remote.close().await;
+                return Some(self.transmit(Message::text(text)).await);
+            }
+            // The client was told that the socket ends.
+            Said::End => {
+                let flow = self.transmit(Message::text(text)).await;
+                let last = timeout(LAST_LIMIT, remote.next()).await.unwrap_or(Heard::Lost);
+                return Some(if flow.is_continue() { self.hear(last).await } else { flow });
+            }
         }
         for candidate in std::mem::take(&mut self.early) {
             let candidate = serde_json::to_string(&ClientMessage::Candidate { candidate }).ok()?;
@@ -54,19 +66,33 @@ impl Client {
     pub(super) async fn hear(&mut self, heard: Heard) -> Flow {
         match heard {
             Heard::Text(text) => self.transmit(Message::text(text)).await,
-            Heard::Closed(code, reason) => ControlFlow::Break(End::Close(code, reason)),
+            Heard::Closed(Some((code, reason))) => ControlFlow::Break(End::Close(code, reason)),
+            Heard::Closed(None) => {
+                self.transmit(Message::Close(None)).await?;
+                ControlFlow::Break(End::Lost)
+            }
             Heard::Lost => ControlFlow::Break(End::Lost),
         }
     }
 }
 
-/// The owner's answer to an offer, or its error, and which of them it is; `None` if it says nothing more.
-async fn first(remote: &mut Remote) -> Option<(String, bool)> {
+/// What an owner says to an offer.
+enum Said {
+    Answer,
+    /// An error that ends nothing.
+    No,
+    /// An error that ends the socket.
+    End,
+}
+
+/// The owner's answer to an offer, or its error; `None` if it says nothing more.
+async fn first(remote: &mut Remote) -> Option<(String, Said)> {
     loop {
         let Heard::Text(text) = remote.next().await else { return None };
         match serde_json::from_str(&text) {
-            Ok(ServerMessage::Answer { .. }) => return Some((text, true)),
-            Ok(ServerMessage::Error { .. }) => return Some((text, false)),
+            Ok(ServerMessage::Answer { .. }) => return Some((text, Said::Answer)),
+            Ok(ServerMessage::Error { fatal: false, .. }) => return Some((text, Said::No)),
+            Ok(ServerMessage::Error { fatal: true, .. }) => return Some((text, Said::End)),
             // The client had its `welcome` here.
             _ => {}
         }
