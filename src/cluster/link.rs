@@ -81,7 +81,7 @@ impl Link {
             }
             Ok(Ok(Err(error))) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
                 if let Some(suppressed) = REFUSED.pass(clock::now()) {
-                    let code = error.code().unwrap_or_else(|| error.category());
+                    let code = code(error);
                     tracing::warn!(code, operation, suppressed, "the registry of sessions refuses what it is asked");
                 }
                 ("refused", true)
@@ -134,9 +134,15 @@ impl Link {
     }
 }
 
+/// What Redis calls its refusal, such as `OOM`; of several in a row, the first.
+fn code(error: RedisError) -> String {
+    let said = error.into_server_errors();
+    said.as_deref().and_then(|said| said.first()).map_or_else(String::new, |(_, error)| error.code().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
-    use ::redis::cmd;
+    use ::redis::{cmd, pipe};
     use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
     use tokio::net::UnixListener;
 
@@ -175,6 +181,10 @@ mod tests {
             assert_eq!(link.ask("find", list).await, Err(Unavailable));
         }
         assert!(!link.breaker().is_open(), "it answers");
+        let mut sets = pipe();
+        sets.cmd("SET").arg("a").ignore().cmd("SET").arg("b").ignore();
+        let sets = async |mut to: MultiplexedConnection| Ok(sets.exec_async(&mut to).await.map_err(code));
+        assert_eq!(link.ask("find", sets).await, Ok(Err("OOM".to_owned())));
         let get = async |mut to: MultiplexedConnection| cmd("GET").arg("a").query_async::<String>(&mut to).await;
         assert_eq!(link.ask("find", get).await, Ok("x".to_owned()));
         serving.abort();
