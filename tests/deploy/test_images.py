@@ -69,6 +69,16 @@ def test_dependencies_are_built_before_sources_come(path: Path) -> None:
     assert ("ARG", f"VERSION={wanted['version']}") in file.last
 
 
+@BOTH
+def test_what_stages_begin_with_may_be_said_from_outside(path: Path) -> None:
+    """Builders take no argument for FROM that is not declared before the first stage."""
+    file = Dockerfile(path)
+    first = next(at for at, it in enumerate(file.all) if it[0] == "FROM")
+    declared = {it[1].partition("=")[0] for it in file.all[:first] if it[0] == "ARG"}
+    asked = {name for it in file.all if it[0] == "FROM" for name in re.findall(r"\$\{?(\w+)", it[1])}
+    assert asked and asked == declared
+
+
 def test_the_image_for_gpus_is_given_what_decoders_and_models_need() -> None:
     file = Dockerfile(DEPLOY / "Dockerfile.cuda")
     environment = file.pairs("ENV")
