@@ -38,3 +38,5 @@ make --silent --jobs "$(nproc)"
 make --silent install-libs
 cp COPYING.LGPLv2.1 "$folder/"
 echo "$version" >"$folder/VERSION"
+# Debian's packages of what these libraries are linked with, to be installed where they are used.
+dpkg-query -W -f='${Depends}\n' libopenh264-dev libvpx-dev | tr ',' '\n' | sed -nE 's/^ *(lib[a-z0-9-]+) \(= .*/\1/p' >"$folder/packages"
