@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::exposition::{self, Malformed};
 
 /// Counters and gauges that are kept of a page.
-const VALUES: [&str; 24] = [
+const VALUES: [&str; 25] = [
     "process_start_time_seconds",
     "saccade_admission_rejected_total",
     "saccade_budget_missed_total",
@@ -17,6 +17,7 @@ const VALUES: [&str; 24] = [
     "saccade_frames_dropped_total",
     "saccade_frames_total",
     "saccade_memory_level",
+    "saccade_memory_refused_total",
     "saccade_memory_used_ratio",
     "saccade_model_frame_seconds",
     "saccade_model_instances",
