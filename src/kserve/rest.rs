@@ -2,6 +2,7 @@
 
 mod body;
 mod bounded;
+mod failure;
 mod routes;
 mod views;
 

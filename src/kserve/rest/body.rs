@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::routes::Failure;
+use super::failure::Failure;
 use crate::kserve::error::Error;
 
 /// Bytes of a body that nobody wants which are read all the same, so that its client may go on with the connection.
