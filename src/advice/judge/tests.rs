@@ -511,7 +511,12 @@ proptest! {
             let (stage, drops) = match code {
                 Code::DecodeBound => (&mut loaded.decode, &mut loaded.frames.undecoded),
                 Code::InferenceBound => match loaded.models.first_mut() {
-                    Some(model) => (&mut model.work, &mut loaded.frames.unseen),
+                    Some(model) => {
+                        // Or else the other models would wait longer for a processor.
+                        let used = &mut loaded.room.models_use;
+                        *used = used.map(|used| sane(used) + share_of(more, sane(window.seconds)));
+                        (&mut model.work, &mut loaded.frames.unseen)
+                    }
                     None => continue,
                 },
                 _ => (&mut loaded.encode, &mut loaded.frames.unreturned),
