@@ -160,7 +160,8 @@ impl Stills {
         let least = annotate.is_none().then(|| least(&plan, header.upright())).flatten();
         let begin = clock::now();
         let opened = self.open(picture.bytes, header, least, deadline, options).await?;
-        trail.part("decode", begin, clock::now());
+        let shrunk = || vec![("saccade.decode.shrunk", opened.decoded.shrunk.into())];
+        trail.part_with("decode", begin, clock::now(), shrunk);
         let inferred = self.infer(&plan, &opened, options, deadline, &trail).await?;
         let is_whole = inferred.is_whole;
         let arrival = Arrival { at: picture.arrived, deadline };

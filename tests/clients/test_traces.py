@@ -328,6 +328,22 @@ async def test_a_still_picture_is_traced_from_its_bytes_to_its_answer(joined, ht
         assert not root.status.code
 
 
+async def test_a_picture_that_nobody_wants_back_is_decoded_no_larger_than_the_model_needs_it(joined, http, scene) -> None:
+    server, collector = joined
+    frame = cv2.cvtColor(scene.frames[60], cv2.COLOR_YUV2BGR_I420)
+    done, encoded = cv2.imencode(".jpg", cv2.resize(frame, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC))
+    assert done
+    large = encoded.tobytes()
+    for sent, wanted, is_shrunk in [(picture(scene), {}, False), (large, {}, True), (large, {"annotate": "jpeg"}, False)]:
+        before = len(collector.named("picture"))
+        headers = caller() | {"Content-Type": "image/jpeg"}
+        async with http.post(f"{server.url}/v1/detect", params=wanted, data=sent, headers=headers) as answer:
+            assert answer.status == 200
+        await asyncio.to_thread(collector.until, lambda: len(collector.named("picture")) > before, "picture")
+        (decode,) = [it for it in collector.parts(collector.named("picture")[-1]) if it.name == "decode"]
+        assert (value(decode, "saccade.decode.shrunk") > 1) == is_shrunk, wanted
+
+
 async def test_each_picture_of_a_form_is_a_part_of_its_request_and_a_bad_one_says_why(joined, http, scene) -> None:
     server, collector = joined
     form = aiohttp.FormData()
