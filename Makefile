@@ -47,7 +47,7 @@ bench-budget: setup ## Measure how budgets are kept under load, into tests/bench
 bench-mixed: setup ## Measure live sessions beside still pictures, into tests/bench/MIXED.md (ARGS="--seconds 10 --turns 1")
 	@scripts/bench.sh mixed $(ARGS)
 
-bench-plan: setup ## Compare what `saccade plan` says with what a search finds, into tests/bench/PLAN.md (ARGS="--seconds 60")
+bench-plan: setup ## Compare what `saccade plan` says with what a search finds, into tests/bench/PLAN.md (ARGS="--seconds 260")
 	@scripts/bench.sh plan $(ARGS)
 
 bench-stills: setup ## Measure still pictures beside a FastAPI server, into tests/bench/STILLS.md (ARGS="--seconds 10 --turns 1")
