@@ -80,7 +80,7 @@ def main() -> None:
             too_many = min((trial["sessions"] for trial in found["trials"] if not trial["good"]), default=None)
             rows.append((model, returned, before, after, found["capacity"], too_many))
             print(model, returned, found["capacity"], file=sys.stderr)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT).stdout.strip()
     lines = [
         "# What `saccade plan` says, and what a search finds",
         "",
