@@ -169,7 +169,7 @@ async fn photos_have_the_boxes_that_the_program_finds_in_the_same_files() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pictures_much_larger_than_the_input_are_decoded_smaller_and_told_whole() {
+async fn pictures_much_larger_than_the_input_are_told_as_large_as_they_are() {
     let server = Server::start(&[]).await;
     let (small, color) = (scene().frame(NUMBER), scene().color());
     // Four times as wide and high: every sample sixteen times.
