@@ -268,11 +268,11 @@ def metric(server: Server, line: str) -> float | None:
 
 
 def test_frames_that_take_long_for_the_sake_of_others_are_named(tmp_path: Path) -> None:
-    # Frames seldom enough that a short pause of the machine loses none, and none that are left out on purpose.
     name, fps, seen = sociable(tmp_path), 3, []
     settings = {"models__dir": tmp_path, "models__default": name, "models__calibration": "off", "hw__infer": "off"}
-    settings |= {"session__resume_ms": 0, "session__idle_timeout_ms": 1000, "session__budget_ms": 1000}
-    settings["degradation__mode"] = "off"
+    settings |= {"session__resume_ms": 0, "session__idle_timeout_ms": 1000}
+    # A short pause of the machine loses no frames, and none are left out on purpose.
+    settings |= {"session__budget_ms": 1000, "degradation__mode": "off"}
     with serving(**settings) as server:
         alone = metric(server, f'saccade_model_frame_seconds{{model="{name}@1"}}')
         assert alone and alone > 0, alone
